@@ -1,0 +1,314 @@
+"""Rendered scenes: pictures and short videos with ground-truth instances, equal to the last bit on every machine.
+
+Everything drawn is integer arithmetic on integer hashes: no random generator, no transcendental function, so that no
+rounding can flip a pixel. Positions are in 1/16 pixel. A scene is a lit, textured background and shapes in depth
+order, each with its own colour, texture, motion and identity; a shape that has left enters again as a new instance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.errors import ShapeError
+
+Array = NDArray[Any]
+
+LABELS = ("disc", "box", "triangle", "hexagon")
+"""Name of each class label of a scene."""
+
+SUBPIXEL = 16
+# Corners in 1/1024 of the circumscribed radius; a disc has none.
+_CORNERS: dict[int, tuple[tuple[int, int], ...]] = {
+    1: ((-600, -829), (-600, 829), (600, 829), (600, -829)),
+    2: ((-1024, 0), (512, 887), (512, -887)),
+    3: ((-1024, 0), (-512, 887), (512, 887), (1024, 0), (512, -887), (-512, -887)),
+}
+# Rotations by Pythagorean triples: exact in integers.
+_TURNS = ((1, 0, 1), (4, 3, 5), (3, 4, 5), (12, 5, 13), (5, 12, 13), (15, 8, 17), (24, 7, 25), (21, 20, 29))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One moving shape; positions, velocities and the radius are (row, column) in 1/16 pixel.
+
+    ``phase`` is where along its path the shape is in frame 0; ``span`` is the length of the path, over which it wraps.
+    """
+
+    label: int
+    colour: tuple[int, int, int]
+    radius: int
+    turn: int
+    phase: tuple[int, int]
+    velocity: tuple[int, int]
+    span: tuple[int, int]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A video to be rendered: shapes from the farthest to the nearest, the camera's velocity (1/16 pixel per frame)
+    and the number of passes of the 3×3 blur."""
+
+    height: int
+    width: int
+    seed: int
+    shapes: tuple[Shape, ...]
+    camera: tuple[int, int] = (0, 0)
+    blur: int = 1
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One rendered frame and its ground truth, one entry per shape, visible or not.
+
+    picture: (H, W, 3) uint8; masks: (shapes, H, W) bool, visible pixels only, pairwise disjoint; labels and
+    identities: (shapes,) int64. An identity is never used again once its instance has left.
+    """
+
+    picture: Array
+    masks: Array
+    labels: Array
+    identities: Array
+
+
+def integer_hash(*keys: Array | int) -> Array:
+    """Mix integers into well-spread 64-bit values (the finaliser of SplitMix64, Steele et al. 2014).
+
+    Parameters
+    ----------
+    *keys : int or integer arrays that broadcast together.
+
+    Returns
+    -------
+    Array, uint64.
+    """
+    state = np.zeros(1, np.uint64)
+    for key in keys:
+        state = (state ^ np.asarray(key, np.int64).astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state = state ^ (state >> np.uint64(31))
+    return state
+
+
+def _choose(low: int, high: int, *keys: int) -> int:
+    """An integer in [low, high], decided by the keys."""
+    return low + int(integer_hash(*keys)[0] % np.uint64(max(high - low, 0) + 1))
+
+
+def _weights(start: int, count: int, cell: int) -> tuple[int, Array, Array]:
+    """First lattice index, index of each pixel's cell, and its smooth-step weight out of 256."""
+    cells, offset = np.divmod(start + np.arange(count), cell)
+    return (
+        int(cells[0]),
+        cells - cells[0],
+        (256 * offset**2 * (3 * cell - 2 * offset) // cell**3).astype(np.int32),
+    )
+
+
+def value_noise(height: int, width: int, cell: int, origin: tuple[int, int], seed: int) -> Array:
+    """Smooth noise (height, width) int32 in 0…255, its lattice ``cell`` pixels wide, seen from ``origin``."""
+    top, row, down = _weights(origin[0], height, cell)
+    left, column, across = _weights(origin[1], width, cell)
+    rows = top + np.arange(row[-1] + 2)[:, None]
+    lattice = (integer_hash(rows, left + np.arange(column[-1] + 2), seed) >> np.uint64(56)).astype(np.int32)
+    vertical = lattice[row] * (256 - down)[:, None] + lattice[row + 1] * down[:, None]
+    return (vertical[:, column] // 256 * (256 - across) + vertical[:, column + 1] // 256 * across) // 256
+
+
+def _texture(height: int, width: int, origin: tuple[int, int], seed: int, cell: int) -> Array:
+    """Three octaves of noise, (height, width) int32 in about −128…127."""
+    octaves = [value_noise(height, width, max(cell >> 2 * i, 1), origin, seed + i) for i in range(3)]
+    return (4 * octaves[0] + 2 * octaves[1] + octaves[2]) // 7 - 128
+
+
+def make_scene(
+    height: int,
+    width: int,
+    seed: int = 0,
+    *,
+    shapes: int = 7,
+    camera: tuple[int, int] | None = None,
+    blur: int = 1,
+) -> Scene:
+    """Draw up a scene: what is in it and how it moves follow from the seed alone.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the frames in pixels, at least 1.
+    seed : int
+    shapes : int
+        Number of shapes on their paths at any time.
+    camera : (rows, columns) per frame in 1/16 pixel; None lets the seed choose.
+    blur : int
+        Passes of the 3×3 binomial blur.
+
+    Raises
+    ------
+    ShapeError
+        A size below 1, or a negative count.
+    """
+    if height < 1 or width < 1 or shapes < 0 or blur < 0:
+        raise ShapeError(
+            f"a scene of {height}×{width} pixels, {shapes} shapes, {blur} blur passes: sizes must be at least 1, counts at least 0"
+        )
+    drift = camera or (_choose(-8, 8, seed, 1), _choose(-24, 24, seed, 2))
+    return Scene(
+        height, width, seed, tuple(_shape(height, width, seed, i) for i in range(shapes)), drift, blur
+    )
+
+
+def _shape(height: int, width: int, seed: int, index: int) -> Shape:
+    """Shape ``index`` of a scene; nearer ones (later) are a little smaller, so that they never hide all others."""
+
+    def choose(low: int, high: int, key: int) -> int:
+        return _choose(low, high, seed, 100 + index, key)
+
+    size = SUBPIXEL * min(height, width)
+    radius = choose(max(size // 10, 1), max(size // (4 + index // 3), 1), 0)
+    span = (SUBPIXEL * height + 2 * radius + 32, SUBPIXEL * width + 2 * radius + 32)
+    return Shape(
+        label=index % len(LABELS),
+        colour=(choose(40, 235, 1), choose(40, 235, 2), choose(40, 235, 3)),
+        radius=radius,
+        turn=choose(0, len(_TURNS) - 1, 4),
+        phase=(choose(span[0] // 4, 3 * span[0] // 4, 5), choose(0, span[1], 6)),
+        velocity=(choose(-size // 160, size // 160, 7), choose(-size // 40, size // 40, 8)),
+        span=span,
+        seed=choose(0, 1 << 30, 9),
+    )
+
+
+def _place(scene: Scene, shape: Shape, frame: int) -> tuple[int, int, int]:
+    """Row and column of the centre (1/16 pixel), and how often the path has been wrapped."""
+    margin = shape.radius + 16
+    row = shape.phase[0] + frame * (shape.velocity[0] - scene.camera[0])
+    column = shape.phase[1] + frame * (shape.velocity[1] - scene.camera[1])
+    laps = abs(row // shape.span[0]) * 1024 + abs(column // shape.span[1])
+    return row % shape.span[0] - margin, column % shape.span[1] - margin, laps
+
+
+def _inside(shape: Shape, down: Array, across: Array) -> Array:
+    """Which points, given relative to the centre in 1/16 pixel (rows (h, 1), columns (1, w)), the shape covers."""
+    if shape.label not in _CORNERS:
+        return down**2 + across**2 <= shape.radius**2
+    cosine, sine, length = _TURNS[shape.turn]
+    corners = [(cosine * y - sine * x, sine * y + cosine * x) for y, x in _CORNERS[shape.label]]
+    inside = np.ones(np.broadcast_shapes(down.shape, across.shape), bool)
+    scale = 1024 * length
+    for (y0, x0), (y1, x1) in zip(corners, corners[1:] + corners[:1], strict=True):
+        side = (x1 - x0) * (scale * down - y0 * shape.radius) - (y1 - y0) * (
+            scale * across - x0 * shape.radius
+        )
+        inside &= side >= 0
+    return inside
+
+
+def _background(scene: Scene, frame: int) -> Array:
+    """The lit, textured background (H, W, 3) int32; its texture moves with the camera."""
+    origin = (frame * scene.camera[0] // SUBPIXEL, frame * scene.camera[1] // SUBPIXEL)
+    texture = _texture(scene.height, scene.width, origin, _choose(0, 1 << 30, scene.seed, 3), 64)
+    down = np.arange(scene.height, dtype=np.int32)[:, None] * 256 // scene.height
+    across = np.arange(scene.width, dtype=np.int32) * 256 // scene.width
+    picture = np.empty((scene.height, scene.width, 3), np.int32)
+    for channel in range(3):
+        corner = [_choose(50, 200, scene.seed, 10 + channel, i) for i in range(3)]
+        light = corner[0] + ((corner[1] - corner[0]) * down + (corner[2] - corner[0]) * across) // 512
+        picture[..., channel] = light + texture * (12 + 2 * channel) // 32
+    return picture
+
+
+def _blurred(picture: Array) -> Array:
+    """One pass of the 3×3 binomial blur, the border repeated."""
+    padded = np.pad(picture, ((1, 1), (1, 1), (0, 0)), "edge")
+    rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
+    return (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:] + 8) // 16
+
+
+def _draw(scene: Scene, shape: Shape, frame: int, picture: Array) -> tuple[Array, int]:
+    """Paint one shape over the picture; return its mask and its lap."""
+    row, column, laps = _place(scene, shape, frame)
+    top, bottom = np.clip(
+        [(row - shape.radius) // SUBPIXEL, (row + shape.radius) // SUBPIXEL + 1], 0, scene.height
+    )
+    left, right = np.clip(
+        [(column - shape.radius) // SUBPIXEL, (column + shape.radius) // SUBPIXEL + 1], 0, scene.width
+    )
+    mask = np.zeros((scene.height, scene.width), bool)
+    if top >= bottom or left >= right:
+        return mask, laps
+    centre = SUBPIXEL // 2
+    down = (np.arange(top, bottom, dtype=np.int64) * SUBPIXEL + centre - row)[:, None]
+    across = np.arange(left, right, dtype=np.int64) * SUBPIXEL + centre - column
+    inside = _inside(shape, down, across)
+    origin = (int(top) - row // SUBPIXEL, int(left) - column // SUBPIXEL)
+    texture = _texture(bottom - top, right - left, origin, shape.seed, 16)
+    # Lit from above, so that the inside of a shape is no flat colour.
+    shade = texture * 5 // 16 - (down * 32 // shape.radius).astype(np.int32)
+    region = picture[top:bottom, left:right]
+    region[inside] = np.asarray(shape.colour, np.int32) + shade[inside][:, None]
+    mask[top:bottom, left:right] = inside
+    return mask, laps
+
+
+def render_frame(scene: Scene, frame: int = 0) -> Frame:
+    """Render frame ``frame`` of a scene with its ground truth.
+
+    Returns
+    -------
+    Frame
+        The picture, uint8, and per shape the mask of its visible pixels, its label and its identity.
+    """
+    picture = _background(scene, frame)
+    masks = np.zeros((len(scene.shapes), scene.height, scene.width), bool)
+    identities = np.zeros(len(scene.shapes), np.int64)
+    for index, shape in enumerate(scene.shapes):
+        masks[index], laps = _draw(scene, shape, frame, picture)
+        masks[:index] &= ~masks[index]
+        identities[index] = index + laps * len(scene.shapes)
+    for _ in range(scene.blur):
+        picture = _blurred(picture)
+    grain = integer_hash(np.arange(scene.height)[:, None], np.arange(scene.width), scene.seed, frame)
+    picture += (grain >> np.uint64(61)).astype(np.int32)[..., None] - 4
+    labels = np.array([shape.label for shape in scene.shapes], np.int64)
+    return Frame(np.clip(picture, 0, 255).astype(np.uint8), masks, labels, identities)
+
+
+def render_picture(height: int, width: int, seed: int = 0) -> Array:
+    """Render one picture of textured shapes, equal to the last bit on every machine.
+
+    Parameters
+    ----------
+    height, width : int
+        Size in pixels, at least 1.
+    seed : int
+        Decides what is seen.
+
+    Returns
+    -------
+    Array, (height, width, 3) uint8
+        RGB.
+    """
+    return render_frame(make_scene(height, width, seed)).picture
+
+
+def render_video(
+    frames: int,
+    height: int,
+    width: int,
+    seed: int = 0,
+    *,
+    shapes: int = 7,
+    camera: tuple[int, int] | None = None,
+    blur: int = 1,
+) -> Iterator[Frame]:
+    """Render a video frame by frame; the parameters are those of `make_scene`. Memory does not grow with ``frames``."""
+    scene = make_scene(height, width, seed, shapes=shapes, camera=camera, blur=blur)
+    for frame in range(frames):
+        yield render_frame(scene, frame)
