@@ -1,0 +1,317 @@
+"""Convolution, and the geometry of sliding windows that pooling shares with it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from refimpl.errors import ConfigurationError, ShapeError
+from refimpl.ops.operation import Array, operation
+
+
+class Windows(NamedTuple):
+    """Windows of ``kernel`` taps sliding over the spatial axes of an array; every field has one entry per axis."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begin: tuple[int, ...]
+    """Padding before the first element."""
+    end: tuple[int, ...]
+    """Padding after the last element."""
+    output: tuple[int, ...]
+    """Number of windows."""
+
+    def reach(self) -> tuple[int, ...]:
+        """Return the padded extent that the windows touch: from the first tap of the first to the last of the last."""
+        spans = zip(self.output, self.strides, self.kernel, self.dilations, strict=True)
+        return tuple((o - 1) * s + (k - 1) * d + 1 for o, s, k, d in spans)
+
+    def taps(self) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
+        """Yield each tap's index in the kernel and the slices of the padded array that it reads, one per window."""
+        for index in itertools.product(*map(range, self.kernel)):
+            yield index, tuple(self.tap(axis, i) for axis, i in enumerate(index))
+
+    def tap(self, axis: int, index: int) -> slice:
+        """Return the slice of the padded axis that tap ``index`` reads."""
+        start = index * self.dilations[axis]
+        return slice(start, start + (self.output[axis] - 1) * self.strides[axis] + 1, self.strides[axis])
+
+
+def sliding_windows(
+    size: Sequence[int],
+    kernel: Sequence[int],
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+    ceil_mode: int = 0,
+) -> Windows:
+    """Place the windows of a convolution or pooling over an input of spatial ``size``.
+
+    Parameters are ONNX's: ``pads`` lists all beginnings, then all ends. With ``ceil_mode`` a last, partial window is
+    kept only if it starts inside the input or its left padding.
+
+    Raises
+    ------
+    ShapeError
+        If an attribute has the wrong number of entries, or no window fits the padded input.
+    """
+    rank = len(size)
+    kernel = per_axis("kernel_shape", kernel, rank)
+    strides = per_axis("strides", strides or (1,) * rank, rank)
+    dilations = per_axis("dilations", dilations or (1,) * rank, rank)
+    extent = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
+    begin, end = _padding(auto_pad, pads, size, extent, strides)
+    output = []
+    for n, e, s, p, q in zip(size, extent, strides, begin, end, strict=True):
+        if n + p + q < e:
+            raise ShapeError(
+                f"a kernel that spans {e} elements does not fit an axis of {n} padded by {p} and {q}; "
+                f"kernel {kernel}, dilations {dilations}, input {tuple(size)}"
+            )
+        count = (n + p + q - e + (s - 1 if ceil_mode else 0)) // s + 1
+        output.append(count - 1 if ceil_mode and (count - 1) * s >= n + p else count)
+    return Windows(kernel, strides, dilations, begin, end, tuple(output))
+
+
+def per_axis(name: str, values: Sequence[int], rank: int, least: int = 1) -> tuple[int, ...]:
+    """Return ``values`` as ``rank`` integers of at least ``least``, or raise `ShapeError`."""
+    result = tuple(int(value) for value in values)
+    if len(result) != rank or any(value < least for value in result):
+        raise ShapeError(f"{name} is {result}; expected {rank} integers of at least {least}")
+    return result
+
+
+def _padding(
+    auto_pad: str, pads: Sequence[int] | None, size: Sequence[int], extent: Sequence[int], strides: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the padding before and after each spatial axis."""
+    rank = len(size)
+    if auto_pad == "NOTSET":
+        both = per_axis("pads", pads or (0,) * (2 * rank), 2 * rank, least=0)
+        return both[:rank], both[rank:]
+    if auto_pad == "VALID":
+        return (0,) * rank, (0,) * rank
+    total = [max((-(-n // s) - 1) * s + e - n, 0) for n, e, s in zip(size, extent, strides, strict=True)]
+    return split_padding(auto_pad, total)
+
+
+def split_padding(auto_pad: str, total: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Split the ``total`` padding of each axis in two; SAME_UPPER puts the odd element at the end."""
+    if auto_pad not in ("SAME_UPPER", "SAME_LOWER"):
+        raise ConfigurationError(f"auto_pad is {auto_pad!r}; expected NOTSET, VALID, SAME_UPPER or SAME_LOWER")
+    smaller, larger = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+    return (smaller, larger) if auto_pad == "SAME_UPPER" else (larger, smaller)
+
+
+def padded(x: Array, windows: Windows, value: float = 0) -> Array:
+    """Return ``x`` (N, C, *spatial) padded with ``value`` and cut to exactly what the windows read."""
+    reach = windows.reach()
+    size = x.shape[2:]
+    if not any(windows.begin) and all(r <= n for r, n in zip(reach, size, strict=True)):
+        return x
+    result = np.full(x.shape[:2] + reach, value, dtype=x.dtype)
+    kept = [min(n, r - p) for n, r, p in zip(size, reach, windows.begin, strict=True)]
+    inside = tuple(slice(p, p + n) for p, n in zip(windows.begin, kept, strict=True))
+    result[(..., *inside)] = x[(..., *(slice(n) for n in kept))]
+    return result
+
+
+@operation("Conv")
+def conv(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Array:
+    """Convolve (cross-correlate) ``x`` with ``w`` over any number of spatial axes.
+
+    Parameters
+    ----------
+    x : array (N, C, *spatial)
+    w : array (M, C / group, *kernel)
+    b : array (M,), optional
+    auto_pad, dilations, group, kernel_shape, pads, strides
+        As in ONNX; ``pads`` lists all beginnings, then all ends.
+
+    Returns
+    -------
+    array (N, M, *output), the dtype of ``x``; float16 is accumulated in float32.
+
+    Raises
+    ------
+    ShapeError
+        If ranks, channels and groups disagree, or the kernel is larger than the padded input.
+
+    Notes
+    -----
+    ONNX operator Conv.
+    """
+    _check_operands(x, w, b, group, x.shape[1] if x.ndim > 1 else 0, w.shape[0], kernel_shape)
+    windows = sliding_windows(
+        x.shape[2:], w.shape[2:], auto_pad=auto_pad, dilations=dilations, pads=pads, strides=strides
+    )
+    if x.dtype == np.float16:
+        wide = _correlate(x.astype(np.float32), w.astype(np.float32), windows, group)
+    else:
+        wide = _correlate(x, w.astype(x.dtype, copy=False), windows, group)
+    if b is not None:
+        wide += b.reshape(-1, *(1,) * (x.ndim - 2))
+    return wide.astype(x.dtype, copy=False)
+
+
+def _check_operands(
+    x: Array, w: Array, b: Array | None, group: int, c_in: int, c_out: int, kernel_shape: Sequence[int] | None
+) -> None:
+    """Raise `ShapeError` unless data, weight and bias belong together."""
+    if x.ndim < 3 or w.ndim != x.ndim:
+        raise ShapeError(f"x has shape {x.shape} and w {w.shape}; expected two arrays of the same rank, at least 3")
+    if group < 1 or c_in % group or c_out % group:
+        raise ShapeError(f"{group} groups do not divide {c_in} input and {c_out} output channels")
+    if b is not None and b.shape != (c_out,):
+        raise ShapeError(f"the bias has shape {b.shape}; expected ({c_out},)")
+    if kernel_shape is not None and tuple(kernel_shape) != w.shape[2:]:
+        raise ShapeError(f"kernel_shape is {tuple(kernel_shape)}, but w has shape {w.shape}")
+    
+
+def _correlate(x: Array, w: Array, windows: Windows, group: int) -> Array:
+    """Dispatch to the fastest of three ways: per channel, one product, or a product per group over gathered taps."""
+    if w.shape[1] * group != x.shape[1]:
+        raise ShapeError(
+            f"x has {x.shape[1]} channels in {group} groups, but w {w.shape} takes {w.shape[1]} per group"
+        )
+    data = padded(x, windows)
+    if w.shape[1] == 1 and w.shape[0] == group:
+        return _per_channel(data, w, windows)
+    return _grouped(data, w, windows, group)
+
+
+def _per_channel(data: Array, w: Array, windows: Windows) -> Array:
+    """Depthwise: multiply and accumulate one tap after another over whole maps."""
+    weight = w.reshape(w.shape[0], *w.shape[2:])
+    total = np.zeros((data.shape[0], w.shape[0], *windows.output), dtype=data.dtype)
+    scratch = np.empty_like(total)
+    shape = (-1, *(1,) * len(windows.output))
+    for index, where in windows.taps():
+        total += np.multiply(data[(..., *where)], weight[(slice(None), *index)].reshape(shape), out=scratch)
+    return total
+
+
+def _grouped(data: Array, w: Array, windows: Windows, group: int) -> Array:
+    """Gather the taps of every window as columns, and multiply each group's by its weights."""
+    batch, channels = data.shape[:2]
+    count = math.prod(windows.output)
+    if math.prod(windows.kernel) == 1:
+        columns = data[(..., *next(windows.taps())[1])].reshape(batch, group, -1, count)
+    else:
+        gathered = np.empty((batch, channels, math.prod(windows.kernel), *windows.output), dtype=data.dtype)
+        for position, (_, where) in enumerate(windows.taps()):
+            gathered[:, :, position] = data[(..., *where)]
+        columns = gathered.reshape(batch, group, -1, count)
+    weight = w.reshape(group, w.shape[0] // group, -1)
+    return np.matmul(weight, columns).reshape(batch, w.shape[0], *windows.output)
+
+
+@operation("ConvTranspose")
+def conv_transpose(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
+    output_padding: Sequence[int] | None = None,
+    output_shape: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Array:
+    """Transposed convolution: every input element adds its multiple of the kernel to the output.
+
+    Parameters
+    ----------
+    x : array (N, C, *spatial)
+    w : array (C, M / group, *kernel)
+    b : array (M,), optional
+    auto_pad, dilations, group, kernel_shape, output_padding, output_shape, pads, strides
+        As in ONNX; a given ``output_shape`` decides the padding.
+
+    Returns
+    -------
+    array (N, M, *output), the dtype of ``x``; float16 is accumulated in float32.
+
+    Raises
+    ------
+    ShapeError
+        If ranks, channels and groups disagree, or the padding leaves no output.
+
+    Notes
+    -----
+    ONNX operator ConvTranspose.
+    """
+    c_out = w.shape[1] * group if w.ndim > 1 else 0
+    _check_operands(x, w, b, group, w.shape[0], c_out, kernel_shape)
+    if x.shape[1] != w.shape[0]:
+        raise ShapeError(f"x has {x.shape[1]} channels, but w {w.shape} takes {w.shape[0]}")
+    rank = x.ndim - 2
+    strides = per_axis("strides", strides or (1,) * rank, rank)
+    dilations = per_axis("dilations", dilations or (1,) * rank, rank)
+    extra = per_axis("output_padding", output_padding or (0,) * rank, rank, least=0)
+    full = Windows(w.shape[2:], strides, dilations, (0,) * rank, (0,) * rank, x.shape[2:])
+    size = tuple(r + e for r, e in zip(full.reach(), extra, strict=True))
+    begin, end = _cropping(auto_pad, pads, output_shape, size, x.shape[2:], strides)
+    if any(n - p - q < 1 for n, p, q in zip(size, begin, end, strict=True)):
+        raise ShapeError(f"pads {begin} and {end} leave nothing of an output of {size}")
+    wide = _scatter(x, w, full, size, group)
+    kept = wide[(..., *(slice(p, n - q) for n, p, q in zip(size, begin, end, strict=True)))]
+    if b is not None:
+        kept = kept + b.reshape(-1, *(1,) * rank)
+    return np.ascontiguousarray(kept, dtype=x.dtype)
+
+
+def _cropping(
+    auto_pad: str,
+    pads: Sequence[int] | None,
+    output_shape: Sequence[int] | None,
+    size: Sequence[int],
+    input_size: Sequence[int],
+    strides: Sequence[int],
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return what is cut from either end of each axis of the full output of ``size``."""
+    rank = len(size)
+    same = auto_pad in ("SAME_UPPER", "SAME_LOWER")
+    if output_shape is None and not same:
+        return _padding(auto_pad, pads, size, (1,) * rank, (1,) * rank)
+    if output_shape is None:
+        wanted = tuple(n * s for n, s in zip(input_size, strides, strict=True))
+    else:
+        wanted = per_axis("output_shape", tuple(output_shape)[-rank:], rank)
+    total = [n - m for n, m in zip(size, wanted, strict=True)]
+    # ONNX: unless SAME_UPPER is asked for, the odd element is cut from the beginning.
+    return split_padding("SAME_UPPER" if auto_pad == "SAME_UPPER" else "SAME_LOWER", total)
+
+
+def _scatter(x: Array, w: Array, full: Windows, size: Sequence[int], group: int) -> Array:
+    """Return the full output: the products of all inputs and taps, added where the taps point."""
+    accumulator = np.float32 if x.dtype == np.float16 else x.dtype
+    batch, taps = x.shape[0], w.shape[2:]
+    weight = w.astype(accumulator, copy=False).reshape(group, w.shape[0] // group, -1).swapaxes(1, 2)
+    columns = np.matmul(weight, x.astype(accumulator, copy=False).reshape(batch, group, w.shape[0] // group, -1))
+    columns = columns.reshape(batch, w.shape[1] * group, *taps, *x.shape[2:])
+    result = np.zeros((batch, w.shape[1] * group, *size), dtype=accumulator)
+    for index, where in full.taps():
+        result[(..., *where)] += columns[(slice(None), slice(None), *index)]
+    return result
