@@ -239,9 +239,9 @@ def maskness(probabilities: Array, threshold: float = 0.45) -> Array:
     ``sum / (count + 1e-6)`` over the last two axes: (K, h, w) → (K,).
     """
     above = probabilities > threshold
-    return (probabilities * above).sum(axis=(1, 2)) / (
-        above.sum(axis=(1, 2)).astype(probabilities.dtype) + 1e-6
-    )
+    count = above.sum(axis=(1, 2)).astype(probabilities.dtype)
+    mean: Array = (probabilities * above).sum(axis=(1, 2)) / (count + 1e-6)
+    return mean
 
 
 def placement_matrices(placement: Placement, mask_size: Size, dtype: DTypeLike) -> tuple[Array, Array]:
@@ -250,13 +250,9 @@ def placement_matrices(placement: Placement, mask_size: Size, dtype: DTypeLike) 
     Bilinear resizing to the padded input, cropping to the picture and bilinear resizing to its original size
     are linear and separable, so the three together are one product from each side.
     """
-    rows, columns = (
-        _axis_matrix(
-            mask_size[axis], placement.padded[axis], placement.resized[axis], placement.original[axis]
-        )
-        for axis in (0, 1)
-    )
-    return rows.astype(dtype), columns.astype(dtype)
+    lengths = zip(mask_size, placement.padded, placement.resized, placement.original, strict=True)
+    rows, columns = (_axis_matrix(*axis).astype(dtype) for axis in lengths)
+    return rows, columns
 
 
 def _axis_matrix(mask: int, padded: int, resized: int, original: int) -> Array:

@@ -1,0 +1,51 @@
+"""Writing files whole: a reader finds the complete new file or the old one, never half of it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from refimpl.errors import FileError
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path to write to; when the block ends well, it takes the place of ``path``.
+
+    The temporary file stands in the same folder and has the same suffix, because some writers add their own.
+    If the block fails, ``path`` is as it was and the temporary file is gone.
+
+    Raises
+    ------
+    FileError
+        The folder is missing or not writable, or ``path`` is something other than a regular file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with atomic_write(folder / "report.json") as temporary:
+    ...     _ = temporary.write_text("{}")
+    >>> [file.name for file in folder.iterdir()]
+    ['report.json']
+    """
+    # A symbolic link stays one: its target is replaced.
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file():
+        raise FileError(f"cannot write {path}: it is not a regular file; name a file")
+    if not target.parent.is_dir():
+        raise FileError(f"cannot write {path}: there is no folder {target.parent}; create it first")
+    temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    except FileError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FileError(f"cannot write {path}: {reason}; choose a folder you may write to") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,226 @@
+"""Pictures and network inputs in files: read safely, draw instances, write results in COCO's form."""
+
+from __future__ import annotations
+
+import colorsys
+import json
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageOps
+from pycocotools import mask as rle
+
+from conformance.files import atomic_write
+from refimpl.errors import FileError, ShapeError
+from refimpl.inference import STRIDE, Instances, require_finite
+
+Array = NDArray[Any]
+PathLike = str | os.PathLike[str]
+
+_ABSENT_FROM_COCO = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+COCO_CATEGORY_IDS = tuple(i for i in range(1, 91) if i not in _ABSENT_FROM_COCO)
+"""Category id of each of COCO's 80 labels: the ids run to 90 with ten left out."""
+
+_HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def read_picture(path: PathLike) -> Array:
+    """Read a picture as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
+
+    Grey is repeated, a palette looked up, alpha dropped; 16 bits keep their upper 8; of an animation the
+    first frame is taken.
+
+    Raises
+    ------
+    FileError
+        No such file, not a picture, truncated, of a kind with no defined brightness (32-bit or floating-point
+        grey), or so large that it may be a decompression bomb.
+    """
+    _require_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                return np.array(_rgb(ImageOps.exif_transpose(picture)))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise FileError(f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller") from error
+    # Pillow's decoders raise whatever a broken byte leads them to: OSError, SyntaxError, struct.error…
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise FileError(
+            f"{path} is not a readable picture ({reason}); give a whole PNG or JPEG file"
+        ) from error
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """Return the picture with three channels of 8 bits."""
+    if picture.mode == "F":
+        raise ValueError("floating-point grey has no defined brightness")
+    if not picture.mode.startswith("I"):
+        return picture.convert("RGB")
+    grey = np.asarray(picture)
+    if grey.min() < 0 or grey.max() > 0xFFFF:
+        raise ValueError("32-bit grey has no defined brightness")
+    # Pillow's own conversion would clip 16-bit grey at 255.
+    return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+
+
+def _extrema(picture: Image.Image) -> tuple[float, float]:
+    """Return the lowest and highest value of a picture with one channel."""
+    low, high = np.asarray(picture).min(), np.asarray(picture).max()
+    return float(low), float(high)
+
+
+def read_network_input(path: PathLike) -> Array:
+    """Read a normalised network input (B, 3, H, W), or one of (3, H, W), from a ``.npy`` file.
+
+    Returns
+    -------
+    (B, 3, H, W) float16, float32 or float64 array, C-contiguous, native byte order
+
+    Raises
+    ------
+    FileError
+        No such file, not a ``.npy``, truncated, with bytes left over, or holding Python objects.
+    ShapeError
+        Not floating-point, not (B, 3, H, W), or H and W are no multiples of 32.
+    NonFiniteError
+        NaN or infinity.
+    """
+    _require_file(path)
+    with open(path, "rb") as file:
+        images = _array(file, path)
+    images = images[None] if images.ndim == 3 else images
+    _require_input_shape(images.shape, path)
+    require_finite(images, str(path))
+    return images
+
+
+def _array(file: BinaryIO, path: PathLike) -> Array:
+    """Read the one array of a ``.npy`` file, after comparing the size its header claims with the file's."""
+    try:
+        shape, fortran, dtype = _HEADER_READERS[np.lib.format.read_magic(file)](file)
+    # The header is a Python literal; what a broken one raises is not documented.
+    except Exception as error:
+        raise FileError(f"{path} is not a .npy file; write one with numpy.save") from error
+    if dtype.hasobject:
+        raise FileError(f"{path} holds Python objects, which are not read; save an array of floats")
+    if dtype not in (np.float16, np.float32, np.float64):
+        raise ShapeError(f"{path} holds {dtype}; a network input is float32 or float64, already normalised")
+    claimed, present = math.prod(shape) * dtype.itemsize, os.fstat(file.fileno()).st_size - file.tell()
+    if claimed != present or min(shape, default=0) < 0:
+        raise FileError(
+            f"{path} claims shape {shape} of {dtype}, {claimed} bytes, but has {present}; write it again"
+        )
+    flat = np.fromfile(file, dtype=dtype, count=math.prod(shape))
+    array = flat.reshape(shape, order="F" if fortran else "C")
+    return np.ascontiguousarray(array, dtype=dtype.newbyteorder("="))
+
+
+def _require_input_shape(shape: tuple[int, ...], path: PathLike) -> None:
+    """Raise `ShapeError`, saying what to do, unless ``shape`` is (B, 3, H, W) with multiples of 32."""
+    if len(shape) != 4 or shape[1] != 3 or 0 in shape:
+        advice = "transpose it from channels last" if shape[-1:] == (3,) else "give one"
+        raise ShapeError(f"{path} has shape {shape}; a network input is (B, 3, H, W): {advice}")
+    height, width = (math.ceil(side / STRIDE) * STRIDE for side in shape[2:])
+    if (height, width) != shape[2:]:
+        raise ShapeError(
+            f"{path} has shape {shape}; height and width must be multiples of {STRIDE}: pad with zeros at "
+            f"the bottom and at the right to {height}×{width}"
+        )
+
+
+def coco_results(instances: Instances, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the instances in COCO's results format, with run-length encoded masks.
+
+    Parameters
+    ----------
+    instances : Instances
+    image_id : int
+    category_ids : sequence of int
+        The data set's id of each label, for instance `COCO_CATEGORY_IDS`.
+    """
+    return [
+        {
+            "image_id": image_id,
+            "category_id": int(category_ids[label]),
+            "segmentation": encode(mask),
+            "score": float(score),
+        }
+        for label, mask, score in zip(instances.labels, instances.masks, instances.scores, strict=True)
+    ]
+
+
+def encode(mask: Array) -> dict[str, Any]:
+    """Return the (H, W) mask as COCO's compressed run-length encoding, ready for JSON."""
+    encoded = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
+
+
+def write_results(path: PathLike, results: Sequence[dict[str, Any]]) -> None:
+    """Write COCO results as JSON; raise `FileError` if that is not possible."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(list(results), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def annotate(
+    picture: Array, instances: Instances, *, above: float = 0.4, names: Sequence[str] | None = None
+) -> Array:
+    """Return the picture with the instances that score above ``above`` drawn over it.
+
+    Parameters
+    ----------
+    picture : (H, W, 3) uint8
+    instances : Instances
+        At the picture's size.
+    above : float
+        The paper's pictures use 0.4 (Figure 5).
+    names : sequence of str, optional
+        A name for each label; without it the label's number is written.
+    """
+    drawn = picture.copy()
+    shown = [i for i in np.argsort(instances.scores, kind="stable") if instances.scores[i] > above]
+    for i in shown:
+        inside = instances.masks[i]
+        drawn[inside] = drawn[inside] // 2 + np.asarray(_colour(instances.labels[i]), np.uint8) // 2
+    canvas = Image.fromarray(drawn)
+    pen = ImageDraw.Draw(canvas)
+    for i in shown:
+        label = int(instances.labels[i])
+        caption = f"{names[label] if names else label} {instances.scores[i]:.2f}"
+        pen.text(_corner(instances.masks[i]), caption, fill="white", stroke_width=1, stroke_fill="black")
+    return np.asarray(canvas)
+
+
+def _corner(mask: Array) -> tuple[float, float]:
+    """Return (x, y) of the top left corner of the mask's box."""
+    return (float(np.argmax(mask.any(axis=0))), float(np.argmax(mask.any(axis=1))))
+
+
+def _colour(label: int) -> tuple[int, int, int]:
+    """Return a saturated colour; the golden ratio keeps neighbouring labels apart."""
+    red, green, blue = colorsys.hsv_to_rgb(0.618034 * int(label) % 1.0, 0.8, 1.0)
+    return int(255 * red), int(255 * green), int(255 * blue)
+
+
+def write_picture(path: PathLike, picture: Array) -> None:
+    """Write an (H, W, 3) uint8 picture as PNG; raise `FileError` if that is not possible."""
+    with atomic_write(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
+
+
+def _require_file(path: PathLike) -> None:
+    """Raise `FileError` unless ``path`` is a regular file with something in it: a pipe would never end."""
+    if not Path(path).is_file():
+        raise FileError(f"there is no file {path}; give the path of an existing one")
+    if not os.path.getsize(path):
+        raise FileError(f"{path} is empty; give a whole file")
