@@ -1,0 +1,119 @@
+"""SparseInst (Cheng et al., CVPR 2022)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .mask_decoder import FPN, conv_stack
+from .resnet import ResNet50
+from .topformer import TOPFORMERS, TopFormer
+
+
+class SparseInstOutputs(NamedTuple):
+    """Raw outputs; all of them logits."""
+
+    class_logits: Tensor  # (B, N, classes)
+    objectness: Tensor  # (B, N, 1)
+    kernels: Tensor  # (B, N, 128)
+    mask_features: Tensor  # (B, 128, H/8, W/8)
+    masks: Tensor  # (B, N, H/4, W/4)
+
+
+def with_coordinates(x: Tensor) -> Tensor:
+    """Two channels before the others: x and y, each from −1 to 1."""
+    batch, _, height, width = x.shape
+    ys = torch.linspace(-1, 1, height, dtype=x.dtype, device=x.device)
+    xs = torch.linspace(-1, 1, width, dtype=x.dtype, device=x.device)
+    y, x_ = torch.meshgrid(ys, xs, indexing="ij")
+    return torch.cat([torch.stack([x_, y]).expand(batch, -1, -1, -1), x], dim=1)
+
+
+class InstanceBranch(nn.Module):
+    """Instance activation maps ("plain", "group", "group_softmax"), the features they gather, heads."""
+
+    def __init__(
+        self, in_channels: int, num_classes: int, num_queries: int, dim: int, kernel_dim: int, iam: str
+    ):
+        super().__init__()
+        self.groups = 1 if iam == "plain" else 4
+        self.softmax = iam == "group_softmax"
+        self.inst_convs = conv_stack(in_channels, dim, 4)
+        self.iam_conv = nn.Conv2d(dim, num_queries * self.groups, 3, padding=1, groups=self.groups)
+        width = dim * self.groups
+        if self.groups > 1:
+            self.fc = nn.Linear(width, width)
+        if self.softmax:
+            self.softmax_bias = nn.Parameter(torch.ones(1))
+        self.cls_score = nn.Linear(width, num_classes)
+        self.mask_kernel = nn.Linear(width, kernel_dim)
+        self.objectness = nn.Linear(width, 1)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features = self.inst_convs(features)
+        maps = self._maps(self.iam_conv(features).flatten(2))  # (B, groups·N, HW)
+        instances = maps @ features.flatten(2).transpose(1, 2)  # (B, groups·N, dim)
+        if self.groups > 1:
+            instances = instances.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(2)
+            instances = F.relu(self.fc(instances))
+        return self.cls_score(instances), self.objectness(instances), self.mask_kernel(instances)
+
+    def _maps(self, logits: Tensor) -> Tensor:
+        if self.softmax:
+            return (logits + self.softmax_bias).softmax(dim=-1)
+        maps = logits.sigmoid()
+        return maps / maps.sum(-1, keepdim=True).clamp(min=1e-6)
+
+
+class MaskBranch(nn.Module):
+    """Four 3×3 convolutions and a 1×1 projection."""
+
+    def __init__(self, in_channels: int, dim: int, kernel_dim: int):
+        super().__init__()
+        self.mask_convs = conv_stack(in_channels, dim, 4)
+        self.projection = nn.Conv2d(dim, kernel_dim, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.projection(self.mask_convs(features))
+
+
+class Decoder(nn.Module):
+    """Coordinates, the two branches, and masks resized ×2."""
+
+    def __init__(self, num_classes: int, num_queries: int, dim: int, kernel_dim: int, iam: str):
+        super().__init__()
+        self.inst_branch = InstanceBranch(dim + 2, num_classes, num_queries, dim, kernel_dim, iam)
+        self.mask_branch = MaskBranch(dim + 2, dim, kernel_dim)
+
+    def forward(self, features: Tensor) -> SparseInstOutputs:
+        features = with_coordinates(features)
+        class_logits, objectness, kernels = self.inst_branch(features)
+        mask_features = self.mask_branch(features)
+        height, width = mask_features.shape[-2:]
+        masks = (kernels @ mask_features.flatten(2)).unflatten(2, (height, width))
+        masks = F.interpolate(masks, size=(2 * height, 2 * width), mode="bilinear", align_corners=False)
+        return SparseInstOutputs(class_logits, objectness, kernels, mask_features, masks)
+
+
+class SparseInst(nn.Module):
+    """Backbone ("resnet50" or a TopFormer's name), encoder, decoder."""
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        num_classes: int = 80,
+        num_queries: int = 100,
+        dim: int = 256,
+        kernel_dim: int = 128,
+        iam: str = "group",
+    ):
+        super().__init__()
+        self.backbone = ResNet50() if backbone == "resnet50" else TopFormer(*TOPFORMERS[backbone])
+        self.encoder = FPN(self.backbone.channels[:3], dim, pooling=True)
+        self.decoder = Decoder(num_classes, num_queries, dim, kernel_dim, iam)
+
+    def forward(self, images: Tensor) -> SparseInstOutputs:
+        return self.decoder(self.encoder(*self.backbone(images)[:3]))
