@@ -1,7 +1,7 @@
 """Activations: functions of one tensor, in its own float dtype, each as ONNX defines it.
 
-The special functions are SciPy's, accurate to a few units in the last place in float64; nothing here is computed
-in a narrower dtype than its input.
+The special functions are SciPy's, accurate to a few units in the last place in float64; nothing here is
+computed in a narrower dtype than its input.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def relu(x: Array) -> Array:
 
 @operation("Clip")
 def clip(x: Array, min: ArrayLike | None = None, max: ArrayLike | None = None) -> Array:
-    """Return ``min(max(x, min), max)``; an absent bound does not bound. ReLU6 is ``clip(x, 0, 6)``. ONNX Clip."""
+    """Return ``min(max(x, min), max)``; an absent bound is none. ReLU6 is ``clip(x, 0, 6)``. ONNX Clip."""
     lower = None if min is None else np.asarray(min, dtype=x.dtype)
     upper = None if max is None else np.asarray(max, dtype=x.dtype)
     if lower is None:
@@ -46,7 +46,7 @@ def leaky_relu(x: Array, *, alpha: float = 0.01) -> Array:
 
 @operation("PRelu")
 def prelu(x: Array, slope: Array) -> Array:
-    """Return ``x`` where it is not negative, ``slope · x`` elsewhere; ``slope`` broadcasts to ``x``. ONNX PRelu."""
+    """Return ``x`` where it is not negative, ``slope · x`` elsewhere; ``slope`` broadcasts. ONNX PRelu."""
     return np.where(x < 0, x * slope, x)
 
 

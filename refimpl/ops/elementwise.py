@@ -1,8 +1,8 @@
-"""Arithmetic, comparisons and logic, element by element with NumPy's (and ONNX's multidirectional) broadcasting.
+"""Arithmetic, comparisons and logic, element by element with NumPy's (ONNX's multidirectional) broadcasting.
 
-A Python scalar or sequence among the operands takes the dtype of the first array operand, so `mul(x, 0.5)` keeps
-the precision of ``x``. Names that would shadow Python's are written out: `absolute`, `power`, `minimum`, `maximum`,
-`round_half_even`.
+A Python scalar or sequence among the operands takes the dtype of the first array operand, so `mul(x, 0.5)`
+keeps the precision of ``x``. Names that would shadow Python's are written out: `absolute`, `power`,
+`minimum`, `maximum`, `round_half_even`.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def power(x: ArrayLike, y: ArrayLike) -> Array:
 
 @operation("Mod")
 def mod(a: ArrayLike, b: ArrayLike, *, fmod: int = 0) -> Array:
-    """Return the remainder, with the sign of ``b`` (``fmod=0``, integers) or of ``a`` (``fmod=1``). ONNX Mod."""
+    """Return the remainder, with the sign of ``b``, or with ``fmod`` that of ``a``. ONNX Mod."""
     return np.asarray((np.fmod if fmod else np.mod)(*tensors(a, b)))
 
 

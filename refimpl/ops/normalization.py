@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
-
 import numpy as np
 
 from refimpl.errors import ShapeError, UnsupportedOperationError
@@ -33,7 +31,7 @@ def batch_normalization(
 ) -> Array:
     """Return ``scale · (x − mean) / √(var + epsilon) + bias`` per channel, with the running statistics.
 
-    Computed as ``x · factor + shift`` with the factor and shift of each channel in the dtype of the parameters.
+    Computed as ``x · factor + shift`` with the factor and shift of each channel in the parameters' dtype.
 
     Parameters
     ----------
@@ -76,28 +74,6 @@ def _standardized(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Arra
     return y, mean, inverse_deviation
 
 
-@overload
-def layer_normalization(
-    x: Array,
-    scale: Array,
-    bias: Array | None = ...,
-    *,
-    axis: int = ...,
-    epsilon: float = ...,
-    stash_type: int = ...,
-    num_outputs: Literal[1] = ...,
-) -> Array: ...
-@overload
-def layer_normalization(
-    x: Array,
-    scale: Array,
-    bias: Array | None = ...,
-    *,
-    axis: int = ...,
-    epsilon: float = ...,
-    stash_type: int = ...,
-    num_outputs: int,
-) -> Array | tuple[Array, ...]: ...
 @operation("LayerNormalization")
 def layer_normalization(
     x: Array,
@@ -107,9 +83,10 @@ def layer_normalization(
     axis: int = -1,
     epsilon: float = 1e-5,
     stash_type: int = 1,
-    num_outputs: int = 1,
-) -> Array | tuple[Array, ...]:
-    """Return ``scale · (x − mean) / √(variance + epsilon) + bias``, the statistics over ``axis`` and all after it.
+) -> Array:
+    """Return ``scale · (x − mean) / √(variance + epsilon) + bias``, statistics over ``axis`` and after.
+
+    Only the first output of ONNX's LayerNormalization: see `layer_normalization_with_statistics`.
 
     Parameters
     ----------
@@ -119,21 +96,37 @@ def layer_normalization(
     epsilon : float
     stash_type : int
         The dtype in which ONNX asks for the statistics; here they are always in that of ``x``.
-    num_outputs : int
-        How many of ONNX's outputs are wanted: Y, Mean, InvStdDev. Not an attribute.
 
     Returns
     -------
-    array of the shape and dtype of ``x``, or the tuple of outputs
+    array of the shape and dtype of ``x``
 
     Source: Ba, Kiros & Hinton 2016; ONNX LayerNormalization.
     """
-    axes = tuple(range(axis % x.ndim, x.ndim))
-    y, mean, inverse_deviation = _standardized(x, axes, epsilon)
+    return _layer_normalized(x, scale, bias, axis, epsilon)[0]
+
+
+def layer_normalization_with_statistics(
+    x: Array,
+    scale: Array,
+    bias: Array | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
+) -> tuple[Array, Array, Array]:
+    """All outputs of ONNX's LayerNormalization: Y, Mean and InvStdDev, ``1 / √(variance + epsilon)``."""
+    return _layer_normalized(x, scale, bias, axis, epsilon)
+
+
+def _layer_normalized(
+    x: Array, scale: Array, bias: Array | None, axis: int, epsilon: float
+) -> tuple[Array, Array, Array]:
+    y, mean, inverse_deviation = _standardized(x, tuple(range(axis % x.ndim, x.ndim)), epsilon)
     y *= scale
     if bias is not None:
         y += bias
-    return y if num_outputs == 1 else (y, mean, inverse_deviation)[:num_outputs]
+    return y, mean, inverse_deviation
 
 
 @operation("InstanceNormalization")

@@ -135,13 +135,13 @@ def _first_or_last(select: Any, data: Array, axis: int, keepdims: int, select_la
 
 @operation("ArgMax")
 def arg_max(data: Array, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Array:
-    """Return the index (int64) of the maximum along ``axis``, the first or the last of equals. ONNX ArgMax."""
+    """Return the index (int64) of the maximum along ``axis``, first or last of equals. ONNX ArgMax."""
     return _first_or_last(np.argmax, data, axis, keepdims, select_last_index)
 
 
 @operation("ArgMin")
 def arg_min(data: Array, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Array:
-    """Return the index (int64) of the minimum along ``axis``, the first or the last of equals. ONNX ArgMin."""
+    """Return the index (int64) of the minimum along ``axis``, first or last of equals. ONNX ArgMin."""
     return _first_or_last(np.argmin, data, axis, keepdims, select_last_index)
 
 
@@ -166,9 +166,9 @@ def top_k(
 
 @operation("CumSum")
 def cum_sum(x: Array, axis: ArrayLike, *, exclusive: int = 0, reverse: int = 0) -> Array:
-    """Return the running sums along ``axis``, from the end if ``reverse``, without the own element if ``exclusive``.
+    """Return the running sums along ``axis``. ONNX CumSum.
 
-    ONNX CumSum.
+    They run from the end if ``reverse``, and leave out the own element if ``exclusive``.
     """
     along = int(np.asarray(axis).reshape(-1)[0])
     data = np.flip(x, along) if reverse else x

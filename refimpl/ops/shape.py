@@ -1,8 +1,8 @@
 """Operations that move, select, repeat or make elements without arithmetic, each as ONNX defines it.
 
-They return views where NumPy does, so no operation of the vocabulary may write into its operands. Shapes, axes and
-indices are operands: arrays of integers or Python integers and tuples. `slice_` and `arange` (ONNX Slice and Range)
-are named so as not to shadow Python's.
+They return views where NumPy does, so no operation of the vocabulary may write into its operands. Shapes,
+axes and indices are operands: arrays of integers, or Python integers and tuples. `slice_` and `arange`
+(ONNX Slice and Range) are named so as not to shadow Python's.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def constant(*, value: ArrayLike) -> Array:
 
 @operation("ConstantOfShape")
 def constant_of_shape(shape: ArrayLike, *, value: ArrayLike | None = None) -> Array:
-    """Return a tensor of ``shape`` filled with the one element of ``value`` (float32 zero). ONNX ConstantOfShape."""
+    """Return ``shape`` filled with the one element of ``value`` (float32 zero). ONNX ConstantOfShape."""
     element = np.zeros((), np.float32) if value is None else np.asarray(value).reshape(())
     return np.full(_integers(shape), element, dtype=element.dtype)
 
@@ -62,7 +62,7 @@ def arange(start: ArrayLike, limit: ArrayLike, delta: ArrayLike = 1) -> Array:
 
 @operation("OneHot")
 def one_hot(indices: Array, depth: ArrayLike, values: Array, *, axis: int = -1) -> Array:
-    """Return ``values[1]`` at the indexed place of a new axis of length ``depth``, else ``values[0]``. ONNX OneHot."""
+    """Return ``values[1]`` at the place of each index in a new axis, else ``values[0]``. ONNX OneHot."""
     length = int(np.asarray(depth).reshape(-1)[0])
     wanted = np.asarray(indices).astype(np.int64)
     wanted = np.expand_dims(np.where(wanted < 0, wanted + length, wanted), axis)
@@ -135,7 +135,7 @@ def cast_like(x: Array, target: Array, *, saturate: int = 1, round_mode: str = "
 
 @operation("Reshape")
 def reshape(data: Array, shape: ArrayLike, *, allowzero: int = 0) -> Array:
-    """Return the elements in another shape: −1 is inferred, 0 keeps that axis unless ``allowzero``. ONNX Reshape."""
+    """Return another shape: −1 is inferred, 0 keeps that axis unless ``allowzero``. ONNX Reshape."""
     wanted = _integers(shape)
     if not allowzero:
         wanted = tuple(data.shape[axis] if length == 0 else length for axis, length in enumerate(wanted))
@@ -325,13 +325,13 @@ def trilu(x: Array, k: ArrayLike | None = None, *, upper: int = 1) -> Array:
 
 @operation("Gather")
 def gather(data: Array, indices: ArrayLike, *, axis: int = 0) -> Array:
-    """Return the entries of ``axis`` at ``indices``, whose axes replace it; negative from the end. ONNX Gather."""
+    """Return the entries of ``axis`` at ``indices``, whose axes replace it. ONNX Gather."""
     return np.asarray(np.take(data, np.asarray(indices), axis=axis))
 
 
 @operation("GatherElements")
 def gather_elements(data: Array, indices: Array, *, axis: int = 0) -> Array:
-    """Return for each element of ``indices`` the element of ``data`` it names along ``axis``. ONNX GatherElements."""
+    """Return the element of ``data`` that each of ``indices`` names along ``axis``. ONNX GatherElements."""
     others = tuple(slice(n) if a != axis % data.ndim else slice(None) for a, n in enumerate(indices.shape))
     return np.take_along_axis(data[others], np.asarray(indices), axis)
 
