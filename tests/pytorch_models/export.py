@@ -17,10 +17,11 @@ from .topformer import Attention
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporters, which print progress and log what they fall back to."""
-    level = logging.root.manager.disable
+def _exporting() -> Iterator[None]:
+    """Silence the exporters; disable the fused attention, which TorchScript's exporter cannot write."""
+    level, fused = logging.root.manager.disable, torch.backends.mha.get_fastpath_enabled()
     logging.disable(logging.CRITICAL)
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         with (
             warnings.catch_warnings(),
@@ -30,6 +31,7 @@ def _quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
         logging.disable(level)
 
 
@@ -41,7 +43,7 @@ def export(
     `dynamo` chooses `torch.export`'s exporter, otherwise TorchScript's; `opset=None` is the exporter's own.
     """
     model = model.float().eval()
-    with _quiet(), torch.no_grad():
+    with _exporting(), torch.no_grad():
         fields = model(images.float())._fields
         torch.onnx.export(
             model,

@@ -55,7 +55,7 @@ class MobileInst(nn.Module):
     ):
         super().__init__()
         self.backbone = build_backbone(preset) if isinstance(preset, str) else preset
-        channels: tuple[int, ...] = self.backbone.channels  # type: ignore[assignment]
+        channels: tuple[int, ...] = self.backbone.channels
         self.mask_decoder = build_mask_decoder(mask_decoder, channels, dim, mask_convs)
         self.instance_decoder = InstanceDecoder(
             channels[3], num_classes, num_queries, dim, num_heads, global_layers, local_layers, local_pooling
