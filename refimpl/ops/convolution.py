@@ -13,6 +13,10 @@ from refimpl.errors import ConfigurationError, ShapeError
 from refimpl.ops.operation import Array, operation
 
 
+BLOCK_BYTES = 1 << 20
+"""Size of the blocks in which depthwise convolution proceeds, so that its intermediates stay in the cache."""
+
+
 class Windows(NamedTuple):
     """Windows of ``kernel`` taps sliding over the spatial axes of an array; every field has one entry per axis."""
 
@@ -187,41 +191,144 @@ def _check_operands(
     
 
 def _correlate(x: Array, w: Array, windows: Windows, group: int) -> Array:
-    """Dispatch to the fastest of three ways: per channel, one product, or a product per group over gathered taps."""
+    """Choose the way: banded products if every channel has its own plane of weights, else products per group."""
     if w.shape[1] * group != x.shape[1]:
         raise ShapeError(
             f"x has {x.shape[1]} channels in {group} groups, but w {w.shape} takes {w.shape[1]} per group"
         )
-    data = padded(x, windows)
-    if w.shape[1] == 1 and w.shape[0] == group:
-        return _per_channel(data, w, windows)
-    return _grouped(data, w, windows, group)
+    if w.shape[:2] == (group, 1) and x.ndim == 4:
+        # The zeros beside a band times infinity are NaN, which belongs to no window: then the bands cannot serve.
+        with np.errstate(invalid="ignore"):
+            result = _depthwise(x, w, windows)
+        if np.isfinite(result).all():
+            return result
+    return _grouped(x, w, windows, group)
 
 
-def _per_channel(data: Array, w: Array, windows: Windows) -> Array:
-    """Depthwise: multiply and accumulate one tap after another over whole maps."""
-    weight = w.reshape(w.shape[0], *w.shape[2:])
-    total = np.zeros((data.shape[0], w.shape[0], *windows.output), dtype=data.dtype)
-    scratch = np.empty_like(total)
-    shape = (-1, *(1,) * len(windows.output))
-    for index, where in windows.taps():
-        total += np.multiply(data[(..., *where)], weight[(slice(None), *index)].reshape(shape), out=scratch)
-    return total
+def _phases(x: Array, windows: Windows) -> Array:
+    """Return the padded ``x`` with its last axis dealt out by stride: (stride, N, C, *rows, columns).
+
+    Column j of phase p is padded column j * stride + p, so what a tap reads of the last axis is contiguous.
+    """
+    stride, begin, reach = windows.strides[-1], windows.begin[-1], windows.reach()
+    if stride == 1 and not any(windows.begin) and all(r <= n for r, n in zip(reach, x.shape[2:], strict=True)):
+        return x[None]
+    width = -(-reach[-1] // stride)
+    result = np.zeros((stride, *x.shape[:2], *reach[:-1], width), dtype=x.dtype)
+    bounds = list(zip(x.shape[2:], reach, windows.begin, strict=True))[:-1]
+    rows = [slice(min(n, r - p)) for n, r, p in bounds]
+    placed = [slice(p, p + min(n, r - p)) for n, r, p in bounds]
+    for phase in range(stride):
+        first = (phase - begin) % stride
+        column = (first + begin) // stride
+        source = x[(..., *rows, slice(first, None, stride))][..., : width - column]
+        result[(phase, ..., *placed, slice(column, column + source.shape[-1]))] = source
+    return result
 
 
-def _grouped(data: Array, w: Array, windows: Windows, group: int) -> Array:
-    """Gather the taps of every window as columns, and multiply each group's by its weights."""
-    batch, channels = data.shape[:2]
-    count = math.prod(windows.output)
-    if math.prod(windows.kernel) == 1:
-        columns = data[(..., *next(windows.taps())[1])].reshape(batch, group, -1, count)
+def _depthwise(x: Array, w: Array, windows: Windows) -> Array:
+    """Convolve each channel with its own plane: products with banded matrices, since BLAS outruns single taps.
+
+    A block of output rows is the sum over kernel columns j of B_j X_j: X_j the input rows under the block, shifted by
+    j, and B_j the banded matrix that applies kernel column j to each output row. All B_j X are one product.
+    """
+    rows = next((r for r in (4, 5, 3, 2) if windows.output[0] % r == 0), 4)
+    count = -(-windows.output[0] // rows)
+    whole = windows._replace(output=(count * rows, windows.output[1]))
+    bands = _bands(w, rows, windows)
+    result = np.empty((*x.shape[:2], *whole.output), dtype=x.dtype)
+    block = max(1, BLOCK_BYTES // result[0, 0].nbytes)
+    for image in range(x.shape[0]):
+        for start in range(0, x.shape[1], block):
+            channels = slice(start, start + block)
+            _banded(x[image, None, channels], bands[channels], whole, result[image, channels])
+    return np.ascontiguousarray(result[:, :, : windows.output[0]])
+
+
+def _bands(w: Array, rows: int, windows: Windows) -> Array:
+    """Return the banded matrices (C, kernel columns, rows, input rows under a block) of a depthwise kernel."""
+    span = windows._replace(output=(rows, 1)).reach()[0]
+    row = np.arange(rows)
+    bands = np.zeros((w.shape[0], windows.kernel[1], rows, span), dtype=w.dtype)
+    for tap in range(windows.kernel[0]):
+        bands[:, :, row, row * windows.strides[0] + tap * windows.dilations[0]] = w[:, 0, tap, :, None]
+    return bands
+
+
+def _banded(x: Array, bands: Array, windows: Windows, result: Array) -> None:
+    """Write the depthwise convolution of ``x`` (1, C, H, W) into ``result`` (C, rows, columns)."""
+    channels, _, rows, span = bands.shape
+    data = _phases(x, windows)[:, 0]
+    width, stride = data.shape[-1], windows.strides[1]
+    step = data.strides
+    under = np.lib.stride_tricks.as_strided(
+        data,
+        (stride, channels, windows.output[0] // rows, span, width),
+        (step[0], step[1], rows * windows.strides[0] * step[2], step[2], step[3]),
+        writeable=False,
+    )
+    total = result.reshape(channels, -1, rows, windows.output[1])
+    offset = [tap * windows.dilations[1] for tap in range(windows.kernel[1])]
+    partial = []
+    for phase in range(stride):
+        taps = [tap for tap in range(len(offset)) if offset[tap] % stride == phase]
+        matrix = bands[:, taps].reshape(channels, 1, -1, span)
+        product = np.matmul(matrix, under[phase]).reshape(channels, -1, len(taps), rows, width)
+        for position, tap in enumerate(taps):
+            start = offset[tap] // stride
+            partial.append(product[:, :, position, :, start : start + windows.output[1]])
+    _sum(partial, out=total)
+
+
+def _sum(terms: list[Array], out: Array) -> None:
+    """Write the sum of ``terms`` into ``out``."""
+    if len(terms) == 1:
+        out[:] = terms[0]
+        return
+    np.add(terms[0], terms[1], out=out)
+    for term in terms[2:]:
+        np.add(out, term, out=out)
+
+
+def _grouped(x: Array, w: Array, windows: Windows, group: int) -> Array:
+    """Multiply each group's weights by its gathered taps.
+
+    Of a large kernel only the taps of a row are gathered, and a product per kernel row is accumulated: that moves
+    less memory than gathering all.
+    """
+    data = _phases(x, windows)
+    accumulated = len(windows.kernel) > 1 and w[0, :, 0].size >= 64
+    columns = _gather(data, windows, first=1 if accumulated else 0)
+    weight = w.reshape(group, w.shape[0] // group, *w.shape[1:])
+    shape = (x.shape[0], group, w.shape[0] // group, math.prod(windows.output))
+    if not accumulated:
+        total = np.matmul(weight.reshape(*shape[1:3], -1), columns.reshape(*shape[:2], -1, shape[3]))
     else:
-        gathered = np.empty((batch, channels, math.prod(windows.kernel), *windows.output), dtype=data.dtype)
-        for position, (_, where) in enumerate(windows.taps()):
-            gathered[:, :, position] = data[(..., *where)]
-        columns = gathered.reshape(batch, group, -1, count)
-    weight = w.reshape(group, w.shape[0] // group, -1)
-    return np.matmul(weight, columns).reshape(batch, w.shape[0], *windows.output)
+        total = np.empty(shape, dtype=x.dtype)
+        scratch = np.empty_like(total) if windows.kernel[0] > 1 else total
+        for tap in range(windows.kernel[0]):
+            rows = columns[:, :, :, windows.tap(0, tap)].reshape(*shape[:2], -1, shape[3])
+            matrix = np.ascontiguousarray(weight[:, :, :, tap]).reshape(*shape[1:3], -1)
+            np.matmul(matrix, rows, out=scratch if tap else total)
+            if tap:
+                total += scratch
+    return total.reshape(x.shape[0], w.shape[0], *windows.output)
+
+
+def _gather(data: Array, windows: Windows, first: int) -> Array:
+    """Return what the taps of the spatial axes from ``first`` on read: (N, C, taps, *kept rows, *output)."""
+    taps = list(itertools.product(*map(range, windows.kernel[first:])))
+    stride = windows.strides[-1]
+    kept = data.shape[3 : 3 + first]
+    result = np.empty((*data.shape[1:3], len(taps), *kept, *windows.output[first:]), dtype=data.dtype)
+    for position, tap in enumerate(taps):
+        middle = [windows.tap(first + axis, index) for axis, index in enumerate(tap[:-1])]
+        start, phase = divmod(tap[-1] * windows.dilations[-1], stride)
+        where = (..., *middle, slice(start, start + windows.output[-1]))
+        if len(taps) == 1 and result.shape[3:] == data[phase][where].shape[2:]:
+            return data[phase][where][:, :, None]
+        result[:, :, position] = data[phase][where]
+    return result
 
 
 @operation("ConvTranspose")
