@@ -1,8 +1,9 @@
-"""Rendered scenes: pictures and short videos with ground-truth instances, equal to the last bit on every machine.
+"""Rendered scenes: pictures and short videos with ground-truth instances, the same bits on every machine.
 
-Everything drawn is integer arithmetic on integer hashes: no random generator, no transcendental function, so that no
-rounding can flip a pixel. Positions are in 1/16 pixel. A scene is a lit, textured background and shapes in depth
-order, each with its own colour, texture, motion and identity; a shape that has left enters again as a new instance.
+Everything drawn is integer arithmetic on integer hashes: no random generator, no transcendental function, so
+that no rounding can flip a pixel. Positions are in 1/16 pixel. A scene is a lit, textured background and
+shapes in depth order, each with its own colour, texture, motion and identity; a shape that has left enters
+again as a new instance. `Oracle` stands in for the network: kernels and mask features whose products are the truth.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.errors import ShapeError
+from refimpl.tracker import KeyframeTensors
 
 Array = NDArray[Any]
 
@@ -36,7 +38,7 @@ _TURNS = ((1, 0, 1), (4, 3, 5), (3, 4, 5), (12, 5, 13), (5, 12, 13), (15, 8, 17)
 class Shape:
     """One moving shape; positions, velocities and the radius are (row, column) in 1/16 pixel.
 
-    ``phase`` is where along its path the shape is in frame 0; ``span`` is the length of the path, over which it wraps.
+    ``phase`` is where on its path the shape is in frame 0; ``span``: the path's length, after which it wraps.
     """
 
     label: int
@@ -51,8 +53,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """A video to be rendered: shapes from the farthest to the nearest, the camera's velocity (1/16 pixel per frame)
-    and the number of passes of the 3×3 blur."""
+    """A video to be rendered: shapes from the farthest to the nearest, the camera's velocity (1/16 pixel per
+    frame) and the number of passes of the 3×3 blur."""
 
     height: int
     width: int
@@ -156,7 +158,8 @@ def make_scene(
     """
     if height < 1 or width < 1 or shapes < 0 or blur < 0:
         raise ShapeError(
-            f"a scene of {height}×{width} pixels, {shapes} shapes, {blur} blur passes: sizes must be at least 1, counts at least 0"
+            f"a scene of {height}×{width} pixels, {shapes} shapes and {blur} blur passes was asked for; "
+            "give a height and width of at least 1, and counts of at least 0"
         )
     drift = camera or (_choose(-8, 8, seed, 1), _choose(-24, 24, seed, 2))
     return Scene(
@@ -165,7 +168,7 @@ def make_scene(
 
 
 def _shape(height: int, width: int, seed: int, index: int) -> Shape:
-    """Shape ``index`` of a scene; nearer ones (later) are a little smaller, so that they never hide all others."""
+    """Shape ``index`` of a scene; nearer ones (later) are smaller, so that they do not hide all others."""
 
     def choose(low: int, high: int, key: int) -> int:
         return _choose(low, high, seed, 100 + index, key)
@@ -195,7 +198,7 @@ def _place(scene: Scene, shape: Shape, frame: int) -> tuple[int, int, int]:
 
 
 def _inside(shape: Shape, down: Array, across: Array) -> Array:
-    """Which points, given relative to the centre in 1/16 pixel (rows (h, 1), columns (1, w)), the shape covers."""
+    """Which points, (h, 1) rows and (w,) columns from the centre in 1/16 pixel, the shape covers."""
     if shape.label not in _CORNERS:
         return down**2 + across**2 <= shape.radius**2
     cosine, sine, length = _TURNS[shape.turn]
@@ -231,30 +234,41 @@ def _blurred(picture: Array) -> Array:
     return (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:] + 8) // 16
 
 
-def _draw(scene: Scene, shape: Shape, frame: int, picture: Array) -> tuple[Array, int]:
-    """Paint one shape over the picture; return its mask and its lap."""
+def _pixels(centre: int, radius: int, length: int) -> Array:
+    """Indices, along one side of the frame, of the pixels a shape may cover."""
+    first, last = np.clip([(centre - radius) // SUBPIXEL, (centre + radius) // SUBPIXEL + 1], 0, length)
+    return np.arange(first, last, dtype=np.int64)
+
+
+def _cover(scene: Scene, shape: Shape, frame: int, picture: Array | None) -> tuple[Array, int]:
+    """Mask of one shape and its lap; the shape is painted over ``picture`` unless that is None."""
     row, column, laps = _place(scene, shape, frame)
-    top, bottom = np.clip(
-        [(row - shape.radius) // SUBPIXEL, (row + shape.radius) // SUBPIXEL + 1], 0, scene.height
-    )
-    left, right = np.clip(
-        [(column - shape.radius) // SUBPIXEL, (column + shape.radius) // SUBPIXEL + 1], 0, scene.width
-    )
+    rows, columns = _pixels(row, shape.radius, scene.height), _pixels(column, shape.radius, scene.width)
     mask = np.zeros((scene.height, scene.width), bool)
-    if top >= bottom or left >= right:
+    if not len(rows) or not len(columns):
         return mask, laps
-    centre = SUBPIXEL // 2
-    down = (np.arange(top, bottom, dtype=np.int64) * SUBPIXEL + centre - row)[:, None]
-    across = np.arange(left, right, dtype=np.int64) * SUBPIXEL + centre - column
-    inside = _inside(shape, down, across)
-    origin = (int(top) - row // SUBPIXEL, int(left) - column // SUBPIXEL)
-    texture = _texture(bottom - top, right - left, origin, shape.seed, 16)
-    # Lit from above, so that the inside of a shape is no flat colour.
-    shade = texture * 5 // 16 - (down * 32 // shape.radius).astype(np.int32)
-    region = picture[top:bottom, left:right]
-    region[inside] = np.asarray(shape.colour, np.int32) + shade[inside][:, None]
-    mask[top:bottom, left:right] = inside
+    down = (rows * SUBPIXEL + SUBPIXEL // 2 - row)[:, None]
+    inside = _inside(shape, down, columns * SUBPIXEL + SUBPIXEL // 2 - column)
+    region = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    mask[region] = inside
+    if picture is not None:
+        origin = (int(rows[0]) - row // SUBPIXEL, int(columns[0]) - column // SUBPIXEL)
+        texture = _texture(len(rows), len(columns), origin, shape.seed, 16)
+        # Lit from above, so that the inside of a shape is no flat colour.
+        shade = texture * 5 // 16 - (down * 32 // shape.radius).astype(np.int32)
+        picture[region][inside] = np.asarray(shape.colour, np.int32) + shade[inside][:, None]
     return mask, laps
+
+
+def _compose(scene: Scene, frame: int, picture: Array | None) -> tuple[Array, Array, Array]:
+    """Masks (visible pixels), labels and identities of all shapes; painted over ``picture`` unless None."""
+    masks = np.zeros((len(scene.shapes), scene.height, scene.width), bool)
+    identities = np.zeros(len(scene.shapes), np.int64)
+    for index, shape in enumerate(scene.shapes):
+        masks[index], laps = _cover(scene, shape, frame, picture)
+        masks[:index] &= ~masks[index]
+        identities[index] = index + laps * len(scene.shapes)
+    return masks, np.array([shape.label for shape in scene.shapes], np.int64), identities
 
 
 def render_frame(scene: Scene, frame: int = 0) -> Frame:
@@ -266,18 +280,12 @@ def render_frame(scene: Scene, frame: int = 0) -> Frame:
         The picture, uint8, and per shape the mask of its visible pixels, its label and its identity.
     """
     picture = _background(scene, frame)
-    masks = np.zeros((len(scene.shapes), scene.height, scene.width), bool)
-    identities = np.zeros(len(scene.shapes), np.int64)
-    for index, shape in enumerate(scene.shapes):
-        masks[index], laps = _draw(scene, shape, frame, picture)
-        masks[:index] &= ~masks[index]
-        identities[index] = index + laps * len(scene.shapes)
+    truth = _compose(scene, frame, picture)
     for _ in range(scene.blur):
         picture = _blurred(picture)
     grain = integer_hash(np.arange(scene.height)[:, None], np.arange(scene.width), scene.seed, frame)
     picture += (grain >> np.uint64(61)).astype(np.int32)[..., None] - 4
-    labels = np.array([shape.label for shape in scene.shapes], np.int64)
-    return Frame(np.clip(picture, 0, 255).astype(np.uint8), masks, labels, identities)
+    return Frame(np.clip(picture, 0, 255).astype(np.uint8), *truth)
 
 
 def render_picture(height: int, width: int, seed: int = 0) -> Array:
@@ -308,7 +316,120 @@ def render_video(
     camera: tuple[int, int] | None = None,
     blur: int = 1,
 ) -> Iterator[Frame]:
-    """Render a video frame by frame; the parameters are those of `make_scene`. Memory does not grow with ``frames``."""
+    """Render a video frame by frame, in constant memory; the parameters are those of `make_scene`."""
     scene = make_scene(height, width, seed, shapes=shapes, camera=camera, blur=blur)
     for frame in range(frames):
         yield render_frame(scene, frame)
+
+
+LOGIT = 12.0
+"""Mask logit of the oracle inside an instance; its negative outside."""
+
+
+def identities_of(scene: Scene, frames: int) -> Array:
+    """Identities on their paths at any time in the first ``frames`` frames, ascending, int64."""
+    count = len(scene.shapes)
+    found = {
+        index + count * _place(scene, shape, frame)[2]
+        for index, shape in enumerate(scene.shapes)
+        for frame in range(frames)
+    }
+    return np.array(sorted(found), np.int64)
+
+
+class Oracle:
+    """A network that knows the truth about a scene, so that a tracker can be tested apart from the network.
+
+    Each identity of the video owns one direction of kernel space; kernels · mask features gives ±`LOGIT`.
+    Queries are shuffled anew in every frame, as a network may.
+
+    Parameters
+    ----------
+    scene : Scene
+    frames : int
+        Length of the video: every identity in it gets a query, absent ones score low.
+    dimension : int
+        Channels of kernels and mask features; at least identities + ``spare``.
+    spare : int
+        Queries of nothing: low score, empty mask.
+    duplicates : int
+        Second queries for the first identities, at a lower score and a kernel 0.1 away.
+    noise : float
+        Standard deviation of the kernel noise of each frame, relative to the unit norm.
+    stride : int
+        Pixels per cell of the mask features; 1 reproduces the ground truth exactly.
+    seed : int
+
+    Raises
+    ------
+    ShapeError
+        Too few channels for the identities, or a stride that does not divide the frame.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        frames: int,
+        *,
+        dimension: int = 64,
+        spare: int = 3,
+        duplicates: int = 0,
+        noise: float = 0.0,
+        stride: int = 8,
+        seed: int = 0,
+    ) -> None:
+        self.scene, self.stride, self.noise, self.seed = scene, stride, noise, seed
+        self.identities = identities_of(scene, frames)
+        self.duplicates, self.spare = min(duplicates, len(self.identities)), spare
+        needed = len(self.identities) + spare
+        if dimension < needed or scene.height % stride or scene.width % stride:
+            raise ShapeError(
+                f"oracle with {dimension} channels and stride {stride} for {needed} queries of "
+                f"{scene.height}×{scene.width} frames: give at least {needed} channels and a stride that "
+                "divides both sides"
+            )
+        gaussian = self._random(0).standard_normal((dimension, dimension))
+        self.codes = np.linalg.qr(gaussian)[0][:needed]
+
+    def _random(self, key: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, key])
+
+    def mask_features(self, frame: int) -> Array:
+        """Mask features of a frame, (dimension, H / stride, W / stride) float64."""
+        masks, _, identities = _compose(self.scene, frame, None)
+        coverage = np.zeros((len(self.codes), *np.floor_divide(masks.shape[1:], self.stride)))
+        coverage[np.searchsorted(self.identities, identities)] = _area_mean(masks, self.stride)
+        return np.einsum("nd,nhw->dhw", self.codes, LOGIT * (2 * coverage - 1), optimize=True)
+
+    def keyframe(self, frame: int) -> KeyframeTensors:
+        """All tensors of a frame, its queries in an order that differs from frame to frame."""
+        random = self._random(frame + 1)
+        masks, _, identities = _compose(self.scene, frame, None)
+        present = np.isin(self.identities, identities[masks.any(axis=(1, 2))])
+        scores = np.concatenate([present, np.zeros(self.spare, bool), present[: self.duplicates]])
+        second = self.codes[: self.duplicates] + 0.1 * self.codes[-1]
+        kernels = np.concatenate([self.codes, second])
+        kernels = kernels + self.noise / np.sqrt(kernels.shape[1]) * random.standard_normal(kernels.shape)
+        order = random.permutation(len(kernels))
+        return KeyframeTensors(
+            class_logits=self._class_logits(scores)[order],
+            objectness=np.where(scores, 6.0, -6.0)[order, None],
+            kernels=kernels[order],
+            mask_features=self.mask_features(frame),
+        )
+
+    def _class_logits(self, present: Array) -> Array:
+        """Logits (N, classes): high for the label of a present identity, a little less so for duplicates."""
+        logits = np.full((len(present), len(LABELS)), -6.0)
+        count = len(self.scene.shapes)
+        owners = np.concatenate([self.identities, np.zeros(self.spare, np.int64), self.identities])
+        labels = np.array([self.scene.shapes[identity % count].label for identity in owners])
+        rows = np.flatnonzero(present)
+        logits[rows, labels[rows]] = np.where(rows < len(self.codes), 6.0, 2.0)
+        return logits
+
+
+def _area_mean(masks: Array, stride: int) -> Array:
+    """Covered share of each stride × stride cell, (n, H / stride, W / stride) float64."""
+    count, height, width = masks.shape
+    return masks.reshape(count, height // stride, stride, width // stride, stride).mean(axis=(2, 4))
