@@ -18,7 +18,8 @@ from pycocotools import mask as rle
 
 from conformance.files import atomic_write
 from refimpl.errors import FileError, ShapeError
-from refimpl.inference import STRIDE, Instances, require_finite
+from refimpl.inference import STRIDE, Instances
+from refimpl.predictions import require_finite
 
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]

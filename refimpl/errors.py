@@ -22,6 +22,10 @@ class NonFiniteError(MobileInstError, ValueError):
     """NaN or infinity where a finite number is needed."""
 
 
+class TargetError(MobileInstError, ValueError):
+    """Ground truth that no loss can use: a label out of range, a mask not binary or of the wrong size."""
+
+
 class WeightsError(MobileInstError, ValueError):
     """Missing, extra, misshapen or non-finite weights; the message lists them all."""
 
@@ -40,3 +44,11 @@ class UnrecordedComputationError(MobileInstError, RuntimeError):
 
 class MissingDependencyError(MobileInstError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
+
+
+class CandidateError(MobileInstError, RuntimeError):
+    """A candidate that cannot be run on the input: it crashed, or its inputs are not a network's."""
+
+
+class VerificationError(MobileInstError, AssertionError):
+    """A candidate does not conform; raised only on request, for use in tests."""

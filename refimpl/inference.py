@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from scipy.special import expit
 
-from refimpl.errors import ConfigurationError, NonFiniteError, ShapeError
+from refimpl.errors import ConfigurationError, ShapeError
 from refimpl.ops.resize import resize
+from refimpl.predictions import Predictions, check_predictions, require_finite
 
 Array = NDArray[Any]
 Size = tuple[int, int]
@@ -27,22 +28,6 @@ PHONE_SIZE = (320, 640)
 SIZINGS = ("image", "video", "phone", "native")
 LARGEST_INPUT = 2**26
 LARGEST_MASKS = 2**33
-
-
-class Predictions(Protocol):
-    """The part of a forward pass's outputs that inference reads: logits, batch first."""
-
-    @property
-    def class_logits(self) -> Array:
-        """(B, N, classes)."""
-
-    @property
-    def objectness(self) -> Array:
-        """(B, N, 1)."""
-
-    @property
-    def masks(self) -> Array:
-        """(B, N, h, w)."""
 
 
 @dataclass(frozen=True)
@@ -212,11 +197,13 @@ def postprocess(
     ShapeError, NonFiniteError
         The outputs do not fit together or have NaN or infinity; the kept masks would need more than 8 GiB.
     """
-    class_logits, objectness, mask_logits = _one_of_batch(outputs, index)
-    probabilities = expit(class_logits)
-    class_scores = np.sqrt(probabilities.max(axis=1) * expit(objectness))
+    check_predictions(outputs)
+    if not 0 <= index < len(outputs.masks):
+        raise ShapeError(f"index {index} is outside the batch of {len(outputs.masks)}")
+    probabilities = expit(outputs.class_logits[index])
+    class_scores = np.sqrt(probabilities.max(axis=1) * expit(outputs.objectness[index, :, 0]))
     kept = np.flatnonzero(class_scores > keep_threshold)
-    mask_probabilities = expit(mask_logits[kept])
+    mask_probabilities = expit(outputs.masks[index, kept])
     mean = maskness(mask_probabilities, mask_threshold)
     masks, mask_margins, tied = _decided_masks(mask_probabilities, placement, mask_threshold, tie_band)
     return Instances(
@@ -291,34 +278,6 @@ def _lead(probabilities: Array) -> Array:
         return np.full(len(probabilities), np.inf, dtype=probabilities.dtype)
     second, best = np.partition(probabilities, -2, axis=1)[:, -2:].T
     return best - second
-
-
-def _one_of_batch(outputs: Predictions, index: int) -> tuple[Array, Array, Array]:
-    """Return class logits (N, classes), objectness (N,) and mask logits (N, h, w) of one picture, checked."""
-    logits = outputs.class_logits, outputs.objectness, outputs.masks
-    names = "class_logits", "objectness", "masks"
-    for name, array, rank in zip(names, logits, (3, 3, 4), strict=True):
-        if array.ndim != rank or array.size == 0 or array.shape[:2] != logits[0].shape[:2]:
-            raise ShapeError(
-                f"{name} has shape {array.shape}; expected class_logits (B, N, classes), objectness "
-                "(B, N, 1) and masks (B, N, h, w) of one batch and one number of queries, none empty"
-            )
-    if not 0 <= index < len(logits[0]):
-        raise ShapeError(f"index {index} is outside the batch of {len(logits[0])}")
-    for name, array in zip(names, logits, strict=True):
-        require_finite(array[index], f"{name}[{index}]")
-    return logits[0][index], logits[1][index, :, 0], logits[2][index]
-
-
-def require_finite(array: Array, name: str) -> None:
-    """Raise `NonFiniteError` naming the first element of ``array`` that is NaN or infinite."""
-    finite = np.isfinite(array)
-    if not finite.all():
-        first = tuple(int(i) for i in np.unravel_index(np.argmin(finite), array.shape))
-        raise NonFiniteError(
-            f"{name} has {np.count_nonzero(~finite)} elements that are NaN or infinite, the first at "
-            f"{first}; give finite numbers"
-        )
 
 
 def _colours(picture: Array) -> Array:
