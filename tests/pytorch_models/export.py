@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .instance_decoder import DecoderLayer
 from .layers import Resize
 from .topformer import Attention
 
@@ -43,6 +44,9 @@ def export(
     `dynamo` chooses `torch.export`'s exporter, otherwise TorchScript's; `opset=None` is the exporter's own.
     """
     model = model.float().eval()
+    for module in model.modules():
+        if isinstance(module, DecoderLayer):
+            module.need_weights = not dynamo and opset is not None and opset < 14
     with _exporting(), torch.no_grad():
         fields = model(images.float())._fields
         torch.onnx.export(
