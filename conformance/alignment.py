@@ -1,0 +1,99 @@
+"""Finding the reference's tensors in a candidate that names everything differently: by value, in whatever layout.
+
+Exporters rename, fold and reshape. A tensor of the candidate is the reference's if some permutation of its axes (NCHW, NHWC, merged heads)
+agrees within the tolerance. Its mean and root mean square must then agree within the same tolerance, whatever the layout, which rules out nearly all
+other tensors at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from refimpl.ops.operation import Array
+
+
+@dataclass(frozen=True)
+class Match:
+    """A tensor of the candidate, laid out as the reference's."""
+
+    name: str
+    values: Array
+    max_abs_error: float
+
+
+class CandidateTensors:
+    """A candidate's tensors, indexed for search by size and statistics.
+
+    Parameters
+    ----------
+    tensors
+        Name → floating-point array, in the candidate's order.
+    """
+
+    def __init__(self, tensors: Mapping[str, Array]) -> None:
+        self.tensors = tensors
+        self.order = {name: place for place, name in enumerate(tensors)}
+        self.by_size: dict[int, list[str]] = defaultdict(list)
+        self.statistics: dict[str, tuple[float, float]] = {}
+        for name, array in tensors.items():
+            if array.dtype.kind == "f" and array.size:
+                self.by_size[array.size].append(name)
+                self.statistics[name] = _statistics(array)
+
+    def find(self, reference: Array, tolerance: float) -> Match | None:
+        """Return the tensor nearest to ``reference`` in any layout, if its largest error is within ``tolerance``."""
+        mean, spread = _statistics(reference)
+        best = None
+        for name in self.by_size[reference.size]:
+            other_mean, other_spread = self.statistics[name]
+            if not (abs(mean - other_mean) <= tolerance and abs(spread - other_spread) <= tolerance):
+                continue
+            for values in layouts(self.tensors[name], reference.shape):
+                error = largest_error(values, reference)
+                if error <= tolerance and (best is None or error < best.max_abs_error):
+                    best = Match(name, values, error)
+                if error == 0:
+                    return best
+        return best
+
+    def nearest(self, reference: Array, excluded: set[str]) -> Match | None:
+        """Return the tensor of the same shape, ones aside, with the smallest largest error; NaN counts as infinite."""
+        wanted = _squeezed(reference.shape)
+        matches = []
+        for name in self.by_size[reference.size]:
+            if name not in excluded and _squeezed(self.tensors[name].shape) == wanted:
+                values = self.tensors[name].reshape(reference.shape)
+                matches.append(Match(name, values, largest_error(values, reference)))
+        return min(matches, key=lambda match: match.max_abs_error, default=None)
+
+
+def layouts(array: Array, shape: tuple[int, ...]) -> Iterator[Array]:
+    """Yield ``array`` laid out as ``shape`` in every way a permutation of that shape's axes allows.
+
+    The array may have merged or split axes, as long as the permuted shape's elements stand in its order.
+    """
+    axes = [axis for axis, size in enumerate(shape) if size != 1]
+    for permutation in itertools.permutations(axes):
+        permuted = array.reshape([shape[axis] for axis in permutation])
+        yield permuted.transpose(np.argsort(permutation)).reshape(shape)
+
+
+def largest_error(values: Array, reference: Array) -> float:
+    """Return the largest absolute difference; infinite if any is NaN."""
+    error = float(np.max(np.abs(values - reference), initial=0.0))
+    return math.inf if math.isnan(error) else error
+
+
+def _statistics(array: Array) -> tuple[float, float]:
+    flat = array.astype(np.float64, copy=False).ravel()
+    return float(flat.mean()), math.sqrt(float(flat @ flat) / flat.size)
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)

@@ -1,0 +1,151 @@
+"""The result of a verification: plain records, their JSON, and an exception for tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from refimpl.errors import VerificationError
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One tensor of the reference beside the candidate's.
+
+    Attributes
+    ----------
+    name
+        The reference's name.
+    operation
+        The operation that computes it.
+    candidate
+        The candidate's name; None if it holds no such tensor.
+    shape
+        The reference's shape.
+    max_abs_error, relative_error
+        Largest absolute difference from the reference's own run, everything upstream included, and that over the reference's
+        largest element; None without a counterpart.
+    worst_index
+        Where the largest difference is.
+    introduced_error
+        Largest difference from the same step computed in float64 on the candidate's own inputs; None for outputs.
+    tolerance
+        What is allowed: of the introduced error for a step, of ``max_abs_error`` for an output.
+    verdict
+        ``pass``, ``fail``, or ``absent``: the candidate holds no such tensor and is right after it.
+    """
+
+    name: str
+    operation: str
+    candidate: str | None
+    shape: tuple[int, ...]
+    max_abs_error: float | None
+    relative_error: float | None
+    worst_index: tuple[int, ...] | None
+    introduced_error: float | None
+    tolerance: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Where the candidate leaves the reference.
+
+    Attributes
+    ----------
+    step
+        The first tensor of the reference, in order of computation, that the candidate does not compute.
+    operation
+        The operation that produces it.
+    candidate_nodes
+        The candidate's nodes between the last tensors that agree and the one nearest to it.
+    """
+
+    step: str
+    operation: str
+    candidate_nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class InputReport:
+    """The comparisons on one input, whose bytes have the SHA-256 given."""
+
+    name: str
+    shape: tuple[int, ...]
+    sha256: str
+    outputs: list[Comparison]
+    steps: list[Comparison]
+    first_fault: Fault | None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> str:
+        """``pass`` or ``fail``."""
+        failed = self.first_fault or self.problems or any(row.verdict == "fail" for row in self.outputs)
+        return "fail" if failed else "pass"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain data; numbers that are not finite become strings."""
+        plain = {"verdict": self.verdict, **dataclasses.asdict(self)}
+        for key in ("outputs", "steps"):
+            plain[key] = [_finite(row) for row in plain[key]]
+        return plain
+
+
+@dataclass(frozen=True)
+class Report:
+    """The verdict on a candidate over all inputs."""
+
+    inputs: list[InputReport]
+    candidate: str
+    model: dict[str, Any]
+    tolerance: str
+
+    @property
+    def verdict(self) -> str:
+        """``pass`` or ``fail``."""
+        return "fail" if any(report.verdict == "fail" for report in self.inputs) else "pass"
+
+    @property
+    def leading(self) -> InputReport:
+        """The first failing input's report, or the first of all."""
+        return next((report for report in self.inputs if report.verdict == "fail"), self.inputs[0])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain data; ``outputs``, ``steps`` and ``first_fault`` are those of `leading`."""
+        leading = self.leading.to_json()
+        return {
+            "verdict": self.verdict,
+            "candidate": self.candidate,
+            "model": self.model,
+            "tolerance": self.tolerance,
+            **{key: leading[key] for key in ("outputs", "steps", "first_fault", "problems")},
+            "inputs": [report.to_json() for report in self.inputs],
+        }
+
+    def raise_on_failure(self) -> None:
+        """Raise `VerificationError` with the headline, unless the verdict is ``pass``."""
+        if self.verdict == "fail":
+            raise VerificationError(self.headline())
+
+    def headline(self) -> str:
+        """Say the verdict in one line."""
+        report = self.leading
+        if report.verdict == "pass":
+            return f"PASS  {self.candidate} conforms on {len(self.inputs)} input{'s' * (len(self.inputs) > 1)}"
+        if report.first_fault:
+            fault = report.first_fault
+            return f"FAIL  {self.candidate} leaves the reference at {fault.step} ({fault.operation}) on {report.name}"
+        wrong = [row.name for row in report.outputs if row.verdict == "fail"]
+        return f"FAIL  {self.candidate} on {report.name}: {'; '.join(report.problems) or 'outputs ' + ', '.join(wrong)}"
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    # JSON has no infinity.
+    return {
+        key: (str(value) if isinstance(value, float) and not math.isfinite(value) else value)
+        for key, value in row.items()
+    }

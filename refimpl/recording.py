@@ -1,0 +1,293 @@
+"""Recording a forward pass: every operation with its name, inputs, attributes and output.
+
+The layer table, the multiply–accumulates and the ONNX export are all read from a `Recording`, so the network is described once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from refimpl.errors import UnrecordedComputationError
+from refimpl.ops.operation import OPERATIONS, Array, intercepted
+
+R = TypeVar("R")
+
+
+def _refuse(self: Any, *_: Any, **__: Any) -> Any:
+    raise UnrecordedComputationError(
+        f"a tensor of shape {self.shape} was computed with outside refimpl.ops while recording; "
+        "use an operation of the vocabulary instead"
+    )
+
+
+class RecordedArray(np.ndarray[Any, np.dtype[Any]]):
+    """An array that knows which recorded tensor it is, and refuses arithmetic outside the vocabulary.
+
+    A view of it (``x[0]``, ``x.reshape(...)``) is no recorded tensor: the next operation refuses it.
+    """
+
+    tensor: int | None = None
+
+    def __array_finalize__(self, source: object) -> None:
+        """Forget the tensor's number in every view and copy."""
+        self.tensor = None
+
+    __array_ufunc__ = __array_function__ = _refuse
+    __float__ = __int__ = __bool__ = __index__ = item = tolist = _refuse  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One recorded operation.
+
+    Attributes
+    ----------
+    name
+        Unique: the path of its block, and the operation (``backbone.tpm.stem.0/Conv``).
+    operation
+        The ONNX operator's name.
+    block
+        Path of the innermost block it runs in.
+    inputs, outputs
+        Names of tensors; None where an optional input is absent.
+    attributes
+        The keyword arguments of the call: ONNX attributes.
+    """
+
+    name: str
+    operation: str
+    block: str
+    inputs: tuple[str | None, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any]
+
+
+@dataclass
+class Recording:
+    """A forward pass written down.
+
+    Attributes
+    ----------
+    steps
+        The operations in the order they ran.
+    tensors
+        Every tensor by name: inputs, weights, constants and results.
+    inputs, outputs
+        Name given by the caller, or field of the result → name of the tensor.
+    weights
+        Names of the weights used, in order of use.
+    constants
+        Names of the tensors that are literals of the code (shapes, bounds, position embeddings).
+    blocks
+        Path of a block → name of the tensor it returned. A tensor that several nested blocks return bears the innermost path.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    tensors: dict[str, Array] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    weights: list[str] = field(default_factory=list)
+    constants: list[str] = field(default_factory=list)
+    blocks: dict[str, str] = field(default_factory=dict)
+
+    def results(self) -> Iterator[tuple[Step, str]]:
+        """Yield each step with the name of each tensor it produced."""
+        for step in self.steps:
+            for name in step.outputs:
+                yield step, name
+
+
+@dataclass
+class _Call:
+    operation: str
+    block: str
+    inputs: tuple[int | None, ...]
+    outputs: tuple[int, ...]
+    attributes: dict[str, Any]
+
+
+class _Recorder:
+    """The interceptor that writes a forward pass down; tensors are numbers until the end, when blocks have named them."""
+
+    def __init__(self, weights: Mapping[str, Array]) -> None:
+        self.values: list[Array] = []
+        self.names: dict[int, str] = {}
+        self.calls: list[_Call] = []
+        self.blocks: dict[str, int] = {}
+        self.constants: list[int] = []
+        self.weights = {id(array): name for name, array in weights.items()}
+        self.weight_tensors: dict[int, int] = {}
+        self.path = ""
+
+    def wrap(self, value: Array) -> RecordedArray:
+        """Give an array its number."""
+        recorded = np.asarray(value).view(RecordedArray)
+        recorded.tensor = self._add(np.asarray(value))
+        recorded.flags.writeable = False
+        return recorded
+
+    def _add(self, value: Array) -> int:
+        self.values.append(value)
+        return len(self.values) - 1
+
+    def call(self, name: str, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
+        """Compute an operation and note it."""
+        operands, numbers = self._operands(name, inputs)
+        result = OPERATIONS[name](*operands, **attributes)
+        several = isinstance(result, tuple)
+        wrapped = tuple(self.wrap(item) for item in (result if several else (result,)))
+        if name == "Constant":
+            self.constants.append(self._number(wrapped[0], name))
+        else:
+            outputs = tuple(self._number(item, name) for item in wrapped)
+            self.calls.append(_Call(name, self.path, numbers, outputs, attributes))
+        return wrapped if several else wrapped[0]
+
+    def _operands(self, name: str, inputs: tuple[Any, ...]) -> tuple[list[Any], tuple[int | None, ...]]:
+        # ONNX's Concat takes its tensors as separate inputs, as every operation here does.
+        plain = [item.view(np.ndarray) if isinstance(item, RecordedArray) else item for item in inputs]
+        first = next((item for item in plain if isinstance(item, np.ndarray)), None)
+        numbers = tuple(
+            None if item is None else self._number(item, name, None if first is None else first.dtype)
+            for item in inputs
+        )
+        return plain, numbers
+
+    def _number(self, item: Any, operation: str, dtype: np.dtype[Any] | None = None) -> int:
+        if isinstance(item, RecordedArray) and item.tensor is not None:
+            return item.tensor
+        if isinstance(item, np.ndarray | np.generic):
+            return self._weight_number(item, operation)
+        literal = np.asarray(item)
+        if literal.dtype.kind == "f" and dtype is not None:
+            literal = literal.astype(dtype)
+        elif literal.dtype.kind == "i":
+            literal = literal.astype(dtype if literal.ndim == 0 and _takes_scalars(operation) else np.int64)
+        self.constants.append(self._add(literal))
+        return self.constants[-1]
+
+    def _weight_number(self, array: Any, operation: str) -> int:
+        if id(array) not in self.weights:
+            raise UnrecordedComputationError(
+                f"{operation} in block {self.path or '(top)'} was given an array of shape {array.shape} that no recorded "
+                "operation produced; compute it with refimpl.ops, or declare it with ops.constant(value=...)"
+            )
+        if id(array) not in self.weight_tensors:
+            number = self._add(array)
+            self.weight_tensors[id(array)] = number
+            self.names[number] = self.weights[id(array)]
+        return self.weight_tensors[id(array)]
+
+    def block(self, path: str, compute: Callable[[], R]) -> R:
+        """Run a block under its path, and name its result after it."""
+        outer, self.path = self.path, path
+        try:
+            result = compute()
+        finally:
+            self.path = outer
+        # A unit that calls another at its own path (convolution, then ReLU) is one block.
+        if isinstance(result, RecordedArray) and path != outer:
+            number = self._number(result, "the result")
+            path = _unused(path, self.blocks)
+            self.blocks[path] = number
+            self.names.setdefault(number, path)
+        return result
+
+    def recording(self, inputs: dict[str, int], outputs: dict[str, int]) -> Recording:
+        """Name every tensor and return the whole."""
+        for name, number in inputs.items():
+            self.names[number] = name
+        taken = set(self.names.values())
+        steps = []
+        counts: Counter[str] = Counter()
+        for call in self.calls:
+            label = f"{call.block}/{call.operation}".lstrip("/")
+            counts[label] += 1
+            label = label if counts[label] == 1 else f"{label}_{counts[label]}"
+            for place, number in enumerate(call.outputs):
+                self._name(number, label if len(call.outputs) == 1 else f"{label}:{place}", taken)
+            for place, number in enumerate(call.inputs):
+                if number is not None:
+                    self._name(number, f"{label}/literal_{place}", taken)
+            steps.append((label, call))
+        return self._assemble(steps, inputs, outputs)
+
+    def _name(self, number: int, proposal: str, taken: set[str]) -> None:
+        if number not in self.names:
+            self.names[number] = _unused(proposal, taken)
+            taken.add(self.names[number])
+
+    def _assemble(
+        self, steps: list[tuple[str, _Call]], inputs: dict[str, int], outputs: dict[str, int]
+    ) -> Recording:
+        def named(numbers: tuple[int | None, ...]) -> tuple[str | None, ...]:
+            return tuple(None if number is None else self.names[number] for number in numbers)
+
+        return Recording(
+            steps=[
+                Step(label, call.operation, call.block, named(call.inputs), named(call.outputs), call.attributes)  # type: ignore[arg-type]
+                for label, call in steps
+            ],
+            tensors={self.names[number]: value for number, value in enumerate(self.values) if number in self.names},
+            inputs={name: self.names[number] for name, number in inputs.items()},
+            outputs={name: self.names[number] for name, number in outputs.items()},
+            weights=[self.names[number] for number in self.weight_tensors.values()],
+            constants=[self.names[number] for number in self.constants if number in self.names],
+            blocks={path: self.names[number] for path, number in self.blocks.items()},
+        )
+
+
+_SCALAR_OPERATIONS = frozenset("Add Sub Mul Div Pow Min Max Mod Clip Where Equal Less Greater".split())
+
+
+def _takes_scalars(operation: str) -> bool:
+    return operation in _SCALAR_OPERATIONS
+
+
+def _unused(name: str, taken: Any) -> str:
+    number, candidate = 1, name
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}_{number}"
+    return candidate
+
+
+class RecordableModel(Protocol):
+    """What `record` needs of a model: its weights, and a call that returns a dataclass-like result."""
+
+    @property
+    def weights(self) -> Mapping[str, Array]:
+        """Name → array."""
+
+    def __call__(self, images: Array) -> Any:
+        """Compute the outputs; the result has a method ``items()`` or is a mapping of names to tensors."""
+
+
+def record(model: RecordableModel, images: Array, input_name: str = "images") -> Recording:
+    """Run a model and return every operation it did.
+
+    Parameters
+    ----------
+    model
+        A `refimpl.MobileInst`, or anything with ``weights`` that returns a mapping of named tensors.
+    images
+        The network's input, (B, 3, H, W).
+    input_name
+        The name of the input in the recording.
+
+    Raises
+    ------
+    UnrecordedComputationError
+        The model computed something outside `refimpl.ops`.
+    """
+    recorder = _Recorder(model.weights)
+    with intercepted(recorder):
+        source = recorder.wrap(images.astype(next(iter(model.weights.values())).dtype, copy=False))
+        outputs = dict(model(source).items())
+    numbers = {name: recorder._number(value, f"output {name}") for name, value in outputs.items()}
+    return recorder.recording({input_name: int(source.tensor or 0)}, numbers)

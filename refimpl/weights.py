@@ -1,0 +1,298 @@
+"""Weights: read strictly from files, or made reproducibly from a seed with activations of order one."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refimpl.config import MobileInstConfig
+from refimpl.errors import FileError, MissingDependencyError, WeightsError
+from refimpl.folding import fold_batch_norm
+from refimpl.inference import preprocess
+from refimpl.model import MobileInst, parameter_shapes
+from refimpl.ops.operation import OPERATIONS, Array, intercepted
+from refimpl.scenes import render_picture
+from refimpl.weights_check import check_weights
+
+IGNORED_SUFFIX = "num_batches_tracked"
+BACKBONE_PREFIX = "backbone."
+CLASSIFIER_PREFIXES = ("SIM.", "head.", "linear.", "cls_head.", "decode_head.", "auxiliary_head.")
+"""Parts of the public backbone checkpoints that MobileInst does not have."""
+
+
+class Weights(Mapping[str, Array]):
+    """The network's weights: a read-only mapping of names to arrays of one float dtype.
+
+    Examples
+    --------
+    >>> config = MobileInstConfig.preset("topformer-tiny", dim=32, num_queries=5)
+    >>> weights = Weights.seeded(config, seed=0)
+    >>> weights["instance_decoder.queries"].shape, weights.dtype
+    ((5, 32), dtype('float32'))
+    """
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self._arrays = {name: _read_only(array) for name, array in arrays.items()}
+
+    def __getitem__(self, name: str) -> Array:
+        """Return the array of that name."""
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        """Return how many arrays there are."""
+        return len(self._arrays)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the arrays."""
+        return next(iter(self._arrays.values())).dtype
+
+    def astype(self, dtype: Any) -> Weights:
+        """Return the same weights in another float dtype."""
+        return Weights({name: array.astype(dtype) for name, array in self.items()})
+
+    def folded(self) -> Weights:
+        """Return the weights with every batch norm folded into its convolution."""
+        return Weights(fold_batch_norm(self))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], config: MobileInstConfig) -> Weights:
+        """Read the weights of a whole network from ``.safetensors``, ``.npz`` or (with PyTorch) ``.pth``.
+
+        Raises
+        ------
+        FileError
+            The file is missing, damaged or of another format.
+        WeightsError
+            Tensors are missing, extra, misshapen or not finite: one error that lists them all.
+        MissingDependencyError
+            The reader of that format is not installed.
+        """
+        arrays = read_arrays(path)
+        check_weights(arrays, parameter_shapes(config))
+        return cls(arrays)
+
+    @classmethod
+    def load_backbone(cls, path: str | os.PathLike[str], config: MobileInstConfig, rest: Mapping[str, Array]) -> Weights:
+        """Read a public backbone checkpoint and take the other weights from ``rest``.
+
+        The names may stand with or without ``backbone.``; the checkpoint's classifier or segmentation head is left out.
+
+        Raises
+        ------
+        FileError, WeightsError, MissingDependencyError
+            As `load`.
+        """
+        backbone = {}
+        for name, array in read_arrays(path).items():
+            name = name.removeprefix(BACKBONE_PREFIX)
+            if not name.startswith(CLASSIFIER_PREFIXES):
+                backbone[BACKBONE_PREFIX + name] = array
+        others = {name: array for name, array in rest.items() if not name.startswith(BACKBONE_PREFIX)}
+        dtype = next(iter(others.values())).dtype
+        arrays = {**{name: array.astype(dtype) for name, array in backbone.items()}, **others}
+        check_weights(arrays, parameter_shapes(config))
+        return cls(arrays)
+
+    @classmethod
+    def seeded(cls, config: MobileInstConfig, seed: int = 0) -> Weights:
+        """Make float32 weights from a seed, batch norms calibrated so that activations stay of order one.
+
+        The running statistics are those of a forward pass over a rendered picture and white noise, rounded to 12 bits so that
+        another BLAS gives the same weights.
+        """
+        rng = np.random.default_rng(seed)
+        arrays = {name: _initial(name, shape, rng) for name, shape in parameter_shapes(config).items()}
+        picture, _ = preprocess(render_picture(*CALIBRATION_SIZE, seed), sizing="native")
+        # Noise beside the picture: without it, channels that see only fine detail would explode on a noisy input.
+        images = np.concatenate([picture, rng.standard_normal(picture.shape)])
+        wide = {name: array.astype(np.float64) for name, array in arrays.items()}
+        with intercepted(_Calibrator()):
+            MobileInst(config, wide)(images)
+        statistics = {name: array for name, array in wide.items() if ".running_" in name}
+        return cls({**arrays, **{name: array.astype(np.float32) for name, array in statistics.items()}})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write ``.safetensors`` or ``.npz``; the file appears whole or not at all.
+
+        Raises
+        ------
+        FileError
+            The suffix is neither, or the place cannot be written.
+        """
+        suffix = Path(path).suffix
+        if suffix not in _WRITERS:
+            raise FileError(f"cannot save weights as {path}: the name must end in {' or '.join(_WRITERS)}")
+        _write_whole(Path(path), lambda temporary: _WRITERS[suffix](dict(self), temporary))
+
+
+CALIBRATION_SIZE = (192, 384)
+
+
+class _Calibrator:
+    """An interceptor that sets each batch norm's statistics to those of the tensor it is given."""
+
+    def call(self, name: str, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
+        if name == "BatchNormalization":
+            x, _, _, mean, variance = inputs
+            mean[...] = _round_to_bits(x.mean(axis=(0, 2, 3)), 12)
+            variance[...] = _round_to_bits(x.var(axis=(0, 2, 3)), 12)
+        return OPERATIONS[name](*inputs, **attributes)
+
+    def block(self, path: str, compute: Callable[[], Any]) -> Any:
+        return compute()
+
+
+def _round_to_bits(x: Array, bits: int) -> Array:
+    fraction, exponent = np.frexp(x)
+    return np.ldexp(np.round(np.ldexp(fraction, bits)), exponent - bits)
+
+
+def _initial(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """He-scaled normal weights; scales around one, biases around zero."""
+    if name.endswith("running_mean"):
+        values = np.zeros(shape)
+    elif name.endswith("running_var"):
+        values = np.ones(shape)
+    elif len(shape) == 1 and name.endswith("weight"):
+        values = rng.uniform(0.8, 1.2, shape)
+    elif len(shape) == 1:
+        values = 0.1 * rng.standard_normal(shape)
+    elif name.endswith("queries"):
+        values = rng.standard_normal(shape)
+    else:
+        values = rng.standard_normal(shape) * math.sqrt(_gain(name) / math.prod(shape[1:]))
+    return values.astype(np.float32)
+
+
+def _gain(name: str) -> float:
+    # Kernels are multiplied with as many mask features as they have channels: small kernels keep masks of order one.
+    if name.endswith("kernel_head.2.weight"):
+        return 0.01
+    return 1.0 if "in_proj" in name or "out_proj" in name or "_head.weight" in name else 2.0
+
+
+def _read_only(array: Array) -> Array:
+    array = np.asarray(array).view()
+    array.flags.writeable = False
+    return array
+
+
+# Files.
+
+
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
+    """Read every array of a ``.safetensors``, ``.npz`` or ``.pth`` file, without ``num_batches_tracked``.
+
+    Raises
+    ------
+    FileError
+        The file is missing, empty, damaged or of another format.
+    MissingDependencyError
+        The reader of that format is not installed.
+    """
+    path = Path(path)
+    if path.suffix not in _READERS:
+        raise FileError(f"{path} is no weights file: the name must end in {', '.join(_READERS)}")
+    if not path.is_file():
+        raise FileError(f"weights file {path} does not exist")
+    arrays = _READERS[path.suffix](path)
+    return {name: array for name, array in arrays.items() if not name.endswith(IGNORED_SUFFIX)}
+
+
+def _read_safetensors(path: Path) -> dict[str, Array]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+    except ImportError as error:
+        raise MissingDependencyError("reading .safetensors needs the package safetensors: pip install safetensors") from error
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, ValueError, TypeError, KeyError, OSError) as error:
+        raise FileError(f"{path} is not a readable .safetensors file: {error}") from error
+
+
+def _read_npz(path: Path) -> dict[str, Array]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_npz_sizes(archive, path)
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"{path} is not a readable .npz file of plain arrays: {error}") from error
+
+
+def _check_npz_sizes(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse an archive whose arrays claim more bytes than it holds: NumPy would allocate before reading."""
+    for member in archive.infolist():
+        with archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+            if math.prod(shape) * dtype.itemsize > member.file_size:
+                raise FileError(f"{path}: {member.filename} claims shape {shape} of {dtype}, more than the file holds")
+
+
+def _read_pth(path: Path) -> dict[str, Array]:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError(
+            "reading .pth needs PyTorch: pip install 'mobileinst-reference[torch]', or convert the file to .safetensors"
+        ) from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many unrelated types on damaged files
+        raise FileError(f"{path} is not a PyTorch file of plain tensors: {error}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise FileError(f"{path} holds no state dict: expected a mapping of names to tensors")
+    return {name: value.detach().numpy() for name, value in state.items()}
+
+
+_READERS: dict[str, Callable[[Path], dict[str, Array]]] = {
+    ".safetensors": _read_safetensors,
+    ".npz": _read_npz,
+    ".pth": _read_pth,
+    ".pt": _read_pth,
+}
+
+
+def _save_safetensors(arrays: dict[str, Array], path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+
+
+def _save_npz(arrays: dict[str, Array], path: Path) -> None:
+    with open(path, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+_WRITERS: dict[str, Callable[[dict[str, Array], Path], None]] = {".safetensors": _save_safetensors, ".npz": _save_npz}
+
+
+def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then rename it."""
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            temporary = Path(folder) / path.name
+            write(temporary)
+            temporary.replace(path)
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error}") from error
