@@ -13,7 +13,7 @@ from refimpl.errors import ConfigurationError, ShapeError
 from refimpl.ops.operation import Array, operation
 
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 19
 """Size of the blocks in which depthwise convolution proceeds, so that its intermediates stay in the cache."""
 
 
@@ -232,6 +232,7 @@ def _depthwise(x: Array, w: Array, windows: Windows) -> Array:
     A block of output rows is the sum over kernel columns j of B_j X_j: X_j the input rows under the block, shifted by
     j, and B_j the banded matrix that applies kernel column j to each output row. All B_j X are one product.
     """
+    # Few rows waste few products on the zeros beside the band; a divisor leaves no block half empty.
     rows = next((r for r in (4, 5, 3, 2) if windows.output[0] % r == 0), 4)
     count = -(-windows.output[0] // rows)
     whole = windows._replace(output=(count * rows, windows.output[1]))
@@ -267,13 +268,13 @@ def _banded(x: Array, bands: Array, windows: Windows, result: Array) -> None:
         (step[0], step[1], rows * windows.strides[0] * step[2], step[2], step[3]),
         writeable=False,
     )
-    total = result.reshape(channels, -1, rows, windows.output[1])
+    total = result.reshape(channels, windows.output[0] // rows, rows, windows.output[1])
     offset = [tap * windows.dilations[1] for tap in range(windows.kernel[1])]
     partial = []
     for phase in range(stride):
         taps = [tap for tap in range(len(offset)) if offset[tap] % stride == phase]
-        matrix = bands[:, taps].reshape(channels, 1, -1, span)
-        product = np.matmul(matrix, under[phase]).reshape(channels, -1, len(taps), rows, width)
+        matrix = bands[:, taps].reshape(channels, 1, len(taps) * rows, span)
+        product = np.matmul(matrix, under[phase]).reshape(channels, total.shape[1], len(taps), rows, width)
         for position, tap in enumerate(taps):
             start = offset[tap] // stride
             partial.append(product[:, :, position, :, start : start + windows.output[1]])
@@ -296,38 +297,35 @@ def _grouped(x: Array, w: Array, windows: Windows, group: int) -> Array:
     Of a large kernel only the taps of a row are gathered, and a product per kernel row is accumulated: that moves
     less memory than gathering all.
     """
-    data = _phases(x, windows)
     accumulated = len(windows.kernel) > 1 and w[0, :, 0].size >= 64
-    columns = _gather(data, windows, first=1 if accumulated else 0)
-    weight = w.reshape(group, w.shape[0] // group, *w.shape[1:])
+    columns = _gather(_phases(x, windows), windows, group, first=int(accumulated))
     shape = (x.shape[0], group, w.shape[0] // group, math.prod(windows.output))
-    if not accumulated:
-        total = np.matmul(weight.reshape(*shape[1:3], -1), columns.reshape(*shape[:2], -1, shape[3]))
-    else:
-        total = np.empty(shape, dtype=x.dtype)
-        scratch = np.empty_like(total) if windows.kernel[0] > 1 else total
-        for tap in range(windows.kernel[0]):
-            rows = columns[:, :, :, windows.tap(0, tap)].reshape(*shape[:2], -1, shape[3])
-            matrix = np.ascontiguousarray(weight[:, :, :, tap]).reshape(*shape[1:3], -1)
-            np.matmul(matrix, rows, out=scratch if tap else total)
-            if tap:
-                total += scratch
+    terms = windows.kernel[0] if accumulated else 1
+    weight = w.reshape(*shape[1:3], w.shape[1], terms, -1).transpose(3, 0, 1, 4, 2)
+    matrices = np.ascontiguousarray(weight).reshape(terms, *shape[1:3], -1)
+    total = np.empty(shape, dtype=x.dtype)
+    scratch = np.empty_like(total) if terms > 1 else total
+    for term, matrix in enumerate(matrices):
+        read = columns[:, :, :, :, windows.tap(0, term)] if accumulated else columns
+        np.matmul(matrix, read.reshape(*shape[:2], -1, shape[3]), out=scratch if term else total)
+        if term:
+            total += scratch
     return total.reshape(x.shape[0], w.shape[0], *windows.output)
 
 
-def _gather(data: Array, windows: Windows, first: int) -> Array:
-    """Return what the taps of the spatial axes from ``first`` on read: (N, C, taps, *kept rows, *output)."""
+def _gather(data: Array, windows: Windows, group: int, first: int) -> Array:
+    """Return what the taps of the spatial axes from ``first`` on read: (N, group, taps, C / group, *kept, *output)."""
     taps = list(itertools.product(*map(range, windows.kernel[first:])))
-    stride = windows.strides[-1]
-    kept = data.shape[3 : 3 + first]
-    result = np.empty((*data.shape[1:3], len(taps), *kept, *windows.output[first:]), dtype=data.dtype)
+    data = data.reshape(*data.shape[:2], group, -1, *data.shape[3:])
+    kept = data.shape[4 : 4 + first]
+    shape = (data.shape[1], group, len(taps), data.shape[3], *kept, *windows.output[first:])
+    if len(taps) == 1 and data.size == math.prod(shape):
+        return data.reshape(shape)
+    result = np.empty(shape, dtype=data.dtype)
     for position, tap in enumerate(taps):
         middle = [windows.tap(first + axis, index) for axis, index in enumerate(tap[:-1])]
-        start, phase = divmod(tap[-1] * windows.dilations[-1], stride)
-        where = (..., *middle, slice(start, start + windows.output[-1]))
-        if len(taps) == 1 and result.shape[3:] == data[phase][where].shape[2:]:
-            return data[phase][where][:, :, None]
-        result[:, :, position] = data[phase][where]
+        start, phase = divmod(tap[-1] * windows.dilations[-1], windows.strides[-1])
+        result[:, :, position] = data[(phase, ..., *middle, slice(start, start + windows.output[-1]))]
     return result
 
 
