@@ -46,7 +46,7 @@ def export(
     model = model.float().eval()
     for module in model.modules():
         if isinstance(module, DecoderLayer):
-            module.need_weights = not dynamo and opset is not None and opset < 14
+            module.plain = not dynamo and opset is not None and opset < 14
     with _exporting(), torch.no_grad():
         fields = model(images.float())._fields
         torch.onnx.export(

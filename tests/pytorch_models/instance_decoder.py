@@ -41,12 +41,14 @@ class DecoderLayer(nn.Module):
         self.cross_norm = nn.LayerNorm(dim)
         self.self_attn = nn.MultiheadAttention(dim, num_heads, batch_first=True)
         self.self_norm = nn.LayerNorm(dim)
-        self.need_weights = False  # True computes attention by plain products, which older opsets need
+        self.plain = False  # attention by chunked projections and plain products, which older opsets need
 
     def forward(self, queries: Tensor, tokens: Tensor, pos: Tensor) -> Tensor:
-        update, _ = self.cross_attn(queries, tokens + pos, tokens, need_weights=self.need_weights)
+        update, _ = self.cross_attn(queries, tokens + pos, tokens, need_weights=self.plain)
         queries = self.cross_norm(queries + update)
-        update, _ = self.self_attn(queries, queries, queries, need_weights=self.need_weights)
+        # Three distinct tensors keep PyTorch from its packed projection.
+        keys, values = (queries.clone(), queries.clone()) if self.plain else (queries, queries)
+        update, _ = self.self_attn(queries, keys, values, need_weights=self.plain)
         return self.self_norm(queries + update)
 
 

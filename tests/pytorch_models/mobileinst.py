@@ -65,5 +65,6 @@ class MobileInst(nn.Module):
         x3, x4, x5, x6 = self.backbone(images)
         features = self.mask_decoder(x3, x4, x5, x6)
         class_logits, objectness, kernels, global_queries = self.instance_decoder(x6, features)
-        masks = (kernels @ features.flatten(2)).unflatten(2, features.shape[-2:])
+        batch, _, height, width = features.shape
+        masks = (kernels @ features.flatten(2)).view(batch, -1, height, width)
         return Outputs(class_logits, objectness, kernels, features, masks, global_queries)

@@ -134,7 +134,10 @@ class SeaAttention(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(B, channels, L) each, to (B, values, L)."""
-        q, k, v = (t.unflatten(1, (self.heads, -1)).transpose(2, 3) for t in (q, k, v))  # (B, heads, L, d)
+        batch, _, length = q.shape
+        q, k, v = (
+            t.view(batch, self.heads, -1, length).transpose(2, 3) for t in (q, k, v)
+        )  # (B, heads, L, d)
         attention = (q @ k.transpose(2, 3) * self.scale).softmax(dim=-1)
         return (attention @ v).transpose(2, 3).flatten(1, 2)
 

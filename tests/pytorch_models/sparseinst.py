@@ -57,7 +57,8 @@ class InstanceBranch(nn.Module):
         maps = self._maps(self.iam_conv(features).flatten(2))  # (B, groups·N, HW)
         instances = maps @ features.flatten(2).transpose(1, 2)  # (B, groups·N, dim)
         if self.groups > 1:
-            instances = instances.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(2)
+            batch, _, dim = instances.shape
+            instances = instances.view(batch, self.groups, -1, dim).transpose(1, 2).flatten(2)
             instances = F.relu(self.fc(instances))
         return self.cls_score(instances), self.objectness(instances), self.mask_kernel(instances)
 
@@ -92,8 +93,8 @@ class Decoder(nn.Module):
         features = with_coordinates(features)
         class_logits, objectness, kernels = self.inst_branch(features)
         mask_features = self.mask_branch(features)
-        height, width = mask_features.shape[-2:]
-        masks = (kernels @ mask_features.flatten(2)).unflatten(2, (height, width))
+        batch, _, height, width = mask_features.shape
+        masks = (kernels @ mask_features.flatten(2)).view(batch, -1, height, width)
         masks = F.interpolate(masks, size=(2 * height, 2 * width), mode="bilinear", align_corners=False)
         return SparseInstOutputs(class_logits, objectness, kernels, mask_features, masks)
 
