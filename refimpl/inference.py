@@ -20,6 +20,8 @@ from refimpl.predictions import Predictions, check_predictions, require_finite
 
 Array = NDArray[Any]
 Size = tuple[int, int]
+Sizing = str | Size
+"""A named sizing rule, or exactly (height, width)."""
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_DEVIATION = (58.395, 57.12, 57.375)
@@ -97,7 +99,7 @@ class Instances:
 
 
 def preprocess(
-    picture: Array, sizing: str = "image", dtype: DTypeLike = np.float64
+    picture: Array, sizing: Sizing = "image", dtype: DTypeLike = np.float64
 ) -> tuple[Array, Placement]:
     """Turn a picture into the network's input: resize, normalise, pad (paper section 4.2).
 
@@ -105,7 +107,7 @@ def preprocess(
     ----------
     picture : (H, W, 3), (H, W, 4), (H, W, 1) or (H, W) array, uint8 or floating, values 0…255
         RGB. Grey is repeated three times; the alpha of RGBA is dropped, as Pillow's and OpenCV's readers do.
-    sizing : {"image", "video", "phone", "native"}
+    sizing : {"image", "video", "phone", "native"} or (height, width)
         See `resized_size`.
     dtype : floating dtype
         Of the result. Computed in float64 and rounded once: a float32 input is the rounded float64 one.
@@ -132,7 +134,7 @@ def preprocess(
     return images, placement
 
 
-def place(height: int, width: int, sizing: str = "image") -> Placement:
+def place(height: int, width: int, sizing: Sizing = "image") -> Placement:
     """Return the geometry of a picture of ``height`` × ``width`` pixels in the network's input."""
     resized = resized_size(height, width, sizing)
     padded = (math.ceil(resized[0] / STRIDE) * STRIDE, math.ceil(resized[1] / STRIDE) * STRIDE)
@@ -145,12 +147,12 @@ def place(height: int, width: int, sizing: str = "image") -> Placement:
     return Placement((height, width), resized, padded)
 
 
-def resized_size(height: int, width: int, sizing: str) -> Size:
+def resized_size(height: int, width: int, sizing: Sizing) -> Size:
     """Return the size of the picture as the network sees it, before padding.
 
     ``image``: shorter side 640, longer at most 864. ``video``: shorter side 360. ``phone``: exactly 320×640,
-    the paper's input for timing; the aspect ratio is not kept. ``native``: unchanged. Rounded half up, at
-    least one pixel.
+    the paper's input for timing; the aspect ratio is not kept. ``native``: unchanged. A pair (height, width):
+    exactly that. Rounded half up, at least one pixel.
     """
     if sizing == "image":
         return _shorter_side(height, width, 640, 864)
@@ -160,6 +162,8 @@ def resized_size(height: int, width: int, sizing: str) -> Size:
         return PHONE_SIZE
     if sizing == "native":
         return height, width
+    if isinstance(sizing, tuple) and len(sizing) == 2 and min(sizing) >= 1:
+        return sizing
     raise ConfigurationError(f"unknown sizing {sizing!r}; choose one of {', '.join(SIZINGS)}")
 
 
