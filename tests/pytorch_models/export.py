@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -43,7 +44,7 @@ def export(
 
     `dynamo` chooses `torch.export`'s exporter, otherwise TorchScript's; `opset=None` is the exporter's own.
     """
-    model = model.float().eval()
+    model = copy.deepcopy(model).float().eval()
     for module in model.modules():
         if isinstance(module, DecoderLayer):
             module.plain = not dynamo and opset is not None and opset < 14
