@@ -59,8 +59,8 @@ def match(score: Array) -> Matching:
 
 def matching_score(class_logits: Array, mask_logits: Array, labels: Array, masks: Array) -> Array:
     """C = dice(mask, instance)^0.8 · sigmoid(class)[label]^0.2: (N, G)."""
-    count, instances = len(mask_logits), len(masks)
-    similarity = dice_matrix(expit(mask_logits.reshape(count, -1)), masks.reshape(instances, -1))
+    pixels = mask_logits[0].size
+    similarity = dice_matrix(expit(mask_logits.reshape(-1, pixels)), masks.reshape(-1, pixels))
     score: Array = similarity**DICE_POWER * expit(class_logits[:, labels.astype(np.intp)]) ** CLASS_POWER
     return score
 
