@@ -53,11 +53,16 @@ def constant_of_shape(shape: ArrayLike, *, value: ArrayLike | None = None) -> Ar
 
 
 @operation("Range")
-def arange(start: ArrayLike, limit: ArrayLike, delta: ArrayLike = 1) -> Array:
-    """Return ``start, start + delta, …`` below ``limit``, in the dtype of ``start``. ONNX Range."""
-    first, last, step = (np.asarray(value).reshape(()) for value in (start, limit, delta))
+def arange(start: ArrayLike, limit: ArrayLike, delta: ArrayLike = 1, *, stash_type: int = 1) -> Array:
+    """Return ``start, start + delta, …`` below ``limit``, in the dtype of ``start``. ONNX Range.
+
+    Of float16 it is computed in the ONNX type ``stash_type``, float32 by default.
+    """
+    dtype = np.asarray(start).dtype
+    wide = ONNX_DTYPES[stash_type] if dtype == np.float16 else dtype
+    first, last, step = (np.asarray(value).reshape(()).astype(wide) for value in (start, limit, delta))
     count = max(int(np.ceil((last - first) / step)), 0)
-    return np.asarray(first + np.arange(count).astype(first.dtype) * step.astype(first.dtype))
+    return (first + np.arange(count) * step).astype(dtype)
 
 
 @operation("OneHot")

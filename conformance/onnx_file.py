@@ -1,0 +1,236 @@
+"""Reading an ONNX file strictly: the model with all its data, or one named error that says what is wrong.
+
+Sizes are checked before anything is allocated, external data may not leave the model's folder, and nothing
+in the file is executed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import inliner, numpy_helper
+
+from refimpl.errors import FileError, UnsupportedOperationError
+from refimpl.ops import ONNX_DTYPES
+from refimpl.ops.operation import Array
+
+Source = str | os.PathLike[str] | bytes | onnx.ModelProto
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation of a graph.
+
+    Attributes
+    ----------
+    name
+        Unique in the graph: as in the file or, where that has none, after the first output.
+    op_type
+        The ONNX operator.
+    inputs, outputs
+        Names of tensors; "" where an optional one is absent.
+    attributes
+        As Python values: int, float (the stored float32, widened), str, tuples of them, arrays.
+    """
+
+    name: str
+    op_type: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+def read_model(source: Source) -> onnx.ModelProto:
+    """Return the model at a path, in bytes, or given; external data loaded, local functions inlined.
+
+    Raises
+    ------
+    FileError
+        The file is missing, empty, truncated or no ONNX model, or its external data is missing, misplaced or
+        shorter than it says.
+    """
+    if isinstance(source, onnx.ModelProto):
+        model, folder = onnx.ModelProto(), None
+        model.CopyFrom(source)
+    else:
+        model, folder = _parsed(source)
+    for tensor in _tensors(model):
+        _load_external(tensor, folder)
+    return inliner.inline_local_functions(model) if model.functions else model
+
+
+def _parsed(source: str | os.PathLike[str] | bytes) -> tuple[onnx.ModelProto, Path | None]:
+    content, name, folder = (
+        (source, "the bytes given", None)
+        if isinstance(source, bytes)
+        else (_content(Path(source)), str(source), Path(source).resolve().parent)
+    )
+    if not content:
+        raise FileError(f"{name}: empty; expected an ONNX model")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(content)
+    except DecodeError as error:
+        raise FileError(
+            f"{name}: not an ONNX model, or truncated ({len(content)} bytes); export it again"
+        ) from error
+    if not (model.ir_version and model.opset_import and model.HasField("graph") and model.graph.output):
+        raise FileError(
+            f"{name}: holds no ONNX graph (no IR version, operator set or output); give a .onnx file"
+        )
+    return model, folder
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}; give an ONNX file") from error
+
+
+# --- tensors --------------------------------------------------------------------------------------
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor of the model: initializers and those in attributes."""
+    yield from model.graph.initializer
+    bodies = [model.graph.node, *(function.node for function in model.functions)]
+    for node in (node for body in bodies for node in body):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def _load_external(tensor: onnx.TensorProto, folder: Path | None) -> None:
+    """Move external data into the tensor."""
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    path = _external_path(tensor, entries.get("location", ""), folder)
+    offset, length = _external_range(tensor, entries, path)
+    with path.open("rb") as file:
+        file.seek(offset)
+        tensor.raw_data = file.read(length)
+    del tensor.external_data[:]
+    tensor.data_location = onnx.TensorProto.DEFAULT
+
+
+def _external_path(tensor: onnx.TensorProto, location: str, folder: Path | None) -> Path:
+    if folder is None:
+        raise FileError(
+            f"tensor {tensor.name!r} has external data in {location!r}; give the model by its path"
+        )
+    path = (folder / location).resolve()
+    if not location or not path.is_relative_to(folder):
+        raise FileError(f"tensor {tensor.name!r}: external data {location!r} lies outside the model's folder")
+    if not path.is_file():
+        raise FileError(f"tensor {tensor.name!r}: external data {path} is missing; put it beside the model")
+    return path
+
+
+def _external_range(tensor: onnx.TensorProto, entries: dict[str, str], path: Path) -> tuple[int, int]:
+    expected = _element_count(tensor) * _dtype(tensor).itemsize
+    available = path.stat().st_size
+    try:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", expected))
+    except ValueError as error:
+        raise FileError(f"tensor {tensor.name!r}: external data has a malformed offset or length") from error
+    if offset < 0 or length != expected or offset + length > available:
+        raise FileError(
+            f"tensor {tensor.name!r}: shape {tuple(tensor.dims)} needs {expected} bytes, but {path} is to "
+            f"give {length} from byte {offset} on and has {available}"
+        )
+    return offset, length
+
+
+def _dtype(tensor: onnx.TensorProto) -> np.dtype[Any]:
+    if tensor.data_type not in ONNX_DTYPES:
+        kind = onnx.TensorProto.DataType.Name(tensor.data_type)
+        raise UnsupportedOperationError(
+            f"tensor {tensor.name!r} is of type {kind}, which NumPy does not have"
+        )
+    return np.dtype(ONNX_DTYPES[tensor.data_type])
+
+
+def _element_count(tensor: onnx.TensorProto) -> int:
+    if any(length < 0 for length in tensor.dims):
+        raise FileError(f"tensor {tensor.name!r} has a negative length in its shape {tuple(tensor.dims)}")
+    return math.prod(tensor.dims)
+
+
+def array_of(tensor: onnx.TensorProto) -> Array:
+    """Return a tensor's array.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        Its type is one that NumPy does not have.
+    FileError
+        Its data is not of the size its shape says.
+    """
+    dtype, count = _dtype(tensor), _element_count(tensor)
+    if tensor.HasField("raw_data"):
+        present, unit = len(tensor.raw_data), dtype.itemsize
+    else:
+        present, unit = len(getattr(tensor, _typed_field(tensor))), 1
+    if present != count * unit:
+        raise FileError(
+            f"tensor {tensor.name!r}: shape {tuple(tensor.dims)} of {dtype} needs {count * unit} "
+            f"{'bytes' if tensor.HasField('raw_data') else 'elements'}, the file holds {present}"
+        )
+    return np.asarray(numpy_helper.to_array(tensor))
+
+
+def _typed_field(tensor: onnx.TensorProto) -> str:
+    return str(onnx.helper.tensor_dtype_to_field(tensor.data_type))
+
+
+# --- attributes and nodes -------------------------------------------------------------------------
+
+
+def attribute_value(attribute: onnx.AttributeProto) -> Any:
+    """Return an attribute as a Python value.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        It is a subgraph, a sparse tensor or a type.
+    """
+    kind = onnx.AttributeProto
+    if attribute.type == kind.TENSOR:
+        return array_of(attribute.t)
+    if attribute.type in (kind.INT, kind.FLOAT, kind.STRING, kind.INTS, kind.FLOATS, kind.STRINGS):
+        return _text(onnx.helper.get_attribute_value(attribute))
+    name = kind.AttributeType.Name(attribute.type)
+    raise UnsupportedOperationError(f"attribute {attribute.name!r} is of type {name}, outside the vocabulary")
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, int | float) else tuple(_text(element) for element in value)
+
+
+def node_of(proto: onnx.NodeProto, name: str) -> Node:
+    """Return a node with its attributes as Python values and without trailing absent operands."""
+    try:
+        attributes = {attribute.name: attribute_value(attribute) for attribute in proto.attribute}
+    except UnsupportedOperationError as error:
+        raise UnsupportedOperationError(f"node {name!r} ({proto.op_type}): {error}") from error
+    return Node(name, proto.op_type, _trimmed(proto.input), _trimmed(proto.output), attributes)
+
+
+def _trimmed(names: Any) -> tuple[str, ...]:
+    listed = list(names)
+    while listed and not listed[-1]:
+        listed.pop()
+    return tuple(listed)
