@@ -1,8 +1,9 @@
 """TNN's layer types: the parameters of each, in the order of its line in the `.tnnproto`.
 
-One dataclass per family of parameters; the order of the fields is the order in the file, and the annotation of a field is
-its grammar: an ``int``, a ``float``, a ``str``, a counted list (``n`` then ``n`` numbers) or the numbers left (`rest`).
-Fields with a default may be absent from older files. Source: TNN's layer interpreters and real files of `onnx2tnn`.
+One dataclass per family of parameters; the order of the fields is the order in the file, and the annotation
+of a field is its grammar: an ``int``, a ``float``, a ``str``, a counted list (``n`` then ``n`` numbers) or
+the numbers left (`rest`). Fields with a default may be absent from older files. Source: TNN's layer
+interpreters and real files of `onnx2tnn`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from refimpl.errors import FileError, UnsupportedOperationError
 
@@ -21,6 +22,11 @@ ACTIVATIONS = (NO_ACTIVATION, RELU, RELU6, SILU)
 MAX_POOLING, AVERAGE_POOLING = 0, 1
 NEAREST, BILINEAR = 1, 2
 NO_CONSTANT = -1
+
+
+def plain() -> Any:
+    """Declare a field whose annotation says all there is."""
+    return field()
 
 
 def counted() -> Any:
@@ -221,8 +227,8 @@ class Upsample(Parameters):
     """Parameters of Upsample; the size, when given, has precedence over the scales."""
 
     mode: int = choice(NEAREST, BILINEAR)
-    scale_h: float
-    scale_w: float
+    scale_h: float = plain()
+    scale_w: float = plain()
     align_corners: int = choice(0, 1)
     output_h: int | None = size(default=None)
     output_w: int | None = size(default=None)
@@ -235,7 +241,7 @@ class InnerProduct(Parameters):
     outputs: int = size()
     bias: int = choice(0, 1)
     transpose: int = choice(0, 1)
-    axis: int
+    axis: int = plain()
 
 
 @dataclass(frozen=True)
@@ -320,16 +326,16 @@ class StridedSliceV2(Parameters):
 class HardSigmoid(Parameters):
     """Parameters of HardSigmoid and HardSwish: x · clip(alpha · y + beta, 0, 1)."""
 
-    alpha: float
-    beta: float
+    alpha: float = plain()
+    beta: float = plain()
 
 
 @dataclass(frozen=True)
 class Clip(Parameters):
     """Parameters of Clip."""
 
-    minimum: float
-    maximum: float
+    minimum: float = plain()
+    maximum: float = plain()
 
 
 @dataclass(frozen=True)
@@ -337,7 +343,7 @@ class LayerNorm(Parameters):
     """Parameters of LayerNorm over the last ``reduced_dims`` axes."""
 
     reduced_dims: int = size()
-    epsilon: float
+    epsilon: float = plain()
 
 
 @dataclass(frozen=True)
@@ -345,7 +351,7 @@ class InstanceNorm(Parameters):
     """Parameters of InstBatchNormCxx."""
 
     channels: int = size()
-    epsilon: float
+    epsilon: float = plain()
 
 
 @dataclass(frozen=True)
@@ -439,8 +445,7 @@ def layer_type(name: str, where: str) -> LayerType:
     if name not in LAYER_TYPES:
         raise UnsupportedOperationError(
             f"{where}: unknown layer type {name!r}. Known: {', '.join(sorted(LAYER_TYPES))}. "
-            "Rewrite the operation in the source model with these (see `mobileinst lint --target tnn`), convert again."
+            "Rewrite the operation in the source model with these (see `mobileinst lint --target tnn`) and "
+            "convert again."
         )
     return LAYER_TYPES[name]
-
-

@@ -1,9 +1,10 @@
-"""The `.tnnmodel`: TNN's constants, read without copies, checked before allocation, written back byte for byte.
+"""The `.tnnmodel`: TNN's constants, read without copies, sizes checked first, written back byte for byte.
 
-Little endian. ``u32 magic, i32 layers``; per layer ``i32 type id, string type, string name, payload``; then, if present,
-``u32 magic, i32 n`` and ``n`` × (string, RawBuffer), the constant map. A string is ``i32 length`` and bytes. A RawBuffer is
-``u32 magic, i32 dtype, i32 bytes`` and, when bytes > 0, ``i32 rank, i32 dims[]`` (absent in version 1) and the data.
-Source: TNN's serializer and layer interpreters, and real files of `onnx2tnn`.
+Little endian. ``u32 magic, i32 layers``; per layer ``i32 type id, string type, string name, payload``; then,
+if present, ``u32 magic, i32 n`` and ``n`` × (string, RawBuffer), the constant map. A string is ``i32 length``
+and bytes. A RawBuffer is ``u32 magic, i32 dtype, i32 bytes`` and, when bytes > 0, ``i32 rank, i32 dims[]``
+(absent in version 1) and the data. Source: TNN's serializer and layer interpreters, and real files of
+`onnx2tnn`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,19 @@ from refimpl.errors import FileError
 
 Array = NDArray[Any]
 BFLOAT16 = 4
-DTYPES = {0: np.dtype("<f4"), 1: np.dtype("<f2"), 2: np.dtype("i1"), 3: np.dtype("<i4"), BFLOAT16: np.dtype("<u2")}
+DTYPES: dict[int, np.dtype[Any]] = {
+    0: np.dtype("<f4"),
+    1: np.dtype("<f2"),
+    2: np.dtype("i1"),
+    3: np.dtype("<i4"),
+    BFLOAT16: np.dtype("<u2"),
+}
 _INTEGER = struct.Struct("<i")
 
 
 @dataclass(frozen=True, eq=False)
 class RawBuffer:
-    """A constant as stored: ``values`` views the file's bytes (bfloat16 as its 16 bits), shaped by the file's dims.
+    """A constant as stored: ``values`` views the file's bytes, shaped by its dims; bfloat16 as its 16 bits.
 
     A file of version 1 holds no dims, so there ``values`` is flat.
     """
@@ -47,7 +54,7 @@ class RawBuffer:
 
 @dataclass(frozen=True, eq=False)
 class Resource:
-    """The constants of one layer, by role: ``weight``, ``bias``, ``scale``, ``constant``, ``data``, ``indices``."""
+    """The constants of one layer by role: weight, bias, scale, constant, data or indices."""
 
     type: str
     name: str
@@ -58,7 +65,7 @@ class Resource:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A `.tnnmodel`: the resources in file order, and the constant map by blob name (None when the file has none)."""
+    """A `.tnnmodel`: resources in file order, and the constant map by blob name, None when there is none."""
 
     resources: tuple[Resource, ...]
     constants: Mapping[str, RawBuffer] | None = None
@@ -142,7 +149,9 @@ class _Cursor:
         """Return the offset of the next ``size`` bytes and step over them."""
         start, left = self.offset, len(self.content) - self.offset
         if not 0 <= size <= left:
-            raise self.error(f"{what} takes {size} bytes, the file has {left} left; truncated or damaged, convert again")
+            raise self.error(
+                f"{what} takes {size} bytes, the file has {left} left; truncated or damaged, convert again"
+            )
         self.offset += size
         return start
 
@@ -186,7 +195,9 @@ class _Cursor:
         if size <= 0 or size % item.itemsize:
             if size == 0:
                 return RawBuffer(np.empty(0, item), dtype)
-            raise self.error(f"{role} has {size} bytes, no multiple of {item}'s {item.itemsize}", self.offset - 4)
+            raise self.error(
+                f"{role} has {size} bytes, no multiple of {item}'s {item.itemsize}", self.offset - 4
+            )
         dims = self._dims(role, size // item.itemsize)
         start = self.take(size, role)
         values = np.frombuffer(self.content, item, size // item.itemsize, start)
@@ -219,7 +230,9 @@ def _read_resource(cursor: _Cursor) -> Resource:
     description = layer_type(type_name, f"{cursor.source}: byte {at}, layer {name!r}")
     if not description.payload:
         raise cursor.error(f"{type_name} has no constants in this format", at)
-    if TYPE_IDS.get(type_name, type_id) != type_id or (type_name not in TYPE_IDS and type_id in TYPE_IDS.values()):
+    if TYPE_IDS.get(type_name, type_id) != type_id or (
+        type_name not in TYPE_IDS and type_id in TYPE_IDS.values()
+    ):
         raise cursor.error(f"type id {type_id} is not that of {type_name}", at)
     label, buffers = _PAYLOADS[description.payload].read(cursor)
     return Resource(type_name, name, buffers, type_id, label)

@@ -1,7 +1,8 @@
 """The `.tnnproto`: TNN's graph as text, read strictly and written back byte for byte.
 
-Each line is wrapped in ``"`` … ``,"``. Line 1 holds the number of blobs and the magic; then come the inputs, the names of all
-blobs, the outputs, the number of layers, and one line per layer. Source: TNN's model interpreter and packer, and real files.
+Each line is wrapped in ``"`` … ``,"``. Line 1 holds the number of blobs and the magic; then come the inputs,
+the names of all blobs, the outputs, the number of layers, and one line per layer. Source: TNN's model
+interpreter and packer, and real files.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ def parse_proto(content: bytes, source: str) -> Proto:
     """Parse the bytes of a `.tnnproto`; ``source`` names it in errors (those of `read_proto`)."""
     lines = _split_lines(content, source)
     if len(lines) < _HEADER_LINES:
-        raise FileError(f"{source}: {len(lines)} lines, expected at least {_HEADER_LINES}; the file is truncated")
+        raise FileError(
+            f"{source}: {len(lines)} lines, expected at least {_HEADER_LINES}; the file is truncated"
+        )
     blob_count, magic = _parse_first_line(lines[0])
     inputs = _parse_inputs(lines[1], magic)
     blobs, outputs = tuple(lines[2].words), tuple(lines[3].words)
@@ -81,7 +84,9 @@ def parse_proto(content: bytes, source: str) -> Proto:
     layer_count = lines[4].integer(0) if len(lines[4].words) == 1 else -1
     layer_lines = lines[_HEADER_LINES:]
     if layer_count != len(layer_lines):
-        raise lines[4].error(f"the number of layers is {' '.join(lines[4].words)!r}, but {len(layer_lines)} lines follow")
+        raise lines[4].error(
+            f"the number of layers is {' '.join(lines[4].words)!r}, but {len(layer_lines)} lines follow"
+        )
     layers = tuple(_parse_layer(line) for line in layer_lines)
     proto = Proto(inputs, blobs, outputs, layers, magic)
     _check_wiring(proto, lines)
@@ -110,7 +115,9 @@ def _input_words(declaration: InputDeclaration, magic: int) -> str:
 
 def _layer_words(layer: Layer) -> str:
     counts = [str(len(layer.inputs)), str(len(layer.outputs))]
-    return " ".join([layer.type, layer.name, *counts, *layer.inputs, *layer.outputs, *layer.parameters.write()])
+    return " ".join(
+        [layer.type, layer.name, *counts, *layer.inputs, *layer.outputs, *layer.parameters.write()]
+    )
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,9 @@ def _unwrap(text: str, number: int, offset: int, source: str) -> _Line:
         raise line.error(f'expected "… ,", got {text[:60]!r}; the file is truncated or no .tnnproto')
     inner = text[1:-2]
     if '"' in inner or "," in inner:
-        raise line.error("a quote or a comma inside the line; TNN cannot hold them in names, rename the tensors")
+        raise line.error(
+            "a quote or a comma inside the line; TNN cannot hold them in names, rename the tensors"
+        )
     line.words.extend(inner.split())
     return line
 
@@ -208,7 +217,9 @@ def _parse_layer(line: _Line) -> Layer:
     output_count = _blob_count(line, 3, description.outputs, "outputs")
     blobs, words = line.words[4:], line.words[4 + input_count + output_count :]
     if len(blobs) < input_count + output_count:
-        raise line.error(f"{type_name} {name!r} announces {input_count + output_count} blobs, the line has {len(blobs)}")
+        raise line.error(
+            f"{type_name} {name!r} announces {input_count + output_count} blobs, the line has {len(blobs)}"
+        )
     try:
         parameters = description.parameters.read(words)
     except FileError as error:
@@ -220,7 +231,9 @@ def _parse_layer(line: _Line) -> Layer:
 def _blob_count(line: _Line, index: int, allowed: tuple[int, int], what: str) -> int:
     count = line.integer(index)
     if not allowed[0] <= count <= allowed[1]:
-        raise line.error(f"{line.words[0]} {line.words[1]!r} has {count} {what}, expected {allowed[0]} to {allowed[1]}")
+        raise line.error(
+            f"{line.words[0]} {line.words[1]!r} has {count} {what}, expected {allowed[0]} to {allowed[1]}"
+        )
     return count
 
 
@@ -245,5 +258,3 @@ def _check_wiring(proto: Proto, lines: Sequence[_Line]) -> None:
     missing = [name for name in proto.outputs if name not in written]
     if missing or not proto.outputs:
         raise lines[3].error(f"outputs that no layer computes: {missing or 'none declared'}")
-
-
