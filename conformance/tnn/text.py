@@ -188,7 +188,7 @@ def _dims(words: Sequence[bytes], where: str) -> tuple[int, ...]:
     rank, *dims = (int(word) if len(word) <= 10 else _MOST_ELEMENTS for word in words)
     if rank != len(dims):
         raise FileError(f"{where}: rank {rank}, but {len(dims)} dimensions")
-    if math.prod(dims) > _MOST_ELEMENTS:
+    if math.prod(dims) >= _MOST_ELEMENTS:
         raise FileError(f"{where}: dimensions {dims}, more elements than any TNN blob")
     return tuple(dims)
 
@@ -300,7 +300,7 @@ def parse_dump_name(file_name: str) -> DumpName:
 def read_dump(path: Path) -> Array:
     """Read one blob dump, shaped by its file name, else `FileError`."""
     dims = parse_dump_name(Path(path).name).dims
-    if math.prod(dims) > _MOST_ELEMENTS:
+    if math.prod(dims) >= _MOST_ELEMENTS:
         raise FileError(f"{path}: dimensions {dims}, more elements than any TNN blob")
     return numbers(read_bytes(path), math.prod(dims), str(path)).reshape(dims)
 
