@@ -15,7 +15,7 @@ from refimpl.errors import MobileInstError, ShapeError
 from refimpl.ops.operation import Array
 
 
-class PreparedGraph(BackendRep):  # type: ignore[misc]
+class PreparedGraph(BackendRep):
     """A graph ready to run.
 
     Parameters
@@ -47,7 +47,7 @@ class PreparedGraph(BackendRep):  # type: ignore[misc]
         return tuple(tensors[name] for name in self.graph.outputs)
 
 
-class ReferenceBackend(Backend):  # type: ignore[misc]
+class ReferenceBackend(Backend):
     """`onnx.backend.base.Backend` over `conformance.onnx_graph`."""
 
     @classmethod

@@ -131,15 +131,15 @@ def form(*names: str) -> Callable[[Form], Form]:
 @form("Constant")
 def _constant(node: Node, context: Context) -> list[Node]:
     """Gather ``value_int``, ``value_floats``, … in ``value``."""
-    (name, value), *others = node.attributes.items() or [("nothing", None)]
+    (name, value), *others = node.attributes.items() or [("nothing", 0)]
     if others or name not in {"value", "value_int", "value_ints", "value_float", "value_floats"}:
         raise UnsupportedOperationError(
             f"Constant holds {', '.join(node.attributes) or name}; expected a numeric value"
         )
-    if name != "value":
-        value = np.asarray(value, np.int64 if "int" in name else np.float32)
-    context.known[node.outputs[0]] = value
-    return [dataclasses.replace(node, attributes={"value": value})]
+    dtype = None if name == "value" else np.int64 if "int" in name else np.float32
+    array = np.asarray(value, dtype)
+    context.known[node.outputs[0]] = array
+    return [dataclasses.replace(node, attributes={"value": array})]
 
 
 @form("ConstantOfShape")

@@ -1,0 +1,129 @@
+"""Official ONNX node cases of operators in the vocabulary that are left out: reason → names."""
+
+LEFT_OUT: dict[str, str] = {
+    "training: batch statistics, random masks, or the mask of an inactive dropout": """
+        test_batchnorm_epsilon_training_mode
+        test_batchnorm_example_training_mode
+        test_dropout_default_mask
+        test_dropout_default_mask_ratio
+        test_training_dropout
+        test_training_dropout_default
+        test_training_dropout_default_mask
+        test_training_dropout_mask
+        test_training_dropout_zero_ratio
+        test_training_dropout_zero_ratio_mask
+    """,
+    "antialiased Resize": """
+        test_resize_downsample_scales_cubic_antialias
+        test_resize_downsample_scales_linear_antialias
+        test_resize_downsample_sizes_cubic_antialias
+        test_resize_downsample_sizes_linear_antialias
+    """,
+    "sequence and optional types": """
+        test_identity_opt
+        test_identity_sequence
+    """,
+    "operator set 1; older than 7 are not read": """
+        test_not_2d
+        test_not_3d
+        test_not_4d
+    """,
+    "float8 types, which NumPy does not have": """
+        test_cast_FLOAT16_to_FLOAT8E4M3FN
+        test_cast_FLOAT16_to_FLOAT8E4M3FNUZ
+        test_cast_FLOAT16_to_FLOAT8E5M2
+        test_cast_FLOAT16_to_FLOAT8E5M2FNUZ
+        test_cast_FLOAT_to_FLOAT8E4M3FN
+        test_cast_FLOAT_to_FLOAT8E4M3FNUZ
+        test_cast_FLOAT_to_FLOAT8E5M2
+        test_cast_FLOAT_to_FLOAT8E5M2FNUZ
+        test_cast_e8m0_FLOAT16_to_FLOAT8E8M0
+        test_cast_e8m0_FLOAT_to_FLOAT8E8M0
+        test_cast_no_saturate_FLOAT16_to_FLOAT8E4M3FN
+        test_cast_no_saturate_FLOAT16_to_FLOAT8E4M3FNUZ
+        test_cast_no_saturate_FLOAT16_to_FLOAT8E5M2
+        test_cast_no_saturate_FLOAT16_to_FLOAT8E5M2FNUZ
+        test_cast_no_saturate_FLOAT_to_FLOAT8E4M3FN
+        test_cast_no_saturate_FLOAT_to_FLOAT8E4M3FNUZ
+        test_cast_no_saturate_FLOAT_to_FLOAT8E5M2
+        test_cast_no_saturate_FLOAT_to_FLOAT8E5M2FNUZ
+        test_castlike_FLOAT16_to_FLOAT8E4M3FN
+        test_castlike_FLOAT16_to_FLOAT8E4M3FNUZ
+        test_castlike_FLOAT16_to_FLOAT8E4M3FNUZ_expanded
+        test_castlike_FLOAT16_to_FLOAT8E4M3FN_expanded
+        test_castlike_FLOAT16_to_FLOAT8E5M2
+        test_castlike_FLOAT16_to_FLOAT8E5M2FNUZ
+        test_castlike_FLOAT16_to_FLOAT8E5M2FNUZ_expanded
+        test_castlike_FLOAT16_to_FLOAT8E5M2_expanded
+        test_castlike_FLOAT_to_FLOAT8E4M3FN
+        test_castlike_FLOAT_to_FLOAT8E4M3FNUZ
+        test_castlike_FLOAT_to_FLOAT8E4M3FNUZ_expanded
+        test_castlike_FLOAT_to_FLOAT8E4M3FN_expanded
+        test_castlike_FLOAT_to_FLOAT8E5M2
+        test_castlike_FLOAT_to_FLOAT8E5M2FNUZ
+        test_castlike_FLOAT_to_FLOAT8E5M2FNUZ_expanded
+        test_castlike_FLOAT_to_FLOAT8E5M2_expanded
+        test_castlike_no_saturate_FLOAT16_to_FLOAT8E4M3FNUZ_expanded
+        test_castlike_no_saturate_FLOAT16_to_FLOAT8E4M3FN_expanded
+        test_castlike_no_saturate_FLOAT16_to_FLOAT8E5M2FNUZ_expanded
+        test_castlike_no_saturate_FLOAT16_to_FLOAT8E5M2_expanded
+        test_castlike_no_saturate_FLOAT_to_FLOAT8E4M3FNUZ_expanded
+        test_castlike_no_saturate_FLOAT_to_FLOAT8E4M3FN_expanded
+        test_castlike_no_saturate_FLOAT_to_FLOAT8E5M2FNUZ_expanded
+        test_castlike_no_saturate_FLOAT_to_FLOAT8E5M2_expanded
+        test_dequantizelinear_e4m3fn
+        test_dequantizelinear_e4m3fn_float16
+        test_dequantizelinear_e4m3fn_zero_point
+        test_dequantizelinear_e5m2
+        test_quantizelinear_e4m3fn
+        test_quantizelinear_e5m2
+    """,
+    "2- and 4-bit types, which NumPy does not have": """
+        test_cast_FLOAT16_to_FLOAT4E2M1
+        test_cast_FLOAT16_to_INT2
+        test_cast_FLOAT16_to_INT4
+        test_cast_FLOAT16_to_UINT2
+        test_cast_FLOAT16_to_UINT4
+        test_cast_FLOAT_to_FLOAT4E2M1
+        test_cast_FLOAT_to_INT2
+        test_cast_FLOAT_to_INT4
+        test_cast_FLOAT_to_UINT2
+        test_cast_FLOAT_to_UINT4
+        test_castlike_FLOAT16_to_FLOAT4E2M1_expanded
+        test_castlike_FLOAT16_to_INT2_expanded
+        test_castlike_FLOAT16_to_INT4_expanded
+        test_castlike_FLOAT16_to_UINT2_expanded
+        test_castlike_FLOAT16_to_UINT4_expanded
+        test_castlike_FLOAT_to_FLOAT4E2M1_expanded
+        test_castlike_FLOAT_to_INT2_expanded
+        test_castlike_FLOAT_to_INT4_expanded
+        test_castlike_FLOAT_to_UINT2_expanded
+        test_castlike_FLOAT_to_UINT4_expanded
+        test_dequantizelinear_float4e2m1
+        test_quantizelinear_float4e2m1
+        test_quantizelinear_int2
+        test_quantizelinear_int4
+        test_quantizelinear_uint2
+        test_quantizelinear_uint4
+    """,
+    "bfloat16, which NumPy does not have": """
+        test_attention_3d_causal_bf16_expanded
+        test_attention_4d_attn_mask_causal_bf16_expanded
+        test_attention_4d_causal_bf16_expanded
+        test_attention_4d_causal_padded_kv_bf16_expanded
+        test_attention_4d_padded_kv_bf16_expanded
+        test_cast_FLOAT_to_BFLOAT16
+        test_castlike_FLOAT_to_BFLOAT16_expanded
+        test_celu_bfloat16_expanded
+        test_einsum_sum_bfloat16
+    """,
+}
+"""Not run at all."""
+
+LEFT_OUT_IN_FLOAT64: dict[str, str] = {
+    "a tie in float32, 0.5 / (5 / 255) = 25.5, that float64 rounds the other way": """
+        test_dynamicquantizelinear
+        test_dynamicquantizelinear_expanded
+    """,
+}
+"""Run in float32 only, though all their floats are."""
