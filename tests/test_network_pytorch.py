@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from refimpl import MobileInst, MobileInstConfig, Outputs, Weights
+from refimpl.config import BACKBONES, CHOICES
 from refimpl.instance_decoder import decoder_layer, instance_decoder, local_features
 from refimpl.layers import conv_mlp, inverted_residual
 from refimpl.mask_decoder import semantic_enhancer
@@ -31,7 +32,6 @@ from pytorch_models.weights import load  # noqa: E402
 pytestmark = pytest.mark.runtimes
 
 TOLERANCE = 1e-10  # of each tensor's largest magnitude
-PRESETS = ("topformer-base", "topformer-small", "topformer-tiny")
 SIZES = ((64, 96), (96, 160), (160, 224))  # 1/32 maps of 2×3, 3×5 and 5×7: X6 rounds up, X_L rounds down
 NARROW = {"num_queries": 20, "dim": 64}
 ABLATIONS: tuple[dict[str, Any], ...] = (
@@ -39,10 +39,7 @@ ABLATIONS: tuple[dict[str, Any], ...] = (
     {"global_layers": 0},
     {"global_layers": 2, "local_layers": 0},
     {"global_layers": 0, "local_layers": 2},
-    {"local_pooling": "none"},
-    {"local_pooling": "max4"},
-    {"local_pooling": "avg8"},
-    {"mask_decoder": "top_down_bottom_up"},
+    *({name: value} for name in ("local_pooling", "mask_decoder") for value in CHOICES[name]),
     {"num_classes": 40, "num_heads": 4},
 )
 
@@ -87,7 +84,7 @@ def assert_outputs_close(reference: MobileInst, model: Any, images: np.ndarray) 
 
 
 @pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", BACKBONES)
 def test_outputs(preset: str, size: tuple[int, int]) -> None:
     assert_outputs_close(*networks(preset), noise(2, 3, *size))
 
@@ -99,7 +96,7 @@ def test_ablations(fields: dict[str, Any]) -> None:
     assert_outputs_close(*networks("topformer-tiny", **fields), noise(2, 3, 96, 160, seed=2))
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", BACKBONES)
 def test_published_widths_have_the_same_weights(preset: str) -> None:
     shapes = parameter_shapes(MobileInstConfig.preset(preset))
     with torch.device("meta"):
@@ -110,7 +107,7 @@ def test_published_widths_have_the_same_weights(preset: str) -> None:
     assert dict(shapes) == expected
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", BACKBONES)
 def test_stages(preset: str) -> None:
     reference, model = networks(preset)
     images = noise(2, 3, 96, 160, seed=3)
