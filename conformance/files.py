@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from refimpl.errors import FileError
@@ -33,10 +33,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     ['report.json']
     """
     # A symbolic link stays one: its target is replaced.
-    target = Path(path).resolve()
-    if target.exists() and not target.is_file():
+    target = Path(os.path.realpath(path))
+    if os.path.exists(target) and not os.path.isfile(target):
         raise FileError(f"cannot write {path}: it is not a regular file; name a file")
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):
         raise FileError(f"cannot write {path}: there is no folder {target.parent}; create it first")
     temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
     try:
@@ -48,4 +48,5 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         reason = error.strerror or str(error)
         raise FileError(f"cannot write {path}: {reason}; choose a folder you may write to") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

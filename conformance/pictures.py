@@ -8,7 +8,6 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -115,7 +114,8 @@ def _array(file: BinaryIO, path: PathLike) -> Array:
         raise FileError(f"{path} is not a .npy file; write one with numpy.save") from error
     if dtype.hasobject:
         raise FileError(f"{path} holds Python objects, which are not read; save an array of floats")
-    if dtype not in (np.float16, np.float32, np.float64):
+    native = dtype.newbyteorder("=")
+    if native not in (np.float16, np.float32, np.float64):
         raise ShapeError(f"{path} holds {dtype}; a network input is float32 or float64, already normalised")
     claimed, present = math.prod(shape) * dtype.itemsize, os.fstat(file.fileno()).st_size - file.tell()
     if claimed != present or min(shape, default=0) < 0:
@@ -124,7 +124,7 @@ def _array(file: BinaryIO, path: PathLike) -> Array:
         )
     flat = np.fromfile(file, dtype=dtype, count=math.prod(shape))
     array = flat.reshape(shape, order="F" if fortran else "C")
-    return np.ascontiguousarray(array, dtype=dtype.newbyteorder("="))
+    return array.astype(native, order="C", copy=False)
 
 
 def _require_input_shape(shape: tuple[int, ...], path: PathLike) -> None:
@@ -221,7 +221,7 @@ def write_picture(path: PathLike, picture: Array) -> None:
 
 def _require_file(path: PathLike) -> None:
     """Raise `FileError` unless ``path`` is a regular file with something in it: a pipe would never end."""
-    if not Path(path).is_file():
-        raise FileError(f"there is no file {path}; give the path of an existing one")
+    if not os.path.isfile(path) or not os.access(path, os.R_OK):
+        raise FileError(f"there is no readable file {path}; give the path of an existing one")
     if not os.path.getsize(path):
         raise FileError(f"{path} is empty; give a whole file")
