@@ -93,7 +93,11 @@ def per_axis(name: str, values: Sequence[int], rank: int, least: int = 1) -> tup
 
 
 def _padding(
-    auto_pad: str, pads: Sequence[int] | None, size: Sequence[int], extent: Sequence[int], strides: Sequence[int]
+    auto_pad: str,
+    pads: Sequence[int] | None,
+    size: Sequence[int],
+    extent: Sequence[int],
+    strides: Sequence[int],
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the padding before and after each spatial axis."""
     rank = len(size)
@@ -109,7 +113,9 @@ def _padding(
 def split_padding(auto_pad: str, total: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Split the ``total`` padding of each axis in two; SAME_UPPER puts the odd element at the end."""
     if auto_pad not in ("SAME_UPPER", "SAME_LOWER"):
-        raise ConfigurationError(f"auto_pad is {auto_pad!r}; expected NOTSET, VALID, SAME_UPPER or SAME_LOWER")
+        raise ConfigurationError(
+            f"auto_pad is {auto_pad!r}; expected NOTSET, VALID, SAME_UPPER or SAME_LOWER"
+        )
     smaller, larger = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
     return (smaller, larger) if auto_pad == "SAME_UPPER" else (larger, smaller)
 
@@ -181,14 +187,16 @@ def _check_operands(
 ) -> None:
     """Raise `ShapeError` unless data, weight and bias belong together."""
     if x.ndim < 3 or w.ndim != x.ndim:
-        raise ShapeError(f"x has shape {x.shape} and w {w.shape}; expected two arrays of the same rank, at least 3")
+        raise ShapeError(
+            f"x has shape {x.shape} and w {w.shape}; expected two arrays of the same rank, at least 3"
+        )
     if group < 1 or c_in % group or c_out % group:
         raise ShapeError(f"{group} groups do not divide {c_in} input and {c_out} output channels")
     if b is not None and b.shape != (c_out,):
         raise ShapeError(f"the bias has shape {b.shape}; expected ({c_out},)")
     if kernel_shape is not None and tuple(kernel_shape) != w.shape[2:]:
         raise ShapeError(f"kernel_shape is {tuple(kernel_shape)}, but w has shape {w.shape}")
-    
+
 
 def _correlate(x: Array, w: Array, windows: Windows, group: int) -> Array:
     """Choose the way: banded products if every channel has its own plane of weights, else products per group."""
@@ -211,7 +219,11 @@ def _phases(x: Array, windows: Windows) -> Array:
     Column j of phase p is padded column j * stride + p, so what a tap reads of the last axis is contiguous.
     """
     stride, begin, reach = windows.strides[-1], windows.begin[-1], windows.reach()
-    if stride == 1 and not any(windows.begin) and all(r <= n for r, n in zip(reach, x.shape[2:], strict=True)):
+    if (
+        stride == 1
+        and not any(windows.begin)
+        and all(r <= n for r, n in zip(reach, x.shape[2:], strict=True))
+    ):
         return x[None]
     width = -(-reach[-1] // stride)
     result = np.zeros((stride, *x.shape[:2], *reach[:-1], width), dtype=x.dtype)
@@ -381,7 +393,10 @@ def conv_transpose(
     if any(n - p - q < 1 for n, p, q in zip(size, begin, end, strict=True)):
         raise ShapeError(f"pads {begin} and {end} leave nothing of an output of {size}")
     wide = _scatter(x, w, full, size, group)
-    kept = wide[(..., *(slice(p, n - q) for n, p, q in zip(size, begin, end, strict=True)))]
+    # An ``output_shape`` larger than what the kernel reaches asks for zeros around it.
+    grown = [(max(-p, 0), max(-q, 0)) for p, q in zip(begin, end, strict=True)]
+    cropped = tuple(slice(max(p, 0), n - max(q, 0)) for n, p, q in zip(size, begin, end, strict=True))
+    kept = np.pad(wide[(..., *cropped)], [(0, 0), (0, 0), *grown])
     if b is not None:
         kept = kept + b.reshape(-1, *(1,) * rank)
     return np.ascontiguousarray(kept, dtype=x.dtype)
@@ -414,7 +429,9 @@ def _scatter(x: Array, w: Array, full: Windows, size: Sequence[int], group: int)
     accumulator = np.float32 if x.dtype == np.float16 else x.dtype
     batch, taps = x.shape[0], w.shape[2:]
     weight = w.astype(accumulator, copy=False).reshape(group, w.shape[0] // group, -1).swapaxes(1, 2)
-    columns = np.matmul(weight, x.astype(accumulator, copy=False).reshape(batch, group, w.shape[0] // group, -1))
+    columns = np.matmul(
+        weight, x.astype(accumulator, copy=False).reshape(batch, group, w.shape[0] // group, -1)
+    )
     columns = columns.reshape(batch, w.shape[1] * group, *taps, *x.shape[2:])
     result = np.zeros((batch, w.shape[1] * group, *size), dtype=accumulator)
     for index, where in full.taps():
