@@ -1,8 +1,8 @@
 """Finding the reference's tensors in a candidate that names everything differently: by value, in whatever layout.
 
 Exporters rename, fold and reshape. A tensor of the candidate is the reference's if some permutation of its axes (NCHW, NHWC, merged heads)
-agrees within the tolerance. Its mean and root mean square must then agree within the same tolerance, whatever the layout, which rules out nearly all
-other tensors at once.
+agrees within the tolerance. Its smallest and largest elements must then agree within the same tolerance, whatever the layout, which rules out nearly
+all other tensors at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Match:
 
 
 class CandidateTensors:
-    """A candidate's tensors, indexed for search by size and statistics.
+    """A candidate's tensors, indexed for search by size and range.
 
     Parameters
     ----------
@@ -40,19 +40,19 @@ class CandidateTensors:
         self.tensors = tensors
         self.order = {name: place for place, name in enumerate(tensors)}
         self.by_size: dict[int, list[str]] = defaultdict(list)
-        self.statistics: dict[str, tuple[float, float]] = {}
+        self.ranges: dict[str, tuple[float, float]] = {}
         for name, array in tensors.items():
             if array.dtype.kind == "f" and array.size:
                 self.by_size[array.size].append(name)
-                self.statistics[name] = _statistics(array)
+                self.ranges[name] = _range(array)
 
     def find(self, reference: Array, tolerance: float) -> Match | None:
         """Return the tensor nearest to ``reference`` in any layout, if its largest error is within ``tolerance``."""
-        mean, spread = _statistics(reference)
+        low, high = _range(reference)
         best = None
         for name in self.by_size[reference.size]:
-            other_mean, other_spread = self.statistics[name]
-            if not (abs(mean - other_mean) <= tolerance and abs(spread - other_spread) <= tolerance):
+            other_low, other_high = self.ranges[name]
+            if not (abs(low - other_low) <= tolerance and abs(high - other_high) <= tolerance):
                 continue
             for values in layouts(self.tensors[name], reference.shape):
                 error = largest_error(values, reference)
@@ -90,9 +90,8 @@ def largest_error(values: Array, reference: Array) -> float:
     return math.inf if math.isnan(error) else error
 
 
-def _statistics(array: Array) -> tuple[float, float]:
-    flat = array.astype(np.float64, copy=False).ravel()
-    return float(flat.mean()), math.sqrt(float(flat @ flat) / flat.size)
+def _range(array: Array) -> tuple[float, float]:
+    return float(array.min()), float(array.max())
 
 
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:

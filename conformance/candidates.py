@@ -57,6 +57,8 @@ class OnnxRuntimeCandidate:
                 "expected one, the normalised images (batch, 3, height, width)"
             )
         name, info = inputs[0]
+        if info.shape is None or len(info.shape) != 4:
+            raise CandidateError(f"the model's input {name!r} has shape {info.shape}; expected (batch, 3, height, width)")
         return GraphInput(name, tuple(size if isinstance(size, int) else None for size in info.shape))
 
     def run(self, images: Array) -> dict[str, Array]:
@@ -81,6 +83,17 @@ class OnnxRuntimeCandidate:
                     exposed.add(name)
         tensors = self._run(model, images, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
         return {name: tensors[name] for node in model.graph.node for name in node.output if name}
+
+    def nodes_between(self, tensor: str, known: set[str]) -> list[str]:
+        """Return the nodes, in order, that compute ``tensor`` from ``known`` tensors and constants."""
+        producers = {name: node for node in self.graph.nodes for name in node.outputs if name}
+        waiting, found = [tensor], set()
+        while waiting:
+            node = producers.get(waiting.pop())
+            if node is not None and node.name not in found:
+                found.add(node.name)
+                waiting += [name for name in node.inputs if name not in known]
+        return [node.name for node in self.graph.nodes if node.name in found]
 
     def _run(self, model: onnx.ModelProto, images: Array, level: onnxruntime.GraphOptimizationLevel) -> dict[str, Array]:
         self.input.check(images)

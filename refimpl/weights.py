@@ -166,7 +166,8 @@ def _initial(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Arr
     elif name.endswith("running_var"):
         values = np.ones(shape)
     elif len(shape) == 1 and name.endswith("weight"):
-        values = rng.uniform(0.8, 1.2, shape)
+        # TopFormer's attention has no 1/√d: half-size queries and keys keep its softmax from saturating.
+        values = rng.uniform(0.8, 1.2, shape) * (0.5 if ".to_q." in name or ".to_k." in name else 1.0)
     elif len(shape) == 1:
         values = 0.1 * rng.standard_normal(shape)
     elif name.endswith("queries"):
@@ -180,7 +181,9 @@ def _gain(name: str) -> float:
     # Kernels are multiplied with as many mask features as they have channels: small kernels keep masks of order one.
     if name.endswith("kernel_head.2.weight"):
         return 0.01
-    return 1.0 if "in_proj" in name or "out_proj" in name or "_head.weight" in name else 2.0
+    if "in_proj" in name:
+        return 0.25
+    return 1.0 if "out_proj" in name or "_head.weight" in name else 2.0
 
 
 def _read_only(array: Array) -> Array:

@@ -1,0 +1,34 @@
+# Each target makes .venv and installs what it needs; a second call reuses it.
+# Needs only make and Python 3.11 or newer. PYTHON=python3.12 chooses another.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: verify test lint types clean
+
+verify: .venv/installed
+	$(BIN)/mobileinst verify
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest -q -m "not runtimes" -n auto $(PYTEST_ARGS)
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed-test
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv build *.egg-info
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; call make PYTHON=…")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test,dev]'
+	touch $@

@@ -1,0 +1,50 @@
+"""The command line: `mobileinst`, one module for each command."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from conformance.cli.bench import bench
+from conformance.cli.explain import explain
+from conformance.cli.export import export
+from conformance.cli.run import run
+from conformance.cli.verify import verify
+from refimpl import __version__
+from refimpl.errors import MobileInstError
+
+app = typer.Typer(
+    help="Ground truth for MobileInst: the NumPy reference, and checks of what mobile runtimes make of it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command()(verify)
+app.command()(export)
+app.command()(run)
+app.command()(explain)
+app.command()(bench)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Ground truth for MobileInst: the NumPy reference, and checks of what mobile runtimes make of it."""
+
+
+def main() -> None:
+    """Run the command line; bad input is one line on standard error and exit code 2."""
+    try:
+        app()
+    except MobileInstError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

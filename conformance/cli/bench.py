@@ -1,0 +1,67 @@
+"""`mobileinst bench`: how fast the NumPy forward is beside its peers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.progress import Progress
+from rich.table import Table
+
+from conformance.benchmark import NUMPY, Timing, measure, peak_memory
+from conformance.cli import options
+from conformance.inputs import rendered_input
+from refimpl import Weights
+
+
+def bench(
+    model: options.Model = options.DEFAULT_MODEL,
+    overrides: options.Set = None,
+    seed: options.Seed = 0,
+    size: options.Size = None,
+    threads: Annotated[list[int] | None, typer.Option("--threads", min=1, help="Threads of every peer; repeatable. Default: 1 and 2.")] = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Timed forwards of each peer, interleaved.")] = 7,
+    json_file: options.Json = None,
+) -> None:
+    """Time the forward pass against ONNX Runtime, onnx.reference and, if installed, PyTorch.
+
+    All peers run the same recorded operations on the same numbers with equal threads. The ratio is NumPy float32's median over the peer's: below 1, NumPy is faster.
+
+    [bold]Examples[/bold]
+
+      mobileinst bench
+
+      mobileinst bench --model topformer-tiny --threads 1 --repeats 15
+    """
+    config = options.configuration(model, overrides)
+    height, width = options.parse_size(size) or options.DEFAULT_SIZE
+    weights = Weights.seeded(config, seed)
+    (images,) = rendered_input((height, width), seed=seed).values()
+    timings: list[Timing] = []
+    with Progress(console=options.progress_console, transient=True) as progress:
+        for count in threads or [1, 2]:
+            task = progress.add_task(f"{count} thread{'s' * (count > 1)}", total=4 * repeats + 1)
+            timings += measure(config, weights, images.astype(np.float32), count, repeats, lambda t=task: progress.advance(t))
+    memory = peak_memory(config, weights, (height, width))
+    options.write_json(json_file, {"timings": [asdict(timing) for timing in timings], "peak_memory_mb": memory})
+    if str(json_file) == "-":
+        return
+    options.console.print(_table(timings))
+    options.console.print(
+        f"{model} at {height}×{width}; peak memory of a process that runs one NumPy float32 forward: {memory:.0f} MB",
+        highlight=False,
+    )
+
+
+def _table(timings: list[Timing]) -> Table:
+    table = Table("peer", box=None)
+    for name in ("threads", "median ms", "min ms", "max ms", "NumPy float32 / peer"):
+        table.add_column(name, justify="right")
+    own = {timing.threads: timing.median for timing in timings if timing.peer == NUMPY}
+    for timing in timings:
+        milliseconds = [1e3 * value for value in (timing.median, min(timing.seconds), max(timing.seconds))]
+        ratio = own[timing.threads] / timing.median
+        table.add_row(timing.peer, str(timing.threads), *(f"{value:.1f}" for value in milliseconds), f"{ratio:.2f}")
+    return table

@@ -1,0 +1,48 @@
+"""`mobileinst export`: the network as an ONNX file, without PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from conformance import onnx_export
+from conformance.cli import options
+from refimpl import MobileInst
+
+
+def export(
+    path: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The file to write.")],
+    model: options.Model = options.DEFAULT_MODEL,
+    overrides: options.Set = None,
+    weights: options.WeightsFile = None,
+    backbone_weights: options.BackboneFile = None,
+    seed: options.Seed = 0,
+    size: options.Size = None,
+    batch: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in a batch.")] = 1,
+    fold: Annotated[bool, typer.Option("--fold", help="Fold every batch norm into its convolution.")] = False,
+    save_weights: Annotated[
+        Path | None, typer.Option("--save-weights", help="Also write the weights, .safetensors or .npz.")
+    ] = None,
+) -> None:
+    """Write the network as an ONNX file of static shapes (opset 17), checked with full shape inference.
+
+    [bold]Examples[/bold]
+
+      mobileinst export mobileinst.onnx --weights mine.safetensors
+
+      mobileinst export tiny.onnx --model topformer-tiny --set num_queries=50 --size 192x320 --fold --save-weights tiny.safetensors
+    """
+    config = options.configuration(model, overrides)
+    height, width = options.parse_size(size) or options.DEFAULT_SIZE
+    with options.progress_console.status("exporting"):
+        arrays = options.load_weights(config, weights, backbone_weights, seed)
+        network = MobileInst(config, arrays.folded() if fold else arrays)
+        exported = onnx_export.export(network, np.zeros((batch, 3, height, width), arrays.dtype))
+        onnx_export.save(exported, path)
+        if save_weights:
+            arrays.save(save_weights)
+    nodes, megabytes = len(exported.graph.node), path.stat().st_size / 1e6
+    options.console.print(f"{path}: {nodes} nodes, opset {onnx_export.OPSET}, {megabytes:.1f} MB", highlight=False)

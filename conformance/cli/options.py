@@ -1,0 +1,92 @@
+"""Options that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from conformance.files import atomic_write
+from refimpl import MobileInstConfig, Weights
+from refimpl.errors import ConfigurationError
+
+Model = Annotated[str, typer.Option("--model", metavar="PRESET", help="Named configuration.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override a configuration field; repeatable."),
+]
+WeightsFile = Annotated[
+    Path | None,
+    typer.Option("--weights", help="Weights of the whole network: .safetensors, .npz or .pth. Default: made from --seed."),
+]
+BackboneFile = Annotated[
+    Path | None,
+    typer.Option("--backbone-weights", help="A public backbone checkpoint; the rest comes from --weights or --seed."),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the weights when no file is given.")]
+JsonPath = Path | None
+Json = Annotated[JsonPath, typer.Option("--json", help="Write the result as JSON to this file.")]
+Size = Annotated[
+    str | None,
+    typer.Option("--size", metavar="HxW", help="Network input size pictures are resized to, multiples of 32."),
+]
+DEFAULT_MODEL = "topformer-base"
+DEFAULT_SIZE = (320, 640)
+
+Progress = Callable[[str], None]
+
+# A pipe has no width: tables are for reading, also in a log.
+console = Console(width=None if sys.stdout.isatty() else 150)
+progress_console = Console(stderr=True)
+
+
+def configuration(model: str, overrides: Sequence[str] | None) -> MobileInstConfig:
+    """Return the preset with its overrides, each ``field=value``."""
+    return MobileInstConfig.preset(model, **dict(_override(text) for text in overrides or ()))
+
+
+def _override(text: str) -> tuple[str, Any]:
+    name, sign, value = text.partition("=")
+    if not (name and sign and value):
+        raise ConfigurationError(f"--set {text!r} is not of the form field=value, such as --set dim=64")
+    try:
+        return name.strip(), ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name.strip(), value
+
+
+def load_weights(config: MobileInstConfig, path: Path | None, backbone: Path | None, seed: int) -> Weights:
+    """Return the weights the options name: from files, or seeded."""
+    weights = Weights.load(path, config) if path else Weights.seeded(config, seed)
+    return Weights.load_backbone(backbone, config, rest=weights) if backbone else weights
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Return (height, width) of ``320x640``."""
+    if text is None:
+        return None
+    try:
+        height, width = (int(part) for part in text.lower().replace("×", "x").split("x"))
+    except ValueError:
+        raise ConfigurationError(f"--size {text!r} is not of the form HEIGHTxWIDTH, such as 320x640") from None
+    if height < 32 or width < 32 or height % 32 or width % 32:
+        raise ConfigurationError(f"--size {text} must be positive multiples of 32, such as 320x640")
+    return height, width
+
+
+def write_json(path: Path | None, content: Any) -> None:
+    """Write JSON to a file, whole or not at all; ``-`` is standard output; None writes nothing."""
+    if path is None:
+        return
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

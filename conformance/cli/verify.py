@@ -1,0 +1,156 @@
+"""`mobileinst verify`: is this model MobileInst?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from conformance import onnx_export
+from conformance.candidates import OnnxRuntimeCandidate
+from conformance.cli import options
+from conformance.inputs import load_inputs, rendered_input
+from conformance.onnx_graph import OnnxGraph
+from conformance.report import Comparison, Report
+from conformance.verification import verify as judge
+from refimpl import MobileInst, MobileInstConfig, Weights
+from refimpl.ops.operation import Array
+
+
+def verify(
+    model_file: Annotated[Path | None, typer.Argument(metavar="[MODEL.onnx]", help="The candidate. Default: our own export.")] = None,
+    model: options.Model = options.DEFAULT_MODEL,
+    overrides: options.Set = None,
+    weights: options.WeightsFile = None,
+    backbone_weights: options.BackboneFile = None,
+    seed: options.Seed = 0,
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Option("--input", help="A picture, or a .npy with the normalised input (B, 3, H, W); repeatable. Default: a rendered scene."),
+    ] = None,
+    batch: Annotated[bool, typer.Option("--batch", help="Stack all inputs into one batch.")] = False,
+    size: options.Size = None,
+    threads: Annotated[int, typer.Option("--threads", min=0, help="Threads of the runtime; 0: its own choice.")] = 0,
+    all_steps: Annotated[bool, typer.Option("--all-steps", help="List every step, not only the stages.")] = False,
+    json_file: options.Json = None,
+) -> None:
+    """Compare a model with the float64 reference, tensor by tensor.
+
+    The candidate runs in ONNX Runtime, the reference in NumPy float64, on the same numbers. Tensors are found by value, whatever the exporter called them.
+    Exits 0 if it conforms, 1 if not, 2 on bad usage or input.
+
+    [bold]Examples[/bold]
+
+      mobileinst verify
+
+      mobileinst verify mine.onnx --weights mine.safetensors --input street.jpg
+
+      mobileinst verify it.onnx --model topformer-tiny --set dim=64 --set num_queries=20 --weights w.safetensors --input x.npy --json r.json
+    """
+    config = options.configuration(model, overrides)
+    graph = OnnxGraph.load(model_file) if model_file else None
+    with options.progress_console.status("weights") as status:
+        arrays = options.load_weights(config, weights, backbone_weights, seed)
+        status.update("inputs")
+        fed = _inputs(inputs or [], graph, options.parse_size(size), batch)
+        report = _judge(config, arrays, graph, model_file, fed, threads, status.update)
+    options.write_json(json_file, report.to_json())
+    if str(json_file) != "-":
+        print_report(report, all_steps)
+    raise typer.Exit(0 if report.verdict == "pass" else 1)
+
+
+def _judge(
+    config: MobileInstConfig,
+    weights: Weights,
+    graph: OnnxGraph | None,
+    path: Path | None,
+    inputs: dict[str, Array],
+    threads: int,
+    progress: options.Progress,
+) -> Report:
+    if graph is not None and path is not None:
+        return judge(OnnxRuntimeCandidate(graph, threads), config, weights, inputs, name=path.name, progress=progress)
+    return _judge_own_export(config, weights, inputs, threads, progress)
+
+
+def _judge_own_export(
+    config: MobileInstConfig, weights: Weights, inputs: dict[str, Array], threads: int, progress: options.Progress
+) -> Report:
+    """Export for each shape of input, since our own files have static shapes."""
+    reports = []
+    for label, images in inputs.items():
+        progress(f"{label}: export")
+        graph = OnnxGraph.load(onnx_export.export(MobileInst(config, weights), images))
+        candidate = OnnxRuntimeCandidate(graph, threads)
+        reports.append(judge(candidate, config, weights, {label: images}, name="our own export", progress=progress))
+    first = reports[0]
+    return Report([report.inputs[0] for report in reports], first.candidate, first.model, first.tolerance)
+
+
+def _inputs(
+    paths: list[Path], graph: OnnxGraph | None, size: tuple[int, int] | None, batch: bool
+) -> dict[str, Array]:
+    wanted: tuple[int | None, ...] = (None, 3, None, None)
+    if graph is not None:
+        wanted = OnnxRuntimeCandidate(graph).input.shape
+    height, width = size or options.DEFAULT_SIZE
+    fitted = (wanted[2] or height, wanted[3] or width)
+    if paths:
+        return load_inputs(paths, fitted, batch)
+    return rendered_input(fitted, wanted[0] or 1)
+
+
+def print_report(report: Report, all_steps: bool) -> None:
+    """Print the verdict, the outputs, the stages (or all steps), and where the candidate leaves the reference."""
+    leading = report.leading
+    shown = leading.steps if all_steps else stages(leading.steps)
+    options.console.print(_table("Steps" if all_steps else "Stages", shown, "introduced"))
+    options.console.print(_table("Outputs", leading.outputs, None))
+    options.console.print(f"[dim]Tolerance, {report.tolerance}.[/dim]")
+    for item in report.inputs:
+        options.console.print(f"{item.verdict.upper():5} {item.name} {item.shape}", highlight=False)
+    if leading.first_fault and leading.first_fault.candidate_nodes:
+        options.console.print(f"The candidate's nodes there: {', '.join(leading.first_fault.candidate_nodes)}", highlight=False)
+    style = "bold green" if report.verdict == "pass" else "bold red"
+    options.console.print(report.headline(), style=style, highlight=False)
+
+
+def stages(steps: list[Comparison]) -> list[Comparison]:
+    """Return one row for each stage of the network: its last tensor, and the worst of what its steps introduced."""
+    groups: dict[str, list[Comparison]] = {}
+    for row in steps:
+        parts = row.name.partition("/")[0].split(".")
+        depth = 2 if parts[0] == "instance_decoder" else 4 if "transformer_blocks" in parts else 3
+        groups.setdefault(".".join(parts[:depth]), []).append(row)
+    return [_stage(name, rows) for name, rows in groups.items()]
+
+
+def _stage(name: str, rows: list[Comparison]) -> Comparison:
+    failed = [row for row in rows if row.verdict == "fail"]
+    worst = max(rows, key=lambda row: (row.introduced_error or 0.0) / row.tolerance)
+    held = [row for row in rows if row.verdict == "pass"]
+    shown = failed[0] if failed else (held or rows)[-1]
+    return replace(shown, name=name, introduced_error=worst.introduced_error, tolerance=worst.tolerance)
+
+
+def _table(title: str, rows: list[Comparison], introduced: str | None) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("stage", overflow="fold")
+    for name in ("shape", "max abs error", "relative"):
+        table.add_column(name, justify="right")
+    if introduced:
+        table.add_column(introduced, justify="right")
+    for name in ("allowed", "worst element"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    for row in rows:
+        errors = [row.max_abs_error, row.relative_error, *([row.introduced_error] if introduced else []), row.tolerance]
+        cells = ["-" if error is None else f"{error:.1e}" for error in errors]
+        place = "-" if row.worst_index is None else str(list(row.worst_index))
+        colour = {"pass": "green", "fail": "red", "absent": "yellow"}[row.verdict]
+        table.add_row(row.name, "×".join(map(str, row.shape)), *cells, place, f"[{colour}]{row.verdict}[/{colour}]")
+    return table

@@ -1,0 +1,120 @@
+"""A recording replayed by PyTorch, eagerly and operation by operation: the peer that speed is measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from refimpl import Recording, Step
+from refimpl.errors import MissingDependencyError, UnsupportedOperationError
+from refimpl.ops.operation import Array
+
+
+class PyTorchReplay:
+    """The recorded network on PyTorch's CPU operators.
+
+    Parameters
+    ----------
+    recording
+        A recorded forward; its weights' dtype is used.
+
+    Raises
+    ------
+    MissingDependencyError
+        PyTorch is not installed.
+    UnsupportedOperationError
+        The recording has an operation that is not translated.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        torch = import_torch()
+        self.recording = recording
+        self.calls = [(_translate(torch, step, recording), step) for step in recording.steps]
+        fixed = [*recording.weights, *recording.constants]
+        self.fixed = {name: torch.from_numpy(np.array(recording.tensors[name])) for name in fixed}
+        self.last_use = {name: i for i, step in enumerate(recording.steps) for name in step.inputs if name is not None}
+
+    def __call__(self, images: Any) -> dict[str, Any]:
+        """Run on a tensor of the recorded shape and return the outputs by name."""
+        torch = import_torch()
+        (source,) = self.recording.inputs.values()
+        values: dict[str, Any] = {**self.fixed, source: images}
+        kept = set(self.recording.outputs.values())
+        with torch.inference_mode():
+            for i, (call, step) in enumerate(self.calls):
+                result = call(*(None if name is None else values[name] for name in step.inputs))
+                values.update(zip(step.outputs, result if isinstance(result, tuple) else (result,), strict=True))
+                for name in step.inputs:
+                    if name is not None and self.last_use[name] == i and name not in kept:
+                        values.pop(name, None)
+        return {name: values[tensor] for name, tensor in self.recording.outputs.items()}
+
+
+def import_torch() -> Any:
+    """Return the module torch, or say which extra brings it."""
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError("PyTorch is not installed: pip install 'mobileinst-reference[torch]'") from error
+    return torch
+
+
+def _translate(torch: Any, step: Step, recording: Recording) -> Callable[..., Any]:
+    """Return PyTorch's call for one step; shapes and bounds are literals of the recording."""
+    builders = _builders(torch)
+    if step.operation not in builders:
+        raise UnsupportedOperationError(f"{step.name}: {step.operation} is not translated to PyTorch")
+    literals = [None if name is None else recording.tensors[name] for name in step.inputs]
+    call = builders[step.operation](literals, step.attributes)
+    assert callable(call)
+    return call
+
+
+def _builders(torch: Any) -> dict[str, Callable[[list[Array | None], dict[str, Any]], Callable[..., Any]]]:
+    functional = torch.nn.functional
+
+    def conv(_: Any, a: dict[str, Any]) -> Any:
+        pads = a["pads"][: len(a["pads"]) // 2]
+        return lambda x, w, b=None: functional.conv2d(x, w, b, a["strides"], pads, a["dilations"], a["group"])
+
+    def norm(_: Any, a: dict[str, Any]) -> Any:
+        return lambda x, w, b, mean, variance: functional.batch_norm(x, mean, variance, w, b, eps=a["epsilon"])
+
+    def pool(function: Any) -> Any:
+        return lambda _, a: lambda x: function(x, a["kernel_shape"], a["strides"])
+
+    def interpolate(literals: Any, _: Any) -> Any:
+        size = tuple(int(n) for n in literals[3][2:])
+        return lambda x, *_: functional.interpolate(x, size, mode="bilinear", align_corners=False)
+
+    def shaped(function: Any) -> Any:
+        return lambda literals, a: lambda x, *_: function(x, tuple(int(n) for n in literals[1]), a)
+
+    return {
+        "Conv": conv,
+        "BatchNormalization": norm,
+        "LayerNormalization": lambda _, a: lambda x, w, b: functional.layer_norm(x, w.shape, w, b, a["epsilon"]),
+        "MaxPool": pool(functional.max_pool2d),
+        "AveragePool": pool(functional.avg_pool2d),
+        "Resize": interpolate,
+        "Relu": lambda *_: functional.relu,
+        "HardSigmoid": lambda *_: functional.hardsigmoid,
+        "Sigmoid": lambda *_: torch.sigmoid,
+        "Clip": lambda literals, _: lambda x, *_: torch.clamp(x, float(literals[1]), float(literals[2])),
+        "Softmax": lambda _, a: lambda x: torch.softmax(x, a["axis"]),
+        "MatMul": lambda *_: torch.matmul,
+        "Add": lambda *_: torch.add,
+        "Mul": lambda *_: torch.mul,
+        "Div": lambda *_: torch.div,
+        "ReduceMean": lambda literals, a: lambda x, *_: x.mean(
+            tuple(int(n) for n in literals[1]), keepdim=bool(a.get("keepdims", 1))
+        ),
+        "Concat": lambda _, a: lambda *x: torch.cat(x, a["axis"]),
+        "Split": shaped(lambda x, sizes, a: torch.split(x, sizes, a["axis"])),
+        "Transpose": lambda _, a: lambda x: x.permute(a["perm"]),
+        "Reshape": shaped(lambda x, shape, a: x.reshape(shape)),
+        "Expand": shaped(lambda x, shape, a: x.expand(shape)),
+        "Unsqueeze": shaped(lambda x, axes, a: x.unsqueeze(axes[0])),
+    }
