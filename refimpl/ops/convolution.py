@@ -5,20 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from refimpl.errors import ConfigurationError, ShapeError
 from refimpl.ops.operation import Array, operation
 
-
 BLOCK_BYTES = 1 << 19
 """Size of the blocks in which depthwise convolution proceeds, so that its intermediates stay in the cache."""
 
 
 class Windows(NamedTuple):
-    """Windows of ``kernel`` taps sliding over the spatial axes of an array; every field has one entry per axis."""
+    """Windows of ``kernel`` taps sliding over spatial axes; every field has one entry per axis."""
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
@@ -31,14 +30,14 @@ class Windows(NamedTuple):
     """Number of windows."""
 
     def reach(self) -> tuple[int, ...]:
-        """Return the padded extent that the windows touch: from the first tap of the first to the last of the last."""
+        """Return the padded extent that the windows read, from the first tap to the last."""
         spans = zip(self.output, self.strides, self.kernel, self.dilations, strict=True)
         return tuple((o - 1) * s + (k - 1) * d + 1 for o, s, k, d in spans)
 
-    def taps(self) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
-        """Yield each tap's index in the kernel and the slices of the padded array that it reads, one per window."""
+    def taps(self) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...]]]:
+        """Yield each tap's place in the kernel, and the index of what it reads of the padded array."""
         for index in itertools.product(*map(range, self.kernel)):
-            yield index, tuple(self.tap(axis, i) for axis, i in enumerate(index))
+            yield index, (..., *(self.tap(axis, i) for axis, i in enumerate(index)))
 
     def tap(self, axis: int, index: int) -> slice:
         """Return the slice of the padded axis that tap ``index`` reads."""
@@ -58,8 +57,8 @@ def sliding_windows(
 ) -> Windows:
     """Place the windows of a convolution or pooling over an input of spatial ``size``.
 
-    Parameters are ONNX's: ``pads`` lists all beginnings, then all ends. With ``ceil_mode`` a last, partial window is
-    kept only if it starts inside the input or its left padding.
+    Parameters are ONNX's: ``pads`` lists all beginnings, then all ends. With ``ceil_mode`` a last, partial
+    window is kept only if it starts inside the input or its left padding.
 
     Raises
     ------
@@ -127,10 +126,18 @@ def padded(x: Array, windows: Windows, value: float = 0) -> Array:
     if not any(windows.begin) and all(r <= n for r, n in zip(reach, size, strict=True)):
         return x
     result = np.full(x.shape[:2] + reach, value, dtype=x.dtype)
-    kept = [min(n, r - p) for n, r, p in zip(size, reach, windows.begin, strict=True)]
-    inside = tuple(slice(p, p + n) for p, n in zip(windows.begin, kept, strict=True))
-    result[(..., *inside)] = x[(..., *(slice(n) for n in kept))]
+    source, placed = _copied(size, reach, windows.begin)
+    result[placed] = x[source]
     return result
+
+
+def _copied(
+    size: Sequence[int], reach: Sequence[int], begin: Sequence[int]
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return the index of what is read of an input of ``size``, and of its place in the padded array."""
+    kept = [min(n, r - p) for n, r, p in zip(size, reach, begin, strict=True)]
+    placed = [slice(p, p + n) for p, n in zip(begin, kept, strict=True)]
+    return (..., *map(slice, kept)), (..., *placed)
 
 
 @operation("Conv")
@@ -199,13 +206,13 @@ def _check_operands(
 
 
 def _correlate(x: Array, w: Array, windows: Windows, group: int) -> Array:
-    """Choose the way: banded products if every channel has its own plane of weights, else products per group."""
+    """Choose the way: banded products if every channel has its own weights, else products per group."""
     if w.shape[1] * group != x.shape[1]:
         raise ShapeError(
-            f"x has {x.shape[1]} channels in {group} groups, but w {w.shape} takes {w.shape[1]} per group"
+            f"x has {x.shape[1]} channels in {group} groups, w {w.shape} takes {w.shape[1]} per group"
         )
     if w.shape[:2] == (group, 1) and x.ndim == 4:
-        # The zeros beside a band times infinity are NaN, which belongs to no window: then the bands cannot serve.
+        # The zeros beside a band times infinity are NaN, which belongs to no window: bands cannot serve then.
         with np.errstate(invalid="ignore"):
             result = _depthwise(x, w, windows)
         if np.isfinite(result).all():
@@ -227,22 +234,21 @@ def _phases(x: Array, windows: Windows) -> Array:
         return x[None]
     width = -(-reach[-1] // stride)
     result = np.zeros((stride, *x.shape[:2], *reach[:-1], width), dtype=x.dtype)
-    bounds = list(zip(x.shape[2:], reach, windows.begin, strict=True))[:-1]
-    rows = [slice(min(n, r - p)) for n, r, p in bounds]
-    placed = [slice(p, p + min(n, r - p)) for n, r, p in bounds]
+    rows, placed = _copied(x.shape[2:-1], reach[:-1], windows.begin[:-1])
     for phase in range(stride):
         first = (phase - begin) % stride
         column = (first + begin) // stride
-        source = x[(..., *rows, slice(first, None, stride))][..., : width - column]
-        result[(phase, ..., *placed, slice(column, column + source.shape[-1]))] = source
+        source = x[(*rows, slice(first, None, stride))][..., : width - column]
+        result[phase][(*placed, slice(column, column + source.shape[-1]))] = source
     return result
 
 
 def _depthwise(x: Array, w: Array, windows: Windows) -> Array:
-    """Convolve each channel with its own plane: products with banded matrices, since BLAS outruns single taps.
+    """Convolve each channel with its own kernel, by banded matrices: BLAS outruns adding tap after tap.
 
-    A block of output rows is the sum over kernel columns j of B_j X_j: X_j the input rows under the block, shifted by
-    j, and B_j the banded matrix that applies kernel column j to each output row. All B_j X are one product.
+    A block of output rows is the sum over kernel columns j of B_j X_j: X_j the input rows under the block,
+    shifted by j, and B_j the banded matrix that applies kernel column j to each output row. All B_j X are one
+    product.
     """
     # Few rows waste few products on the zeros beside the band; a divisor leaves no block half empty.
     rows = next((r for r in (4, 5, 3, 2) if windows.output[0] % r == 0), 4)
@@ -259,7 +265,7 @@ def _depthwise(x: Array, w: Array, windows: Windows) -> Array:
 
 
 def _bands(w: Array, rows: int, windows: Windows) -> Array:
-    """Return the banded matrices (C, kernel columns, rows, input rows under a block) of a depthwise kernel."""
+    """Return a depthwise kernel as banded matrices (C, kernel columns, rows, input rows under them)."""
     span = windows._replace(output=(rows, 1)).reach()[0]
     row = np.arange(rows)
     bands = np.zeros((w.shape[0], windows.kernel[1], rows, span), dtype=w.dtype)
@@ -306,8 +312,8 @@ def _sum(terms: list[Array], out: Array) -> None:
 def _grouped(x: Array, w: Array, windows: Windows, group: int) -> Array:
     """Multiply each group's weights by its gathered taps.
 
-    Of a large kernel only the taps of a row are gathered, and a product per kernel row is accumulated: that moves
-    less memory than gathering all.
+    Of a large kernel only the taps of a row are gathered, and a product per kernel row is accumulated: that
+    moves less memory than gathering all.
     """
     accumulated = len(windows.kernel) > 1 and w[0, :, 0].size >= 64
     columns = _gather(_phases(x, windows), windows, group, first=int(accumulated))
@@ -326,7 +332,10 @@ def _grouped(x: Array, w: Array, windows: Windows, group: int) -> Array:
 
 
 def _gather(data: Array, windows: Windows, group: int, first: int) -> Array:
-    """Return what the taps of the spatial axes from ``first`` on read: (N, group, taps, C / group, *kept, *output)."""
+    """Return what the taps of the spatial axes from ``first`` on read.
+
+    The result is (N, group, taps, C / group, *kept, *output), kept being the axes before ``first``.
+    """
     taps = list(itertools.product(*map(range, windows.kernel[first:])))
     data = data.reshape(*data.shape[:2], group, -1, *data.shape[3:])
     kept = data.shape[4 : 4 + first]
@@ -337,7 +346,8 @@ def _gather(data: Array, windows: Windows, group: int, first: int) -> Array:
     for position, tap in enumerate(taps):
         middle = [windows.tap(first + axis, index) for axis, index in enumerate(tap[:-1])]
         start, phase = divmod(tap[-1] * windows.dilations[-1], windows.strides[-1])
-        result[:, :, position] = data[(phase, ..., *middle, slice(start, start + windows.output[-1]))]
+        where: tuple[Any, ...] = (..., *middle, slice(start, start + windows.output[-1]))
+        result[:, :, position] = data[phase][where]
     return result
 
 
@@ -393,13 +403,18 @@ def conv_transpose(
     if any(n - p - q < 1 for n, p, q in zip(size, begin, end, strict=True)):
         raise ShapeError(f"pads {begin} and {end} leave nothing of an output of {size}")
     wide = _scatter(x, w, full, size, group)
-    # An ``output_shape`` larger than what the kernel reaches asks for zeros around it.
-    grown = [(max(-p, 0), max(-q, 0)) for p, q in zip(begin, end, strict=True)]
-    cropped = tuple(slice(max(p, 0), n - max(q, 0)) for n, p, q in zip(size, begin, end, strict=True))
-    kept = np.pad(wide[(..., *cropped)], [(0, 0), (0, 0), *grown])
+    kept = _cut(wide, begin, end)
     if b is not None:
         kept = kept + b.reshape(-1, *(1,) * rank)
     return np.ascontiguousarray(kept, dtype=x.dtype)
+
+
+def _cut(wide: Array, begin: Sequence[int], end: Sequence[int]) -> Array:
+    """Cut the spatial ends off; a negative cut, from an ``output_shape`` beyond the reach, adds zeros."""
+    bounds = list(zip(wide.shape[2:], begin, end, strict=True))
+    inside: tuple[Any, ...] = (..., *(slice(max(p, 0), n - max(q, 0)) for n, p, q in bounds))
+    grown = [(max(-p, 0), max(-q, 0)) for _, p, q in bounds]
+    return np.pad(wide[inside], [(0, 0), (0, 0), *grown])
 
 
 def _cropping(
@@ -435,5 +450,5 @@ def _scatter(x: Array, w: Array, full: Windows, size: Sequence[int], group: int)
     columns = columns.reshape(batch, w.shape[1] * group, *taps, *x.shape[2:])
     result = np.zeros((batch, w.shape[1] * group, *size), dtype=accumulator)
     for index, where in full.taps():
-        result[(..., *where)] += columns[(slice(None), slice(None), *index)]
+        result[where] += columns[(slice(None), slice(None), *index)]
     return result

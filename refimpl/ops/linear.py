@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from refimpl.errors import ShapeError
+from refimpl.ops.elementwise import add
 from refimpl.ops.operation import Array, operation
+from refimpl.ops.shape import transpose
 
 
 @operation("MatMul")
@@ -58,8 +60,16 @@ def gemm(
     if alpha != 1.0:
         result = (result * alpha).astype(result.dtype, copy=False)
     if c is not None and beta != 0.0:
-        result += np.asarray(c if beta == 1.0 else c * beta, dtype=result.dtype)
+        _add_broadcast(result, np.asarray(c if beta == 1.0 else c * beta, dtype=result.dtype))
     return result.astype(a.dtype, copy=False)
+
+
+def _add_broadcast(total: Array, c: Array) -> None:
+    """Add ``c`` to ``total`` in place."""
+    try:
+        total += c
+    except ValueError as error:
+        raise ShapeError(f"C of shape {c.shape} does not broadcast to the product's {total.shape}") from error
 
 
 @operation("Einsum")
@@ -78,7 +88,9 @@ def einsum(*operands: Array, equation: str) -> Array:
         result = np.asarray(np.einsum(equation.replace(" ", ""), *wide, optimize=True))
     except ValueError as error:
         shapes = ", ".join(str(x.shape) for x in operands)
-        raise ShapeError(f"the equation {equation!r} does not fit operands of shape {shapes}: {error}") from error
+        raise ShapeError(
+            f"the equation {equation!r} does not fit operands of shape {shapes}: {error}"
+        ) from error
     return result.astype(operands[0].dtype, copy=False)
 
 
@@ -86,9 +98,12 @@ def linear(x: Array, w: Array, b: Array | None = None) -> Array:
     """``x wᵀ + b`` with ``w`` (out, in), as PyTorch stores it; ``x`` (..., in).
 
     Composed of operations: Gemm if ``x`` is a matrix, else Transpose, MatMul and Add.
-    """
-    from refimpl.ops import add, transpose
 
+    Raises
+    ------
+    ShapeError
+        If the shapes do not fit.
+    """
     if x.ndim == 2:
         return gemm(x, w, b, transB=1)
     product = mat_mul(x, transpose(w, perm=(1, 0)))

@@ -11,6 +11,7 @@ from refimpl.errors import ShapeError
 from refimpl.ops.convolution import Windows, padded, sliding_windows
 from refimpl.ops.linear import mat_mul
 from refimpl.ops.operation import Array, operation
+from refimpl.ops.shape import constant
 
 
 @operation("MaxPool")
@@ -27,8 +28,8 @@ def max_pool(
 ) -> Array:
     """Maximum of every window of ``x`` (N, C, *spatial); padding never wins, NaN always does.
 
-    Only the first output of ONNX's MaxPool is computed, so ``storage_order``, which orders the second, has no effect:
-    see `max_pool_with_indices`.
+    Only the first output of ONNX's MaxPool is computed, so ``storage_order``, which orders the second, has no
+    effect: see `max_pool_with_indices`.
 
     Raises
     ------
@@ -63,12 +64,14 @@ def max_pool_with_indices(
     """
     windows = _pooling_windows(x, kernel_shape, auto_pad, dilations, pads, strides, ceil_mode)
     data = padded(x, windows, _lowest(x.dtype))
-    stacked = np.stack([data[(..., *where)] for _, where in windows.taps()])
+    stacked = np.stack([data[where] for _, where in windows.taps()])
     winner = stacked.argmax(axis=0)
     tap = np.unravel_index(winner, windows.kernel)
     position = []
     for axis, (count, stride) in enumerate(zip(windows.output, windows.strides, strict=True)):
-        start = (np.arange(count) * stride - windows.begin[axis]).reshape(-1, *(1,) * (len(windows.output) - 1 - axis))
+        start = (np.arange(count) * stride - windows.begin[axis]).reshape(
+            -1, *(1,) * (len(windows.output) - 1 - axis)
+        )
         position.append(start + tap[axis] * windows.dilations[axis])
     spatial = np.ravel_multi_index(tuple(position), x.shape[2:], order="F" if storage_order else "C")
     maps = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *(1,) * len(windows.output))
@@ -90,8 +93,8 @@ def average_pool(
 ) -> Array:
     """Mean of every window of ``x`` (N, C, *spatial).
 
-    The divisor counts the elements of the window inside the input, or, with ``count_include_pad``, inside the padded
-    input; what ``ceil_mode`` adds beyond that never counts.
+    The divisor counts the elements of the window inside the input, or, with ``count_include_pad``, inside the
+    padded input; what ``ceil_mode`` adds beyond that never counts.
 
     Raises
     ------
@@ -113,31 +116,31 @@ def average_pool(
 
 @operation("GlobalAveragePool")
 def global_average_pool(x: Array) -> Array:
-    """Mean over all spatial axes of ``x`` (N, C, *spatial), kept with size 1 (ONNX operator GlobalAveragePool)."""
+    """Mean over the spatial axes of ``x`` (N, C, *spatial), kept as 1 (ONNX operator GlobalAveragePool)."""
     return x.mean(axis=_spatial_axes(x), keepdims=True)
 
 
 @operation("GlobalMaxPool")
 def global_max_pool(x: Array) -> Array:
-    """Maximum over all spatial axes of ``x`` (N, C, *spatial), kept with size 1 (ONNX operator GlobalMaxPool)."""
+    """Maximum over the spatial axes of ``x`` (N, C, *spatial), kept as 1 (ONNX operator GlobalMaxPool)."""
     return x.max(axis=_spatial_axes(x), keepdims=True)
 
 
 def adaptive_average_pool(x: Array, output_size: Sequence[int]) -> Array:
     """Mean of ``output_size`` windows spread evenly over ``x`` (N, C, H, W).
 
-    Window i of n over L elements is [⌊iL/n⌋, ⌈(i+1)L/n⌉), as in PyTorch's AdaptiveAvgPool2d. Composed of operations:
-    one AveragePool if the sizes divide, else a product with an averaging matrix on either side.
+    Window i of n over L elements is [⌊iL/n⌋, ⌈(i+1)L/n⌉), as in PyTorch's AdaptiveAvgPool2d. Composed of
+    operations: one AveragePool if the sizes divide, else a product with an averaging matrix on either side.
 
     Raises
     ------
     ShapeError
         If ``x`` is not of rank 4 or ``output_size`` not two positive integers.
     """
-    from refimpl.ops.shape import constant
-
     if x.ndim != 4 or len(output_size) != 2 or min(output_size) < 1:
-        raise ShapeError(f"x has shape {x.shape} and output_size is {tuple(output_size)}; expected rank 4 and (H, W)")
+        raise ShapeError(
+            f"x has shape {x.shape} and output_size is {tuple(output_size)}; expected rank 4 and (H, W)"
+        )
     height, width = x.shape[2:]
     rows, columns = output_size
     if height % rows == 0 and width % columns == 0:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,9 +11,12 @@ import numpy as np
 from refimpl.errors import ConfigurationError, ShapeError, UnsupportedOperationError
 from refimpl.ops.operation import Array, operation
 
+LONGEST_MATRIX = 128
+"""Longest axis that is interpolated by a product with a matrix, whose cost grows with the length."""
+
 
 class _Axis(NamedTuple):
-    """How one axis is resized: element i of the new axis stands at ``i * numerator / denominator`` in the old."""
+    """How one axis is resized: element i of the new stands at ``i * numerator / denominator`` in the old."""
 
     axis: int
     size: int
@@ -50,8 +54,8 @@ def resize(
 ) -> Array:
     """Resize the ``axes`` of ``x`` (default: all) to ``sizes``, or by ``scales``.
 
-    Source coordinates and interpolation weights are computed in float64 whatever the dtype of ``x``. With ``scales``
-    the new size is ⌊size · scale⌋ and coordinates follow the given scale, not the ratio of the sizes.
+    Source coordinates and interpolation weights are computed in float64 whatever the dtype of ``x``. With
+    ``scales`` the new size is ⌊size · scale⌋, and coordinates follow the scale, not the ratio of the sizes.
 
     Parameters
     ----------
@@ -81,10 +85,12 @@ def resize(
     ONNX operator Resize.
     """
     if antialias:
-        raise UnsupportedOperationError("Resize with antialias=1 is not in the vocabulary; export with antialias off")
+        raise UnsupportedOperationError(
+            "Resize with antialias=1 is not in the vocabulary; export with antialias off"
+        )
     if mode not in ("nearest", "linear", "cubic"):
         raise ConfigurationError(f"mode is {mode!r}; expected nearest, linear or cubic")
-    result = x
+    result, outside = x, np.zeros((1,) * x.ndim, dtype=bool)
     for axis in _axes(x.shape, roi, scales, sizes, axes, keep_aspect_ratio_policy):
         if axis.is_identity():
             continue
@@ -97,9 +103,10 @@ def resize(
                 weight = _without_outside(index, weight, axis.size)
             result = _interpolate(result, axis.axis, index.clip(0, axis.size - 1), weight)
         if coordinate_transformation_mode == "tf_crop_and_resize":
-            outside = (coordinate < 0) | (coordinate > axis.size - 1)
-            shape = (-1, *(1,) * (x.ndim - 1 - axis.axis))
-            result = np.where(outside.reshape(shape), np.asarray(extrapolation_value, result.dtype), result)
+            beyond = (coordinate < 0) | (coordinate > axis.size - 1)
+            outside = outside | beyond.reshape(-1, *(1,) * (x.ndim - 1 - axis.axis))
+    if outside.any():
+        result = np.where(outside, np.asarray(extrapolation_value, result.dtype), result)
     return _cast(result, x.dtype)
 
 
@@ -115,7 +122,11 @@ def _axes(
     shape: tuple[int, ...], roi: Any, scales: Any, sizes: Any, axes: Sequence[int] | None, policy: str
 ) -> list[_Axis]:
     """Settle the new size and the scale of every resized axis."""
-    chosen = [int(a) % len(shape) for a in (range(len(shape)) if axes is None else axes)]
+    rank = len(shape)
+    named = [int(a) for a in (range(rank) if axes is None else axes)]
+    if any(not -rank <= a < rank for a in named):
+        raise ShapeError(f"axes is {named}; expected axes of an array of shape {shape}")
+    chosen = [a % rank for a in named]
     old = [shape[a] for a in chosen]
     by_scale, by_size = _given("scales", scales, len(chosen)), _given("sizes", sizes, len(chosen))
     if (by_scale is None) == (by_size is None):
@@ -127,6 +138,8 @@ def _axes(
         steps = [(1.0, float(s)) for s in by_scale]
     else:
         new, steps = _fitted(old, [int(n) for n in by_size or ()], policy)
+    if min(new, default=1) < 1:
+        raise ShapeError(f"scales {by_scale} leave nothing of the sizes {old} along axes {chosen}")
     return [
         _Axis(a, n, m, *step, region)
         for a, n, m, step, region in zip(chosen, old, new, steps, regions, strict=True)
@@ -195,7 +208,7 @@ def _source_coordinate(axis: _Axis, mode: str) -> Array:
 
 def _nearest(coordinate: Array, size: int, nearest_mode: str) -> Array:
     """Return the index of the element nearest to each coordinate."""
-    rounding = {
+    rounding: dict[str, Callable[[Array], Array]] = {
         "round_prefer_floor": lambda c: np.ceil(c - 0.5),
         "round_prefer_ceil": lambda c: np.floor(c + 0.5),
         "floor": np.floor,
@@ -207,7 +220,7 @@ def _nearest(coordinate: Array, size: int, nearest_mode: str) -> Array:
 
 
 def _neighbours(coordinate: Array, mode: str, a: float) -> tuple[Array, Array]:
-    """Return the (new_size, taps) indices around each coordinate, which may lie outside, and their weights."""
+    """Return the (new_size, taps) indices around each coordinate, maybe outside, and their weights."""
     below = np.floor(coordinate)
     t = (coordinate - below)[:, None]
     if mode == "linear":
@@ -225,7 +238,7 @@ def _cubic(distance: Array, a: float) -> Array:
 
 
 def _without_outside(index: Array, weight: Array, size: int) -> Array:
-    """Return the weights with those outside the input set to zero, and the others scaled to sum to one."""
+    """Return the weights with those outside set to zero, and the others scaled to sum to one."""
     inside = np.where((index >= 0) & (index < size), weight, 0.0)
     total = inside.sum(axis=1, keepdims=True)
     return inside / np.where(total == 0, 1.0, total)
@@ -233,10 +246,33 @@ def _without_outside(index: Array, weight: Array, size: int) -> Array:
 
 def _interpolate(x: Array, axis: int, index: Array, weight: Array) -> Array:
     """Return the weighted sum of the elements at each row of ``index`` along ``axis``."""
-    accumulator = np.float32 if x.dtype == np.float16 else x.dtype if x.dtype.kind == "f" else np.dtype(np.float64)
-    shape = (-1, *(1,) * (x.ndim - 1 - axis))
-    columns = weight.astype(accumulator).T
-    result = np.take(x, index[:, 0], axis=axis) * columns[0].reshape(shape)
+    accumulator = np.dtype(np.float32) if x.dtype == np.float16 else x.dtype
+    wide = x.astype(accumulator if accumulator.kind == "f" else np.float64, copy=False)
+    if x.shape[axis] <= LONGEST_MATRIX:
+        # A zero weight times infinity is NaN, which belongs to no distant element: the matrix cannot serve.
+        with np.errstate(invalid="ignore"):
+            result = _multiply(wide, axis, index, weight)
+        if np.isfinite(result).all():
+            return result
+    return _blend(wide, axis, index, weight)
+
+
+def _multiply(x: Array, axis: int, index: Array, weight: Array) -> Array:
+    """Interpolate by a product with the matrix of the weights: on short axes BLAS outruns gathering."""
+    matrix = np.zeros((len(index), x.shape[axis]))
+    np.add.at(matrix, (np.arange(len(index))[:, None], index), weight)
+    matrix = matrix.astype(x.dtype)
+    before, after = x.shape[:axis], x.shape[axis + 1 :]
+    if not after:
+        return x @ matrix.T
+    flat = x.reshape(math.prod(before), x.shape[axis], math.prod(after))
+    return np.matmul(matrix, flat).reshape(*before, len(index), *after)
+
+
+def _blend(x: Array, axis: int, index: Array, weight: Array) -> Array:
+    """Interpolate by gathering each neighbour and adding its share."""
+    shares = weight.astype(x.dtype).T.reshape(index.shape[1], -1, *(1,) * (x.ndim - 1 - axis))
+    result = np.take(x, index[:, 0], axis=axis) * shares[0]
     for tap in range(1, index.shape[1]):
-        result += np.take(x, index[:, tap], axis=axis) * columns[tap].reshape(shape)
+        result += np.take(x, index[:, tap], axis=axis) * shares[tap]
     return result
