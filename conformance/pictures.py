@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
-from pycocotools import mask as rle
 
 from conformance.files import atomic_write
+from conformance.segmentations import encode
 from refimpl.errors import FileError, ShapeError
 from refimpl.inference import STRIDE, Instances
 from refimpl.predictions import require_finite
@@ -141,7 +141,7 @@ def _require_input_shape(shape: tuple[int, ...], path: PathLike) -> None:
 
 
 def coco_results(instances: Instances, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the instances in COCO's results format, with run-length encoded masks.
+    """Return the instances in COCO's results format, masks run-length encoded; empty masks are left out.
 
     Parameters
     ----------
@@ -150,21 +150,18 @@ def coco_results(instances: Instances, image_id: int, category_ids: Sequence[int
     category_ids : sequence of int
         The data set's id of each label, for instance `COCO_CATEGORY_IDS`.
     """
+    # One mask at a time: encoding needs a copy of it.
+    segmentations = (encode(mask[None])[0] for mask in instances.masks)
     return [
         {
             "image_id": image_id,
             "category_id": int(category_ids[label]),
-            "segmentation": encode(mask),
+            "segmentation": segmentation,
             "score": float(score),
         }
-        for label, mask, score in zip(instances.labels, instances.masks, instances.scores, strict=True)
+        for label, segmentation, score in zip(instances.labels, segmentations, instances.scores, strict=True)
+        if segmentation
     ]
-
-
-def encode(mask: Array) -> dict[str, Any]:
-    """Return the (H, W) mask as COCO's compressed run-length encoding, ready for JSON."""
-    encoded = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 
 def write_results(path: PathLike, results: Sequence[dict[str, Any]]) -> None:

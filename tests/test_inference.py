@@ -271,6 +271,33 @@ def test_a_mask_nowhere_above_the_threshold_scores_nothing():
     assert not result.masks.any()
 
 
+def test_thresholds_are_strict():
+    """Logits of 0 are probabilities of exactly ½: not above a threshold of ½."""
+    given = SimpleNamespace(
+        class_logits=np.zeros((1, 1, 2)), objectness=np.zeros((1, 1, 1)), masks=np.zeros((1, 1, 4, 4))
+    )
+    at, below = 0.5, np.nextafter(0.5, 0)
+    placement = place(32, 32, "native")
+    assert len(postprocess(given, placement, keep_threshold=at)) == 0
+    assert len(postprocess(given, placement, keep_threshold=below)) == 1
+    assert not postprocess(given, placement, mask_threshold=at).masks.any()
+    assert postprocess(given, placement, mask_threshold=below).masks.all()
+
+
+@pytest.mark.parametrize(("probability", "kept"), [(0.0049, 0), (0.0051, 1)])
+def test_queries_are_kept_above_half_a_percent(probability, kept):
+    given = SimpleNamespace(
+        class_logits=np.full((1, 1, 1), logit(probability)),
+        objectness=np.full((1, 1, 1), logit(probability)),
+        masks=np.zeros((1, 1, 4, 4)),
+    )
+    assert len(postprocess(given, place(32, 32, "native"))) == kept
+
+
+def test_an_input_prepared_elsewhere_is_all_picture():
+    assert Placement.unscaled(64, 96) == place(64, 96, "native")
+
+
 def test_nothing_kept_is_an_empty_result():
     result = postprocess(outputs(0), place(50, 90, "native"), keep_threshold=1)
     assert len(result) == 0
