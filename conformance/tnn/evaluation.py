@@ -8,6 +8,7 @@ checked against outputs of the real runtime.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -67,11 +68,8 @@ def evaluate_layer(graph: TnnGraph, layer: Layer, operands: Operands) -> Operand
         raise UnsupportedOperationError(
             f"Gather {layer.name!r} has constant data and indices; fold it in the source"
         )
-    resource = graph.resources.get(layer.name)
-    dtype = operands[0].dtype
-    constants = {} if resource is None else {k: _numbers(v, dtype) for k, v in resource.buffers.items()}
     try:
-        result = _EVALUATORS[layer.type](layer, operands, constants)
+        result = _EVALUATORS[layer.type](layer, operands, _constants(graph, layer, operands))
     except UnsupportedOperationError:
         raise
     except (MobileInstError, ValueError, IndexError) as error:
@@ -85,6 +83,30 @@ def evaluate_layer(graph: TnnGraph, layer: Layer, operands: Operands) -> Operand
             f"{layer.type} {layer.name!r} makes {len(outputs)} blobs, the proto lists {len(layer.outputs)}"
         )
     return outputs
+
+
+def magnitude(graph: TnnGraph, layer: Layer, operands: Operands, results: Operands) -> Array:
+    """Return how large the numbers are that a layer adds up, per output element: the scale of its rounding.
+
+    For linear layers, the layer on absolute operands and constants (abs(W) ∗ abs(x) + abs(b)); for others the
+    largest number among operands and results.
+    """
+    if layer.type not in _LINEAR:
+        largest = max(float(np.abs(array).max(initial=0)) for array in (*operands, *results))
+        return np.full((), largest)
+    plain = layer
+    if isinstance(layer.parameters, layers.Convolution | layers.Convolution1D):
+        without = dataclasses.replace(layer.parameters, activation=layers.NO_ACTIVATION)
+        plain = dataclasses.replace(layer, parameters=without)
+    evaluator = _EVALUATORS["Add" if layer.type == "Sub" else layer.type]
+    absolute = {role: np.abs(values) for role, values in _constants(graph, layer, operands).items()}
+    return cast(Array, evaluator(plain, tuple(np.abs(operand) for operand in operands), absolute))
+
+
+def _constants(graph: TnnGraph, layer: Layer, operands: Operands) -> dict[str, Array]:
+    resource = graph.resources.get(layer.name)
+    dtype = operands[0].dtype
+    return {} if resource is None else {role: _numbers(v, dtype) for role, v in resource.buffers.items()}
 
 
 def _checked_inputs(graph: TnnGraph, inputs: Mapping[str, Array], dtype: DTypeLike) -> dict[str, Array]:
@@ -362,6 +384,18 @@ def _einsum(layer: Layer, operands: Operands, constants: Constants) -> Array:
     equation = cast(layers.Einsum, layer.parameters).equation.replace(";", ",")
     return cast(Array, _call("Einsum", *operands, equation=equation))
 
+
+_LINEAR = (
+    "Convolution",
+    "Convolution1D",
+    "Deconvolution",
+    "InnerProduct",
+    "MatMul",
+    "Add",
+    "Sub",
+    "BatchNormCxx",
+    "Einsum",
+)
 
 _EVALUATORS: dict[str, Callable[[Layer, Operands, Constants], Array | Operands]] = {
     "Convolution": _convolution,
