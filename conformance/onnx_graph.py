@@ -138,9 +138,9 @@ def _has_shape(info: onnx.ValueInfoProto) -> bool:
 
 
 def _info(info: onnx.ValueInfoProto) -> TensorInfo:
-    if not info.type.HasField("tensor_type"):
-        kind = info.type.WhichOneof("value") or "of no type"
-        raise UnsupportedOperationError(f"{info.name!r} is {kind}; expected a tensor")
+    kind = info.type.WhichOneof("value")
+    if kind not in ("tensor_type", None):
+        raise UnsupportedOperationError(f"{info.name!r} is of {kind}; expected a tensor")
     dtype = ONNX_DTYPES.get(info.type.tensor_type.elem_type)
     dims = info.type.tensor_type.shape.dim
     shape = tuple(_length(dim) for dim in dims) if _has_shape(info) else None

@@ -11,12 +11,12 @@ import pytest
 from onnx import numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 from onnx.backend.test.case.test_case import TestCase
+from onnx_cases_left_out import LEFT_OUT, LEFT_OUT_IN_FLOAT64
 
 from conformance.onnx_backend import ReferenceBackend
 from conformance.opset import FORMS
 from refimpl.errors import MobileInstError
 from refimpl.ops import OPERATIONS
-from tests.onnx_cases_left_out import LEFT_OUT, LEFT_OUT_IN_FLOAT64
 
 VOCABULARY = {*OPERATIONS, *FORMS}
 LISTED = {name for names in LEFT_OUT.values() for name in names.split()}

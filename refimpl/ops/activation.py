@@ -89,13 +89,17 @@ def swish(x: Array, *, alpha: float = 1.0) -> Array:
 @operation("Mish")
 def mish(x: Array) -> Array:
     """Return ``x · tanh(log(1 + exp(x)))``. ONNX Mish."""
-    return np.asarray(x * np.tanh(np.logaddexp(x.dtype.type(0), x)))
+    return np.asarray(x * np.tanh(_softplus(x)))
 
 
 @operation("Softplus")
 def softplus(x: Array) -> Array:
     """Return ``log(1 + exp(x))`` without overflow. ONNX Softplus."""
-    return np.asarray(np.logaddexp(x.dtype.type(0), x))
+    return _softplus(x)
+
+
+def _softplus(x: Array) -> Array:
+    return np.asarray(np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))
 
 
 @operation("Tanh")

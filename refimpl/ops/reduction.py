@@ -119,8 +119,14 @@ def reduce_log_sum(
 def reduce_log_sum_exp(
     data: Array, axes: ArrayLike | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
 ) -> Array:
-    """Return ``log Σ exp(x)`` over ``axes``, without overflow. ONNX ReduceLogSumExp."""
-    return _reduced(np.logaddexp, data, axes, keepdims, noop_with_empty_axes)
+    """Return ``log Σ exp(x)`` over ``axes``, without overflow; of nothing, −∞. ONNX ReduceLogSumExp."""
+    over = _axes(axes, noop_with_empty_axes)
+    peak = np.max(data, axis=over, keepdims=True, initial=_least(data.dtype))
+    # Infinities stay out of the difference, where they would make NaN of what is an infinite sum.
+    peak = np.where(np.isfinite(peak), peak, 0).astype(data.dtype)
+    total = np.sum(np.exp(data - peak), axis=over, keepdims=True)
+    result = np.asarray(np.log(total) + peak).astype(data.dtype, copy=False)
+    return result if keepdims else np.squeeze(result, over)
 
 
 # --- selections -----------------------------------------------------------------------------------

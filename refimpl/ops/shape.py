@@ -221,7 +221,8 @@ def slice_(
 ) -> Array:
     """Return ``data[start:end:step]`` along each of ``axes`` (the first ones if None). ONNX Slice.
 
-    As in Python negative positions count from the end and all are clamped; a negative step goes backwards.
+    Negative positions count from the end, all are clamped into the axis, a negative step goes backwards.
+    Unlike Python, which then finds nothing, ONNX clamps a start before the axis to its first element.
     """
     first, last = _integers(starts), _integers(ends)
     along = range(len(first)) if axes is None else _integers(axes)
@@ -233,9 +234,10 @@ def slice_(
 
 
 def _python_slice(start: int, end: int, step: int, length: int) -> slice:
-    # Python reads an end of −1 as the last element; going backwards past the first element needs None.
     first, last, stride = slice(start, end, step).indices(length)
-    return slice(first, None if last < 0 else last, stride)
+    # Going backwards, ONNX starts at the first element where Python would already be past it; and Python
+    # reads an end of −1 as the last element, where the one before the first is meant.
+    return slice(max(first, 0), None if last < 0 else last, stride)
 
 
 @operation("Pad")
