@@ -20,7 +20,9 @@ def convolutions(draw, rank=2):
     """Draw sizes and attributes of a convolution whose kernel fits."""
     group = draw(st.integers(1, 4))
     depthwise = draw(st.booleans())
-    per_input, per_output = (1, 1) if depthwise else (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
+    # 24 channels with a wide kernel take the way of the large kernels
+    several = draw(st.sampled_from([1, 2, 3, 24])), draw(st.integers(1, 3))
+    per_input, per_output = (1, 1) if depthwise else several
     kernel = draw(st.tuples(*[st.integers(1, 5)] * rank))
     dilations = draw(st.tuples(*[st.integers(1, 3)] * rank))
     pads = draw(st.tuples(*[st.integers(0, 3)] * (2 * rank)))
@@ -173,6 +175,11 @@ def brute_force(x, w, strides, pads, dilations, group):
             (2, 3, 9, 9),
             (3, 1, 2, 3),
             {"strides": (1, 1), "pads": (2, 0, 0, 1), "dilations": (2, 3), "group": 3},
+        ),
+        (
+            (2, 24, 9, 8),
+            (2, 24, 3, 3),
+            {"strides": (2, 1), "pads": (1, 2, 0, 3), "dilations": (2, 3), "group": 1},
         ),
         (
             (1, 4, 6, 6),

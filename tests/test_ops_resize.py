@@ -99,7 +99,7 @@ def reference(x, roi, scales, new_sizes, **attributes):
 def bound(x, mode):
     """Largest difference that arithmetic explains: onnx.reference computes cubic weights in float32.
 
-    Its Horner steps pass through numbers up to 8 |a| = 6 and round about eight times; four weights on two axes.
+    Its Horner steps pass through numbers up to 8 |a| = 6 and round about eight times; four weights, two axes.
     """
     roundoff = 2.0**-24 if mode == "cubic" else 2.0**-53
     return 8 * 6 * 4 * 2 * roundoff * np.abs(x).max()

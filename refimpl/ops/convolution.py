@@ -312,21 +312,22 @@ def _sum(terms: list[Array], out: Array) -> None:
 def _grouped(x: Array, w: Array, windows: Windows, group: int) -> Array:
     """Multiply each group's weights by its gathered taps.
 
-    Of a large kernel only the taps of a row are gathered, and a product per kernel row is accumulated: that
-    moves less memory than gathering all.
+    Where the taps outweigh the weights, only those of a kernel row are gathered, and a product per row is
+    accumulated: that moves less memory.
     """
-    accumulated = len(windows.kernel) > 1 and w[0, :, 0].size >= 64
-    columns = _gather(_phases(x, windows), windows, group, first=int(accumulated))
     shape = (x.shape[0], group, w.shape[0] // group, math.prod(windows.output))
-    terms = windows.kernel[0] if accumulated else 1
-    weight = w.reshape(*shape[1:3], w.shape[1], terms, -1).transpose(3, 0, 1, 4, 2)
-    matrices = np.ascontiguousarray(weight).reshape(terms, *shape[1:3], -1)
-    total = np.empty(shape, dtype=x.dtype)
-    scratch = np.empty_like(total) if terms > 1 else total
-    for term, matrix in enumerate(matrices):
-        read = columns[:, :, :, :, windows.tap(0, term)] if accumulated else columns
-        np.matmul(matrix, read.reshape(*shape[:2], -1, shape[3]), out=scratch if term else total)
-        if term:
+    accumulated = len(windows.kernel) > 1 and w[0, :, 0].size >= 64 and shape[3] > 4 * shape[2]
+    columns = _gather(_phases(x, windows), windows, group, first=int(accumulated))
+    if not accumulated:
+        product = np.matmul(w.reshape(*shape[1:3], -1), columns.reshape(*shape[:2], -1, shape[3]))
+        return product.reshape(x.shape[0], w.shape[0], *windows.output)
+    weight = w.reshape(*shape[1:3], w.shape[1], windows.kernel[0], -1).transpose(3, 0, 1, 4, 2)
+    matrices = np.ascontiguousarray(weight).reshape(windows.kernel[0], *shape[1:3], -1)
+    total, scratch = np.empty(shape, dtype=x.dtype), np.empty(shape, dtype=x.dtype)
+    for tap, matrix in enumerate(matrices):
+        rows = columns[:, :, :, :, windows.tap(0, tap)].reshape(*shape[:2], -1, shape[3])
+        np.matmul(matrix, rows, out=scratch if tap else total)
+        if tap:
             total += scratch
     return total.reshape(x.shape[0], w.shape[0], *windows.output)
 
@@ -334,21 +335,25 @@ def _grouped(x: Array, w: Array, windows: Windows, group: int) -> Array:
 def _gather(data: Array, windows: Windows, group: int, first: int) -> Array:
     """Return what the taps of the spatial axes from ``first`` on read.
 
-    The result is (N, group, taps, C / group, *kept, *output), kept being the axes before ``first``.
+    If ``first`` is 0 the result is (N, group, C / group, taps, *output), in the order of the weights; else
+    taps stand before channels, and the axes before ``first`` are kept whole.
     """
     taps = list(itertools.product(*map(range, windows.kernel[first:])))
     data = data.reshape(*data.shape[:2], group, -1, *data.shape[3:])
-    kept = data.shape[4 : 4 + first]
-    shape = (data.shape[1], group, len(taps), data.shape[3], *kept, *windows.output[first:])
-    if len(taps) == 1 and data.size == math.prod(shape):
-        return data.reshape(shape)
-    result = np.empty(shape, dtype=data.dtype)
+    extent = data.shape[4 : 4 + first] + windows.output[first:]
+    if len(taps) == 1 and data.shape[4:] == extent:
+        return data[0][:, :, None]
+    batch, channels = data.shape[1], data.shape[3]
+    if first:
+        result = np.empty((batch, group, len(taps), channels, *extent), dtype=data.dtype)
+    else:
+        result = np.empty((batch, group, channels, len(taps), *extent), dtype=data.dtype).swapaxes(2, 3)
     for position, tap in enumerate(taps):
         middle = [windows.tap(first + axis, index) for axis, index in enumerate(tap[:-1])]
         start, phase = divmod(tap[-1] * windows.dilations[-1], windows.strides[-1])
         where: tuple[Any, ...] = (..., *middle, slice(start, start + windows.output[-1]))
         result[:, :, position] = data[phase][where]
-    return result
+    return result if first else result.swapaxes(2, 3)
 
 
 @operation("ConvTranspose")
