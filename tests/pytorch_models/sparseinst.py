@@ -33,14 +33,20 @@ def with_coordinates(x: Tensor) -> Tensor:
 
 
 class InstanceBranch(nn.Module):
-    """Instance activation maps ("plain", "group", "group_softmax"), the features they gather, heads."""
+    """Instance activation maps ("plain", "grouped", "softmax", the last grouped too), what they gather, heads."""
 
     def __init__(
-        self, in_channels: int, num_classes: int, num_queries: int, dim: int, kernel_dim: int, iam: str
+        self,
+        in_channels: int,
+        num_classes: int,
+        num_queries: int,
+        dim: int,
+        kernel_dim: int,
+        instance_activation: str,
     ):
         super().__init__()
-        self.groups = 1 if iam == "plain" else 4
-        self.softmax = iam == "group_softmax"
+        self.groups = 1 if instance_activation == "plain" else 4
+        self.softmax = instance_activation == "softmax"
         self.inst_convs = conv_stack(in_channels, dim, 4)
         self.iam_conv = nn.Conv2d(dim, num_queries * self.groups, 3, padding=1, groups=self.groups)
         width = dim * self.groups
@@ -84,9 +90,13 @@ class MaskBranch(nn.Module):
 class Decoder(nn.Module):
     """Coordinates, the two branches, and masks resized ×2."""
 
-    def __init__(self, num_classes: int, num_queries: int, dim: int, kernel_dim: int, iam: str):
+    def __init__(
+        self, num_classes: int, num_queries: int, dim: int, kernel_dim: int, instance_activation: str
+    ):
         super().__init__()
-        self.inst_branch = InstanceBranch(dim + 2, num_classes, num_queries, dim, kernel_dim, iam)
+        self.inst_branch = InstanceBranch(
+            dim + 2, num_classes, num_queries, dim, kernel_dim, instance_activation
+        )
         self.mask_branch = MaskBranch(dim + 2, dim, kernel_dim)
 
     def forward(self, features: Tensor) -> SparseInstOutputs:
@@ -109,12 +119,12 @@ class SparseInst(nn.Module):
         num_queries: int = 100,
         dim: int = 256,
         kernel_dim: int = 128,
-        iam: str = "group",
+        instance_activation: str = "grouped",
     ):
         super().__init__()
         self.backbone = ResNet50() if backbone == "resnet50" else TopFormer(*TOPFORMERS[backbone])
         self.encoder = FPN(self.backbone.channels[:3], dim, pooling=True)
-        self.decoder = Decoder(num_classes, num_queries, dim, kernel_dim, iam)
+        self.decoder = Decoder(num_classes, num_queries, dim, kernel_dim, instance_activation)
 
     def forward(self, images: Tensor) -> SparseInstOutputs:
         return self.decoder(self.encoder(*self.backbone(images)[:3]))
