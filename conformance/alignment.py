@@ -63,11 +63,16 @@ class CandidateTensors:
         return best
 
     def nearest(self, reference: Array, excluded: set[str]) -> Match | None:
-        """Return the tensor of the same shape, ones aside, with the smallest largest error; NaN counts as infinite."""
+        """Return the tensor of the same shape, ones aside, with the smallest largest error; NaN counts as infinite.
+
+        Tensors in ``excluded``, and copies of them (the same smallest and largest element), do not count.
+        """
         wanted = _squeezed(reference.shape)
+        copies = {self.ranges[name] for name in excluded if self.tensors[name].size == reference.size}
         matches = []
         for name in self.by_size[reference.size]:
-            if name not in excluded and _squeezed(self.tensors[name].shape) == wanted:
+            same_shape = _squeezed(self.tensors[name].shape) == wanted
+            if same_shape and self.ranges[name] not in copies:
                 values = self.tensors[name].reshape(reference.shape)
                 matches.append(Match(name, values, largest_error(values, reference)))
         return min(matches, key=lambda match: match.max_abs_error, default=None)

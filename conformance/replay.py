@@ -52,16 +52,24 @@ class Structure:
     def _before_norm(self, name: str) -> bool:
         return any(step.operation == "BatchNormalization" for step in self.consumers.get(name, []))
 
-    def leads_to(self, name: str, found: Mapping[str, object]) -> bool:
-        """Tell whether anything computed from tensor ``name`` is among those found."""
-        waiting, seen = [name], set()
+    def soon_found(self, name: str, found: Mapping[str, object], compared: set[str], reach: int) -> bool:
+        """Tell whether a tensor computed from ``name`` through fewer than ``reach`` other compared ones is among those found."""
+        front = {name}
+        for _ in range(reach):
+            front = self._next_compared(front, compared)
+            if any(tensor in found for tensor in front):
+                return True
+        return False
+
+    def _next_compared(self, front: set[str], compared: set[str]) -> set[str]:
+        reached, waiting, seen = set(), list(front), set(front)
         while waiting:
             for step in self.consumers.get(waiting.pop(), []):
-                if any(output in found for output in step.outputs):
-                    return True
-                waiting += [output for output in step.outputs if output not in seen]
-                seen.update(step.outputs)
-        return False
+                fresh = set(step.outputs) - seen
+                seen |= fresh
+                reached |= fresh & compared
+                waiting += fresh - compared
+        return reached
 
 
 class Replay:

@@ -22,6 +22,10 @@ from refimpl.ops.operation import Array
 NOISE_MULTIPLE = 16.0
 UNIT_ROUNDOFF = 2.0**-24
 FLOOR_ROUNDOFFS = 64.0
+FUSION_REACH = 4
+"""How many steps in a row a candidate may have fused: attention's scale, logits, softmax and product."""
+RESEMBLANCE = 0.05
+"""A tensor this near to a missing one, relative to its largest element, is a wrong version of it, not another tensor."""
 TOLERANCE = (
     f"interim: {NOISE_MULTIPLE:g} × what NumPy float32 arithmetic does to the same step (to the same output, for outputs), "
     f"at least {FLOOR_ROUNDOFFS:g} unit roundoffs (2⁻²⁴) of its largest element"
@@ -176,9 +180,12 @@ def compare_steps(
     known = {match.name for match in found.values()}
     rows = []
     for name, (step, tolerance, match) in predicted.items():
-        missing = "absent" if structure.leads_to(name, found) else "fail"
-        if match is None and missing == "fail":
+        missing = "fail"
+        if match is None:
             match = tensors.nearest(replay.wide[name], known)
+            fused = structure.soon_found(name, found, compared, FUSION_REACH)
+            if fused and not _resembles(match, replay.wide[name]):
+                match, missing = None, "absent"
         error = match.max_abs_error if match else None
         rows.append(_row(name, step.operation, recording.tensors[name], match, error, error, tolerance, missing))
     first = next((row for row in rows if row.verdict == "fail"), None)
@@ -186,6 +193,10 @@ def compare_steps(
         return rows, None
     nodes = tuple(candidate.nodes_between(first.candidate, known)) if first.candidate else ()
     return rows, Fault(first.name, first.operation, nodes)
+
+
+def _resembles(match: Match | None, reference: Array) -> bool:
+    return match is not None and match.max_abs_error <= RESEMBLANCE * float(np.abs(reference).max(initial=0.0))
 
 
 def _row(
