@@ -1,4 +1,4 @@
-"""Configurations: the published backbones, and every choice of the paper's tables."""
+"""Configurations: the published backbones, every row of the paper's Tables 3 to 6, and SparseInst."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ class MobileInstConfig:
 
     Attributes
     ----------
+    architecture
+        ``mobileinst``, or ``sparseinst``: the paper's rival, which ignores the instance decoder's fields.
     backbone
-        Name of a published backbone, such as ``topformer-base``.
+        Name of a published backbone, such as ``topformer-base``; SparseInst knows TopFormer and ``resnet50``.
     num_classes
         80 for COCO, 40 for YouTube-VIS.
     num_queries
         N, the number of object queries (Table 6).
     dim
-        Channels of queries, kernels and mask features.
+        Channels of queries, kernels and mask features; in SparseInst, of encoder and branches.
     num_heads
         Attention heads of the instance decoder.
     global_layers, local_layers
@@ -31,9 +33,18 @@ class MobileInstConfig:
     local_pooling
         How local features come from the mask features (Table 4): ``none``, ``max4``, ``max8`` or ``avg8``.
     mask_decoder
-        ``semantic_enhanced`` (the paper's), or ``top_down_bottom_up`` (the same without enhancers, Table 5).
+        ``semantic_enhanced`` (the paper's), ``top_down_bottom_up`` (the same without enhancers), or the
+        baselines ``fpn`` and ``sparseinst`` (Table 5).
+    mask_convs
+        How many 3×3 convolutions refine the mask features of a baseline or of SparseInst.
+    instance_activation
+        How SparseInst's activation maps are formed: ``plain``, ``grouped``, or ``softmax`` (grouped, with a
+        softmax over positions in place of a normalised sigmoid).
+    kernel_dim
+        Channels of SparseInst's kernels and mask features.
     """
 
+    architecture: str = "mobileinst"
     backbone: str = "topformer-base"
     num_classes: int = 80
     num_queries: int = 100
@@ -43,20 +54,48 @@ class MobileInstConfig:
     local_layers: int = 1
     local_pooling: str = "max8"
     mask_decoder: str = "semantic_enhanced"
+    mask_convs: int = 4
+    instance_activation: str = "grouped"
+    kernel_dim: int = 128
 
     def __post_init__(self) -> None:
-        for name in ("num_classes", "num_queries", "dim", "num_heads"):
+        for name in ("num_classes", "num_queries", "dim", "num_heads", "mask_convs", "kernel_dim"):
             if not _is_count(getattr(self, name)) or getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} is {getattr(self, name)!r}; expected a whole number of at least 1")
+                raise ConfigurationError(
+                    f"{name} is {getattr(self, name)!r}; expected a whole number of at least 1"
+                )
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigurationError(f"{name} is {getattr(self, name)!r}; expected {_one_of(allowed)}")
+        if self.architecture == "mobileinst":
+            self._check_mobileinst()
+        else:
+            self._check_sparseinst()
+
+    def _check_mobileinst(self) -> None:
+        if self.backbone not in BACKBONES:
+            raise ConfigurationError(
+                f"backbone {self.backbone!r} has no global features X6, which MobileInst reads; "
+                f"expected {_one_of(BACKBONES)}"
+            )
         if self.dim % self.num_heads or self.dim % 4:
             raise ConfigurationError(
                 f"dim is {self.dim} with {self.num_heads} heads; it must be a multiple of 4 and of num_heads"
             )
         if self.global_layers + self.local_layers == 0:
-            raise ConfigurationError("global_layers and local_layers are both 0; at least one decoder is needed")
+            raise ConfigurationError(
+                "global_layers and local_layers are both 0; at least one decoder is needed"
+            )
+
+    def _check_sparseinst(self) -> None:
+        if self.backbone not in SPARSEINST_BACKBONES:
+            raise ConfigurationError(
+                f"SparseInst has no backbone {self.backbone!r}; expected {_one_of(SPARSEINST_BACKBONES)}"
+            )
+        if self.dim % 4:
+            raise ConfigurationError(
+                f"dim is {self.dim}; SparseInst's pooling and groups need a multiple of 4"
+            )
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> MobileInstConfig:
@@ -81,18 +120,52 @@ class MobileInstConfig:
         return cls(**{**PRESETS[name], **overrides})
 
 
-BACKBONES = ("topformer-base", "topformer-small", "topformer-tiny")
+TOPFORMER_NAMES = ("topformer-base", "topformer-small", "topformer-tiny")
+BACKBONES = (*TOPFORMER_NAMES, "seaformer-large", "seaformer-base", "seaformer-small", "seaformer-tiny")
+"""Backbones of MobileInst; each is a preset too."""
+
+SPARSEINST_BACKBONES = ("resnet50", *TOPFORMER_NAMES)
 
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "backbone": BACKBONES,
+    "architecture": ("mobileinst", "sparseinst"),
+    "backbone": (*BACKBONES, "resnet50"),
     "global_layers": (0, 1, 2),
     "local_layers": (0, 1, 2),
     "local_pooling": ("none", "max4", "max8", "avg8"),
-    "mask_decoder": ("semantic_enhanced", "top_down_bottom_up"),
+    "mask_decoder": ("semantic_enhanced", "top_down_bottom_up", "fpn", "sparseinst"),
+    "instance_activation": ("plain", "grouped", "softmax"),
 }
 """Allowed values of the fields that name a choice."""
 
-PRESETS: dict[str, dict[str, Any]] = {name: {"backbone": name} for name in BACKBONES}
+# The tables' FLOPs are those of TopFormer-base without semantic enhancers, but for the last row of Table 5.
+_ABLATION = {"backbone": "topformer-base", "mask_decoder": "top_down_bottom_up"}
+_ABLATIONS: dict[str, dict[str, Any]] = {
+    "table3/global": {"local_layers": 0},
+    "table3/local": {"global_layers": 0},
+    "table3/global-x2": {"global_layers": 2, "local_layers": 0},
+    "table3/local-x2": {"global_layers": 0, "local_layers": 2},
+    "table3/dual": {},
+    "table4/none": {"local_pooling": "none"},
+    "table4/max4": {"local_pooling": "max4"},
+    "table4/max8": {"local_pooling": "max8"},
+    "table4/avg8": {"local_pooling": "avg8"},
+    "table5/sparseinst-4conv": {"mask_decoder": "sparseinst", "mask_convs": 4},
+    "table5/sparseinst-1conv": {"mask_decoder": "sparseinst", "mask_convs": 1},
+    "table5/fpn-1conv": {"mask_decoder": "fpn", "mask_convs": 1},
+    "table5/ours": {},
+    "table5/ours-se": {"mask_decoder": "semantic_enhanced"},
+    "table6/200": {"num_queries": 200},
+    "table6/100": {"num_queries": 100},
+    "table6/50": {"num_queries": 50},
+    "table6/20": {"num_queries": 20},
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    **{name: {"backbone": name} for name in BACKBONES},
+    **{name: {**_ABLATION, **fields} for name, fields in _ABLATIONS.items()},
+    "sparseinst-r50": {"architecture": "sparseinst", "backbone": "resnet50"},
+    **{f"sparseinst-{name}": {"architecture": "sparseinst", "backbone": name} for name in TOPFORMER_NAMES},
+}
 """Name → fields that differ from the defaults."""
 
 

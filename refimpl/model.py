@@ -12,10 +12,12 @@ import numpy as np
 from refimpl import ops
 from refimpl.config import MobileInstConfig
 from refimpl.errors import NonFiniteError, ShapeError
+from refimpl.fpn import feature_pyramid, mask_branch
 from refimpl.instance_decoder import instance_decoder
 from refimpl.mask_decoder import mask_decoder
 from refimpl.ops.operation import Array, intercepted
 from refimpl.scope import DeclaringScope, Scope, block
+from refimpl.seaformer import SEAFORMERS, seaformer
 from refimpl.topformer import TOPFORMERS, Features, topformer
 from refimpl.weights_check import check_weights
 
@@ -120,12 +122,23 @@ def forward(images: Array, w: Scope, config: MobileInstConfig) -> Outputs:
 
 def backbone(images: Array, w: Scope, name: str) -> Features:
     """Images → X3, X4, X5 and X6."""
+    if name in SEAFORMERS:
+        return seaformer(images, w, SEAFORMERS[name])
     return topformer(images, w, TOPFORMERS[name])
 
 
 def decode_masks(features: Features, w: Scope, config: MobileInstConfig) -> Array:
     """Features → mask features (B, dim, H/8, W/8), by the mask decoder the configuration names."""
+    if config.mask_decoder in ("fpn", "sparseinst"):
+        return baseline_mask_decoder(features, w, config)
     return mask_decoder(features, w, config.dim, enhanced=config.mask_decoder == "semantic_enhanced")
+
+
+def baseline_mask_decoder(features: Features, w: Scope, config: MobileInstConfig) -> Array:
+    """What the paper compares with (Table 5): a feature pyramid, with SparseInst's pooling or without."""
+    pooled = config.mask_decoder == "sparseinst"
+    fused = feature_pyramid((features.x3, features.x4, features.x5), w, config.dim, pooled)
+    return mask_branch(fused, w, config.mask_convs, config.dim, config.dim)
 
 
 @block

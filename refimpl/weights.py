@@ -170,7 +170,7 @@ def _initial(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Arr
         values = rng.uniform(0.8, 1.2, shape) * (0.5 if ".to_q." in name or ".to_k." in name else 1.0)
     elif len(shape) == 1:
         values = 0.1 * rng.standard_normal(shape)
-    elif name.endswith("queries"):
+    elif name.endswith(("queries", "pos_embed")):
         values = rng.standard_normal(shape)
     else:
         values = rng.standard_normal(shape) * math.sqrt(_gain(name) / math.prod(shape[1:]))
@@ -183,7 +183,10 @@ def _gain(name: str) -> float:
         return 0.01
     if "in_proj" in name:
         return 0.25
-    return 1.0 if "out_proj" in name or "_head.weight" in name else 2.0
+    return 1.0 if any(part in name for part in _WITHOUT_RELU) else 2.0
+
+
+_WITHOUT_RELU = ("out_proj", "_head.weight", "fpn_laterals", "fpn_outputs", "fusion", "projection")
 
 
 def _read_only(array: Array) -> Array:
