@@ -33,7 +33,7 @@ def with_coordinates(x: Tensor) -> Tensor:
 
 
 class InstanceBranch(nn.Module):
-    """Instance activation maps ("plain", "grouped", "softmax", the last grouped too), what they gather, heads."""
+    """Instance activation maps ("plain", "grouped", "softmax"), the features they gather, heads."""
 
     def __init__(
         self,
