@@ -11,12 +11,14 @@ import pytest
 
 from refimpl import MobileInst, MobileInstConfig, Outputs, Weights
 from refimpl.config import BACKBONES, CHOICES
+from refimpl.fpn import pyramid_pooling
 from refimpl.instance_decoder import decoder_layer, instance_decoder, local_features
 from refimpl.layers import conv_mlp, inverted_residual
 from refimpl.mask_decoder import semantic_enhancer
 from refimpl.model import backbone, decode_masks, parameter_shapes
 from refimpl.position import sine_position_embedding
 from refimpl.scope import Scope
+from refimpl.seaformer import sea_attention, sea_block
 from refimpl.topformer import Features, attention, pool_pyramid, transformer_block
 
 torch = pytest.importorskip("torch")
@@ -25,7 +27,8 @@ import pytorch_models  # noqa: E402
 from pytorch_models.export import align_corners, scale_attention, scale_bias  # noqa: E402
 from pytorch_models.instance_decoder import DecoderLayer, PositionEmbeddingSine, pool_local  # noqa: E402
 from pytorch_models.layers import MLP, InvertedResidual  # noqa: E402
-from pytorch_models.mask_decoder import SemanticEnhancer  # noqa: E402
+from pytorch_models.mask_decoder import PyramidPooling, SemanticEnhancer  # noqa: E402
+from pytorch_models.seaformer import SeaAttention, SeaBlock  # noqa: E402
 from pytorch_models.topformer import Attention, Block  # noqa: E402
 from pytorch_models.weights import load  # noqa: E402
 
@@ -39,7 +42,13 @@ ABLATIONS: tuple[dict[str, Any], ...] = (
     {"global_layers": 0},
     {"global_layers": 2, "local_layers": 0},
     {"global_layers": 0, "local_layers": 2},
-    *({name: value} for name in ("local_pooling", "mask_decoder") for value in CHOICES[name]),
+    *(
+        {name: value}
+        for name in ("local_pooling", "mask_decoder")
+        for value in CHOICES[name]
+        if value != getattr(MobileInstConfig(), name)
+    ),
+    {"mask_decoder": "fpn", "mask_convs": 1},
     {"num_classes": 40, "num_heads": 4},
 )
 
@@ -176,6 +185,19 @@ def test_topformer_block() -> None:
     assert_close("block", transformer_block(x, w, 2), module(torch.from_numpy(x)))
 
 
+@pytest.mark.parametrize("size", [(3, 5), (16, 20), (33, 1)])  # fewer, as many and more than the 16 positions
+def test_seaformer_attention(size: tuple[int, int]) -> None:
+    module, w = part(SeaAttention(24, key_dim=6, heads=3))
+    x = 2 * noise(2, 24, *size)
+    assert_close("attention", sea_attention(x, w, 6, 3), module(torch.from_numpy(x)))
+
+
+def test_seaformer_block() -> None:
+    module, w = part(SeaBlock(24, key_dim=8, heads=2, ratio=2))
+    x = noise(2, 24, 4, 3)
+    assert_close("block", sea_block(x, w, 8, 2, 2), module(torch.from_numpy(x)))
+
+
 def test_conv_mlp() -> None:
     module, w = part(MLP(24, ratio=4))
     x = 4 * noise(2, 24, 5, 7)  # wide enough to reach the 6 of ReLU6
@@ -205,6 +227,13 @@ def test_semantic_enhancer() -> None:
     local, semantics = noise(2, 16, 5, 7), 3 * noise(2, 40, 3, 4, seed=1)  # both ends of h_sigmoid
     actual = semantic_enhancer(local, semantics, w)
     assert_close("enhancer", actual, module(torch.from_numpy(local), torch.from_numpy(semantics)))
+
+
+@pytest.mark.parametrize("size", [(2, 3), (6, 12), (5, 7), (10, 20)])
+def test_pyramid_pooling(size: tuple[int, int]) -> None:
+    module, w = part(PyramidPooling(16))
+    x = noise(2, 16, *size)
+    assert_close("pooled", pyramid_pooling(x, w), module(torch.from_numpy(x)))
 
 
 def test_decoder_layer() -> None:
