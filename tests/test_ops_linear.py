@@ -48,13 +48,13 @@ def test_dtype_is_kept(dtype):
 
 
 def test_float16_is_accumulated_in_float32():
-    ones = np.ones((1, 4096), np.float16)
     small = np.full((4096, 1), 2.0**-11, np.float16)
     start = np.concatenate([np.ones((1, 1), np.float16), small])  # in float16, 1 + 2⁻¹¹ is 1
     row = np.ones((1, 4097), np.float16)
     for result in (mat_mul(row, start), gemm(row, start), einsum(row, start, equation="ij,jk->ik")):
         assert result.item() == 3.0
-    assert mat_mul(ones, small).item() == 2.0
+    # the product 1 + 2⁻¹¹ is rounded only after C is added
+    assert gemm(row[:, :2], start[:2], small[:1]).item() == 1 + 2.0**-10
 
 
 @pytest.mark.parametrize("trans_a", [0, 1])

@@ -1,4 +1,6 @@
-"""Resize against PyTorch, onnx.reference and the definition of interpolation."""
+"""Resize against PyTorch, onnx.reference, ONNX Runtime and the definition of interpolation."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
+from onnxruntime import InferenceSession
 
 from refimpl.errors import ConfigurationError, ShapeError, UnsupportedOperationError
 from refimpl.ops.resize import resize
@@ -109,7 +112,7 @@ def bound(x, mode):
 @pytest.mark.parametrize("coordinates", MODES)
 @pytest.mark.parametrize(
     ("scales", "new_sizes"),
-    [((2.0, 0.625), None), ((1.3, 2.7), None), ((0.5, 0.3), None), (None, (9, 4)), (None, (3, 13))],
+    [((2.0, 0.625), None), ((1.3, 2.7), None), ((0.5, 0.3), None), (None, (9, 4)), (None, (2, 13))],
 )
 def test_every_coordinate_mode_equals_onnx_reference(mode, coordinates, scales, new_sizes):
     x = np.random.default_rng(0).standard_normal((6, 8))
@@ -179,6 +182,25 @@ def test_coordinates_follow_the_given_scale():
     """7 · 0.5 = 3.5 is cut to 3 elements, but neighbours stay two apart."""
     actual = resize(np.arange(7.0), None, (0.5,), mode="linear", coordinate_transformation_mode="asymmetric")
     np.testing.assert_array_equal(actual, [0, 2, 4])
+
+
+def test_the_new_size_is_onnx_runtimes():
+    """The product is float32's: 10 · 0.7 is 7, which 0.7 as float32, taken to float64, falls short of."""
+    graph = helper.make_graph(
+        [helper.make_node("Resize", ["x", "", "scales"], ["y"])],
+        "resize",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"]),
+            helper.make_tensor_value_info("scales", TensorProto.FLOAT, [1]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["m"])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for size, tenths in itertools.product(range(1, 31), range(10, 41)):
+        feeds = {"x": np.zeros(size, np.float32), "scales": np.float32([tenths / 10])}
+        expected = session.run(None, feeds)[0].shape
+        assert resize(feeds["x"], None, feeds["scales"]).shape == expected, (size, tenths)
 
 
 def test_infinity_reaches_only_its_neighbours():

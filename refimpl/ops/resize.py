@@ -55,7 +55,7 @@ def resize(
     """Resize the ``axes`` of ``x`` (default: all) to ``sizes``, or by ``scales``.
 
     Source coordinates and interpolation weights are computed in float64 whatever the dtype of ``x``. With
-    ``scales`` the new size is ⌊size · scale⌋, and coordinates follow the scale, not the ratio of the sizes.
+    ``scales`` the new size is ⌊size · scale⌋ in float32, and coordinates follow the scale, not the ratio of sizes.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def _axes(
         raise ShapeError(f"Resize takes either scales or sizes; got scales={scales!r} and sizes={sizes!r}")
     regions = _regions(roi, len(chosen))
     if by_scale is not None:
-        # ONNX's scales are float32, and so is the product that decides the size.
+        # ONNX Runtime takes the product that decides the size in float32; onnx.reference in float64.
         new = [int(np.floor(np.float32(n) * np.float32(s))) for n, s in zip(old, by_scale, strict=True)]
         steps = [(1.0, float(s)) for s in by_scale]
     else:
