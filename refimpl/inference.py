@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import DTypeLike, NDArray
-from scipy.special import expit
 
 from refimpl.errors import ConfigurationError, ShapeError
 from refimpl.ops.resize import resize
@@ -204,10 +204,10 @@ def postprocess(
     check_predictions(outputs)
     if not 0 <= index < len(outputs.masks):
         raise ShapeError(f"index {index} is outside the batch of {len(outputs.masks)}")
-    probabilities = expit(outputs.class_logits[index])
-    class_scores = np.sqrt(probabilities.max(axis=1) * expit(outputs.objectness[index, :, 0]))
+    probabilities = scipy.special.expit(outputs.class_logits[index])
+    class_scores = np.sqrt(probabilities.max(axis=1) * scipy.special.expit(outputs.objectness[index, :, 0]))
     kept = np.flatnonzero(class_scores > keep_threshold)
-    mask_probabilities = expit(outputs.masks[index, kept])
+    mask_probabilities = scipy.special.expit(outputs.masks[index, kept])
     mean = maskness(mask_probabilities, mask_threshold)
     masks, mask_margins, tied = _decided_masks(mask_probabilities, placement, mask_threshold, tie_band)
     return Instances(

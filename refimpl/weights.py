@@ -18,7 +18,6 @@ from refimpl.folding import fold_batch_norm
 from refimpl.inference import preprocess
 from refimpl.model import MobileInst, parameter_shapes
 from refimpl.ops.operation import OPERATIONS, Array, intercepted
-from refimpl.scenes import render_picture
 from refimpl.weights_check import check_weights
 
 IGNORED_SUFFIX = "num_batches_tracked"
@@ -112,6 +111,8 @@ class Weights(Mapping[str, Array]):
         The running statistics are those of a forward pass over a rendered picture and white noise, rounded to 12 bits so that
         another BLAS gives the same weights.
         """
+        from refimpl.scenes import render_picture  # brings scipy.optimize, which `import refimpl` need not wait for
+
         rng = np.random.default_rng(seed)
         arrays = {name: _initial(name, shape, rng) for name, shape in parameter_shapes(config).items()}
         picture, _ = preprocess(render_picture(*CALIBRATION_SIZE, seed), sizing="native")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import scipy  # scipy.special is loaded at its first use: half of the import time
 from numpy.typing import ArrayLike
-from scipy import special
 
 from refimpl.errors import UnsupportedOperationError
 from refimpl.ops.operation import Array, operation
@@ -59,7 +59,7 @@ def elu(x: Array, *, alpha: float = 1.0) -> Array:
 @operation("Sigmoid")
 def sigmoid(x: Array) -> Array:
     """Return ``1 / (1 + exp(−x))``. ONNX Sigmoid."""
-    return _special(special.expit, x)
+    return _special(scipy.special.expit, x)
 
 
 @operation("HardSigmoid")
@@ -83,7 +83,7 @@ def hard_swish(x: Array) -> Array:
 @operation("Swish")
 def swish(x: Array, *, alpha: float = 1.0) -> Array:
     """Return ``x · sigmoid(alpha · x)``; with ``alpha = 1`` the SiLU. ONNX Swish."""
-    return np.asarray(x * _special(special.expit, x * x.dtype.type(alpha)))
+    return np.asarray(x * _special(scipy.special.expit, x * x.dtype.type(alpha)))
 
 
 @operation("Mish")
@@ -111,7 +111,7 @@ def tanh(x: Array) -> Array:
 @operation("Erf")
 def erf(x: Array) -> Array:
     """Return the error function ``2/√π ∫₀ˣ exp(−t²) dt``. ONNX Erf."""
-    return _special(special.erf, x)
+    return _special(scipy.special.erf, x)
 
 
 @operation("Gelu")
@@ -132,7 +132,7 @@ def gelu(x: Array, *, approximate: str = "none") -> Array:
     if approximate == "none":
         # Φ(x) as erfc keeps its relative accuracy for very negative x, where 1 + erf cancels.
         half = x.dtype.type(0.5)
-        return np.asarray(x * half * _special(special.erfc, x * x.dtype.type(-np.sqrt(0.5))))
+        return np.asarray(x * half * _special(scipy.special.erfc, x * x.dtype.type(-np.sqrt(0.5))))
     if approximate == "tanh":
         inner = x.dtype.type(np.sqrt(2 / np.pi)) * (x + x.dtype.type(0.044715) * x * x * x)
         return np.asarray(x.dtype.type(0.5) * x * (1 + np.tanh(inner)))
