@@ -15,6 +15,7 @@ from tnn_data import file, graph_names, unpacked
 from conformance.tnn.text import (
     parse_dump_name,
     read_check,
+    read_check_folder,
     read_dump,
     read_input,
     read_output,
@@ -40,6 +41,16 @@ def test_real_model_check_text_comes_back_byte_for_byte(name, tmp_path):
     source = unpacked("mha_dumps") / "model_check" / name
     write_check(tmp_path / "again", read_check(source))
     assert (tmp_path / "again").read_bytes() == source.read_bytes()
+
+
+def test_real_model_check_values_are_those_it_was_given():
+    folder = unpacked("mha_dumps") / "model_check"
+    reference = read_check(folder / "mha.mc_ref.txt")["y"]
+    cpu, device = read_check_folder(folder / "mc_do", {"y": reference.shape})["y"]
+    np.testing.assert_allclose(cpu, reference, rtol=5e-6, atol=2e-6)
+    np.testing.assert_allclose(device, reference, rtol=5e-6, atol=2e-6)
+    with pytest.raises(FileError, match=r"cpu_z.txt: cannot be read"):
+        read_check_folder(folder / "mc_do", {"z": (1,)})
 
 
 def test_real_dumps_come_back_byte_for_byte(tmp_path):

@@ -237,6 +237,25 @@ def read_check(path: Path) -> dict[str, Array]:
     return result
 
 
+def read_check_folder(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[Array, Array]]:
+    """Read what `model_check -do` wrote: blob → (values on CPU, on the device), 6 significant digits.
+
+    Raises
+    ------
+    FileError
+        A file of one of the blobs is missing, short or long, or not numbers.
+    """
+    return {
+        name: (_checked(folder, "cpu", name, shape), _checked(folder, "device", name, shape))
+        for name, shape in shapes.items()
+    }
+
+
+def _checked(folder: Path, side: str, name: str, shape: tuple[int, ...]) -> Array:
+    path = Path(folder) / f"{side}_{name.replace('/', '_').replace(':', '_')}.txt"
+    return numbers(read_bytes(path), math.prod(shape), str(path)).reshape(shape)
+
+
 def _check_header(line: bytes, source: str) -> tuple[str, np.dtype, tuple[int, ...]]:
     name, *words = line.split() or [b""]
     if len(words) < 2 or not all(word.isdigit() for word in words):
