@@ -62,9 +62,34 @@ def read_model(source: Source) -> onnx.ModelProto:
         model.CopyFrom(source)
     else:
         model, folder = _parsed(source)
+    _check_names(model)
     for tensor in _tensors(model):
         _load_external(tensor, folder)
-    return inliner.inline_local_functions(model) if model.functions else model
+    return _inlined(model) if model.functions else model
+
+
+def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return inliner.inline_local_functions(model)
+    except RuntimeError as error:
+        raise FileError(f"invalid model: its local functions cannot be inlined: {error}") from error
+
+
+def _check_names(model: onnx.ModelProto) -> None:
+    """Raise unless all names are text: protobuf hands out as bytes what is no UTF-8."""
+    nodes = _nodes(model)
+    names = [
+        text for node in nodes for text in (node.name, node.op_type, node.domain, *node.input, *node.output)
+    ]
+    names += [attribute.name for node in nodes for attribute in node.attribute]
+    names += [named.name for named in (*_tensors(model), *model.graph.input, *model.graph.output)]
+    garbled = [name for name in names if not isinstance(name, str)]
+    if garbled:
+        raise FileError(f"invalid model: the name {garbled[0]!r} is not text in UTF-8; export it again")
+
+
+def _nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for body in (model.graph, *model.functions) for node in body.node]
 
 
 def _parsed(source: str | os.PathLike[str] | bytes) -> tuple[onnx.ModelProto, Path | None]:
@@ -102,12 +127,10 @@ def _content(path: Path) -> bytes:
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yield every tensor of the model: initializers and those in attributes."""
     yield from model.graph.initializer
-    bodies = [model.graph.node, *(function.node for function in model.functions)]
-    for node in (node for body in bodies for node in body):
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
+    for attribute in (attribute for node in _nodes(model) for attribute in node.attribute):
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
 
 
 def _load_external(tensor: onnx.TensorProto, folder: Path | None) -> None:
@@ -154,7 +177,8 @@ def _external_range(tensor: onnx.TensorProto, entries: dict[str, str], path: Pat
 
 def _dtype(tensor: onnx.TensorProto) -> np.dtype[Any]:
     if tensor.data_type not in ONNX_DTYPES:
-        kind = onnx.TensorProto.DataType.Name(tensor.data_type)
+        names = {code: name for name, code in onnx.TensorProto.DataType.items()}
+        kind = names.get(tensor.data_type, tensor.data_type)
         raise UnsupportedOperationError(
             f"tensor {tensor.name!r} is of type {kind}, which NumPy does not have"
         )

@@ -125,10 +125,13 @@ def _initializers(graph: onnx.GraphProto) -> dict[str, Array]:
 
 
 def _ranks(model: onnx.ModelProto, opset: int) -> dict[str, int]:
-    """Return the ranks that shape inference finds, if an older softmax needs them."""
+    """Return the ranks that shape inference finds, if an older softmax can do with them."""
     if opset >= 13 or not any(node.op_type in ("Softmax", "LogSoftmax") for node in model.graph.node):
         return {}
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    try:
+        graph = onnx.shape_inference.infer_shapes(model).graph
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        return {}
     infos = (*graph.input, *graph.value_info, *graph.output)
     return {info.name: len(info.type.tensor_type.shape.dim) for info in infos if _has_shape(info)}
 
@@ -186,7 +189,12 @@ def _accepted(proto: onnx.NodeProto, name: str, context: Context) -> list[Node]:
         raise UnsupportedOperationError("of another domain than ONNX's")
     if any(attribute.HasField("g") or attribute.graphs for attribute in proto.attribute):
         raise UnsupportedOperationError("has subgraphs; export without control flow")
-    forms = modernised(node_of(proto, name), context)
+    try:
+        forms = modernised(node_of(proto, name), context)
+    except UnsupportedOperationError:
+        raise
+    except (ValueError, LookupError, TypeError) as error:
+        raise UnsupportedOperationError(f"malformed operands or attributes: {error}") from error
     for node in forms:
         if node.op_type not in OPERATIONS:
             raise UnsupportedOperationError("no such operation")
