@@ -55,7 +55,7 @@ def resize(
     """Resize the ``axes`` of ``x`` (default: all) to ``sizes``, or by ``scales``.
 
     Source coordinates and interpolation weights are computed in float64 whatever the dtype of ``x``. With
-    ``scales`` the new size is ⌊size · scale⌋ in float32, and coordinates follow the scale, not the ratio of sizes.
+    ``scales`` the new size is ⌊size · scale⌋ in float32, and coordinates follow the scale, not the sizes.
 
     Parameters
     ----------
