@@ -15,6 +15,8 @@ from refimpl.ops.operation import Array
 
 OPSET = 17
 IR_VERSION = 8
+REDUCE_MEAN_AXES_INPUT = 18
+"""Operator set since which ReduceMean takes its axes as an input; before, they are an attribute."""
 
 
 def export(model: MobileInst, images: Array) -> onnx.ModelProto:
@@ -37,10 +39,12 @@ def to_onnx(recording: Recording, name: str, opset: int = OPSET) -> onnx.ModelPr
     the outputs the names of their fields.
     """
     renamed = {tensor: output for output, tensor in recording.outputs.items()}
-    nodes = [_node(step, renamed) for step in recording.steps]
+    nodes = [_node(step, renamed, recording, opset) for step in recording.steps]
+    used = {tensor for node in nodes for tensor in node.input}
     initializers = [
         numpy_helper.from_array(np.ascontiguousarray(recording.tensors[tensor]), tensor)
         for tensor in [*recording.weights, *recording.constants]
+        if tensor in used
     ]
     inputs = [_value(label, recording.tensors[tensor]) for label, tensor in recording.inputs.items()]
     outputs = [_value(label, recording.tensors[tensor]) for label, tensor in recording.outputs.items()]
@@ -68,11 +72,13 @@ def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
         onnx.save(model, temporary)
 
 
-def _node(step: Step, renamed: dict[str, str]) -> onnx.NodeProto:
+def _node(step: Step, renamed: dict[str, str], recording: Recording, opset: int) -> onnx.NodeProto:
     inputs = ["" if tensor is None else renamed.get(tensor, tensor) for tensor in step.inputs]
     while inputs and not inputs[-1]:
         inputs.pop()
     attributes = {key: value for key, value in step.attributes.items() if value is not None}
+    if step.operation == "ReduceMean" and opset < REDUCE_MEAN_AXES_INPUT and len(inputs) > 1:
+        attributes["axes"] = recording.tensors[inputs.pop()].tolist()
     outputs = [renamed.get(tensor, tensor) for tensor in step.outputs]
     return helper.make_node(step.operation, inputs, outputs, name=step.name, **attributes)
 

@@ -1,14 +1,23 @@
-"""What each recorded step costs: parameters, and multiply–accumulates counted as the paper counts its FLOPs.
+"""What each recorded step costs: parameters, multiply–accumulates as the paper counts its FLOPs, memory, time on a roofline.
 
-Convolutions, linear layers and matrix products count; everything else is free.
+Convolutions, linear layers and matrix products count as multiply–accumulates; everything else is free of them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from refimpl.recording import Recording, Step
+import numpy as np
+
+from refimpl.config import MobileInstConfig
+from refimpl.errors import ConfigurationError
+from refimpl.model import MobileInst, parameter_shapes
+from refimpl.recording import Recording, Step, record
+
+VIEWS = frozenset("Reshape Squeeze Unsqueeze Flatten Identity".split())
+"""Operations that give another shape to the memory they are given."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,8 @@ class StepCost:
         Elements of the weights it is the first to use.
     macs
         Multiply–accumulates, for the batch recorded.
+    bytes_moved
+        Size of what it reads and writes, each tensor once; 0 for a view.
     """
 
     step: Step
@@ -32,6 +43,18 @@ class StepCost:
     output_shape: tuple[int, ...]
     parameters: int
     macs: int
+    bytes_moved: int
+
+    @property
+    def stage(self) -> str:
+        """The part of the network it belongs to: ``backbone``, ``mask_decoder``, …"""
+        return self.step.block.partition(".")[0]
+
+
+def record_shapes(config: MobileInstConfig, height: int, width: int) -> Recording:
+    """Record the network of float32 zeros on one blank picture: enough wherever only shapes matter."""
+    weights = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(config).items()}
+    return record(MobileInst(config, weights), np.zeros((1, 3, height, width), np.float32))
 
 
 def step_costs(recording: Recording) -> list[StepCost]:
@@ -45,8 +68,35 @@ def step_costs(recording: Recording) -> list[StepCost]:
         inputs = tuple(None if name is None else shapes[name] for name in step.inputs)
         output = shapes[step.outputs[0]]
         parameters = sum(math.prod(shapes[name]) for name in weights)
-        costs.append(StepCost(step, inputs, output, parameters, multiply_accumulates(step, inputs, output)))
+        macs = multiply_accumulates(step, inputs, output)
+        costs.append(StepCost(step, inputs, output, parameters, macs, _bytes_moved(step, recording)))
     return costs
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """Parameters, multiply–accumulates and bytes moved of one part of the network."""
+
+    stage: str
+    parameters: int
+    macs: int
+    bytes_moved: int
+
+
+def stage_costs(costs: list[StepCost]) -> list[StageCost]:
+    """Sum the steps of each stage, in the order in which the stages begin."""
+    groups: dict[str, list[StepCost]] = {}
+    for cost in costs:
+        groups.setdefault(cost.stage, []).append(cost)
+    return [
+        StageCost(
+            stage,
+            sum(cost.parameters for cost in group),
+            sum(cost.macs for cost in group),
+            sum(cost.bytes_moved for cost in group),
+        )
+        for stage, group in groups.items()
+    ]
 
 
 def multiply_accumulates(
@@ -75,3 +125,97 @@ def _einsum_products(equation: str, inputs: tuple[tuple[int, ...] | None, ...]) 
         for label, size in zip(names, shape or (), strict=True)
     }
     return math.prod(sizes.values())
+
+
+def _bytes_moved(step: Step, recording: Recording) -> int:
+    if step.operation in VIEWS:
+        return 0
+    names = {name for name in (*step.inputs, *step.outputs) if name is not None}
+    return sum(recording.tensors[name].nbytes for name in names)
+
+
+# Memory.
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """The most that the activations occupy at once, and the step during which they do."""
+
+    bytes: int
+    step: str
+
+
+def peak_activation_memory(recording: Recording) -> PeakMemory:
+    """Return the peak of the live activations, had every tensor its own memory from its making to its last use.
+
+    The images and what is computed from them count, in the recording's dtype; weights and what is computed from weights alone do
+    not. A view shares its source's memory, no operation works in place, outputs live to the end.
+    """
+    owners = _owners(recording)
+    last_use = {owners[name]: i for i, name in _uses(recording) if name in owners}
+    last_use.update({owners[name]: len(recording.steps) for name in recording.outputs.values() if name in owners})
+    live = {name: recording.tensors[name].nbytes for name in recording.inputs.values()}
+    peak = PeakMemory(sum(live.values()), "")
+    for i, step in enumerate(recording.steps):
+        live.update({name: recording.tensors[name].nbytes for name in step.outputs if owners.get(name) == name})
+        peak = max(peak, PeakMemory(sum(live.values()), step.name), key=lambda found: found.bytes)
+        live = {name: size for name, size in live.items() if last_use.get(name, -1) > i}
+    return peak
+
+
+def _owners(recording: Recording) -> dict[str, str]:
+    """Return, for every tensor computed from the images, the tensor whose memory it is in."""
+    owners = {name: name for name in recording.inputs.values()}
+    for step in recording.steps:
+        sources = [owners[name] for name in step.inputs if name in owners]
+        for name in step.outputs:
+            if sources:
+                owners[name] = sources[0] if step.operation in VIEWS else name
+    return owners
+
+
+def _uses(recording: Recording) -> Iterator[tuple[int, str]]:
+    for i, step in enumerate(recording.steps):
+        yield from ((i, name) for name in (*step.inputs, *step.outputs) if name is not None)
+
+
+# Time.
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """A machine by its two limits (Williams et al., CACM 2009).
+
+    Attributes
+    ----------
+    gflops
+        10⁹ floating-point operations per second; a multiply–accumulate is two.
+    gbps
+        10⁹ bytes per second to and from memory.
+
+    Raises
+    ------
+    ConfigurationError
+        A limit that is not a positive number.
+    """
+
+    gflops: float
+    gbps: float
+
+    def __post_init__(self) -> None:
+        for name in ("gflops", "gbps"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigurationError(f"{name} is {value}; expected a positive number")
+
+    def seconds(self, cost: StepCost) -> float:
+        """Return the least time a step can take: that of its arithmetic or of its memory, whichever is longer."""
+        return max(self.arithmetic_seconds(cost), self.memory_seconds(cost))
+
+    def arithmetic_seconds(self, cost: StepCost) -> float:
+        """Return the time of its multiply–accumulates alone."""
+        return 2 * cost.macs / (1e9 * self.gflops)
+
+    def memory_seconds(self, cost: StepCost) -> float:
+        """Return the time of its reading and writing alone."""
+        return cost.bytes_moved / (1e9 * self.gbps)

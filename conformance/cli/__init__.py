@@ -7,6 +7,7 @@ import sys
 import typer
 
 from conformance.cli.bench import bench
+from conformance.cli.cost import cost
 from conformance.cli.explain import explain
 from conformance.cli.export import export
 from conformance.cli.run import run
@@ -25,6 +26,7 @@ app.command()(verify)
 app.command()(export)
 app.command()(run)
 app.command()(explain)
+app.command()(cost)
 app.command()(bench)
 
 
