@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from refimpl.config import MobileInstConfig
 from refimpl.errors import ConfigurationError
 from refimpl.model import MobileInst, parameter_shapes
+from refimpl.ops.operation import OPERATIONS, Array
 from refimpl.recording import Recording, Step, record
 
 VIEWS = frozenset("Reshape Squeeze Unsqueeze Flatten Identity".split())
@@ -54,7 +56,21 @@ class StepCost:
 def record_shapes(config: MobileInstConfig, height: int, width: int) -> Recording:
     """Record the network of float32 zeros on one blank picture: enough wherever only shapes matter."""
     weights = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(config).items()}
-    return record(MobileInst(config, weights), np.zeros((1, 3, height, width), np.float32))
+    # The sums of zeros are known without adding them up.
+    operations = {**OPERATIONS, "Conv": _blank_conv, "MatMul": _blank_mat_mul}
+    images = np.zeros((1, 3, height, width), np.float32)
+    return record(MobileInst(config, weights), images, operations=operations)
+
+
+def _blank_conv(x: Array, weight: Array, bias: Array | None = None, **attributes: Any) -> Array:
+    """Convolve one channel; the others are the same."""
+    channel = OPERATIONS["Conv"](x[:, :1], weight[:1, :1], None, **{**attributes, "group": 1})
+    return np.broadcast_to(channel, (x.shape[0], weight.shape[0], *channel.shape[2:]))
+
+
+def _blank_mat_mul(a: Array, b: Array) -> Array:
+    shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+    return np.broadcast_to(np.zeros((), a.dtype), shape)
 
 
 def step_costs(recording: Recording) -> list[StepCost]:

@@ -114,7 +114,8 @@ class _Call:
 class _Recorder:
     """The interceptor that writes a forward pass down; tensors are numbers until the end, when blocks have named them."""
 
-    def __init__(self, weights: Mapping[str, Array]) -> None:
+    def __init__(self, weights: Mapping[str, Array], operations: Mapping[str, Callable[..., Any]]) -> None:
+        self.operations = operations
         self.values: list[Array] = []
         self.names: dict[int, str] = {}
         self.calls: list[_Call] = []
@@ -138,7 +139,7 @@ class _Recorder:
     def call(self, name: str, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
         """Compute an operation and note it."""
         operands, numbers = self._operands(name, inputs)
-        result = OPERATIONS[name](*operands, **attributes)
+        result = self.operations[name](*operands, **attributes)
         several = isinstance(result, tuple)
         wrapped = tuple(self.wrap(item) for item in (result if several else (result,)))
         if name == "Constant":
@@ -268,7 +269,12 @@ class RecordableModel(Protocol):
         """Compute the outputs; the result has a method ``items()`` or is a mapping of names to tensors."""
 
 
-def record(model: RecordableModel, images: Array, input_name: str = "images") -> Recording:
+def record(
+    model: RecordableModel,
+    images: Array,
+    input_name: str = "images",
+    operations: Mapping[str, Callable[..., Any]] = OPERATIONS,
+) -> Recording:
     """Run a model and return every operation it did.
 
     Parameters
@@ -279,13 +285,15 @@ def record(model: RecordableModel, images: Array, input_name: str = "images") ->
         The network's input, (B, 3, H, W).
     input_name
         The name of the input in the recording.
+    operations
+        Operator → the function that computes it.
 
     Raises
     ------
     UnrecordedComputationError
         The model computed something outside `refimpl.ops`.
     """
-    recorder = _Recorder(model.weights)
+    recorder = _Recorder(model.weights, operations)
     with intercepted(recorder):
         source = recorder.wrap(images.astype(next(iter(model.weights.values())).dtype, copy=False))
         outputs = dict(model(source).items())
