@@ -157,7 +157,21 @@ def associate(previous_kernels: Array, current_kernels: Array, method: str = "op
 
 
 def associate_similarities(similarities: Array, method: str = "optimal") -> Association:
-    """Match by a given (n, m) matrix of similarities in −1…1; see `associate`."""
+    """Match by a given (n, m) matrix of similarities in −1…1, beyond which sums would not be exact.
+
+    See `associate`.
+
+    Raises
+    ------
+    ShapeError, NonFiniteError
+    """
+    if not np.isfinite(similarities).all():
+        raise NonFiniteError("similarities must be finite; some are NaN or infinite")
+    if similarities.ndim != 2 or np.abs(similarities).max(initial=0) > 1:
+        raise ShapeError(
+            f"similarities are (n, m) cosines in −1…1; got shape {similarities.shape}, "
+            f"largest magnitude {np.abs(similarities).max(initial=0)}"
+        )
     rounded = np.round(similarities / RESOLUTION) * RESOLUTION
     permutation = _optimal(rounded) if method == "optimal" else _greedy(rounded)
     permutation.setflags(write=False)
