@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 import onnxruntime
 
+from conformance.graph_judgement import judge_nodes
 from conformance.onnx_graph import OnnxGraph
+from conformance.report import Comparison
 from refimpl.errors import CandidateError, ShapeError
 from refimpl.ops.operation import Array
 
@@ -83,6 +86,10 @@ class OnnxRuntimeCandidate:
                     exposed.add(name)
         tensors = self._run(model, images, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
         return {name: tensors[name] for node in model.graph.node for name in node.output if name}
+
+    def judge(self, images: Array, tensors: Mapping[str, Array]) -> list[Comparison]:
+        """Replay every node in float64 on the tensors it was fed, and judge what the runtime made of them."""
+        return judge_nodes(self.graph, {self.input.name: images}, tensors)
 
     def nodes_between(self, tensor: str, known: set[str]) -> list[str]:
         """Return the nodes, in order, that compute ``tensor`` from ``known`` tensors and constants."""

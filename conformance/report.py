@@ -31,11 +31,14 @@ class Comparison:
     worst_index
         Where the largest difference is.
     introduced_error
-        Largest difference from the same step computed in float64 on the candidate's own inputs; None for outputs.
+        Difference from the same step computed in float64 on the candidate's own inputs, where it is largest compared with its
+        bound; None for outputs.
     tolerance
-        What is allowed: of the introduced error for a step, of ``max_abs_error`` for an output.
+        What is allowed there: of the introduced error for a step or node, of ``max_abs_error`` for an output.
+    utilisation
+        The largest ratio of error to what is allowed, over all elements; up to 1 it is rounding. None if there is no bound.
     verdict
-        ``pass``, ``fail``, or ``absent``: the candidate holds no such tensor and is right after it.
+        ``pass``, ``fail``, ``absent`` (the candidate holds no such tensor and is right after it) or ``not judged`` (no bound).
     """
 
     name: str
@@ -46,7 +49,8 @@ class Comparison:
     relative_error: float | None
     worst_index: tuple[int, ...] | None
     introduced_error: float | None
-    tolerance: float
+    tolerance: float | None
+    utilisation: float | None
     verdict: str
 
 
@@ -60,24 +64,41 @@ class Fault:
         The first tensor of the reference, in order of computation, that the candidate does not compute.
     operation
         The operation that produces it.
+    question
+        ``network``: the candidate does not compute what MobileInst does there. ``graph``: the runtime does not compute what
+        the candidate's own graph says.
     candidate_nodes
         The candidate's nodes between the last tensors that agree and the one nearest to it.
     """
 
     step: str
     operation: str
+    question: str
     candidate_nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class InputReport:
-    """The comparisons on one input, whose bytes have the SHA-256 given."""
+    """The comparisons on one input, whose bytes have the SHA-256 given.
+
+    Attributes
+    ----------
+    outputs
+        The shipped run's outputs against the reference's.
+    steps
+        Is it MobileInst? The reference's tensors, found in the candidate.
+    nodes
+        Does the runtime compute its own graph? The outputs of the candidate's nodes.
+    problems
+        What else is wrong, in the order of the checks.
+    """
 
     name: str
     shape: tuple[int, ...]
     sha256: str
     outputs: list[Comparison]
     steps: list[Comparison]
+    nodes: list[Comparison]
     first_fault: Fault | None
     problems: list[str] = field(default_factory=list)
 
@@ -90,7 +111,7 @@ class InputReport:
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data; numbers that are not finite become strings."""
         plain = {"verdict": self.verdict, **dataclasses.asdict(self)}
-        for key in ("outputs", "steps"):
+        for key in ("outputs", "steps", "nodes"):
             plain[key] = [_finite(row) for row in plain[key]]
         return plain
 
@@ -122,7 +143,7 @@ class Report:
             "candidate": self.candidate,
             "model": self.model,
             "tolerance": self.tolerance,
-            **{key: leading[key] for key in ("outputs", "steps", "first_fault", "problems")},
+            **{key: leading[key] for key in ("outputs", "steps", "nodes", "first_fault", "problems")},
             "inputs": [report.to_json() for report in self.inputs],
         }
 

@@ -41,6 +41,9 @@ class Candidate(Protocol):
     def capture(self, images: Array) -> Mapping[str, Array]:
         """Return every tensor that can be had by name, in topological order."""
 
+    def judge(self, images: Array, tensors: Mapping[str, Array]) -> list[Comparison]:
+        """Judge the candidate's own nodes on its own tensors; empty if it has no graph."""
+
     def nodes_between(self, tensor: str, known: set[str]) -> Sequence[str]:
         """Return the names of the nodes that compute ``tensor`` from ``known`` tensors."""
 
@@ -95,12 +98,16 @@ def _verify_one(
     recording = _reference(config, weights, images)
     rows, problems = compare_outputs(recording, _output_tolerances(recording, config, weights, images), outputs)
     progress(f"{label}: candidate, every tensor")
-    tensors = CandidateTensors(candidate.capture(images))
+    captured = candidate.capture(images)
+    tensors = CandidateTensors(captured)
+    progress(f"{label}: its own graph, node by node")
+    nodes = candidate.judge(images, captured)
     progress(f"{label}: comparing step by step")
     given = [row.name for row in rows if row.candidate is not None]
     steps, fault = compare_steps(recording, given, tensors, candidate)
+    fault = _graph_fault(nodes, steps) or fault
     digest = hashlib.sha256(np.ascontiguousarray(images).tobytes()).hexdigest()
-    return InputReport(label, images.shape, digest, rows, steps, fault, problems)
+    return InputReport(label, images.shape, digest, rows, steps, nodes, fault, problems)
 
 
 def _reference(config: MobileInstConfig, weights: Mapping[str, Array], images: Array) -> Recording:
@@ -192,7 +199,16 @@ def compare_steps(
     if first is None:
         return rows, None
     nodes = tuple(candidate.nodes_between(first.candidate, known)) if first.candidate else ()
-    return rows, Fault(first.name, first.operation, nodes)
+    return rows, Fault(first.name, first.operation, "network", nodes)
+
+
+def _graph_fault(nodes: Sequence[Comparison], steps: Sequence[Comparison]) -> Fault | None:
+    """Return the first node the runtime computes wrongly, under the reference's name if that is known."""
+    first = next((row for row in nodes if row.verdict == "fail"), None)
+    if first is None:
+        return None
+    names = [row.name for row in steps if row.candidate == first.name]
+    return Fault(names[0] if names else first.name, first.operation, "graph", (first.candidate or first.name,))
 
 
 def _resembles(match: Match | None, reference: Array) -> bool:
@@ -210,7 +226,7 @@ def _row(
     missing: str,
 ) -> Comparison:
     if match is None or judged_error is None:
-        return Comparison(name, operation, None, reference.shape, None, None, None, None, tolerance, missing)
+        return Comparison(name, operation, None, reference.shape, None, None, None, None, tolerance, None, missing)
     difference = np.abs(match.values - reference)
     difference[np.isnan(difference)] = np.inf
     place = np.unravel_index(int(np.argmax(difference)), difference.shape)
@@ -225,6 +241,7 @@ def _row(
         worst_index=tuple(int(i) for i in place),
         introduced_error=introduced_error,
         tolerance=tolerance,
+        utilisation=judged_error / tolerance if tolerance else float(judged_error > 0),
         verdict="pass" if judged_error <= tolerance else "fail",
     )
 

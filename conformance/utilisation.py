@@ -1,0 +1,61 @@
+"""Error over bound, the figure every verdict is made of: up to 1 it is rounding, above it is not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from refimpl.ops.operation import Array
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The element that uses most of its bound.
+
+    Attributes
+    ----------
+    error
+        Its absolute error; infinite where one side is NaN or infinite and the other is not the same.
+    bound
+        What it may be.
+    utilisation
+        Error over bound; 0 if both are 0.
+    index
+        Its place.
+    """
+
+    error: float
+    bound: float
+    utilisation: float
+    index: tuple[int, ...]
+
+
+def worst_of(values: Array, truth: Array, bound: Array | float) -> Worst:
+    """Compare two arrays of one shape element by element with a bound that broadcasts to them."""
+    if values.size == 0:
+        return Worst(0.0, 0.0, 0.0, ())
+    error = absolute_error(values, truth)
+    ratio = utilisation(error, bound)
+    place = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
+    allowed = float(np.broadcast_to(bound, error.shape)[place])
+    return Worst(float(error[place]), allowed, float(ratio[place]), tuple(int(i) for i in place))
+
+
+def absolute_error(values: Array, truth: Array) -> Array:
+    """Return |values − truth| in float64; 0 where both are the same infinity or both NaN, infinite where only one is."""
+    with np.errstate(invalid="ignore"):
+        error = np.abs(values.astype(np.float64) - truth.astype(np.float64))
+    unclear = np.isnan(error)
+    if unclear.any():
+        same = (values == truth) | (np.isnan(values) & np.isnan(truth))
+        error[unclear] = np.where(same[unclear], 0.0, math.inf)
+    return np.asarray(error)
+
+
+def utilisation(error: Array, bound: Array | float) -> Array:
+    """Return error / bound per element, with 0 / 0 = 0 and everything within an infinite bound."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = error / bound
+    return np.where((error == 0) | np.isposinf(np.broadcast_to(bound, error.shape)), 0.0, ratio)
