@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .mask_decoder import FPN, conv_stack
 from .resnet import ResNet50
-from .topformer import TOPFORMERS, TopFormer
+from .topformer import TOPFORMERS, TokenPyramid
 
 
 class SparseInstOutputs(NamedTuple):
@@ -30,6 +30,19 @@ def with_coordinates(x: Tensor) -> Tensor:
     xs = torch.linspace(-1, 1, width, dtype=x.dtype, device=x.device)
     y, x_ = torch.meshgrid(ys, xs, indexing="ij")
     return torch.cat([torch.stack([x_, y]).expand(batch, -1, -1, -1), x], dim=1)
+
+
+class TopFormerPyramid(nn.Module):
+    """TopFormer's X3, X4, X5: the token pyramid alone, since nothing reads its transformer."""
+
+    def __init__(self, preset: str):
+        super().__init__()
+        rows, taps, _ = TOPFORMERS[preset]
+        self.tpm = TokenPyramid(rows, taps)
+        self.channels = tuple(rows[i][2] for i in taps[1:])
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.tpm(images)[1:]
 
 
 class InstanceBranch(nn.Module):
@@ -76,11 +89,11 @@ class InstanceBranch(nn.Module):
 
 
 class MaskBranch(nn.Module):
-    """Four 3×3 convolutions and a 1×1 projection."""
+    """3×3 convolutions and a 1×1 projection."""
 
-    def __init__(self, in_channels: int, dim: int, kernel_dim: int):
+    def __init__(self, in_channels: int, dim: int, kernel_dim: int, mask_convs: int):
         super().__init__()
-        self.mask_convs = conv_stack(in_channels, dim, 4)
+        self.mask_convs = conv_stack(in_channels, dim, mask_convs)
         self.projection = nn.Conv2d(dim, kernel_dim, 1)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -91,13 +104,19 @@ class Decoder(nn.Module):
     """Coordinates, the two branches, and masks resized ×2."""
 
     def __init__(
-        self, num_classes: int, num_queries: int, dim: int, kernel_dim: int, instance_activation: str
+        self,
+        num_classes: int,
+        num_queries: int,
+        dim: int,
+        kernel_dim: int,
+        instance_activation: str,
+        mask_convs: int,
     ):
         super().__init__()
         self.inst_branch = InstanceBranch(
             dim + 2, num_classes, num_queries, dim, kernel_dim, instance_activation
         )
-        self.mask_branch = MaskBranch(dim + 2, dim, kernel_dim)
+        self.mask_branch = MaskBranch(dim + 2, dim, kernel_dim, mask_convs)
 
     def forward(self, features: Tensor) -> SparseInstOutputs:
         features = with_coordinates(features)
@@ -120,11 +139,12 @@ class SparseInst(nn.Module):
         dim: int = 256,
         kernel_dim: int = 128,
         instance_activation: str = "grouped",
+        mask_convs: int = 4,
     ):
         super().__init__()
-        self.backbone = ResNet50() if backbone == "resnet50" else TopFormer(*TOPFORMERS[backbone])
-        self.encoder = FPN(self.backbone.channels[:3], dim, pooling=True)
-        self.decoder = Decoder(num_classes, num_queries, dim, kernel_dim, instance_activation)
+        self.backbone = ResNet50() if backbone == "resnet50" else TopFormerPyramid(backbone)
+        self.encoder = FPN(self.backbone.channels, dim, pooling=True)
+        self.decoder = Decoder(num_classes, num_queries, dim, kernel_dim, instance_activation, mask_convs)
 
     def forward(self, images: Tensor) -> SparseInstOutputs:
-        return self.decoder(self.encoder(*self.backbone(images)[:3]))
+        return self.decoder(self.encoder(*self.backbone(images)))
