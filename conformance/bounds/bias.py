@@ -1,0 +1,131 @@
+"""Error against bound: utilisation, and the statistics of rounding that a systematic fault does not have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from refimpl.ops.operation import Array
+
+FALSE_ALARM = 1e-9
+"""Of one test under its model; a run has hundreds of steps, a suite hundreds of runs."""
+
+BLOCKS = 64
+"""Neighbouring errors share operands, so it is the means of so many blocks that count as independent."""
+
+ROUNDING_VARIANCE = 0.4
+"""Largest mean square of error / (√n·u·size) by rounding to nearest: 1/3, with TOSA's allowance."""
+
+
+def utilisation(candidate: Array, truth: Array, bound: Array) -> Array:
+    """Return error / bound per element: at most 1 is rounding, above is not.
+
+    0 where the two are equal, infinities and NaN included; infinite where a bound of 0 is missed, or the
+    candidate is NaN and the truth is not.
+    """
+    given, wanted = np.asarray(candidate, np.float64), np.asarray(truth, np.float64)
+    same = (given == wanted) | (np.isnan(given) & np.isnan(wanted))
+    with np.errstate(all="ignore"):
+        ratio = np.abs(given - wanted) / bound
+    ratio = np.where(np.isinf(bound) & ~np.isnan(given), 0.0, np.where(np.isnan(ratio), np.inf, ratio))
+    return np.where(same, 0.0, ratio)
+
+
+@dataclass(frozen=True)
+class BiasTest:
+    """What `bias_test` found.
+
+    Attributes
+    ----------
+    samples
+        Distinct errors that were used.
+    mean
+        Mean of error / scale.
+    mean_square
+        Mean square of error / scale.
+    bias_probability
+        Of a mean so far from 0, if rounding has mean zero.
+    variance_probability
+        Of a mean square so large, if it is rounding of this scale.
+    """
+
+    samples: int
+    mean: float
+    mean_square: float
+    bias_probability: float
+    variance_probability: float
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether rounding does not explain the errors, though each may be within its bound."""
+        return min(self.bias_probability, self.variance_probability) < FALSE_ALARM
+
+
+def bias_test(error: Array, scale: Array) -> BiasTest:
+    """Test whether signed errors look like rounding: of mean zero, and no larger than √n roundings.
+
+    A worst-case bound of K = 2304 products is some 50 times what rounding does, which leaves room for a small
+    wrong weight. Rounding errors however have either sign, and grow with √K only.
+
+    Parameters
+    ----------
+    error
+        Candidate − truth of one step.
+    scale
+        The step's ``introduced_bound(…, probable=True)``: what √n independent roundings make.
+
+    Notes
+    -----
+    With r = error / scale, over the distinct pairs of error and scale (a flat picture makes one error many
+    times):
+
+    * *bias*: Student's t of the means of 64 blocks of neighbours, ``mean / (deviation / √64)``. Correlation
+    inside a block only
+      costs power. Its two-sided tail is the probability of a false alarm if blocks are independent and of
+      mean zero.
+    * *variance*: rounding to nearest has E[r²] ≤ 0.4 (a rounding is uniform within ±u: 1/3). N·mean(r²) / 0.4
+    is held against
+      the χ² distribution of BLOCKS … N degrees of freedom, the effective number of the independent.
+
+    Either is an alarm below 1e-9: a thousand runs of two hundred steps raise a false one with probability
+    4e-4. The bias test is for steps that round (sums, products, normalisations). Approximated functions (exp,
+    tanh, …) err by design with one sign over whole intervals; ask only for their utilisation.
+
+    Source: TOSA's dot-product conformance test, which bounds the same two sums by 2·√(K·N) and 0.4·K·N;
+    Higham & Mary 2019.
+    """
+    ratio = _distinct_ratios(error, scale)
+    if ratio.size < 2 * BLOCKS:
+        return BiasTest(ratio.size, *_moments(ratio), 1.0, _variance_probability(ratio))
+    return BiasTest(ratio.size, *_moments(ratio), _bias_probability(ratio), _variance_probability(ratio))
+
+
+def _distinct_ratios(error: Array, scale: Array) -> Array:
+    """Return error / scale where it says something, each distinct pair once, in the order of the tensor."""
+    flat, size = np.ravel(error), np.ravel(np.broadcast_to(scale, np.shape(error)))
+    usable = np.isfinite(flat) & np.isfinite(size) & (size > 0)
+    flat, size = flat[usable], size[usable]
+    _, first = np.unique(flat + 1j * size, return_index=True)
+    return np.asarray((flat / size)[np.sort(first)])
+
+
+def _moments(ratio: Array) -> tuple[float, float]:
+    return (float(ratio.mean()), float(np.mean(ratio**2))) if ratio.size else (0.0, 0.0)
+
+
+def _bias_probability(ratio: Array) -> float:
+    means = np.array([block.mean() for block in np.array_split(ratio, BLOCKS)])
+    deviation = means.std(ddof=1)
+    if deviation == 0:
+        return 1.0 if means[0] == 0 else 0.0
+    return float(2 * stats.t.sf(abs(means.mean()) / (deviation / np.sqrt(BLOCKS)), BLOCKS - 1))
+
+
+def _variance_probability(ratio: Array) -> float:
+    """Return the tail of χ²; correlated errors count as ``BLOCKS`` independent ones."""
+    if not ratio.size:
+        return 1.0
+    freedom = min(ratio.size, BLOCKS)
+    return float(stats.chi2.sf(freedom * float(np.mean(ratio**2)) / ROUNDING_VARIANCE, freedom))
