@@ -3,7 +3,8 @@
 Everything drawn is integer arithmetic on integer hashes: no random generator, no transcendental function, so
 that no rounding can flip a pixel. Positions are in 1/16 pixel. A scene is a lit, textured background and
 shapes in depth order, each with its own colour, texture, motion and identity; a shape that has left enters
-again as a new instance. `Oracle` stands in for the network: kernels and mask features whose products are the truth.
+again as a new instance. `Oracle` stands in for the network: kernels and mask features whose products are the
+truth.
 """
 
 from __future__ import annotations
