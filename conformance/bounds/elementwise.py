@@ -61,7 +61,9 @@ def function(step: Step) -> Bound:
     """The runtime's allowance."""
     x = step.required(0)
     tiny = (np.abs(x) < step.floor) & (x != 0)
-    bound = step.allowance(step.op_type, step.y) + flushed(step)
+    # The small coefficients of a polynomial bring terms below the normal numbers that the result is well above.
+    inner = min(2.0**10 * step.floor, step.unit_roundoff**2)
+    bound = step.allowance(step.op_type, step.y) + flushed(step) + inner
     if step.op_type == "Log":
         return np.where(tiny, np.inf, bound)
     # A flushed operand moves these by less than its root.
@@ -96,12 +98,12 @@ def sum_of(step: Step) -> Bound:
     return step.gamma(terms + 1) * size + 2 * terms * step.floor
 
 
-@rule("Range", stored=False)
+@rule("Range")
 def arange(step: Step) -> Bound:
-    """Two roundings of ``start + i · delta``: a product and a sum."""
+    """γ of the length: a runtime may add ``delta`` again and again."""
     if not is_float(step.y):
         return 0.0
-    return step.gamma(2) * (np.abs(step.y - step.required(0)) + np.abs(step.y)) + 2 * step.floor
+    return step.gamma(step.y.size + 1) * (np.abs(step.y - step.required(0)) + np.abs(step.y)) + 2 * step.floor
 
 
 # --- activations ----------------------------------------------------------------------------------

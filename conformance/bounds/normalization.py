@@ -39,7 +39,7 @@ def layer_normalization(step: Step) -> tuple[Bound, ...]:
     first = step.attributes.get("axis", -1) % x.ndim
     axes = tuple(range(first, x.ndim))
     bound, mean, deviation = standardized(step, x, axes)
-    result = _scaled(step, bound, scale, 0.0 if bias is None else bias)
+    result = _scaled(step, bound, scale, np.zeros(()) if bias is None else bias)
     return (result, mean, deviation)[: len(step.outputs)]
 
 
@@ -62,9 +62,10 @@ def group_normalization(step: Step) -> Bound:
     return _scaled(step, bound, step.required(1).reshape(shape), step.required(2).reshape(shape))
 
 
-def _scaled(step: Step, bound: Array, scale: Array, bias: Array | float) -> Array:
+def _scaled(step: Step, bound: Array, scale: Array, bias: Array) -> Array:
+    """Add the product and the sum, which a runtime may have folded into ``x · factor + (bias − mean · factor)``."""
     product = np.abs(step.y - bias)
-    return np.abs(scale) * bound + step.gamma(1) * (product + np.abs(step.y)) + 2 * step.floor
+    return np.abs(scale) * bound + step.gamma(2) * (product + np.abs(bias)) + 2 * step.floor
 
 
 def standardized(step: Step, x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
@@ -93,8 +94,9 @@ def standardized(step: Step, x: Array, axes: tuple[int, ...]) -> tuple[Array, Ar
     deviation = np.sqrt(radicand)
     standard = np.abs(difference) / deviation
     with np.errstate(invalid="ignore"):
-        shift = (mean_error + step.gamma(1) * np.abs(difference)) / deviation * (1 + relative)
-        bound = shift + standard * relative + step.gamma(1) * standard
+        # Folded, the mean is multiplied and subtracted after; else the difference is rounded.
+        lost = mean_error + step.gamma(1) * np.abs(difference) + step.gamma(3) * np.abs(mean)
+        bound = lost / deviation * (1 + relative) + standard * relative + step.gamma(1) * standard
     overflow = np.square(np.abs(difference).max(axis=axes, keepdims=True)) * n > step.arithmetic.largest
     bound = np.where(overflow | np.isnan(bound), np.inf, bound)
     return _at_most_root(step, bound, standard, n), mean_error, relative / deviation

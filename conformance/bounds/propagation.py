@@ -237,7 +237,7 @@ def _batch_normalised(call: Call, operands: list[Any], errors: Errors, y: Array)
 
 
 def _layer_normalised(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array:
-    """Shift of the difference over the deviation, and change of the deviation, which is at most the rms error."""
+    """Shift of the difference, over the deviation; change of the deviation, at most the rms error."""
     x, error = operands[0], errors[0]
     axes = tuple(range(call.attributes.get("axis", -1) % x.ndim, x.ndim))
     difference = np.abs(x - x.mean(axis=axes, keepdims=True))

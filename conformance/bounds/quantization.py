@@ -32,7 +32,7 @@ def dequantize_linear(step: Step) -> Bound:
     return step.gamma(2) * np.abs(step.y) + step.floor
 
 
-@rule("DynamicQuantizeLinear", stored=True)
+@rule("DynamicQuantizeLinear")
 def dynamic_quantize_linear(step: Step) -> tuple[Bound, ...]:
     """Two roundings of the scale; the zero point moves by one near a tie, and the values with it."""
     x, (_, scale, zero_point) = step.required(0), step.outputs
@@ -40,6 +40,8 @@ def dynamic_quantize_linear(step: Step) -> tuple[Bound, ...]:
     relative = step.gamma(2)
     if highest == lowest:
         return 0.0, 0.0, 0.0
+    if float(scale) < step.floor:
+        return np.inf, np.inf, np.inf
     exact = np.clip(-lowest / float(scale), 0, 255)
     hair = exact * (relative + step.gamma(ROUNDINGS_OF_THE_QUOTIENT) + 1e-12)
     point_error = float(max(abs(np.rint(exact + sign * hair) - float(zero_point)) for sign in (-1, 1)))

@@ -68,7 +68,7 @@ def reduce_prod(step: Step) -> Bound:
     with np.errstate(all="ignore"):
         size = np.abs(step.required(0))
         above = _reduced(step, np.maximum(size, 1), "ReduceProd")
-        below = _reduced(step, np.where(size > 0, np.minimum(size, 1), 1), "ReduceProd")
+        below = _reduced(step, _at_most_one(size), "ReduceProd")
         leaves = (above > step.arithmetic.largest) | (below < step.floor)
         return np.where(leaves, np.inf, step.gamma(_terms(step)) * np.abs(step.y))
 
@@ -127,4 +127,14 @@ def scatter(step: Step) -> Bound:
     relative = np.vectorize(step.gamma, otypes=[np.float64])(np.arange(count.max(initial=0) + 1))
     size = step.run(np.abs(data), indices, np.abs(updates))
     bound = relative[count.astype(np.intp)] * size + np.minimum(2 * count * step.floor, size)
+    if reduction == "mul":
+        above = step.run(np.maximum(np.abs(data), 1), indices, np.maximum(np.abs(updates), 1))
+        below = step.run(_at_most_one(data), indices, _at_most_one(updates))
+        bound = np.where((above > step.arithmetic.largest) | (below < step.floor), np.inf, bound)
     return np.where(count > 0, bound, 0.0)
+
+
+def _at_most_one(x: Array) -> Array:
+    """Return the sizes that make a product smaller; zeros make it exact."""
+    size = np.abs(x)
+    return np.where(size > 0, np.minimum(size, 1), 1.0)
