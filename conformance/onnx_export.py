@@ -42,7 +42,7 @@ def to_onnx(recording: Recording, name: str, opset: int = OPSET) -> onnx.ModelPr
     nodes = [_node(step, renamed, recording, opset) for step in recording.steps]
     used = {tensor for node in nodes for tensor in node.input}
     initializers = [
-        numpy_helper.from_array(np.ascontiguousarray(recording.tensors[tensor]), tensor)
+        numpy_helper.from_array(recording.tensors[tensor], tensor)
         for tensor in [*recording.weights, *recording.constants]
         if tensor in used
     ]

@@ -1,16 +1,20 @@
 """Recording a forward pass: every operation with its name, inputs, attributes and output.
 
-The layer table, the multiply–accumulates and the ONNX export are all read from a `Recording`, so the network is described once.
+The layer table, the multiply–accumulates and the ONNX export are all read from a `Recording`, so the
+network is described once.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from refimpl.errors import UnrecordedComputationError
 from refimpl.ops.operation import OPERATIONS, Array, intercepted
@@ -25,20 +29,42 @@ def _refuse(self: Any, *_: Any, **__: Any) -> Any:
     )
 
 
-class RecordedArray(np.ndarray[Any, np.dtype[Any]]):
-    """An array that knows which recorded tensor it is, and refuses arithmetic outside the vocabulary.
+class RecordedArray(NDArrayOperatorsMixin):
+    """A recorded tensor: its shape and dtype may be read, all else is for the vocabulary.
 
-    A view of it (``x[0]``, ``x.reshape(...)``) is no recorded tensor: the next operation refuses it.
+    Deliberately no subclass of ``np.ndarray``: from one, indexing, methods and ``np.asarray`` get at plain
+    numbers, which would enter the recording as literals.
+
+    Attributes
+    ----------
+    tensor
+        Its number in the recording.
+    shape, dtype, ndim, size
+        As of an array.
     """
 
-    tensor: int | None = None
+    def __init__(self, values: Array, tensor: int) -> None:
+        self._values = values
+        self.tensor = tensor
+        self.shape, self.dtype, self.ndim, self.size = values.shape, values.dtype, values.ndim, values.size
 
-    def __array_finalize__(self, source: object) -> None:
-        """Forget the tensor's number in every view and copy."""
-        self.tensor = None
+    def view(self, kind: type[np.ndarray[Any, Any]]) -> Array:
+        """Return the values, for checks that nothing is computed from; the next operation refuses them."""
+        return self._values.view(kind)
 
-    __array_ufunc__ = __array_function__ = _refuse
-    __float__ = __int__ = __bool__ = __index__ = item = tolist = _refuse  # type: ignore[assignment]
+    def __len__(self) -> int:
+        """Return the length of the first axis."""
+        return int(self.shape[0])
+
+    def __getattr__(self, name: str) -> Any:
+        """Refuse every method of an array; Python's and NumPy's own probing finds nothing."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _refuse(self)
+
+    __array__ = __array_ufunc__ = __array_function__ = _refuse
+    __getitem__ = __setitem__ = __delitem__ = __iter__ = __contains__ = _refuse
+    __bool__ = __int__ = __float__ = __complex__ = __index__ = __round__ = _refuse
 
 
 @dataclass(frozen=True)
@@ -84,7 +110,8 @@ class Recording:
     constants
         Names of the tensors that are literals of the code (shapes, bounds, position embeddings).
     blocks
-        Path of a block → name of the tensor it returned. A tensor that several nested blocks return bears the innermost path.
+        Path of a block → name of the tensor it returned. A tensor that several nested blocks return bears
+        the innermost path.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -112,7 +139,10 @@ class _Call:
 
 
 class _Recorder:
-    """The interceptor that writes a forward pass down; tensors are numbers until the end, when blocks have named them."""
+    """The interceptor that writes a forward pass down.
+
+    Tensors are numbers until the end, when blocks have named them.
+    """
 
     def __init__(self, weights: Mapping[str, Array], operations: Mapping[str, Callable[..., Any]]) -> None:
         self.operations = operations
@@ -122,15 +152,15 @@ class _Recorder:
         self.blocks: dict[str, int] = {}
         self.constants: list[int] = []
         self.weights = {id(array): name for name, array in weights.items()}
+        self.alive = list(weights.values())  # an id is only good while its array lives
         self.weight_tensors: dict[int, int] = {}
         self.path = ""
 
     def wrap(self, value: Array) -> RecordedArray:
         """Give an array its number."""
-        recorded = np.asarray(value).view(RecordedArray)
-        recorded.tensor = self._add(np.asarray(value))
-        recorded.flags.writeable = False
-        return recorded
+        values = np.asarray(value).view()
+        values.flags.writeable = False
+        return RecordedArray(values, self._add(values))
 
     def _add(self, value: Array) -> int:
         self.values.append(value)
@@ -138,6 +168,7 @@ class _Recorder:
 
     def call(self, name: str, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
         """Compute an operation and note it."""
+        _check_keywords(name, attributes)
         operands, numbers = self._operands(name, inputs)
         result = self.operations[name](*operands, **attributes)
         several = isinstance(result, tuple)
@@ -152,31 +183,24 @@ class _Recorder:
     def _operands(self, name: str, inputs: tuple[Any, ...]) -> tuple[list[Any], tuple[int | None, ...]]:
         # ONNX's Concat takes its tensors as separate inputs, as every operation here does.
         plain = [item.view(np.ndarray) if isinstance(item, RecordedArray) else item for item in inputs]
-        first = next((item for item in plain if isinstance(item, np.ndarray)), None)
-        numbers = tuple(
-            None if item is None else self._number(item, name, None if first is None else first.dtype)
-            for item in inputs
-        )
+        dtype = _tensor_dtype(name, plain)
+        numbers = tuple(None if item is None else self._number(item, name, dtype) for item in inputs)
         return plain, numbers
 
     def _number(self, item: Any, operation: str, dtype: np.dtype[Any] | None = None) -> int:
-        if isinstance(item, RecordedArray) and item.tensor is not None:
+        if isinstance(item, RecordedArray):
             return item.tensor
         if isinstance(item, np.ndarray | np.generic):
             return self._weight_number(item, operation)
-        literal = np.asarray(item)
-        if literal.dtype.kind == "f" and dtype is not None:
-            literal = literal.astype(dtype)
-        elif literal.dtype.kind == "i":
-            literal = literal.astype(dtype if literal.ndim == 0 and _takes_scalars(operation) else np.int64)
-        self.constants.append(self._add(literal))
+        self.constants.append(self._add(_literal(item, operation, dtype)))
         return self.constants[-1]
 
     def _weight_number(self, array: Any, operation: str) -> int:
         if id(array) not in self.weights:
             raise UnrecordedComputationError(
-                f"{operation} in block {self.path or '(top)'} was given an array of shape {array.shape} that no recorded "
-                "operation produced; compute it with refimpl.ops, or declare it with ops.constant(value=...)"
+                f"{operation} in block {self.path or '(top)'} was given an array of shape {array.shape} that "
+                "no recorded operation produced; compute it with refimpl.ops, or declare it with "
+                "ops.constant(value=...)"
             )
         if id(array) not in self.weight_tensors:
             number = self._add(array)
@@ -212,9 +236,9 @@ class _Recorder:
             label = label if counts[label] == 1 else f"{label}_{counts[label]}"
             for place, number in enumerate(call.outputs):
                 self._name(number, label if len(call.outputs) == 1 else f"{label}:{place}", taken)
-            for place, number in enumerate(call.inputs):
-                if number is not None:
-                    self._name(number, f"{label}/literal_{place}", taken)
+            for place, operand in enumerate(call.inputs):
+                if operand is not None:
+                    self._name(operand, f"{label}/literal_{place}", taken)
             steps.append((label, call))
         return self._assemble(steps, inputs, outputs)
 
@@ -229,12 +253,15 @@ class _Recorder:
         def named(numbers: tuple[int | None, ...]) -> tuple[str | None, ...]:
             return tuple(None if number is None else self.names[number] for number in numbers)
 
+        def step(label: str, call: _Call) -> Step:
+            outputs = tuple(self.names[number] for number in call.outputs)
+            return Step(label, call.operation, call.block, named(call.inputs), outputs, call.attributes)
+
         return Recording(
-            steps=[
-                Step(label, call.operation, call.block, named(call.inputs), named(call.outputs), call.attributes)  # type: ignore[arg-type]
-                for label, call in steps
-            ],
-            tensors={self.names[number]: value for number, value in enumerate(self.values) if number in self.names},
+            steps=[step(label, call) for label, call in steps],
+            tensors={
+                self.names[number]: value for number, value in enumerate(self.values) if number in self.names
+            },
             inputs={name: self.names[number] for name, number in inputs.items()},
             outputs={name: self.names[number] for name, number in outputs.items()},
             weights=[self.names[number] for number in self.weight_tensors.values()],
@@ -243,11 +270,47 @@ class _Recorder:
         )
 
 
-_SCALAR_OPERATIONS = frozenset("Add Sub Mul Div Pow Min Max Mod Clip Where Equal Less Greater".split())
+def _check_keywords(operation: str, attributes: dict[str, Any]) -> None:
+    """Raise unless every keyword is an attribute: an input given by name would not be recorded as one."""
+    inputs = attributes.keys() - _attribute_names(operation)
+    if inputs:
+        raise UnrecordedComputationError(
+            f"{operation} was given {', '.join(sorted(inputs))} by keyword; "
+            "give ONNX inputs by position, attributes by keyword"
+        )
 
 
-def _takes_scalars(operation: str) -> bool:
-    return operation in _SCALAR_OPERATIONS
+@functools.cache
+def _attribute_names(operation: str) -> frozenset[str]:
+    parameters = inspect.signature(OPERATIONS[operation]).parameters.values()
+    return frozenset(parameter.name for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY)
+
+
+_ARITHMETIC = frozenset(
+    ["Add", "Sub", "Mul", "Div", "Pow", "Mod", "Min", "Max", "Sum", "Mean", "Clip", "Where", "PRelu"]
+    + ["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"]
+)
+"""Operations whose literals are of the tensor's dtype; whole numbers given to others are indices or sizes."""
+
+
+def _tensor_dtype(operation: str, operands: list[Any]) -> np.dtype[Any] | None:
+    """Return the dtype of the first tensor; of Where, the first beside the condition."""
+    values = operands[1:] if operation == "Where" else operands
+    return next((item.dtype for item in values if isinstance(item, np.ndarray)), None)
+
+
+def _literal(item: Any, operation: str, dtype: np.dtype[Any] | None) -> Array:
+    """Return a Python number or sequence as the array that ONNX wants in its place."""
+    literal = np.asarray(item)
+    if literal.dtype.kind not in "if":
+        return literal
+    if operation in _ARITHMETIC or (operation == "Pad" and literal.ndim == 0):
+        return literal if dtype is None else literal.astype(dtype)
+    if literal.dtype.kind == "i":
+        return literal.astype(np.int64)
+    if operation == "Resize":
+        return literal.astype(np.float32)  # scales are float32 whatever the tensor is
+    return literal.astype(dtype) if dtype is not None and dtype.kind == "f" else literal
 
 
 def _unused(name: str, taken: Any) -> str:
@@ -296,6 +359,6 @@ def record(
     recorder = _Recorder(model.weights, operations)
     with intercepted(recorder):
         source = recorder.wrap(images.astype(next(iter(model.weights.values())).dtype, copy=False))
-        outputs = dict(model(source).items())
+        outputs = dict(model(cast(Array, source)).items())
     numbers = {name: recorder._number(value, f"output {name}") for name, value in outputs.items()}
-    return recorder.recording({input_name: int(source.tensor or 0)}, numbers)
+    return recorder.recording({input_name: source.tensor}, numbers)

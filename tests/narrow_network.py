@@ -1,0 +1,37 @@
+"""The smallest network of the published kind, with an input: what tests of the whole path run on."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from refimpl import MobileInst, MobileInstConfig, Weights
+from refimpl.inference import preprocess
+from refimpl.ops.operation import Array
+from refimpl.scenes import render_picture
+
+FIELDS = {"dim": 32, "num_queries": 5, "num_classes": 7}
+OPTIONS = ["--model", "topformer-tiny", *(f"--set={name}={value}" for name, value in FIELDS.items())]
+SIZE = (64, 96)
+CONFIG = MobileInstConfig.preset("topformer-tiny", **FIELDS)
+
+
+@functools.cache
+def weights(dtype: type = np.float32) -> Weights:
+    """Return the network's seeded weights."""
+    return Weights.seeded(CONFIG, seed=0).astype(dtype)
+
+
+def network(dtype: type = np.float32) -> MobileInst:
+    """Return the network."""
+    return MobileInst(CONFIG, weights(dtype))
+
+
+@functools.cache
+def picture(batch: int = 1) -> Array:
+    """Return rendered pictures as the network's input, float32 (batch, 3, 64, 96)."""
+    scenes = [preprocess(render_picture(*SIZE, seed), sizing="native")[0] for seed in range(batch)]
+    images = np.concatenate(scenes).astype(np.float32)
+    images.flags.writeable = False
+    return images
