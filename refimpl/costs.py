@@ -1,12 +1,12 @@
-"""What each recorded step costs: parameters, multiply–accumulates as the paper counts its FLOPs, memory, time on a roofline.
+"""What a recording costs: parameters, multiply–accumulates (the paper's FLOPs), memory, time on a roofline.
 
-Convolutions, linear layers and matrix products count as multiply–accumulates; everything else is free of them.
+Only convolutions, linear layers and matrix products count as multiply–accumulates.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from refimpl.model import MobileInst, parameter_shapes
 from refimpl.ops.operation import OPERATIONS, Array
 from refimpl.recording import Recording, Step, record
 
-VIEWS = frozenset("Reshape Squeeze Unsqueeze Flatten Identity".split())
+VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 """Operations that give another shape to the memory they are given."""
 
 
@@ -57,7 +57,7 @@ def record_shapes(config: MobileInstConfig, height: int, width: int) -> Recordin
     """Record the network of float32 zeros on one blank picture: enough wherever only shapes matter."""
     weights = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(config).items()}
     # The sums of zeros are known without adding them up.
-    operations = {**OPERATIONS, "Conv": _blank_conv, "MatMul": _blank_mat_mul}
+    operations: dict[str, Callable[..., Any]] = {**OPERATIONS, "Conv": _blank_conv, "MatMul": _blank_mat_mul}
     images = np.zeros((1, 3, height, width), np.float32)
     return record(MobileInst(config, weights), images, operations=operations)
 
@@ -118,7 +118,7 @@ def stage_costs(costs: list[StepCost]) -> list[StageCost]:
 def multiply_accumulates(
     step: Step, inputs: tuple[tuple[int, ...] | None, ...], output: tuple[int, ...]
 ) -> int:
-    """Return the products a step sums up: outputs times the length of each one's sum; 0 for other operations."""
+    """Return the products a step sums up: outputs times the length of each sum; 0 for other operations."""
     if step.operation == "Conv":
         assert inputs[1] is not None
         return math.prod(output) * math.prod(inputs[1][1:])
@@ -162,18 +162,19 @@ class PeakMemory:
 
 
 def peak_activation_memory(recording: Recording) -> PeakMemory:
-    """Return the peak of the live activations, had every tensor its own memory from its making to its last use.
+    """Return the most memory that live activations need, each from its making to its last use.
 
-    The images and what is computed from them count, in the recording's dtype; weights and what is computed from weights alone do
-    not. A view shares its source's memory, no operation works in place, outputs live to the end.
+    The images and what is computed from them count, in the recording's dtype; weights and what is computed
+    from weights alone do not. A view shares its source's memory; nothing is computed in place; outputs live
+    to the end.
     """
     owners = _owners(recording)
     last_use = {owners[name]: i for i, name in _uses(recording) if name in owners}
-    last_use.update({owners[name]: len(recording.steps) for name in recording.outputs.values() if name in owners})
     live = {name: recording.tensors[name].nbytes for name in recording.inputs.values()}
     peak = PeakMemory(sum(live.values()), "")
     for i, step in enumerate(recording.steps):
-        live.update({name: recording.tensors[name].nbytes for name in step.outputs if owners.get(name) == name})
+        made = (name for name in step.outputs if owners.get(name) == name)
+        live.update({name: recording.tensors[name].nbytes for name in made})
         peak = max(peak, PeakMemory(sum(live.values()), step.name), key=lambda found: found.bytes)
         live = {name: size for name, size in live.items() if last_use.get(name, -1) > i}
     return peak
@@ -193,6 +194,7 @@ def _owners(recording: Recording) -> dict[str, str]:
 def _uses(recording: Recording) -> Iterator[tuple[int, str]]:
     for i, step in enumerate(recording.steps):
         yield from ((i, name) for name in (*step.inputs, *step.outputs) if name is not None)
+    yield from ((len(recording.steps), name) for name in recording.outputs.values())
 
 
 # Time.
@@ -225,7 +227,7 @@ class Roofline:
                 raise ConfigurationError(f"{name} is {value}; expected a positive number")
 
     def seconds(self, cost: StepCost) -> float:
-        """Return the least time a step can take: that of its arithmetic or of its memory, whichever is longer."""
+        """Return the least time a step can take: that of its arithmetic or that of its memory."""
         return max(self.arithmetic_seconds(cost), self.memory_seconds(cost))
 
     def arithmetic_seconds(self, cost: StepCost) -> float:

@@ -1,4 +1,4 @@
-"""SparseInst's feature pyramid and pyramid pooling (Cheng et al., CVPR 2022): its encoder, and Table 5's baselines."""
+"""SparseInst's feature pyramid and pooling (Cheng et al., CVPR 2022): its encoder, Table 5's baselines."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from refimpl.scope import Scope, block
 POOLED_SIZES = (1, 2, 3, 6)
 
 
+@block
 def feature_pyramid(levels: tuple[Array, Array, Array], w: Scope, dim: int, pooled: bool) -> Array:
     """X3, X4 and X5 → one map (B, dim, H/8, W/8).
 
@@ -66,6 +67,7 @@ def conv_stack(x: Array, w: Scope, count: int, dim: int) -> Array:
     return x
 
 
+@block
 def mask_branch(x: Array, w: Scope, convs: int, dim: int, out: int) -> Array:
     """A stack of 3×3 convolutions and a 1×1 projection: (B, C, h, w) → mask features (B, out, h, w)."""
     return conv(conv_stack(x, w / "mask_convs", convs, dim), w / "projection", out)

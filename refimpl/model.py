@@ -10,14 +10,17 @@ from types import MappingProxyType
 import numpy as np
 
 from refimpl import ops
+from refimpl.checkpoint_names import is_unused
 from refimpl.config import MobileInstConfig
 from refimpl.errors import NonFiniteError, ShapeError
 from refimpl.fpn import feature_pyramid, mask_branch
 from refimpl.instance_decoder import instance_decoder
+from refimpl.layers import resize
 from refimpl.mask_decoder import mask_decoder
 from refimpl.ops.operation import Array, intercepted
 from refimpl.scope import DeclaringScope, Scope, block
 from refimpl.seaformer import SEAFORMERS, seaformer
+from refimpl.sparseinst import sparseinst
 from refimpl.topformer import TOPFORMERS, Features, topformer
 from refimpl.weights_check import check_weights
 
@@ -26,18 +29,23 @@ SIZE_MULTIPLE = 32
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the network predicts, as logits; N queries, masks at 1/8 of the input."""
+    """What the network predicts, as logits; N queries.
+
+    MobileInst's masks are at 1/8 of the input. SparseInst's are at 1/4, resized; its dim is the
+    configuration's ``kernel_dim``, and it has no global queries.
+    """
 
     class_logits: Array  # (B, N, classes)
     objectness: Array  # (B, N, 1)
     kernels: Array  # (B, N, dim)
     mask_features: Array  # (B, dim, H/8, W/8)
-    masks: Array  # (B, N, H/8, W/8)
-    global_queries: Array  # (B, N, dim), what temporal query passing passes on
+    masks: Array  # (B, N, H/8, W/8) or (B, N, H/4, W/4)
+    global_queries: Array | None = None  # (B, N, dim), what temporal query passing passes on
 
     def items(self) -> Iterator[tuple[str, Array]]:
-        """Yield each field's name and tensor."""
-        return ((field.name, getattr(self, field.name)) for field in fields(self))
+        """Yield the name and tensor of each field that the network has."""
+        named = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return ((name, tensor) for name, tensor in named if tensor is not None)
 
 
 class MobileInst:
@@ -66,6 +74,8 @@ class MobileInst:
     """
 
     def __init__(self, config: MobileInstConfig, weights: Mapping[str, Array]) -> None:
+        if any(is_unused(name, config) for name in weights):
+            weights = {name: array for name, array in weights.items() if not is_unused(name, config)}
         check_weights(weights, parameter_shapes(config))
         self.config = config
         self.weights = weights
@@ -105,7 +115,14 @@ def check_images(images: Array) -> None:
 
 
 def forward(images: Array, w: Scope, config: MobileInstConfig) -> Outputs:
-    """Figure 3: images (B, 3, H, W) → predictions."""
+    """Images (B, 3, H, W) → predictions, by the network the configuration names."""
+    if config.architecture == "sparseinst":
+        return forward_sparseinst(images, w, config)
+    return forward_mobileinst(images, w, config)
+
+
+def forward_mobileinst(images: Array, w: Scope, config: MobileInstConfig) -> Outputs:
+    """Figure 3."""
     features = backbone(images, w / "backbone", config.backbone)
     mask_features = decode_masks(features, w / "mask_decoder", config)  # X_mask
     instances = instance_decoder(features.x6, mask_features, w / "instance_decoder", config)
@@ -118,6 +135,19 @@ def forward(images: Array, w: Scope, config: MobileInstConfig) -> Outputs:
         masks,
         instances.global_queries,
     )
+
+
+def forward_sparseinst(images: Array, w: Scope, config: MobileInstConfig) -> Outputs:
+    """SparseInst: masks as the product of kernels and mask features, resized to twice their size."""
+    instances = sparseinst(images, w, config)
+    masks = dot_product(instances.kernels, instances.mask_features, w / "decoder" / "masks")
+    return Outputs(*instances, double(masks, w / "masks"))
+
+
+@block
+def double(masks: Array, w: Scope) -> Array:
+    """Resize to twice the size: (B, N, h, w) → (B, N, 2h, 2w)."""
+    return resize(masks, 2 * masks.shape[2], 2 * masks.shape[3])
 
 
 def backbone(images: Array, w: Scope, name: str) -> Features:
@@ -134,6 +164,7 @@ def decode_masks(features: Features, w: Scope, config: MobileInstConfig) -> Arra
     return mask_decoder(features, w, config.dim, enhanced=config.mask_decoder == "semantic_enhanced")
 
 
+@block
 def baseline_mask_decoder(features: Features, w: Scope, config: MobileInstConfig) -> Array:
     """What the paper compares with (Table 5): a feature pyramid, with SparseInst's pooling or without."""
     pooled = config.mask_decoder == "sparseinst"

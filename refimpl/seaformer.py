@@ -1,4 +1,4 @@
-"""SeaFormer (Wan et al., ICLR 2023), the second backbone: inverted residuals and squeeze-enhanced axial attention."""
+"""SeaFormer (Wan et al., ICLR 2023), the paper's second backbone: squeeze-enhanced axial attention."""
 
 from __future__ import annotations
 

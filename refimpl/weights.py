@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from refimpl.checkpoint_names import BACKBONE_PREFIX, CLASSIFIER_PREFIXES, canonical
 from refimpl.config import MobileInstConfig
 from refimpl.errors import FileError, MissingDependencyError, WeightsError
 from refimpl.folding import fold_batch_norm
@@ -21,9 +22,6 @@ from refimpl.ops.operation import OPERATIONS, Array, intercepted
 from refimpl.weights_check import check_weights
 
 IGNORED_SUFFIX = "num_batches_tracked"
-BACKBONE_PREFIX = "backbone."
-CLASSIFIER_PREFIXES = ("SIM.", "head.", "linear.", "cls_head.", "decode_head.", "auxiliary_head.")
-"""Parts of the public backbone checkpoints that MobileInst does not have."""
 
 
 class Weights(Mapping[str, Array]):
@@ -69,6 +67,8 @@ class Weights(Mapping[str, Array]):
     def load(cls, path: str | os.PathLike[str], config: MobileInstConfig) -> Weights:
         """Read the weights of a whole network from ``.safetensors``, ``.npz`` or (with PyTorch) ``.pth``.
 
+        Of SparseInst's backbone, parts that it does not use may be there or not.
+
         Raises
         ------
         FileError
@@ -78,7 +78,7 @@ class Weights(Mapping[str, Array]):
         MissingDependencyError
             The reader of that format is not installed.
         """
-        arrays = read_arrays(path)
+        arrays = canonical(read_arrays(path), config)
         check_weights(arrays, parameter_shapes(config))
         return cls(arrays)
 
@@ -87,6 +87,8 @@ class Weights(Mapping[str, Array]):
         """Read a public backbone checkpoint and take the other weights from ``rest``.
 
         The names may stand with or without ``backbone.``; the checkpoint's classifier or segmentation head is left out.
+        ResNet-50 may have torchvision's names (`refimpl.checkpoint_names.TORCHVISION_RESNET`), its batch norms
+        apart or folded.
 
         Raises
         ------
@@ -100,7 +102,8 @@ class Weights(Mapping[str, Array]):
                 backbone[BACKBONE_PREFIX + name] = array
         others = {name: array for name, array in rest.items() if not name.startswith(BACKBONE_PREFIX)}
         dtype = next(iter(others.values())).dtype
-        arrays = {**{name: array.astype(dtype) for name, array in backbone.items()}, **others}
+        narrowed = {name: array.astype(dtype) for name, array in backbone.items()}
+        arrays = {**canonical(narrowed, config), **others}
         check_weights(arrays, parameter_shapes(config))
         return cls(arrays)
 
@@ -180,14 +183,14 @@ def _initial(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Arr
 
 def _gain(name: str) -> float:
     # Kernels are multiplied with as many mask features as they have channels: small kernels keep masks of order one.
-    if name.endswith("kernel_head.2.weight"):
+    if name.endswith(("kernel_head.2.weight", "mask_kernel.weight")):
         return 0.01
     if "in_proj" in name:
         return 0.25
     return 1.0 if any(part in name for part in _WITHOUT_RELU) else 2.0
 
 
-_WITHOUT_RELU = ("out_proj", "_head.weight", "fpn_laterals", "fpn_outputs", "fusion", "projection")
+_WITHOUT_RELU = ("out_proj", "_head.weight", "cls_score", "fpn_laterals", "fpn_outputs", "fusion", "projection")
 
 
 def _read_only(array: Array) -> Array:

@@ -38,8 +38,10 @@ def cost(
 ) -> None:
     """Count what a network costs, for one picture in float32.
 
-    Multiply–accumulates are those of convolutions, linear layers and matrix products. With --gflops and --gbps, the least time of every layer on that machine.
-    --paper exits 0 if every MobileInst row is within 1 % of the paper, every difference between two of a table within 0.01 G, and every baseline within 5 %; else 1.
+    Multiply–accumulates are those of convolutions, linear layers and matrix products.
+    With --gflops and --gbps, also the least time of every layer on that machine.
+    --paper exits 0 if every MobileInst row is within 1 % of the paper, every difference between two
+    of a table within 0.01 G, and every baseline within 5 %; else 1.
 
     [bold]Examples[/bold]
 
@@ -79,8 +81,8 @@ def cost(
     options.console.print(_stage_table(stages, costs, roofline))
     options.console.print(
         f"{model} at {height}×{width}: {content['parameters'] / 1e6:.3f} M parameters, "
-        f"{content['macs'] / 1e9:.3f} G multiply–accumulates, peak activation memory {peak.bytes / 1e6:.2f} MB "
-        f"in {peak.step}",
+        f"{content['macs'] / 1e9:.3f} G multiply–accumulates, "
+        f"peak activation memory {peak.bytes / 1e6:.2f} MB in {peak.step}",
         highlight=False,
     )
 
@@ -168,8 +170,8 @@ def _compare_with_paper(json_file: options.JsonPath) -> int:
             options.console.print(problem, style="bold red", highlight=False)
         if not problems:
             options.console.print(
-                "Every MobileInst row within 1 % of the paper, every difference between two of a table within 0.01 G, "
-                "every baseline within 5 %.",
+                "Every MobileInst row within 1 % of the paper, every difference between two of a table "
+                "within 0.01 G, every baseline within 5 %.",
                 style="bold green",
                 highlight=False,
             )
