@@ -8,13 +8,13 @@ all other tensors at once.
 from __future__ import annotations
 
 import itertools
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from conformance.utilisation import Worst, absolute_error, worst_of
 from refimpl.ops.operation import Array
 
 
@@ -24,7 +24,7 @@ class Match:
 
     name: str
     values: Array
-    max_abs_error: float
+    worst: Worst
 
 
 class CandidateTensors:
@@ -46,24 +46,25 @@ class CandidateTensors:
                 self.by_size[array.size].append(name)
                 self.ranges[name] = _range(array)
 
-    def find(self, reference: Array, tolerance: float) -> Match | None:
-        """Return the tensor nearest to ``reference`` in any layout, if its largest error is within ``tolerance``."""
+    def find(self, reference: Array, bound: Array | float) -> Match | None:
+        """Return the tensor nearest to ``reference`` in any layout, if every element is within its bound."""
         low, high = _range(reference)
+        reach = float(np.max(bound, initial=0.0))
         best = None
         for name in self.by_size[reference.size]:
             other_low, other_high = self.ranges[name]
-            if not (abs(low - other_low) <= tolerance and abs(high - other_high) <= tolerance):
+            if not (abs(low - other_low) <= reach and abs(high - other_high) <= reach):
                 continue
             for values in layouts(self.tensors[name], reference.shape):
-                error = largest_error(values, reference)
-                if error <= tolerance and (best is None or error < best.max_abs_error):
-                    best = Match(name, values, error)
-                if error == 0:
-                    return best
+                worst = worst_of(values, reference, bound)
+                if worst.utilisation <= 1 and (best is None or worst.utilisation < best.worst.utilisation):
+                    best = Match(name, values, worst)
+                if worst.utilisation <= 1:
+                    break
         return best
 
-    def nearest(self, reference: Array, excluded: set[str]) -> Match | None:
-        """Return the tensor of the same shape, ones aside, with the smallest largest error; NaN counts as infinite.
+    def nearest(self, reference: Array, bound: Array | float, excluded: set[str]) -> Match | None:
+        """Return the tensor of the same shape, ones aside, with the smallest largest error; its bound use is reported.
 
         Tensors in ``excluded``, and copies of them (the same smallest and largest element), do not count.
         """
@@ -74,8 +75,11 @@ class CandidateTensors:
             same_shape = _squeezed(self.tensors[name].shape) == wanted
             if same_shape and self.ranges[name] not in copies:
                 values = self.tensors[name].reshape(reference.shape)
-                matches.append(Match(name, values, largest_error(values, reference)))
-        return min(matches, key=lambda match: match.max_abs_error, default=None)
+                matches.append((float(absolute_error(values, reference).max()), name, values))
+        if not matches:
+            return None
+        _, name, values = min(matches, key=lambda match: match[0])
+        return Match(name, values, worst_of(values, reference, bound))
 
 
 def layouts(array: Array, shape: tuple[int, ...]) -> Iterator[Array]:
@@ -87,12 +91,6 @@ def layouts(array: Array, shape: tuple[int, ...]) -> Iterator[Array]:
     for permutation in itertools.permutations(axes):
         permuted = array.reshape([shape[axis] for axis in permutation])
         yield permuted.transpose(np.argsort(permutation)).reshape(shape)
-
-
-def largest_error(values: Array, reference: Array) -> float:
-    """Return the largest absolute difference; infinite if any is NaN."""
-    error = float(np.max(np.abs(values - reference), initial=0.0))
-    return math.inf if math.isnan(error) else error
 
 
 def _range(array: Array) -> tuple[float, float]:

@@ -9,9 +9,11 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from conformance.bounds import ONNX_RUNTIME
 from conformance.graph_judgement import judge_nodes
 from conformance.onnx_graph import OnnxGraph
 from conformance.report import Comparison
+from conformance.verification import Declaration
 from refimpl.errors import CandidateError, ShapeError
 from refimpl.ops.operation import Array
 
@@ -50,7 +52,7 @@ class OnnxRuntimeCandidate:
         self.graph = graph
         self.threads = threads
         self.input = self._only_input()
-        self.outputs = list(graph.outputs)
+        self.declaration = Declaration(runtime=ONNX_RUNTIME)
 
     def _only_input(self) -> GraphInput:
         inputs = list(self.graph.inputs.items())
@@ -89,7 +91,15 @@ class OnnxRuntimeCandidate:
 
     def judge(self, images: Array, tensors: Mapping[str, Array]) -> list[Comparison]:
         """Replay every node in float64 on the tensors it was fed, and judge what the runtime made of them."""
-        return judge_nodes(self.graph, {self.input.name: images}, tensors)
+        declared = self.declaration
+        return judge_nodes(
+            self.graph,
+            {self.input.name: images},
+            tensors,
+            arithmetic=declared.arithmetic,
+            storage=declared.storage,
+            runtime=declared.runtime,
+        )
 
     def nodes_between(self, tensor: str, known: set[str]) -> list[str]:
         """Return the nodes, in order, that compute ``tensor`` from ``known`` tensors and constants."""

@@ -1,4 +1,4 @@
-"""Replaying the reference step by step on a candidate's own tensors, in float64 and, to see what rounding does, in float32."""
+"""Replaying the reference in float64, step by step, on a candidate's own tensors."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from conformance.bounds import Format, Runtime, propagated_bound
+from conformance.onnx_file import Node
 from refimpl import Recording, Step
-from refimpl.ops.operation import OPERATIONS, Array
+from refimpl.ops.operation import Array
 
 DATA_MOVEMENT = frozenset("Reshape Transpose Expand Unsqueeze Squeeze Split Slice Gather Identity Concat Cast".split())
 """Operations whose results a candidate need not hold as tensors of their own."""
+
+TABLE_ROUNDINGS = 32.0
+"""Unit roundoffs of its largest element by which a table that the exporter computes may be off."""
 
 
 class Structure:
@@ -73,29 +78,59 @@ class Structure:
 
 
 class Replay:
-    """A forward pass in lockstep in float64 and float32 that takes over a candidate's tensors where they are known.
+    """A float64 forward pass that takes over a candidate's tensors where they are known, with a bound on every result.
 
-    After `adopt`, the steps that follow compute on the candidate's values: their difference from what the candidate has is the
-    error it introduced there, and the difference between the two precisions is what rounding alone does.
+    After `adopt`, the steps that follow compute on the candidate's values: what the candidate has differs from the result by the
+    error it introduced there. What it lacks is carried along, with the bound of all that it may have fused.
     """
 
-    def __init__(self, recording: Recording) -> None:
-        fixed = [*recording.inputs.values(), *recording.weights, *recording.constants]
-        self.wide = {name: recording.tensors[name] for name in fixed}
-        self.narrow = {name: _narrowed(array) for name, array in self.wide.items()}
+    def __init__(self, recording: Recording, arithmetic: Format, storage: Format, runtime: Runtime) -> None:
+        self.formats = (arithmetic, storage)
+        self.runtime = runtime
+        self.last_use = {name: step.name for step in recording.steps for name in step.inputs if name is not None}
+        self.values = {name: recording.tensors[name] for name in recording.inputs.values()}
+        self.bounds: dict[str, Array | None] = {}
+        for name in [*recording.weights, *recording.constants]:
+            self.values[name] = recording.tensors[name]
+            error = stored_error(recording.tensors[name], storage, computed=name in recording.constants)
+            if error:
+                self.bounds[name] = np.full(recording.tensors[name].shape, error)
 
     def compute(self, step: Step) -> None:
-        """Compute one step in both precisions."""
-        for values in (self.wide, self.narrow):
-            operands = [None if name is None else values[name] for name in step.inputs]
-            result = OPERATIONS[step.operation](*operands, **step.attributes)
-            values.update(zip(step.outputs, result if isinstance(result, tuple) else (result,), strict=True))
+        """Compute one step, and how far a correct candidate's result may be from it."""
+        inputs = tuple(name or "" for name in step.inputs)
+        node = Node(step.name, step.operation, inputs, step.outputs, step.attributes)
+        operands = {name: self.values[name] for name in inputs if name}
+        errors = {name: self.bounds[name] for name in operands if name in self.bounds}
+        values, bounds = propagated_bound([node], operands, *self.formats, runtime=self.runtime, errors=errors)
+        self.values.update(values)
+        self.bounds.update(bounds)
+
+    def bound(self, name: str) -> Array | float:
+        """Return how far a correct candidate's tensor may be from ``values[name]``; infinite where no bound is known."""
+        bound = self.bounds.get(name, 0.0)
+        return np.inf if bound is None else bound
+
+    def forget(self, step: Step) -> None:
+        """Free what no later step uses."""
+        for name in {*step.inputs, *step.outputs}:
+            if name is not None and self.last_use.get(name, step.name) == step.name:
+                self.values.pop(name, None)
+                self.bounds.pop(name, None)
 
     def adopt(self, name: str, values: Array) -> None:
         """Continue with the candidate's values of a tensor."""
-        self.wide[name] = values.astype(np.float64)
-        self.narrow[name] = values.astype(np.float32)
+        self.values[name] = values.astype(np.float64)
+        self.bounds.pop(name, None)
 
 
-def _narrowed(array: Array) -> Array:
-    return array.astype(np.float32) if array.dtype.kind == "f" else array
+def stored_error(array: Array, storage: Format, computed: bool) -> float:
+    """Return by how much a candidate's copy of a fixed tensor may be off.
+
+    Nothing if the format holds it exactly; one rounding for a weight or a scalar; more for a table that the exporter computes
+    itself in its own precision, as it does position embeddings: sines of angles up to 2π that are rounded first.
+    """
+    if array.dtype.kind != "f" or np.array_equal(storage.rounded(array), array):
+        return 0.0
+    roundings = TABLE_ROUNDINGS if computed and array.ndim else 1.0
+    return roundings * storage.unit_roundoff * float(np.abs(array).max())

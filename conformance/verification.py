@@ -1,39 +1,67 @@
-"""Is this candidate MobileInst? Its tensors against the float64 reference on the same bytes, step by step.
+"""Is this candidate MobileInst, and does the runtime compute its own graph? Each step beside float64, within derived bounds.
 
-The tolerances are interim, derived from what float32 arithmetic does to the reference itself.
+The order of the checks: shapes, repeatability, finiteness, values. A step is judged by the error it *introduces* on its own operands, against a rigorous
+bound of what rounding may do there; an output by its distance from the reference, against the noise envelope.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import numpy as np
 
-from conformance.alignment import CandidateTensors, Match, largest_error
+from conformance.alignment import CandidateTensors, Match
+from conformance.bounds import CPU, FLOAT32, Format, Runtime
+from conformance.envelope import MULTIPLE, SAMPLES, envelope
 from conformance.replay import Replay, Structure
 from conformance.report import Comparison, Fault, InputReport, Report
+from conformance.utilisation import absolute_error, worst_of
 from refimpl import MobileInst, MobileInstConfig, Recording, Step, record
 from refimpl.ops.operation import Array
 
-NOISE_MULTIPLE = 16.0
-UNIT_ROUNDOFF = 2.0**-24
-FLOOR_ROUNDOFFS = 64.0
 FUSION_REACH = 4
 """How many steps in a row a candidate may have fused: attention's scale, logits, softmax and product."""
 RESEMBLANCE = 0.05
 """A tensor this near to a missing one, relative to its largest element, is a wrong version of it, not another tensor."""
-TOLERANCE = (
-    f"interim: {NOISE_MULTIPLE:g} × what NumPy float32 arithmetic does to the same step (to the same output, for outputs), "
-    f"at least {FLOOR_ROUNDOFFS:g} unit roundoffs (2⁻²⁴) of its largest element"
-)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What a candidate is declared to compute with.
+
+    Attributes
+    ----------
+    arithmetic
+        Format of its products and sums.
+    storage
+        Format of its tensors.
+    runtime
+        How well its special functions approximate.
+    """
+
+    arithmetic: Format = FLOAT32
+    storage: Format = FLOAT32
+    runtime: Runtime = CPU
+
+    def __str__(self) -> str:
+        """Say what a verdict under this declaration allows."""
+        return (
+            f"each step may err by the rounding of {self.arithmetic.name} arithmetic stored as {self.storage.name} (unit roundoff "
+            f"{self.arithmetic.unit_roundoff:.1e}); each output by {MULTIPLE:g} × the largest of {SAMPLES} runs with random rounding"
+        )
 
 
 class Candidate(Protocol):
     """What verification needs of an implementation under test."""
+
+    @property
+    def declaration(self) -> Declaration:
+        """The arithmetic it is judged by."""
 
     def run(self, images: Array) -> Mapping[str, Array]:
         """Return the outputs by name."""
@@ -77,61 +105,58 @@ def verify(
     ShapeError, NonFiniteError, CandidateError
         An input does not fit, or the candidate cannot be run.
     """
+    wide = {key: array.astype(np.float64) for key, array in weights.items()}
+    network = MobileInst(config, wide)
     reports = []
     for label, images in inputs.items():
-        reports.append(_verify_one(candidate, config, weights, label, np.asarray(images, np.float32), progress))
+        fed = np.array(images, np.float32)
+        reports.append(_verify_one(candidate, network, label, fed, lambda stage, label=label: progress(f"{label}: {stage}")))
     model = {"config": asdict(config), "weights_sha256": weights_hash(weights)}
-    return Report(reports, name, model, TOLERANCE)
+    return Report(reports, name, model, str(candidate.declaration))
 
 
 def _verify_one(
-    candidate: Candidate,
-    config: MobileInstConfig,
-    weights: Mapping[str, Array],
-    label: str,
-    images: Array,
-    progress: Callable[[str], None],
+    candidate: Candidate, network: MobileInst, label: str, images: Array, progress: Callable[[str], None]
 ) -> InputReport:
-    progress(f"{label}: candidate")
-    outputs = candidate.run(images)
-    progress(f"{label}: reference in float64")
-    recording = _reference(config, weights, images)
-    rows, problems = compare_outputs(recording, _output_tolerances(recording, config, weights, images), outputs)
-    progress(f"{label}: candidate, every tensor")
+    declaration = candidate.declaration
+    digest = hashlib.sha256(images.tobytes()).hexdigest()
+    progress("candidate")
+    outputs, problems = _run_twice(candidate, images)
+    progress("reference in float64")
+    recording = record(network, images.astype(np.float64))
+    progress("noise envelope")
+    allowed = envelope(recording, declaration.arithmetic, declaration.storage, declaration.runtime)
+    rows, pairing = compare_outputs(recording, allowed, outputs)
+    progress("candidate, every tensor")
     captured = candidate.capture(images)
-    tensors = CandidateTensors(captured)
-    progress(f"{label}: its own graph, node by node")
+    progress("its own graph, node by node")
     nodes = candidate.judge(images, captured)
-    progress(f"{label}: comparing step by step")
+    progress("comparing step by step")
     given = [row.name for row in rows if row.candidate is not None]
-    steps, fault = compare_steps(recording, given, tensors, candidate)
+    steps, fault = compare_steps(recording, given, CandidateTensors(captured), candidate)
     fault = _graph_fault(nodes, steps) or fault
-    digest = hashlib.sha256(np.ascontiguousarray(images).tobytes()).hexdigest()
-    return InputReport(label, images.shape, digest, rows, steps, nodes, fault, problems)
+    return InputReport(label, images.shape, digest, rows, steps, nodes, fault, problems + pairing)
 
 
-def _reference(config: MobileInstConfig, weights: Mapping[str, Array], images: Array) -> Recording:
-    wide = {name: array.astype(np.float64) for name, array in weights.items()}
-    return record(MobileInst(config, wide), images.astype(np.float64))
-
-
-def _output_tolerances(
-    recording: Recording, config: MobileInstConfig, weights: Mapping[str, Array], images: Array
-) -> dict[str, float]:
-    narrow = {name: array.astype(np.float32) for name, array in weights.items()}
-    outputs = MobileInst(config, narrow)(images)
-    return {
-        name: _tolerance(values, recording.tensors[recording.outputs[name]]) for name, values in outputs.items()
-    }
-
-
-def _tolerance(narrow: Array, wide: Array) -> float:
-    largest = float(np.abs(wide).max(initial=0.0))
-    return max(NOISE_MULTIPLE * largest_error(narrow, wide), FLOOR_ROUNDOFFS * UNIT_ROUNDOFF * largest)
+def _run_twice(candidate: Candidate, images: Array) -> tuple[Mapping[str, Array], list[str]]:
+    """Run the candidate, and say if it rewrites its input, does not repeat itself, or gives numbers that are not finite."""
+    problems = []
+    given = images.copy()
+    outputs = {name: array.copy() for name, array in candidate.run(given).items()}
+    if not np.array_equal(given, images):
+        problems.append("it rewrites its input")
+    again = candidate.run(images.copy())
+    for name, array in outputs.items():
+        if not np.array_equal(array, again[name], equal_nan=array.dtype.kind == "f"):
+            problems.append(f"it is not repeatable: two runs on the same input differ in output {name!r}")
+        elif not np.isfinite(array).all():
+            count = np.count_nonzero(~np.isfinite(array))
+            problems.append(f"its output {name!r} has {count} of {array.size} numbers that are NaN or infinite")
+    return outputs, problems
 
 
 def compare_outputs(
-    recording: Recording, tolerances: Mapping[str, float], outputs: Mapping[str, Array]
+    recording: Recording, allowed: Mapping[str, float], outputs: Mapping[str, Array]
 ) -> tuple[list[Comparison], list[str]]:
     """Pair the candidate's outputs with the reference's, by name, else by value, else by shape, and compare them.
 
@@ -144,22 +169,31 @@ def compare_outputs(
     rows = []
     for name, tensor in recording.outputs.items():
         reference = recording.tensors[tensor]
-        match = _paired(name, reference, tolerances[name], free)
+        match = _paired(name, reference, allowed[name], free)
         if match:
             free.pop(match.name)
-        error = match.max_abs_error if match else None
-        rows.append(_row(name, name, reference, match, error, None, tolerances[name], "absent"))
+        rows.append(_row(name, name, reference, match, allowed[name], "absent", introduced=False))
     problems = [f"its output {name!r} {array.shape} is none of the reference's" for name, array in free.items()]
     if all(row.candidate is None for row in rows):
         problems.append("none of its outputs is one of the reference's")
     return rows, problems
 
 
-def _paired(name: str, reference: Array, tolerance: float, free: Mapping[str, Array]) -> Match | None:
+def _paired(name: str, reference: Array, allowed: float, free: Mapping[str, Array]) -> Match | None:
     if name in free and free[name].shape == reference.shape:
-        return Match(name, free[name], largest_error(free[name], reference))
+        return Match(name, free[name], worst_of(free[name], reference, allowed))
     candidates = CandidateTensors(free)
-    return candidates.find(reference, tolerance) or candidates.nearest(reference, set())
+    return candidates.find(reference, allowed) or candidates.nearest(reference, allowed, set())
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    """What a step makes of the candidate's own tensors, and the candidate's tensor that is it."""
+
+    step: Step
+    match: Match | None
+    value: Array | None
+    bound: Array | float
 
 
 def compare_steps(
@@ -172,34 +206,42 @@ def compare_steps(
     """
     structure = Structure(recording)
     compared = structure.compared(outputs)
-    replay = Replay(recording)
-    found: dict[str, Match] = {}
-    predicted: dict[str, tuple[Step, float, Match | None]] = {}
-    for step in recording.steps:
-        replay.compute(step)
-        for name in compared.intersection(step.outputs):
-            tolerance = _tolerance(replay.narrow[name], replay.wide[name])
-            match = tensors.find(replay.wide[name], tolerance)
-            predicted[name] = (step, tolerance, match)
-            if match:
-                found[name] = match
-                replay.adopt(name, match.values)
+    predictions = _predict(recording, compared, tensors, candidate.declaration)
+    found = {name: item.match for name, item in predictions.items() if item.match}
     known = {match.name for match in found.values()}
     rows = []
-    for name, (step, tolerance, match) in predicted.items():
-        missing = "fail"
-        if match is None:
-            match = tensors.nearest(replay.wide[name], known)
+    for name, item in predictions.items():
+        match, missing = item.match, "fail"
+        if match is None and item.value is not None:
+            match = tensors.nearest(item.value, item.bound, known)
             fused = structure.soon_found(name, found, compared, FUSION_REACH)
-            if fused and not _resembles(match, replay.wide[name]):
+            if fused and not _resembles(match, item.value):
                 match, missing = None, "absent"
-        error = match.max_abs_error if match else None
-        rows.append(_row(name, step.operation, recording.tensors[name], match, error, error, tolerance, missing))
+        rows.append(_row(name, item.step.operation, recording.tensors[name], match, item.bound, missing))
     first = next((row for row in rows if row.verdict == "fail"), None)
     if first is None:
         return rows, None
     nodes = tuple(candidate.nodes_between(first.candidate, known)) if first.candidate else ()
     return rows, Fault(first.name, first.operation, "network", nodes)
+
+
+def _predict(
+    recording: Recording, compared: set[str], tensors: CandidateTensors, declaration: Declaration
+) -> dict[str, _Prediction]:
+    replay = Replay(recording, declaration.arithmetic, declaration.storage, declaration.runtime)
+    predictions: dict[str, _Prediction] = {}
+    for step in recording.steps:
+        replay.compute(step)
+        for name in compared.intersection(step.outputs):
+            value, bound = replay.values[name], replay.bound(name)
+            match = tensors.find(value, bound)
+            if match:
+                replay.adopt(name, match.values)
+                predictions[name] = _Prediction(step, match, None, 0.0)
+            else:
+                predictions[name] = _Prediction(step, None, value, bound)
+        replay.forget(step)
+    return predictions
 
 
 def _graph_fault(nodes: Sequence[Comparison], steps: Sequence[Comparison]) -> Fault | None:
@@ -212,7 +254,10 @@ def _graph_fault(nodes: Sequence[Comparison], steps: Sequence[Comparison]) -> Fa
 
 
 def _resembles(match: Match | None, reference: Array) -> bool:
-    return match is not None and match.max_abs_error <= RESEMBLANCE * float(np.abs(reference).max(initial=0.0))
+    if match is None:
+        return False
+    error = float(absolute_error(match.values, reference).max(initial=0.0))
+    return error <= RESEMBLANCE * float(np.abs(reference).max(initial=0.0))
 
 
 def _row(
@@ -220,30 +265,31 @@ def _row(
     operation: str,
     reference: Array,
     match: Match | None,
-    judged_error: float | None,
-    introduced_error: float | None,
-    tolerance: float,
+    bound: Array | float,
     missing: str,
+    introduced: bool = True,
 ) -> Comparison:
-    if match is None or judged_error is None:
-        return Comparison(name, operation, None, reference.shape, None, None, None, None, tolerance, None, missing)
-    difference = np.abs(match.values - reference)
-    difference[np.isnan(difference)] = np.inf
-    place = np.unravel_index(int(np.argmax(difference)), difference.shape)
-    largest, scale = float(difference[place]), float(np.abs(reference).max(initial=0.0))
+    if match is None:
+        return Comparison(name, operation, None, reference.shape, None, None, None, None, None, None, missing)
+    propagated = worst_of(match.values, reference, 1.0)
+    scale = float(np.abs(reference).max(initial=0.0))
     return Comparison(
         name=name,
         operation=operation,
         candidate=match.name,
         shape=reference.shape,
-        max_abs_error=largest,
-        relative_error=largest / scale if scale else largest,
-        worst_index=tuple(int(i) for i in place),
-        introduced_error=introduced_error,
-        tolerance=tolerance,
-        utilisation=judged_error / tolerance if tolerance else float(judged_error > 0),
-        verdict="pass" if judged_error <= tolerance else "fail",
+        max_abs_error=propagated.error,
+        relative_error=propagated.error / scale if scale else propagated.error,
+        worst_index=propagated.index,
+        introduced_error=match.worst.error if introduced else None,
+        tolerance=match.worst.bound,
+        utilisation=match.worst.utilisation,
+        verdict="pass" if match.worst.utilisation <= 1 else "fail",
     )
+
+
+def _utilisation(error: float, tolerance: float) -> float:
+    return error / tolerance if tolerance else math.inf if error else 0.0
 
 
 def weights_hash(weights: Mapping[str, Array]) -> str:

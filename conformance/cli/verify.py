@@ -131,10 +131,10 @@ def stages(steps: list[Comparison]) -> list[Comparison]:
 
 def _stage(name: str, rows: list[Comparison]) -> Comparison:
     failed = [row for row in rows if row.verdict == "fail"]
-    worst = max(rows, key=lambda row: (row.introduced_error or 0.0) / row.tolerance)
+    worst = max(rows, key=lambda row: row.utilisation or 0.0)
     held = [row for row in rows if row.verdict == "pass"]
     shown = failed[0] if failed else (held or rows)[-1]
-    return replace(shown, name=name, introduced_error=worst.introduced_error, tolerance=worst.tolerance)
+    return replace(shown, name=name, introduced_error=worst.introduced_error, tolerance=worst.tolerance, utilisation=worst.utilisation)
 
 
 def _table(title: str, rows: list[Comparison], introduced: str | None) -> Table:
