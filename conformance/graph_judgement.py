@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from conformance.bounds import CPU, FLOAT32, Format, Runtime, introduced_bounds
+from conformance.detail import Spotlight
 from conformance.onnx_file import Node
 from conformance.onnx_graph import OnnxGraph, evaluate_node
 from conformance.report import Comparison
@@ -43,15 +44,21 @@ def judge_nodes(
     """
     known = {**graph.initializers, **inputs, **tensors}
     rows = []
+    spotlight = Spotlight()
     for count, node in enumerate(graph.nodes):
         if all(name in known for name in node.inputs if name):
-            rows += _judge(node, known, arithmetic, storage, runtime)
+            rows += _judge(node, known, arithmetic, storage, runtime, spotlight)
         progress(count + 1, len(graph.nodes))
-    return rows
+    return spotlight.placed(rows)
 
 
 def _judge(
-    node: Node, known: Mapping[str, Array], arithmetic: Format, storage: Format, runtime: Runtime
+    node: Node,
+    known: Mapping[str, Array],
+    arithmetic: Format,
+    storage: Format,
+    runtime: Runtime,
+    spotlight: Spotlight,
 ) -> list[Comparison]:
     operands = tuple(_widened(known[name]) if name else None for name in node.inputs)
     truths = evaluate_node(node, operands, np.float64)
@@ -59,14 +66,18 @@ def _judge(
         node.op_type, operands, node.attributes, truths, arithmetic, storage, runtime=runtime
     )
     named = zip(node.outputs, truths, bounds, strict=False)
-    return [_row(node, name, known[name], truth, bound) for name, truth, bound in named if name in known]
+    return [
+        _row(node, name, known[name], truth, bound, spotlight) for name, truth, bound in named if name in known
+    ]
 
 
 def _widened(array: Array) -> Array:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
-def _row(node: Node, name: str, values: Array, truth: Array, bound: Array | None) -> Comparison:
+def _row(
+    node: Node, name: str, values: Array, truth: Array, bound: Array | None, spotlight: Spotlight
+) -> Comparison:
     if values.shape != truth.shape:
         return Comparison(name, node.op_type, name, truth.shape, None, None, None, None, None, None, "fail")
     worst = worst_of(values, truth, np.inf if bound is None else bound)
@@ -76,6 +87,7 @@ def _row(node: Node, name: str, values: Array, truth: Array, bound: Array | None
         verdict = "not judged"
     else:
         verdict = "pass" if worst.utilisation <= 1 else "fail"
+        spotlight.show(name, values, truth, bound, worst.utilisation)
     return Comparison(
         name=name,
         operation=node.op_type,

@@ -12,6 +12,33 @@ from refimpl.errors import VerificationError
 
 
 @dataclass(frozen=True)
+class Detail:
+    """Where the error of one tensor is, and how much of the bound its elements use.
+
+    Attributes
+    ----------
+    tensor
+        Its name.
+    error_map
+        Largest absolute error over all but the last two axes, in at most 64×64 blocks; None if not finite.
+    exact
+        How many elements have no error at all.
+    histogram
+        How many elements with an error have log₁₀(error / bound) between two of ``edges``; the first and last
+        count those beyond.
+    unbounded
+        How many elements have an error where none is allowed, or are not finite.
+    """
+
+    tensor: str
+    error_map: list[list[float | None]]
+    exact: int
+    histogram: list[int]
+    edges: list[float]
+    unbounded: int = 0
+
+
+@dataclass(frozen=True)
 class Comparison:
     """One tensor of the reference beside the candidate's.
 
@@ -39,6 +66,8 @@ class Comparison:
         The largest ratio of error to what is allowed, over all elements; up to 1 it is rounding. None if there is no bound.
     verdict
         ``pass``, ``fail``, ``absent`` (the candidate holds no such tensor and is right after it) or ``not judged`` (no bound).
+    detail
+        A closer look, for the one tensor worth it.
     """
 
     name: str
@@ -52,6 +81,7 @@ class Comparison:
     tolerance: float | None
     utilisation: float | None
     verdict: str
+    detail: Detail | None = None
 
 
 @dataclass(frozen=True)
@@ -118,12 +148,13 @@ class InputReport:
 
 @dataclass(frozen=True)
 class Report:
-    """The verdict on a candidate over all inputs."""
+    """The verdict on a candidate over all inputs; ``command`` is the command line that shows it again."""
 
     inputs: list[InputReport]
     candidate: str
     model: dict[str, Any]
     tolerance: str
+    command: str | None = None
 
     @property
     def verdict(self) -> str:
@@ -143,6 +174,8 @@ class Report:
             "candidate": self.candidate,
             "model": self.model,
             "tolerance": self.tolerance,
+            "command": self.command,
+            "headline": self.headline(),
             **{key: leading[key] for key in ("outputs", "steps", "nodes", "first_fault", "problems")},
             "inputs": [report.to_json() for report in self.inputs],
         }
