@@ -67,6 +67,12 @@ def assert_close(name: str, actual: np.ndarray, expected: Any) -> None:
     )
 
 
+def state_shapes(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {
+        name: tuple(value.shape) for name, value in state.items() if not name.endswith("num_batches_tracked")
+    }
+
+
 @functools.cache
 def networks(preset: str, **fields: Any) -> tuple[MobileInst, Any]:
     """The reference and PyTorch's network with the same weights."""
@@ -110,10 +116,7 @@ def test_published_widths_have_the_same_weights(preset: str) -> None:
     shapes = parameter_shapes(MobileInstConfig.preset(preset))
     with torch.device("meta"):
         state = pytorch_models.MobileInst(preset).state_dict()
-    expected = {
-        name: tuple(value.shape) for name, value in state.items() if not name.endswith("num_batches_tracked")
-    }
-    assert dict(shapes) == expected
+    assert dict(shapes) == state_shapes(state)
 
 
 @pytest.mark.parametrize("preset", BACKBONES)
@@ -127,6 +130,30 @@ def test_stages(preset: str) -> None:
         assert_close(name, actual, map_)
     mask_features = decode_masks(features, w / "mask_decoder", reference.config)
     assert_close("X_mask", mask_features, model.mask_decoder(*expected))
+
+
+SPARSEINST: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("resnet50", {"num_queries": 20, "dim": 64, "kernel_dim": 32}),
+    ("topformer-base", {"num_queries": 20, "dim": 32, "kernel_dim": 16, "instance_activation": "plain"}),
+    ("topformer-small", {"num_queries": 7, "dim": 32, "kernel_dim": 16, "instance_activation": "softmax"}),
+    ("topformer-tiny", {"num_queries": 20, "dim": 64, "kernel_dim": 32, "num_classes": 40, "mask_convs": 2}),
+)
+
+
+@pytest.mark.parametrize(("backbone_name", "fields"), SPARSEINST, ids=[name for name, _ in SPARSEINST])
+def test_sparseinst(backbone_name: str, fields: dict[str, Any]) -> None:
+    config = MobileInstConfig(architecture="sparseinst", backbone=backbone_name, **fields)
+    weights = Weights.seeded(config, seed=1).astype(np.float64)
+    model = load(pytorch_models.SparseInst(backbone_name, **fields), weights)
+    for size in SIZES[:2]:
+        assert_outputs_close(MobileInst(config, weights), model, noise(2, 3, *size))
+
+
+def test_sparseinst_published_widths_have_the_same_weights() -> None:
+    shapes = parameter_shapes(MobileInstConfig.preset("sparseinst-r50"))
+    with torch.device("meta"):
+        state = pytorch_models.SparseInst().state_dict()
+    assert dict(shapes) == state_shapes(state)
 
 
 RESIZES = (
