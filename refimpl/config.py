@@ -65,8 +65,10 @@ class MobileInstConfig:
                     f"{name} is {getattr(self, name)!r}; expected a whole number of at least 1"
                 )
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigurationError(f"{name} is {getattr(self, name)!r}; expected {_one_of(allowed)}")
+            value = getattr(self, name)
+            # True and 1.0 equal 1, but do not count layers.
+            if value not in allowed or type(value) is not type(allowed[0]):
+                raise ConfigurationError(f"{name} is {value!r}; expected {_one_of(allowed)}")
         if self.architecture == "mobileinst":
             self._check_mobileinst()
         else:

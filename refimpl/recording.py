@@ -286,9 +286,24 @@ def _attribute_names(operation: str) -> frozenset[str]:
     return frozenset(parameter.name for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY)
 
 
+_COMPARISONS = ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
 _ARITHMETIC = frozenset(
-    ["Add", "Sub", "Mul", "Div", "Pow", "Mod", "Min", "Max", "Sum", "Mean", "Clip", "Where", "PRelu"]
-    + ["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"]
+    (
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Pow",
+        "Mod",
+        "Min",
+        "Max",
+        "Sum",
+        "Mean",
+        "Clip",
+        "Where",
+        "PRelu",
+        *_COMPARISONS,
+    )
 )
 """Operations whose literals are of the tensor's dtype; whole numbers given to others are indices or sizes."""
 

@@ -93,7 +93,7 @@ def test_names_come_from_the_weight_scope(recording: Recording) -> None:
         for name in step.inputs:
             # The weight a layer uses stands in the block it runs in.
             if name in weights() and step.operation in ("Conv", "BatchNormalization", "LayerNormalization"):
-                assert name.rpartition(".")[0] == step.block
+                assert name.startswith(f"{step.block}.")
     for path in (
         "backbone.tpm.stem.0",
         "backbone.trans.transformer_blocks.0",
