@@ -69,6 +69,19 @@ class NotOffered(MobileInstError):
     """The candidate does not offer what the property needs."""
 
 
+class CallableCandidate:
+    """Any association callable as a candidate, without videos."""
+
+    def __init__(self, function: Callable[[Array, Array], Any]) -> None:
+        self.associate = function
+
+    def video(
+        self, frames: Sequence[VideoFrame], keyframe_interval: int, state: Any
+    ) -> tuple[list[FrameAnswer], Any]:
+        """Raise `NotOffered`."""
+        raise NotOffered("a callable associates; it follows no video")
+
+
 class ReferenceCandidate:
     """The tracker of this project, as a candidate."""
 

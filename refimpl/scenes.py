@@ -289,6 +289,11 @@ def render_frame(scene: Scene, frame: int = 0) -> Frame:
     return Frame(np.clip(picture, 0, 255).astype(np.uint8), *truth)
 
 
+def render_truth(scene: Scene, frame: int = 0) -> tuple[Array, Array, Array]:
+    """Masks, labels and identities of `render_frame`, without painting the picture."""
+    return _compose(scene, frame, None)
+
+
 def render_picture(height: int, width: int, seed: int = 0) -> Array:
     """Render one picture of textured shapes, equal to the last bit on every machine.
 
@@ -397,7 +402,7 @@ class Oracle:
 
     def mask_features(self, frame: int) -> Array:
         """Mask features of a frame, (dimension, H / stride, W / stride) float64."""
-        masks, _, identities = _compose(self.scene, frame, None)
+        masks, _, identities = render_truth(self.scene, frame)
         coverage = np.zeros((len(self.codes), *np.floor_divide(masks.shape[1:], self.stride)))
         coverage[np.searchsorted(self.identities, identities)] = _area_mean(masks, self.stride)
         return np.einsum("nd,nhw->dhw", self.codes, LOGIT * (2 * coverage - 1), optimize=True)
@@ -405,7 +410,7 @@ class Oracle:
     def keyframe(self, frame: int) -> KeyframeTensors:
         """All tensors of a frame, its queries in an order that differs from frame to frame."""
         random = self._random(frame + 1)
-        masks, _, identities = _compose(self.scene, frame, None)
+        masks, _, identities = render_truth(self.scene, frame)
         present = np.isin(self.identities, identities[masks.any(axis=(1, 2))])
         scores = np.concatenate([present, np.zeros(self.spare, bool), present[: self.duplicates]])
         second = self.codes[: self.duplicates] + 0.1 * self.codes[-1]

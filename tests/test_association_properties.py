@@ -7,9 +7,12 @@ import sys
 import numpy as np
 import pytest
 from known_bad_trackers import KNOWN_BAD, Bad, GreedyClaimedOptimal
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 
 from conformance.association_command import CommandCandidate, CommandFailure
 from conformance.association_properties import (
+    CallableCandidate,
     NotOffered,
     ReferenceCandidate,
     Refusal,
@@ -65,6 +68,27 @@ def test_the_table_names_what_catches():
 def test_assignments_are_counted_by_the_formula():
     """m! / (m − n)! for n ≤ m, and the same for the transposed."""
     assert [len(assignments(*shape)) for shape in ((3, 3), (2, 4), (4, 2), (0, 3))] == [6, 12, 12, 1]
+
+
+def test_any_callable_can_be_checked():
+    """SciPy on cosines, written here: all properties of associations but the tie rule, and no videos."""
+
+    def scipys(previous, current):
+        if not np.isfinite(previous).all() or not np.isfinite(current).all():
+            raise ValueError
+        answer = np.full(len(previous), -1)
+        if len(previous) and len(current):
+            with np.errstate(invalid="ignore"):
+                cosines = np.nan_to_num(1 - cdist(previous, current, "cosine"))
+            rows, columns = linear_sum_assignment(cosines, maximize=True)
+            answer[rows] = columns
+        return answer
+
+    outcomes = {one.name: one.holds for one in check_candidate(CallableCandidate(scipys), examples=25)}
+    videos = {"keyframe_schedule", "tracks_followed", "kernel_reuse", "interval_one", "frozen_video"}
+    videos |= {"streaming", "independent_videos"}
+    assert {name for name, holds in outcomes.items() if holds is None} == videos
+    assert {name for name, holds in outcomes.items() if holds is False} <= {"tie_rule"}
 
 
 def test_an_unknown_method_is_refused():

@@ -1,8 +1,11 @@
 """Association against brute force and SciPy, kernel reuse, and the online tracker as a state machine."""
 
+import gc
 import itertools
 import json
+import sys
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -214,6 +217,27 @@ def test_births_and_deaths_follow_the_thresholds():
         seen.append(tracker.keyframe(tensors).identities.tolist())
     assert seen == [[-1], [0], [0], [-1], [-1], [1]]
     assert tracker.state.born.tolist() == [5]
+
+
+def test_memory_stays_flat():
+    """Over 1,000 frames not even one array object per frame is kept, the smallest thing a leak would hold."""
+    random = np.random.default_rng(0)
+    parts = [random_tensors(random) for _ in range(6)]
+    tracker = Tracker(3)
+
+    def step(count):
+        for index in range(count):
+            part = parts[index % 6]
+            tracker.keyframe(part) if tracker.keyframe_due else tracker.reuse(part.mask_features)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        early, late = step(100), step(1000)
+    finally:
+        tracemalloc.stop()
+    assert late - early < 1000 * sys.getsizeof(np.empty(0))
 
 
 def test_state_survives_json_and_is_small():

@@ -135,10 +135,10 @@ def test_a_crowd_is_ignored_and_matches_repeatedly(tmp_path):
 
 
 def test_a_crowd_needs_the_same_iou_as_any_object(tmp_path):
-    """A crowd over the right half (400 pixels), a detection on a quarter of it: IoU 1/4, below every threshold.
+    """A crowd over the right half (400 pixels), a detection on a quarter: IoU 1/4, below all thresholds.
 
-    So it is a false positive in front of the hit: precision 1/2. (COCO's images would divide by the detection's
-    area, giving 1 and AP 1; over sequences the IoU is the same for all.)
+    So it is a false positive in front of the hit: precision 1/2. (COCO's images would divide by the
+    detection's area, giving 1 and AP 1; over sequences the IoU is the same for all.)
     """
     half = box(0, 20, 20, 20)
     truth = truth_of((1, [LEFT] * 4), (1, [half] * 4), crowd=(1,))
@@ -190,7 +190,7 @@ def test_the_area_is_the_mean_of_the_frames_that_have_one(tmp_path):
     assert (got["APs"], got["APm"], got["APl"]) == (pytest.approx(1), pytest.approx(1), -1)
 
 
-# pycocotools as the judge: a video of one frame is an image ---------------------------------------------------
+# pycocotools as the judge: a video of one frame is an image -------------------------------------------------
 
 
 masks_and_scores = st.lists(
