@@ -124,7 +124,8 @@ def found_arithmetic(graph: TnnGraph, inputs: Mapping[str, Array], outputs: Mapp
 
     The measure is what float32 costs on this graph and input; halfway, on a logarithmic scale, to what
     float16 would cost begins the reduced. The errors of float16 and bfloat16 overlap (a float16 Winograd
-    convolution is as coarse), so they are not told apart. Where outputs are exact (a clip's bounds) all runs look like float32.
+    convolution is as coarse), so they are not told apart. Where outputs are exact (a clip's bounds) all runs
+    look like float32.
     """
     truth, narrow = evaluate(graph, inputs), evaluate(graph, inputs, np.float32)
     honest = _TEXT
@@ -176,7 +177,7 @@ def _check_log(log: str, status: int, where: str) -> None:
 def _advice(log: str) -> str:
     """Return what to do about failures that have a known cause."""
     known = {
-        "empty implemented_layouts": "a layer has no kernel on this device; see `mobileinst lint --target tnn`",
+        "empty implemented_layouts": "a layer has no kernel on this device; lint the source model",
         "CANNOT LINK EXECUTABLE": "push the libraries it names beside the binary",
         "error while loading shared libraries": "put the libraries it names on LD_LIBRARY_PATH",
         "xec format error": "the binary is for another architecture",
@@ -314,12 +315,15 @@ def execute(command: Sequence[str], timeout: float) -> tuple[str, int]:
 # --- on a phone -----------------------------------------------------------------------------------
 
 _DISCONNECTED = re.compile(
-    r"device '.*' not found|device not found|no devices/emulators|device offline|error: closed|protocol fault",
+    r"device '.*' not found|device not found|no devices/emulators|device offline|error: closed|"
+    r"protocol fault|connection reset",
     re.IGNORECASE,
 )
 _ADB_ADVICE = {
     "no devices/emulators found": "connect the phone and turn on USB debugging",
     "unauthorized": "unlock the phone and allow USB debugging from this computer",
+    "' not found": "see `adb devices` for the serials",
+    "offline": "reconnect the phone",
     "more than one device": "name one with --serial (see `adb devices`)",
     "No space left": "free space on the device",
     "Permission denied": "use a folder the shell may write to, such as /data/local/tmp",
@@ -378,19 +382,29 @@ class AdbRunner:
                 raise FileError(f"{path}: no such file; give TNNTest and its libraries built for the device")
 
     def __enter__(self) -> Self:
-        """Push the program."""
-        self._again(self._install, 60.0)
+        """Find the device and push the program."""
+        said, status = execute([*self.adb, "get-state"], 60.0)
+        if status != 0 or said.strip() != "device":
+            raise CandidateError(f"adb finds no usable device: {_tail(said)}{_known(said)}")
+        try:
+            self._again(self._install, 60.0)
+        except CandidateError:
+            self._remove()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Remove everything from the device; a device that is gone cannot be cleaned."""
+        if not self._remove() and kind is None:
+            raise CandidateError(f"the device went away; {self.folder} is left on it, remove it by hand")
+
+    def _remove(self) -> bool:
         try:
-            self._shell(f"rm -rf {shlex.quote(str(self.folder))}", 60.0)
+            return self._shell(f"rm -rf {shlex.quote(str(self.folder))}", 60.0)[1] == 0
         except (CandidateError, _Disconnected):
-            if kind is None:
-                raise CandidateError(f"the device went away; {self.folder} is left on it") from None
+            return False
 
     def run(self, proto: Path, inputs: Mapping[str, Array], settings: Settings) -> Run:
         """Run once; begun again when the device went away (errors: those of `Runner.run`)."""
