@@ -56,7 +56,7 @@ def _shrunk(plane: Array, axis: int) -> Array:
 
 @dataclass
 class Spotlight:
-    """Keeps the detail of the tensor a reader of the report asks about: the first to fail, else the most utilised."""
+    """Keeps the detail of the tensor a reader asks about: the first to fail, else the most utilised."""
 
     detail: Detail | None = None
     failed: bool = False

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -18,6 +17,7 @@ import numpy as np
 from conformance.alignment import CandidateTensors, Match
 from conformance.bounds import CPU, FLOAT32, Format, Runtime
 from conformance.envelope import MULTIPLE, SAMPLES, envelope
+from conformance.detail import Spotlight
 from conformance.replay import Replay, Structure
 from conformance.report import Comparison, Fault, InputReport, Report
 from conformance.utilisation import absolute_error, worst_of
@@ -206,7 +206,8 @@ def compare_steps(
     """
     structure = Structure(recording)
     compared = structure.compared(outputs)
-    predictions = _predict(recording, compared, tensors, candidate.declaration)
+    spotlight = Spotlight()
+    predictions = _predict(recording, compared, tensors, candidate.declaration, spotlight)
     found = {name: item.match for name, item in predictions.items() if item.match}
     known = {match.name for match in found.values()}
     rows = []
@@ -217,7 +218,10 @@ def compare_steps(
             fused = structure.soon_found(name, found, compared, FUSION_REACH)
             if fused and not _resembles(match, item.value):
                 match, missing = None, "absent"
+            if match:
+                spotlight.show(name, match.values, item.value, item.bound, match.worst.utilisation)
         rows.append(_row(name, item.step.operation, recording.tensors[name], match, item.bound, missing))
+    rows = spotlight.placed(rows)
     first = next((row for row in rows if row.verdict == "fail"), None)
     if first is None:
         return rows, None
@@ -226,7 +230,11 @@ def compare_steps(
 
 
 def _predict(
-    recording: Recording, compared: set[str], tensors: CandidateTensors, declaration: Declaration
+    recording: Recording,
+    compared: set[str],
+    tensors: CandidateTensors,
+    declaration: Declaration,
+    spotlight: Spotlight,
 ) -> dict[str, _Prediction]:
     replay = Replay(recording, declaration.arithmetic, declaration.storage, declaration.runtime)
     predictions: dict[str, _Prediction] = {}
@@ -236,6 +244,7 @@ def _predict(
             value, bound = replay.values[name], replay.bound(name)
             match = tensors.find(value, bound)
             if match:
+                spotlight.show(name, match.values, value, bound, match.worst.utilisation)
                 replay.adopt(name, match.values)
                 predictions[name] = _Prediction(step, match, None, 0.0)
             else:
@@ -286,10 +295,6 @@ def _row(
         utilisation=match.worst.utilisation,
         verdict="pass" if match.worst.utilisation <= 1 else "fail",
     )
-
-
-def _utilisation(error: float, tolerance: float) -> float:
-    return error / tolerance if tolerance else math.inf if error else 0.0
 
 
 def weights_hash(weights: Mapping[str, Array]) -> str:
