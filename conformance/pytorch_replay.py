@@ -34,7 +34,9 @@ class PyTorchReplay:
         self.calls = [(_translate(torch, step, recording), step) for step in recording.steps]
         fixed = [*recording.weights, *recording.constants]
         self.fixed = {name: torch.from_numpy(np.array(recording.tensors[name])) for name in fixed}
-        self.last_use = {name: i for i, step in enumerate(recording.steps) for name in step.inputs if name is not None}
+        self.last_use = {
+            name: i for i, step in enumerate(recording.steps) for name in step.inputs if name is not None
+        }
 
     def __call__(self, images: Any) -> dict[str, Any]:
         """Run on a tensor of the recorded shape and return the outputs by name."""
@@ -45,7 +47,9 @@ class PyTorchReplay:
         with torch.inference_mode():
             for i, (call, step) in enumerate(self.calls):
                 result = call(*(None if name is None else values[name] for name in step.inputs))
-                values.update(zip(step.outputs, result if isinstance(result, tuple) else (result,), strict=True))
+                values.update(
+                    zip(step.outputs, result if isinstance(result, tuple) else (result,), strict=True)
+                )
                 for name in step.inputs:
                     if name is not None and self.last_use[name] == i and name not in kept:
                         values.pop(name, None)
@@ -57,7 +61,9 @@ def import_torch() -> Any:
     try:
         import torch
     except ImportError as error:
-        raise MissingDependencyError("PyTorch is not installed: pip install 'mobileinst-reference[torch]'") from error
+        raise MissingDependencyError(
+            "PyTorch is not installed: pip install 'mobileinst-reference[torch]'"
+        ) from error
     return torch
 
 
@@ -80,14 +86,34 @@ def _builders(torch: Any) -> dict[str, Callable[[list[Array | None], dict[str, A
         return lambda x, w, b=None: functional.conv2d(x, w, b, a["strides"], pads, a["dilations"], a["group"])
 
     def norm(_: Any, a: dict[str, Any]) -> Any:
-        return lambda x, w, b, mean, variance: functional.batch_norm(x, mean, variance, w, b, eps=a["epsilon"])
+        return lambda x, w, b, mean, variance: functional.batch_norm(
+            x, mean, variance, w, b, eps=a["epsilon"]
+        )
 
     def pool(function: Any) -> Any:
-        return lambda _, a: lambda x: function(x, a["kernel_shape"], a["strides"])
+        def build(_: Any, a: dict[str, Any]) -> Any:
+            pads = tuple(a.get("pads", (0, 0, 0, 0))[:2])
+            return lambda x: function(x, a["kernel_shape"], a["strides"], pads)
 
-    def interpolate(literals: Any, _: Any) -> Any:
+        return build
+
+    def interpolate(literals: Any, a: dict[str, Any]) -> Any:
         size = tuple(int(n) for n in literals[3][2:])
-        return lambda x, *_: functional.interpolate(x, size, mode="bilinear", align_corners=False)
+        if a["mode"] == "nearest":
+            return lambda x, *_: functional.interpolate(x, size, mode="nearest")
+        mode = "bilinear" if len(size) == 2 else "linear"
+        return lambda x, *_: functional.interpolate(x, size, mode=mode, align_corners=False)
+
+    def clamp(literals: Any, _: Any) -> Any:
+        low, high = (None if bound is None else float(bound) for bound in (*literals[1:], None, None)[:2])
+        return lambda x, *_: torch.clamp(x, low, high)
+
+    def reduce(function: Any) -> Any:
+        def build(literals: Any, a: dict[str, Any]) -> Any:
+            axes, keep = tuple(int(n) for n in literals[1]), bool(a.get("keepdims", 1))
+            return lambda x, *_: function(x, axes, keepdim=keep)
+
+        return build
 
     def shaped(function: Any) -> Any:
         return lambda literals, a: lambda x, *_: function(x, tuple(int(n) for n in literals[1]), a)
@@ -95,22 +121,23 @@ def _builders(torch: Any) -> dict[str, Callable[[list[Array | None], dict[str, A
     return {
         "Conv": conv,
         "BatchNormalization": norm,
-        "LayerNormalization": lambda _, a: lambda x, w, b: functional.layer_norm(x, w.shape, w, b, a["epsilon"]),
+        "LayerNormalization": lambda _, a: (
+            lambda x, w, b: functional.layer_norm(x, w.shape, w, b, a["epsilon"])
+        ),
         "MaxPool": pool(functional.max_pool2d),
         "AveragePool": pool(functional.avg_pool2d),
         "Resize": interpolate,
         "Relu": lambda *_: functional.relu,
         "HardSigmoid": lambda *_: functional.hardsigmoid,
         "Sigmoid": lambda *_: torch.sigmoid,
-        "Clip": lambda literals, _: lambda x, *_: torch.clamp(x, float(literals[1]), float(literals[2])),
+        "Clip": clamp,
         "Softmax": lambda _, a: lambda x: torch.softmax(x, a["axis"]),
         "MatMul": lambda *_: torch.matmul,
         "Add": lambda *_: torch.add,
         "Mul": lambda *_: torch.mul,
         "Div": lambda *_: torch.div,
-        "ReduceMean": lambda literals, a: lambda x, *_: x.mean(
-            tuple(int(n) for n in literals[1]), keepdim=bool(a.get("keepdims", 1))
-        ),
+        "ReduceMean": reduce(torch.mean),
+        "ReduceSum": reduce(torch.sum),
         "Concat": lambda _, a: lambda *x: torch.cat(x, a["axis"]),
         "Split": shaped(lambda x, sizes, a: torch.split(x, sizes, a["axis"])),
         "Transpose": lambda _, a: lambda x: x.permute(a["perm"]),
