@@ -10,7 +10,7 @@ from conformance.bounds.allowances import CPU, MOBILE, ONNX_RUNTIME, Allowance, 
 from conformance.bounds.bias import BiasTest, bias_test, utilisation
 from conformance.bounds.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Format, format_of
 from conformance.bounds.introduced import introduced_bound, introduced_bounds
-from conformance.bounds.propagation import propagated_bound
+from conformance.bounds.propagation import carried_bounds, propagated_bound
 from conformance.bounds.step import RULES
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Format",
     "Runtime",
     "bias_test",
+    "carried_bounds",
     "format_of",
     "introduced_bound",
     "introduced_bounds",

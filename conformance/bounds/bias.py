@@ -12,6 +12,9 @@ from refimpl.ops.operation import Array
 FALSE_ALARM = 1e-9
 """Of one test under its model; a run has hundreds of steps, a suite hundreds of runs."""
 
+COMMON_ROUNDINGS = 4
+"""Roundings that all elements of a step may share."""
+
 BLOCKS = 64
 """Neighbouring errors share operands, so it is the means of so many blocks that count as independent."""
 
@@ -63,7 +66,7 @@ class BiasTest:
         return min(self.bias_probability, self.variance_probability) < FALSE_ALARM
 
 
-def bias_test(error: Array, scale: Array) -> BiasTest:
+def bias_test(error: Array, bound: Array, scale: Array) -> BiasTest:
     """Test whether signed errors look like rounding: of mean zero, and no larger than √n roundings.
 
     A worst-case bound of K = 2304 products is some 50 times what rounding does, which leaves room for a small
@@ -73,54 +76,62 @@ def bias_test(error: Array, scale: Array) -> BiasTest:
     ----------
     error
         Candidate − truth of one step.
+    bound
+        The step's `introduced_bound`.
     scale
-        The step's ``introduced_bound(…, probable=True)``: what √n independent roundings make.
+        The same with ``probable=True``: what √n independent roundings make.
 
     Notes
     -----
     With r = error / scale, over the distinct pairs of error and scale (a flat picture makes one error many
     times):
 
-    * *bias*: Student's t of the means of 64 blocks of neighbours, ``mean / (deviation / √64)``. Correlation
-    inside a block only
-      costs power. Its two-sided tail is the probability of a false alarm if blocks are independent and of
-      mean zero.
-    * *variance*: rounding to nearest has E[r²] ≤ 0.4 (a rounding is uniform within ±u: 1/3). N·mean(r²) / 0.4
-    is held against
-      the χ² distribution of BLOCKS … N degrees of freedom, the effective number of the independent.
+    * *bias*: Student's t of the means of 64 blocks of neighbours, (|mean| − allowed) / (deviation / √64). Its
+      two-sided tail is the probability of a false alarm if blocks are independent; correlation inside a block
+      only costs power. Allowed are `COMMON_ROUNDINGS` roundings that all elements share: of a constant such
+      as 1/n, of a factor per channel, of an exponential that errs to one side. bound / scale is √n, so they
+      are 4/√n in units of the scale, and the test is silent where few roundings make the bound tight anyway.
+    * *variance*: rounding to nearest has E[r²] ≤ 0.4 (a rounding is uniform within ±u: 1/3). The sum of r² /
+    0.4
+      is held against χ², of 64 degrees of freedom where there are more elements, as neighbours are not
+      independent.
 
     Either is an alarm below 1e-9: a thousand runs of two hundred steps raise a false one with probability
-    4e-4. The bias test is for steps that round (sums, products, normalisations). Approximated functions (exp,
-    tanh, …) err by design with one sign over whole intervals; ask only for their utilisation.
+    4e-4.
 
     Source: TOSA's dot-product conformance test, which bounds the same two sums by 2·√(K·N) and 0.4·K·N;
     Higham & Mary 2019.
     """
-    ratio = _distinct_ratios(error, scale)
-    if ratio.size < 2 * BLOCKS:
-        return BiasTest(ratio.size, *_moments(ratio), 1.0, _variance_probability(ratio))
-    return BiasTest(ratio.size, *_moments(ratio), _bias_probability(ratio), _variance_probability(ratio))
+    ratio, allowed = _distinct_ratios(error, bound, scale)
+    return BiasTest(
+        ratio.size, *_moments(ratio), _bias_probability(ratio, allowed), _variance_probability(ratio)
+    )
 
 
-def _distinct_ratios(error: Array, scale: Array) -> Array:
-    """Return error / scale where it says something, each distinct pair once, in the order of the tensor."""
-    flat, size = np.ravel(error), np.ravel(np.broadcast_to(scale, np.shape(error)))
-    usable = np.isfinite(flat) & np.isfinite(size) & (size > 0)
-    flat, size = flat[usable], size[usable]
+def _distinct_ratios(error: Array, bound: Array, scale: Array) -> tuple[Array, float]:
+    """Return error / scale of each distinct pair, in the tensor's order, and the mean that is allowed."""
+    flat = np.ravel(error)
+    most, size = (np.ravel(np.broadcast_to(x, np.shape(error))) for x in (bound, scale))
+    usable = np.isfinite(flat) & np.isfinite(size) & np.isfinite(most) & (size > 0)
+    flat, most, size = flat[usable], most[usable], size[usable]
     _, first = np.unique(flat + 1j * size, return_index=True)
-    return np.asarray((flat / size)[np.sort(first)])
+    first = np.sort(first)
+    return flat[first] / size[first], COMMON_ROUNDINGS * float(np.mean(size / most)) if most.size else 0.0
 
 
 def _moments(ratio: Array) -> tuple[float, float]:
     return (float(ratio.mean()), float(np.mean(ratio**2))) if ratio.size else (0.0, 0.0)
 
 
-def _bias_probability(ratio: Array) -> float:
+def _bias_probability(ratio: Array, allowed: float) -> float:
+    """Return the tail of Student's t; too few elements say nothing."""
+    if ratio.size < 2 * BLOCKS:
+        return 1.0
     means = np.array([block.mean() for block in np.array_split(ratio, BLOCKS)])
-    deviation = means.std(ddof=1)
-    if deviation == 0:
-        return 1.0 if means[0] == 0 else 0.0
-    return float(2 * stats.t.sf(abs(means.mean()) / (deviation / np.sqrt(BLOCKS)), BLOCKS - 1))
+    excess, deviation = abs(means.mean()) - allowed, means.std(ddof=1)
+    if excess <= 0:
+        return 1.0
+    return float(2 * stats.t.sf(excess / (deviation / np.sqrt(BLOCKS)), BLOCKS - 1)) if deviation else 0.0
 
 
 def _variance_probability(ratio: Array) -> float:

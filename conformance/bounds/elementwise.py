@@ -61,7 +61,7 @@ def function(step: Step) -> Bound:
     """The runtime's allowance."""
     x = step.required(0)
     tiny = (np.abs(x) < step.floor) & (x != 0)
-    # The small coefficients of a polynomial bring terms below the normal numbers that the result is well above.
+    # Small coefficients of a polynomial make subnormal terms of a result that is well above.
     inner = min(2.0**10 * step.floor, step.unit_roundoff**2)
     bound = step.allowance(step.op_type, step.y) + flushed(step) + inner
     if step.op_type == "Log":

@@ -296,7 +296,7 @@ def _smallest(right: Trial, faulty: Faulty) -> tuple[float, float]:
 
     return (
         _threshold(lambda size: bool((np.abs(error(size)) > bound).any())),
-        _threshold(lambda size: bias_test(error(size), scale).suspicious),
+        _threshold(lambda size: bias_test(error(size), bound, scale).suspicious),
     )
 
 

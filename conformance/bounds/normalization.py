@@ -63,7 +63,7 @@ def group_normalization(step: Step) -> Bound:
 
 
 def _scaled(step: Step, bound: Array, scale: Array, bias: Array) -> Array:
-    """Add the product and the sum, which a runtime may have folded into ``x · factor + (bias − mean · factor)``."""
+    """Add the product and the sum, also if folded into ``x · factor + (bias − mean · factor)``."""
     product = np.abs(step.y - bias)
     return np.abs(scale) * bound + step.gamma(2) * (product + np.abs(bias)) + 2 * step.floor
 

@@ -78,22 +78,52 @@ def propagated_bound(
         with np.errstate(all="ignore"):
             made = OPERATIONS[call.op_type](*operands, **call.attributes)
         outputs = made if isinstance(made, tuple) else (made,)
-        passed = _passed(call, operands, [bounds.get(name, 0.0) for name in call.inputs], outputs)
-        introduced = introduced_bounds(
-            call.op_type,
-            operands,
-            call.attributes,
-            outputs,
-            arithmetic,
-            storage,
-            runtime=runtime,
-            extra=FOLDED_ROUNDINGS if call.op_type in _FOLDING else 0,
-        )
-        for name, y, before, own in zip(call.outputs, outputs, passed, introduced, strict=False):
-            values[name] = y
-            bounds[name] = _together(before, own, storage)
+        before = [bounds.get(name, 0.0) for name in call.inputs]
+        after = carried_bounds(call, operands, before, outputs, arithmetic, storage, runtime=runtime)
+        values.update(zip(call.outputs, outputs, strict=False))
+        bounds.update(zip(call.outputs, after, strict=False))
     names = [name for call in chain for name in call.outputs]
     return {name: values[name] for name in names}, {name: bounds[name] for name in names}
+
+
+def carried_bounds(
+    call: Call,
+    operands: Sequence[Any],
+    errors: Sequence[Any],
+    outputs: tuple[Array, ...],
+    arithmetic: Format = FLOAT32,
+    storage: Format = FLOAT32,
+    *,
+    runtime: Runtime = CPU,
+    probable: bool = False,
+) -> tuple[Array | None, ...]:
+    """Return the bound of each output of one operation whose operands may be off by ``errors``.
+
+    Parameters
+    ----------
+    call
+    operands
+        Exact, None where absent.
+    errors
+        Of each operand: 0, an array, or None for unknown.
+    outputs
+        The operation's exact results.
+    arithmetic, storage, runtime, probable
+        As of `introduced_bound`.
+    """
+    passed = _passed(call, list(operands), list(errors), outputs)
+    introduced = introduced_bounds(
+        call.op_type,
+        operands,
+        call.attributes,
+        outputs,
+        arithmetic,
+        storage,
+        runtime=runtime,
+        probable=probable,
+        extra=FOLDED_ROUNDINGS if call.op_type in _FOLDING else 0,
+    )
+    return tuple(_together(before, own, storage) for before, own in zip(passed, introduced, strict=False))
 
 
 def _together(passed: Any, own: Array | None, storage: Format) -> Array | None:

@@ -40,7 +40,7 @@ def dynamic_quantize_linear(step: Step) -> tuple[Bound, ...]:
     relative = step.gamma(2)
     if highest == lowest:
         return 0.0, 0.0, 0.0
-    if float(scale) < step.floor:
+    if float(scale) < step.floor or highest - lowest > step.arithmetic.largest:
         return np.inf, np.inf, np.inf
     exact = np.clip(-lowest / float(scale), 0, 255)
     hair = exact * (relative + step.gamma(ROUNDINGS_OF_THE_QUOTIENT) + 1e-12)
