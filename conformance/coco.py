@@ -14,6 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from conformance import segmentations
 from conformance.ytvis import (
     MAX_DETECTIONS,
+    SIDES,
     Evaluation,
     PathLike,
     fresh_id,
@@ -87,7 +88,7 @@ def _check_truth(path: PathLike, document: Any) -> Sizes:
         raise FileError(f"{path}: expected an object with images, categories and annotations")
     sizes: Sizes = {}
     for where, record in records_of(path, document, "images"):
-        size = integer_of(where, record, "height", 1), integer_of(where, record, "width", 1)
+        size = integer_of(where, record, "height", SIDES), integer_of(where, record, "width", SIDES)
         sizes[fresh_id(where, record, sizes)] = size
     categories: dict[int, None] = {}
     for where, record in records_of(path, document, "categories"):

@@ -29,6 +29,8 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0, 1, 101)
 MAX_DETECTIONS = (1, 10, 100)
 AREA_RANGES: AreaRanges = ((0, 1e10), (0, 128**2), (128**2, 256**2), (256**2, 1e10))
+SIDES = (1, segmentations.LARGEST_SIDE)
+"""Heights, widths and numbers of frames that are accepted."""
 STATISTICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """Names of the twelve figures, in COCO's order."""
 
@@ -123,7 +125,7 @@ def read_json(path: PathLike) -> Any:
             f"{path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}; "
             "the file may be cut off, write it again"
         ) from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{path}: not JSON: {error}") from None
 
 
@@ -143,7 +145,7 @@ def load_ground_truth(path: PathLike) -> Annotations:
         raise FileError(f"{path}: expected an object with videos, categories and annotations")
     videos: dict[int, Video] = {}
     for where, record in records_of(path, document, "videos"):
-        sides = (integer_of(where, record, key, 1) for key in ("height", "width", "length"))
+        sides = (integer_of(where, record, key, SIDES) for key in ("height", "width", "length"))
         videos[fresh_id(where, record, videos)] = Video(*sides)
     categories: dict[int, None] = {}
     for where, record in records_of(path, document, "categories"):
@@ -349,12 +351,12 @@ def records_of(path: PathLike, document: dict[str, Any], key: str) -> Iterable[t
         yield f"{path}: {key}[{index}]", record
 
 
-def integer_of(where: str, record: dict[str, Any], key: str, smallest: int | None = None) -> int:
-    """Return an integer field, or raise `FileError`."""
+def integer_of(where: str, record: dict[str, Any], key: str, limits: tuple[int, int] | None = None) -> int:
+    """Return an integer field, within the limits if there are any, or raise `FileError`."""
     value = record.get(key)
-    if type(value) is not int or (smallest is not None and value < smallest):
-        least = "" if smallest is None else f" of at least {smallest}"
-        raise FileError(f"{where}: {key} must be an integer{least}, got {value!r}")
+    if type(value) is not int or (limits is not None and not limits[0] <= value <= limits[1]):
+        expected = "an integer" if limits is None else f"an integer from {limits[0]} to {limits[1]}"
+        raise FileError(f"{where}: {key} must be {expected}, got {value!r:.60}")
     return value
 
 

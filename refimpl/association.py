@@ -152,8 +152,11 @@ def associate(previous_kernels: Array, current_kernels: Array, method: str = "op
     """
     if method not in METHODS:
         raise ConfigurationError(f"association method {method!r} is unknown; choose one of {METHODS}")
-    cosine = cosine_similarity(np.asarray(previous_kernels), np.asarray(current_kernels)).astype(np.float64)
-    return associate_similarities(cosine, method)
+    require_kernels(previous_kernels, "previous kernels")
+    require_kernels(current_kernels, "current kernels")
+    # In float64 whatever the dtype, so that equal kernels tie.
+    wide = previous_kernels.astype(np.float64), current_kernels.astype(np.float64)
+    return associate_similarities(cosine_similarity(*wide), method)
 
 
 def associate_similarities(similarities: Array, method: str = "optimal") -> Association:

@@ -1,8 +1,10 @@
 """The properties hold for the reference, and every known-bad tracker is caught by the one that should."""
 
 import json
+import re
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from conformance.association_properties import (
     NotOffered,
     ReferenceCandidate,
     Refusal,
+    VideoFrame,
     assignments,
     catch_table,
     catch_table_markdown,
@@ -25,6 +28,7 @@ from conformance.association_properties import (
 )
 from refimpl.errors import ConfigurationError
 
+DOCS = Path(__file__).parents[1] / "docs"
 BY_NAME = {wanted.name: wanted for wanted in properties()}
 
 
@@ -149,10 +153,27 @@ def test_what_is_not_offered_is_not_counted_as_held():
     assert outcome.cases == 0
 
 
+def test_the_documented_exchange_is_what_the_reference_answers():
+    """Request and answer of docs/check-tracker.md, line by line; the state is each tracker's own."""
+    text = (DOCS / "check-tracker.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```json\n(.*?)\n(.*?)\n```", text)
+    (asked, answered), (video, shown) = [[json.loads(line) for line in block] for block in blocks]
+    reference = ReferenceCandidate()
+    permutation = reference.associate(np.array(asked["previous"], float), np.array(asked["current"], float))
+    assert permutation.tolist() == answered["permutation"]
+    frames = [
+        VideoFrame(np.array(one["kernels"], float), np.array(one["mask_features"], float))
+        for one in video["frames"]
+    ]
+    answers, _ = reference.video(frames, video["keyframe_interval"], video["state"])
+    told = [{"keyframe": a.keyframe, "order": a.order.tolist(), "masks": a.masks.tolist()} for a in answers]
+    assert told == shown["frames"]
+
+
 @pytest.mark.runtimes
 def test_the_example_in_javascript_has_every_property():
     node = shutil.which("node")
     assert node, "this test runs docs/examples/tracker.js and needs Node.js"
-    with CommandCandidate(f"{node} docs/examples/tracker.js") as candidate:
+    with CommandCandidate(f"{node} {DOCS}/examples/tracker.js") as candidate:
         outcomes = list(check_candidate(candidate, examples=15))
     assert [(one.name, one.message) for one in outcomes if not one.holds] == []

@@ -105,6 +105,17 @@ def test_cosine_keeps_the_dtype(dtype):
     assert cosine_similarity(kernels, kernels).dtype == dtype
 
 
+def test_equal_float32_kernels_tie():
+    """Every kernel twice: the first permutation in dictionary order keeps each pair in its order."""
+    kernels = np.random.default_rng(0).standard_normal((30, 64)).astype(np.float32)
+    twice = np.concatenate([kernels, kernels])
+    assert associate(twice, twice).permutation.tolist() == list(range(60))
+    assert associate(twice, twice[::-1].copy()).permutation.tolist() == [
+        *range(29, -1, -1),
+        *range(59, 29, -1),
+    ]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_non_finite_kernels_are_named(value):
     kernels = np.ones((3, 4))

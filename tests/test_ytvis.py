@@ -372,6 +372,7 @@ GOOD_RESULTS = [result(0.9, [LEFT] * 4), result(0.8, [RIGHT] * 4)]
         (("videos",), 3, "videos must be a list"),
         (("videos", 0), 3, r"videos\[0\] must be an object"),
         (("videos", 0, "height"), 0, r"videos\[0\]: height"),
+        (("videos", 0, "width"), 10**9, r"videos\[0\]: width must be an integer from 1 to 32768"),
         (("videos", 0, "length"), "4", r"videos\[0\]: length"),
         (("categories", 0, "id"), None, r"categories\[0\]: id"),
         (("annotations", 1, "id"), 1, r"annotations\[1\]: id 1 is used twice"),
@@ -412,7 +413,7 @@ def test_bad_results_are_named(tmp_path, path, value, message):
     assert "dt.json" in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "[{", '{"a": 1}', "\x00", "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "[{", '{"a": 1}', "\x00", "[" * 100_000, "[" + "1" * 5000 + "]"])
 def test_broken_files_are_named(tmp_path, text):
     path = written(tmp_path, "dt.json", text)
     truth = ytvis.load_ground_truth(written(tmp_path, "gt.json", GOOD_TRUTH))
