@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from conformance.tnn.dumps import (
     unpacked_layout,
 )
 from conformance.tnn.evaluation import evaluate_layer
+from conformance.tnn.proto import parse_proto, write_proto
 from conformance.tnn.text import DumpName, parse_dump_name, read_dump, write_dump
 from refimpl.errors import FileError
 
@@ -257,6 +259,13 @@ def test_damaged_folders_are_named(folder, damage, message):
     damage(folder)
     with pytest.raises(FileError, match=message):
         steps(folder)
+
+
+def test_layers_that_files_cannot_tell_apart_are_named(folder):
+    content = write_proto(graph("mha").proto).replace(b"MatMul_5 ", b"a/b ").replace(b"MatMul_9 ", b"a:b ")
+    clash = dataclasses.replace(graph("mha"), proto=parse_proto(content, "p"))
+    with pytest.raises(FileError, match="same name"):
+        match_layers(clash, read_folder(folder))
 
 
 def test_a_dump_of_another_model_is_named(folder, tmp_path):

@@ -118,6 +118,7 @@ def test_nan_is_a_value(tmp_path):
         ("1\n2\n3\n", "1\nnan\n3\n", "integers"),
         ("-nan", "no", r"byte 9: 'no' is no number"),
         ("-nan", "1,5", "is no number"),
+        ("0.500000\n", "0.500000", "is no number"),
         ("mat_type: 32", "mat_type: 7", "mat_type 7"),
         ("dims: 2 1 2", "dims: 2 1 3", "too short"),
         ("dims: 2 1 2", "dims: 3 1 2", "rank 3, but 2 dimensions"),

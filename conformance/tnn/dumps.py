@@ -169,10 +169,14 @@ def match_layers(graph: TnnGraph, dumped: Sequence[DumpedLayer]) -> list[Matched
     Raises
     ------
     FileError
-        Dumped layers that the proto has not, or whose blobs are others (another model); layers of the proto
-        that are neither dumped nor absorbed.
+        Layer names that cannot be told apart in file names; dumped layers that the proto has not, or whose
+        blobs are others (another model); layers of the proto that are neither dumped nor absorbed.
     """
     by_name = {_file_name(layer.name): layer for layer in graph.proto.layers}
+    if len(by_name) != len(graph.proto.layers):
+        raise FileError(
+            "two layers have the same name once / and : are _; rename them to tell their dumps apart"
+        )
     own = {layer.name for layer in dumped}
     aliases: dict[str, str] = {}
     matched = []

@@ -127,13 +127,16 @@ def found_arithmetic(graph: TnnGraph, inputs: Mapping[str, Array], outputs: Mapp
     convolution is as coarse), so they are not told apart. Where outputs are exact (a clip's bounds) all runs
     look like float32.
     """
-    truth, narrow = evaluate(graph, inputs), evaluate(graph, inputs, np.float32)
-    honest = _TEXT
-    for name in outputs:
+    return _arithmetic(evaluate(graph, inputs), evaluate(graph, inputs, np.float32), outputs)
+
+
+def _arithmetic(truth: Mapping[str, Array], narrow: Mapping[str, Array], outputs: Mapping[str, Array]) -> str:
+    honest, error = _TEXT, 0.0
+    for name, array in outputs.items():
         # An exact float32 result of inexact operands still rounds once.
         rounding = 2.0**-24 * float(np.abs(truth[name]).max(initial=0))
         honest = max(honest, rounding, float(np.abs(narrow[name] - truth[name]).max(initial=0)))
-    error = max(float(np.abs(outputs[name] - truth[name]).max(initial=0)) for name in outputs)
+        error = max(error, float(np.abs(array - truth[name]).max(initial=0)))
     return FLOAT32 if error <= honest * _FLOAT16_OVER_FLOAT32**0.5 else REDUCED
 
 
@@ -152,12 +155,14 @@ def _judged(
             f"outputs {sorted(outputs)}, the graph has {sorted(graph.proto.outputs)}; stale output?"
         )
     finite = all(np.isfinite(array).all() for array in outputs.values())
-    shapes = {name: array.shape for name, array in evaluate(graph, inputs, np.float32).items()}
-    wrong = {name: array.shape for name, array in outputs.items() if array.shape != shapes[name]}
+    truth = evaluate(graph, inputs)
+    wrong = {name: array.shape for name, array in outputs.items() if array.shape != truth[name].shape}
     if wrong:
-        raise CandidateError(f"outputs of shapes {wrong}, the graph makes {[shapes[name] for name in wrong]}")
+        raise CandidateError(
+            f"outputs of shapes {wrong}, the graph makes {[truth[name].shape for name in wrong]}"
+        )
     # NaN says nothing of the arithmetic; whoever judges the values finds it.
-    arithmetic = found_arithmetic(graph, inputs, outputs) if finite else "unknown"
+    arithmetic = _arithmetic(truth, evaluate(graph, inputs, np.float32), outputs) if finite else "unknown"
     if arithmetic == REDUCED and settings.arithmetic == FLOAT32:
         raise CandidateError(
             f"precision {settings.precision} on {settings.device} is {settings.arithmetic}, the outputs have "
