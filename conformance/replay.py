@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from conformance.bounds import Format, Runtime, propagated_bound
+from conformance.bounds import Format, Runtime, carried_bounds
 from conformance.onnx_file import Node
+from conformance.utilisation import hides_a_fault
 from refimpl import Recording, Step
-from refimpl.ops.operation import Array
+from refimpl.ops.operation import OPERATIONS, Array
 
 DATA_MOVEMENT = frozenset("Reshape Transpose Expand Unsqueeze Squeeze Split Slice Gather Identity Concat Cast".split())
 """Operations whose results a candidate need not hold as tensors of their own."""
@@ -90,38 +91,48 @@ class Replay:
         self.last_use = {name: step.name for step in recording.steps for name in step.inputs if name is not None}
         self.values = {name: recording.tensors[name] for name in recording.inputs.values()}
         self.bounds: dict[str, Array | None] = {}
+        self.scales: dict[str, Array | None] = {}
         for name in [*recording.weights, *recording.constants]:
             self.values[name] = recording.tensors[name]
             error = stored_error(recording.tensors[name], storage, computed=name in recording.constants)
             if error:
-                self.bounds[name] = np.full(recording.tensors[name].shape, error)
+                self.bounds[name] = self.scales[name] = np.full(recording.tensors[name].shape, error)
 
     def compute(self, step: Step) -> None:
-        """Compute one step, and how far a correct candidate's result may be from it."""
-        inputs = tuple(name or "" for name in step.inputs)
-        node = Node(step.name, step.operation, inputs, step.outputs, step.attributes)
-        operands = {name: self.values[name] for name in inputs if name}
-        errors = {name: self.bounds[name] for name in operands if name in self.bounds}
-        values, bounds = propagated_bound([node], operands, *self.formats, runtime=self.runtime, errors=errors)
-        self.values.update(values)
-        self.bounds.update(bounds)
+        """Compute one step, how far a correct candidate's result may be from it, and how far rounding is likely to carry it."""
+        node = Node(step.name, step.operation, tuple(name or "" for name in step.inputs), step.outputs, step.attributes)
+        operands = [None if name is None else self.values[name] for name in step.inputs]
+        with np.errstate(all="ignore"):
+            result = OPERATIONS[step.operation](*operands, **step.attributes)
+        outputs = result if isinstance(result, tuple) else (result,)
+        self.values.update(zip(step.outputs, outputs, strict=True))
+        for errors, probable in ((self.bounds, False), (self.scales, True)):
+            before = [errors.get(name or "", 0.0) for name in step.inputs]
+            after = carried_bounds(node, operands, before, outputs, *self.formats, runtime=self.runtime, probable=probable)
+            errors.update(zip(step.outputs, after, strict=False))
 
     def bound(self, name: str) -> Array | float:
         """Return how far a correct candidate's tensor may be from ``values[name]``; infinite where no bound is known."""
         bound = self.bounds.get(name, 0.0)
         return np.inf if bound is None else bound
 
+    def looks_like_rounding(self, name: str, values: Array) -> bool:
+        """Tell whether a candidate's tensor differs from ``values[name]`` as rounding does, and not only within its bound."""
+        bound, scale = self.bounds.get(name), self.scales.get(name)
+        return bound is None or scale is None or not hides_a_fault(values, self.values[name], bound, scale)
+
     def forget(self, step: Step) -> None:
         """Free what no later step uses."""
         for name in {*step.inputs, *step.outputs}:
             if name is not None and self.last_use.get(name, step.name) == step.name:
-                self.values.pop(name, None)
-                self.bounds.pop(name, None)
+                for kept in (self.values, self.bounds, self.scales):
+                    kept.pop(name, None)
 
     def adopt(self, name: str, values: Array) -> None:
         """Continue with the candidate's values of a tensor."""
         self.values[name] = values.astype(np.float64)
         self.bounds.pop(name, None)
+        self.scales.pop(name, None)
 
 
 def stored_error(array: Array, storage: Format, computed: bool) -> float:

@@ -81,6 +81,7 @@ class Comparison:
     tolerance: float | None
     utilisation: float | None
     verdict: str
+    systematic: bool = False
     detail: Detail | None = None
 
 

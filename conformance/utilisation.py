@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from conformance.bounds import bias_test
 from refimpl.ops.operation import Array
+
+LARGEST_SAMPLE = 1 << 15
+"""Elements that are enough for statistics of a tensor."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,23 @@ def worst_of(values: Array, truth: Array, bound: Array | float) -> Worst:
     place = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
     allowed = float(np.broadcast_to(bound, error.shape)[place])
     return Worst(float(error[place]), allowed, float(ratio[place]), tuple(int(i) for i in place))
+
+
+def hides_a_fault(values: Array, truth: Array, bound: Array, scale: Array) -> bool:
+    """Tell whether the errors, though within the bound, are not those of rounding: biased, or larger than √n roundings make.
+
+    Parameters
+    ----------
+    values, truth
+        The candidate's tensor and the exact one.
+    bound, scale
+        What rounding may do to each element, and what it is likely to do.
+    """
+    step = -(-values.size // LARGEST_SAMPLE) | 1  # odd, so that it visits every column of an even width
+    given, exact = values.ravel()[::step].astype(np.float64), truth.ravel()[::step]
+    sampled = (np.broadcast_to(x, truth.shape).ravel()[::step] for x in (bound, scale))
+    with np.errstate(all="ignore"):
+        return bool(values.size) and bias_test(given - exact, *sampled).suspicious
 
 
 def absolute_error(values: Array, truth: Array) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -194,6 +194,8 @@ class _Prediction:
     match: Match | None
     value: Array | None
     bound: Array | float
+    honest: bool = True
+    """Whether what is within the bound also looks like rounding."""
 
 
 def compare_steps(
@@ -220,7 +222,8 @@ def compare_steps(
                 match, missing = None, "absent"
             if match:
                 spotlight.show(name, match.values, item.value, item.bound, match.worst.utilisation)
-        rows.append(_row(name, item.step.operation, recording.tensors[name], match, item.bound, missing))
+        row = _row(name, item.step.operation, recording.tensors[name], match, item.bound, missing)
+        rows.append(row if item.honest else replace(row, verdict="fail", systematic=True))
     rows = spotlight.placed(rows)
     first = next((row for row in rows if row.verdict == "fail"), None)
     if first is None:
@@ -245,8 +248,9 @@ def _predict(
             match = tensors.find(value, bound)
             if match:
                 spotlight.show(name, match.values, value, bound, match.worst.utilisation)
+                honest = replay.looks_like_rounding(name, match.values)
                 replay.adopt(name, match.values)
-                predictions[name] = _Prediction(step, match, None, 0.0)
+                predictions[name] = _Prediction(step, match, None, 0.0, honest)
             else:
                 predictions[name] = _Prediction(step, None, value, bound)
         replay.forget(step)
