@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import onnx
 import pytest
@@ -153,6 +155,33 @@ def test_findings_say_which_node_what_happens_and_what_to_do():
     assert finding.severity == "changes the meaning"
     assert "axis 1" in finding.happens
     assert "explicitly" in finding.instead
+
+
+@pytest.mark.parametrize(
+    ("operator", "operands", "attributes"),
+    [
+        ("Softmax", "", {}),
+        ("Resize", "", {}),
+        ("Resize", "x", {"mode": "nearest", "nearest_mode": "sideways"}),
+        ("Conv", "x w", {"pads": [1, 1, 1]}),
+        ("Conv", "x w", {"pads": "left"}),
+        ("AveragePool", "x", {"count_include_pad": "yes", "pads": [0.5]}),
+        ("Identity", "", {}),
+        ("Erf", "", {}),
+        ("Constant", "", {}),
+    ],
+)
+def test_malformed_nodes_are_named_or_pass(operator, operands, attributes):
+    with contextlib.suppress(FileError):
+        lint(model([(operator, operands, "y", attributes)], w=W))
+
+
+def test_constants_are_known_however_they_are_written():
+    nodes = [
+        ("Constant", "", "s", {"value_floats": [1.0, 1.0, 2.0, 2.0]}),
+        ("Resize", "x e s", "y", LINEAR),
+    ]
+    assert rules(model(nodes, e=np.zeros(0, np.float32))) == set()
 
 
 def test_bad_input_is_named(tmp_path):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from conformance.onnx_file import Node, read_model
 from conformance.onnx_file import Source as OnnxSource
-from conformance.onnx_file import read_model
 from conformance.tnn.traps import FAILS, LATEST_OPSET, OLDEST_OPSET, TRAPS, Source, source_of
-from refimpl.errors import ConfigurationError
+from refimpl.errors import ConfigurationError, FileError, MobileInstError
 
 TARGETS = ("tnn",)
 
@@ -52,7 +52,7 @@ def lint(model: OnnxSource, target: str = "tnn") -> list[Finding]:
     Raises
     ------
     FileError
-        The file is missing or no ONNX model.
+        The file is missing or no ONNX model, or a node in it is malformed.
     ConfigurationError
         Another target.
     """
@@ -61,12 +61,19 @@ def lint(model: OnnxSource, target: str = "tnn") -> list[Finding]:
     source = source_of(read_model(model))
     findings = [*_opset_findings(source), *_input_findings(source)]
     for node in source.nodes:
-        findings += [
-            Finding(trap.rule, f"{node.op_type} {node.name!r}", trap.severity, trap.happens, trap.instead)
-            for trap in TRAPS
-            if trap.catches(source, node)
-        ]
+        findings += _node_findings(source, node)
     return findings
+
+
+def _node_findings(source: Source, node: Node) -> list[Finding]:
+    subject = f"{node.op_type} {node.name!r}"
+    try:
+        caught = [trap for trap in TRAPS if trap.catches(source, node)]
+    except (IndexError, TypeError, ValueError, MobileInstError) as error:
+        raise FileError(
+            f"{subject}: malformed operands or attributes ({error}); export the model again"
+        ) from error
+    return [Finding(trap.rule, subject, trap.severity, trap.happens, trap.instead) for trap in caught]
 
 
 def _opset_findings(source: Source) -> list[Finding]:

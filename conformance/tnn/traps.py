@@ -77,10 +77,9 @@ def source_of(model: onnx.ModelProto) -> Source:
     infos = (*inferred.input, *inferred.value_info, *inferred.output)
     constants = {tensor.name: array_of(tensor) for tensor in model.graph.initializer}
     nodes = [_node(proto, index) for index, proto in enumerate(model.graph.node)]
-    for node in nodes:
-        value = node.attributes.get("value")
-        if node.op_type == "Constant" and isinstance(value, np.ndarray):
-            constants[node.outputs[0]] = value
+    constants |= {
+        node.outputs[0]: _value(node) for node in nodes if node.op_type == "Constant" and node.outputs
+    }
     versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     return Source(
         tuple(nodes),
@@ -90,6 +89,11 @@ def source_of(model: onnx.ModelProto) -> Source:
         tuple(info.name for info in model.graph.output),
         versions[0] if versions else 0,
     )
+
+
+def _value(node: Node) -> Array:
+    """Return the value of a Constant node: its one attribute, whatever its name."""
+    return np.asarray(next(iter(node.attributes.values()), ()))
 
 
 def _node(proto: onnx.NodeProto, index: int) -> Node:
@@ -226,7 +230,7 @@ def _resize_dynamic(source: Source, node: Node) -> bool:
         # There the converter follows the Shape/Slice chain that the TorchScript exporter writes.
         return False
     operands = [name for name in node.inputs[1:] if name]
-    return any(name not in source.constants for name in operands) or _sizes(source, node) is None
+    return any(name not in source.constants for name in operands)
 
 
 # --- pooling, convolution, softmax ----------------------------------------------------------------
