@@ -200,7 +200,7 @@ def _uncovered(groups: Array, last: Array, owner: Array, pixels: list[int]) -> l
     of = owner[starts]
     first = np.flatnonzero(np.diff(of, prepend=-1))
     position = np.arange(len(values)) - np.repeat(first, np.diff(np.append(first, len(values))))
-    counts = _undo_differences(values, position, of)
+    counts = _undo_differences(values, position)
     sums = np.add.reduceat(counts, first)
     bad = np.logical_or.reduceat(counts < 0, first) | (sums != np.array(pixels))
     return [
@@ -209,14 +209,13 @@ def _uncovered(groups: Array, last: Array, owner: Array, pixels: list[int]) -> l
     ]
 
 
-def _undo_differences(values: Array, position: Array, of: Array) -> Array:
+def _undo_differences(values: Array, position: Array) -> Array:
     """Running sums along every second count of each RLE, beginning at its second and third count."""
-    chain = np.where(position == 0, 0, 2 - position % 2)
-    order = np.lexsort((position, chain, of))
-    running = np.cumsum(values[order])
-    begins = (np.diff(of[order], prepend=-1) != 0) | (np.diff(chain[order], prepend=-1) != 0)
-    heads = np.flatnonzero(begins)
-    base = np.repeat(running[heads] - values[order][heads], np.diff(np.append(heads, len(values))))
-    counts = np.empty_like(values)
-    counts[order] = running - base
+    counts = values.copy()
+    for head in (1, 2):
+        chain = np.flatnonzero((position % 2 == head % 2) & (position > 0))
+        running = np.cumsum(values[chain])
+        heads = np.flatnonzero(position[chain] == head)
+        base = running[heads] - values[chain][heads]
+        counts[chain] = running - np.repeat(base, np.diff(np.append(heads, len(chain))))
     return counts

@@ -6,6 +6,7 @@ matching in score order, ten IoU thresholds, 101 recall points) is COCO's. RLE w
 
 from __future__ import annotations
 
+import bisect
 import json
 import os
 import sys
@@ -155,7 +156,7 @@ def load_ground_truth(path: PathLike) -> Annotations:
     records = list(records_of(path, document, "annotations"))
     for where, record in records:
         identifiers[fresh_id(where, record, identifiers)] = None
-    _add_sequences(truth, records, None)
+    _add_sequences(truth, records, scored=False)
     return truth
 
 
@@ -174,7 +175,7 @@ def parse_results(document: Any, truth: Annotations, name: str = "results") -> A
     if not isinstance(document, list):
         raise FileError(f"{name}: expected a list of results, got {type(document).__name__}")
     results = Annotations(truth.videos, truth.categories, {video: [] for video in truth.sequences})
-    _add_sequences(results, list(records_of(name, {"": document}, "")), "score")
+    _add_sequences(results, list(records_of(name, {"": document}, "")), scored=True)
     return results
 
 
@@ -385,35 +386,63 @@ def score_of(where: str, record: dict[str, Any]) -> float:
     return float(score)
 
 
-def _add_sequences(
-    annotations: Annotations, records: list[tuple[str, dict[str, Any]]], score_key: str | None
-) -> None:
+def _add_sequences(annotations: Annotations, records: list[tuple[str, dict[str, Any]]], scored: bool) -> None:
     """Check the records and add a `MaskSequence` for each."""
-    for where, record in records:
-        video_id = known_id(where, record, "video_id", annotations.videos)
-        category = known_id(where, record, "category_id", annotations.categories)
-        crowd = record.get("iscrowd", 0)
-        if crowd not in (0, 1):
-            raise FileError(f"{where}: iscrowd must be 0 or 1, got {crowd!r}")
-        score = score_of(where, record) if score_key else 1.0
-        masks = _masks(where, record, annotations.videos[video_id])
-        areas = segmentations.areas_of(list(masks.values())).tolist()
-        annotations.sequences[video_id].append(
-            MaskSequence(
-                category, score, bool(crowd) and not score_key, masks, dict(zip(masks, areas, strict=True))
-            )
-        )
+    headers = [_header(where, record, annotations, scored) for where, record in records]
+    listed = [
+        _listed(where, record, annotations.videos[header[0]].length)
+        for (where, record), header in zip(records, headers, strict=True)
+    ]
+    ends = np.cumsum([len(one) for one in listed]).tolist()
+    rles = _read_all(annotations.videos, headers, listed, [where for where, _ in records], ends)
+    areas = segmentations.areas_of(rles).tolist()
+    for (video_id, category, score, crowd), one, end in zip(headers, listed, ends, strict=True):
+        start = end - len(one)
+        masks = {frame: rle for frame, rle in enumerate(rles[start:end]) if rle is not None}
+        measured = {frame: areas[start + frame] for frame in masks}
+        annotations.sequences[video_id].append(MaskSequence(category, score, crowd, masks, measured))
 
 
-def _masks(where: str, record: dict[str, Any], video: Video) -> dict[int, segmentations.Rle]:
-    """Frame → RLE of one record."""
+def _header(
+    where: str, record: dict[str, Any], annotations: Annotations, scored: bool
+) -> tuple[int, int, float, bool]:
+    """Video id, category id, score and crowd flag of one record."""
+    video_id = known_id(where, record, "video_id", annotations.videos)
+    category = known_id(where, record, "category_id", annotations.categories)
+    crowd = record.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise FileError(f"{where}: iscrowd must be 0 or 1, got {crowd!r}")
+    return video_id, category, score_of(where, record) if scored else 1.0, bool(crowd) and not scored
+
+
+def _listed(where: str, record: dict[str, Any], length: int) -> list[Any]:
+    """The segmentations of one record, one per frame."""
     listed = record.get("segmentations")
-    if not isinstance(listed, list) or len(listed) != video.length:
+    if not isinstance(listed, list) or len(listed) != length:
         got = f"{len(listed)} entries" if isinstance(listed, list) else type(listed).__name__
         raise FileError(
-            f"{where}: segmentations must be a list of {video.length}, one per frame of the video, "
+            f"{where}: segmentations must be a list of {length}, one per frame of the video, "
             f"null where absent; got {got}"
         )
-    size = (video.height, video.width)
-    rles = segmentations.read(listed, [size] * len(listed), lambda frame: f"{where}: segmentations[{frame}]")
-    return {frame: rle for frame, rle in enumerate(rles) if rle is not None}
+    return listed
+
+
+def _read_all(
+    videos: dict[int, Video],
+    headers: list[tuple[int, int, float, bool]],
+    listed: list[list[Any]],
+    wheres: list[str],
+    ends: list[int],
+) -> list[segmentations.Rle | None]:
+    """Read the segmentations of all records at once, which is several times faster than one by one."""
+
+    def describe(index: int) -> str:
+        record = bisect.bisect_right(ends, index)
+        return f"{wheres[record]}: segmentations[{index - ends[record] + len(listed[record])}]"
+
+    sizes = [
+        (videos[header[0]].height, videos[header[0]].width)
+        for header, one in zip(headers, listed, strict=True)
+        for _ in one
+    ]
+    return segmentations.read([rle for one in listed for rle in one], sizes, describe)
