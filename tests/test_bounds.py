@@ -85,7 +85,7 @@ def test_every_operation_that_rounds_is_tried() -> None:
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=lambda i: i.name)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(op_type=st.sampled_from(tried()), seed=SEEDS, scale=SCALES)
 def test_no_correct_implementation_exceeds_its_bound(
     implementation: Implementation, op_type: str, seed: int, scale: float

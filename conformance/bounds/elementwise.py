@@ -10,8 +10,13 @@ from conformance.bounds.step import Bound, Step, is_float, rule
 from refimpl.ops.operation import Array
 
 
-def flushed(step: Step, *operands: Array | None) -> Array:
-    """Return |y| where an operand is subnormal, so that it may count as zero; else what flushing y loses."""
+def flushed(step: Step, *operands: Array | None, gain: float = 1.0) -> Array | float:
+    """Return what is lost where an operand, or y, is subnormal and may count as zero: all of y.
+
+    ``gain`` is the largest |y| / |operand|.
+    """
+    if step.flushes_are_negligible:
+        return step.floor * max(1.0, gain)
     size = np.abs(step.y)
     may = size < step.floor
     for x in operands:
@@ -25,8 +30,13 @@ def add(step: Step) -> Bound:
     """u·|y|, and two flushes."""
     if not is_float(step.y):
         return 0.0
+    bound = np.abs(step.y)
+    bound *= step.gamma(1)
+    if step.flushes_are_negligible:
+        bound += 2 * step.floor
+        return bound
     small = [np.minimum(np.abs(np.asarray(x)), step.floor) for x in step.inputs]
-    return step.gamma(1) * np.abs(step.y) + small[0] + small[1]
+    return bound + small[0] + small[1]
 
 
 @rule("Mul")
@@ -34,7 +44,14 @@ def mul(step: Step) -> Bound:
     """u·|y|."""
     if not is_float(step.y):
         return 0.0
-    return step.gamma(1) * np.abs(step.y) + flushed(step, step.operand(0), step.operand(1))
+    a, b = step.required(0), step.required(1)
+    return step.gamma(1) * np.abs(step.y) + flushed(step, a, b, gain=max(largest(a), largest(b)))
+
+
+def largest(x: Array) -> float:
+    """Return the largest size; infinite if it is NaN."""
+    size = max(float(x.max(initial=0)), -float(x.min(initial=0)))
+    return math.inf if math.isnan(size) else size
 
 
 @rule("Div")
@@ -52,22 +69,23 @@ def reciprocal(step: Step) -> Bound:
 
 
 def _quotient(step: Step, function: str, dividend: Array | None, divisor: Array) -> Array:
-    bound = step.allowance(function, step.y) * (1 + step.gamma(0)) + flushed(step, dividend)
-    return np.where((np.abs(divisor) < step.floor) & (divisor != 0), np.inf, bound)
+    size = np.abs(divisor)
+    least = float(size.min(initial=1, where=size > 0))
+    bound = step.allowance(function, step.y) + flushed(step, dividend, gain=1 / least)
+    return np.where((size < step.floor) & (size > 0), np.inf, bound) if least < step.floor else bound
 
 
 @rule("Sqrt", "Exp", "Log", "Erf", "Tanh", "Sin", "Cos", "Sigmoid", "Softplus")
 def function(step: Step) -> Bound:
     """The runtime's allowance."""
-    x = step.required(0)
-    tiny = (np.abs(x) < step.floor) & (x != 0)
     # Small coefficients of a polynomial make subnormal terms of a result that is well above.
     inner = min(2.0**10 * step.floor, step.unit_roundoff**2)
     bound = step.allowance(step.op_type, step.y) + flushed(step) + inner
-    if step.op_type == "Log":
-        return np.where(tiny, np.inf, bound)
-    # A flushed operand moves these by less than its root.
-    return bound + np.where(tiny, math.sqrt(step.floor), 0.0) if tiny.any() else bound
+    if step.op_type not in ("Sqrt", "Log"):
+        return bound + 2 * step.floor
+    x = step.required(0)
+    tiny = (np.abs(x) < step.floor) & (x != 0)
+    return np.where(tiny, np.inf if step.op_type == "Log" else np.abs(step.y), bound)
 
 
 @rule("Pow")
@@ -113,7 +131,9 @@ def arange(step: Step) -> Bound:
 def leaky_relu(step: Step) -> Bound:
     """0 where x passes, else 2u·|y|: the slope itself may have to be rounded to the arithmetic."""
     x = step.required(0)
-    scaled = step.gamma(2) * np.abs(step.y) + flushed(step, step.operand(1))
+    slope = step.operand(1)
+    scaled = step.gamma(2) * np.abs(step.y)
+    scaled += flushed(step, slope, gain=max(largest(x), 1 if slope is None else largest(slope)))
     return np.where(x < 0, scaled, flushed(step))
 
 
@@ -129,9 +149,16 @@ def elu(step: Step) -> Bound:
 
 def _line(step: Step, x: Array, alpha: float, beta: float) -> Array:
     """Return the bound of ``clip(α·x + β, 0, 1)``: 0 where it is surely saturated."""
-    line = alpha * x + beta
-    error = step.gamma(3) * (np.abs(alpha * x) + abs(beta)) + 2 * step.floor
-    return np.where((line + error < 0) | (line - error > 1), 0.0, error)
+    line = alpha * x
+    error = np.abs(line)
+    error += abs(beta)
+    error *= step.gamma(3)
+    error += 2 * step.floor
+    line += beta
+    # Beyond the interval by more than the error, whichever the end.
+    line -= 0.5
+    np.copyto(error, 0.0, where=np.abs(line, out=line) > error + 0.5)
+    return error
 
 
 @rule("HardSigmoid")
@@ -145,8 +172,11 @@ def hard_sigmoid(step: Step) -> Bound:
 def hard_swish(step: Step) -> Bound:
     """|x| times the bound of the hard sigmoid, and two roundings of the products between the ends."""
     x = step.required(0)
-    line = _line(step, x, 1 / 6, 0.5)
-    return np.abs(x) * line + step.gamma(2) * np.abs(step.y) + step.floor
+    bound = _line(step, x, 1 / 6, 0.5)
+    bound *= np.abs(x)
+    bound += step.gamma(2) * np.abs(step.y)
+    bound += step.floor
+    return bound
 
 
 @rule("Swish")

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import maximum_filter
 
-from conformance.bounds.formats import FLOAT32, gamma
+from conformance.bounds.formats import FLOAT32, FLOAT64, gamma
 from conformance.bounds.step import Bound, Step, is_float, rule
 from refimpl.ops import OPERATIONS
 from refimpl.ops.operation import Array
 
-_SAFE_RANGE = (1e-25, 1e30)
-"""Of float32: between them no product of absolute values overflows, nor underflows to what matters."""
+_SAFE_LARGEST, _SAFE_TERMS = 1e30, 2**20
+"""So many products of such a total size float32 adds up without overflow, and to a few per cent."""
 
 
 def of_magnitudes(step: Step, n: int, *inputs: Any, **changed: Any) -> Array:
@@ -35,27 +35,30 @@ def of_magnitudes(step: Step, n: int, *inputs: Any, **changed: Any) -> Array:
     changed
         Attributes that differ.
     """
-    sizes = [None if x is None else step.magnitude(n)(np.asarray(x)) for x in inputs]
-    narrow = _fits_float32(sizes, n)
+    narrow = _fits_float32(step, [np.asarray(x) for x in inputs if x is not None], n)
+    dtype = np.float32 if narrow else np.float64
+    sizes = [None if x is None else step.magnitude(np.asarray(x).astype(dtype), n) for x in inputs]
+    total = np.asarray(step.run(*sizes, **changed))
     if narrow:
-        sizes = [None if x is None else x.astype(np.float32) for x in sizes]
-    total = np.asarray(step.run(*sizes, **changed)).astype(np.float64)
-    return total * (1 + gamma(n + 2, FLOAT32.unit_roundoff)) if narrow else total
+        total *= 1 + 2 * gamma(n + 2, FLOAT32.unit_roundoff)
+    return total
 
 
-def _fits_float32(sizes: list[Array | None], n: int) -> bool:
-    """Tell whether float32 loses nothing that matters: judged by the largest and least factors."""
-    largest = [float(x.max(initial=0)) for x in sizes if x is not None]
-    least = [float(x.min(initial=np.inf, where=x > 0)) for x in sizes if x is not None]
-    fits = n * math.prod(max(1.0, x) for x in largest) < _SAFE_RANGE[1]
-    return fits and math.prod(min(1.0, x) for x in least) > _SAFE_RANGE[0] and gamma(n + 2, 2.0**-24) < 0.5
+def _fits_float32(step: Step, operands: list[Array], n: int) -> bool:
+    """Tell whether nothing can overflow; what underflows is less than the floor of each term."""
+    # What may be flushed has its magnitude divided by γ, at least u.
+    largest = (max(float(x.max(initial=1)), -float(x.min(initial=0))) for x in operands)
+    return step.arithmetic != FLOAT64 and n * math.prod(largest) < _SAFE_LARGEST and n < _SAFE_TERMS
 
 
 def accumulated(step: Step, n: int, size: Array) -> Array:
     """Return γₙ · size and a floor for flushed terms; infinite where a partial sum may overflow."""
-    flushes = np.minimum(2 * (n + step.extra) * step.floor, size)
+    flushes = 2 * (n + step.extra) * step.floor
     with np.errstate(all="ignore"):
-        return np.where(size > step.arithmetic.largest, np.inf, step.gamma(n) * size + flushes)
+        bound = np.multiply(size, step.gamma(n), dtype=np.float64)
+        bound += flushes if step.flushes_are_negligible else np.minimum(flushes, size)
+        overflows = not size.max(initial=0) <= step.arithmetic.largest
+        return np.where(size > step.arithmetic.largest, np.inf, bound) if overflows else bound
 
 
 @rule("Conv")

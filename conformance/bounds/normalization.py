@@ -20,11 +20,14 @@ def batch_normalization(step: Step) -> Bound:
     shape = (1, -1, *(1,) * (x.ndim - 2))
     radicand = var + step.attributes.get("epsilon", 1e-5)
     factor = np.abs(scale) / np.sqrt(radicand)
-    lost = _epsilon_loss(step) / radicand / 2
-    shift = step.gamma(6) * (np.abs(mean) * factor + np.abs(bias))
-    size = np.abs(x) * factor.reshape(shape)
-    distance = np.abs(step.y - bias.reshape(shape))
-    return step.gamma(6) * size + lost.reshape(shape) * distance + (shift + 3 * step.floor).reshape(shape)
+    shift = step.gamma(6) * (np.abs(mean) * factor + np.abs(bias)) + 3 * step.floor
+    bound = np.abs(x)
+    bound *= (step.gamma(6) * factor).reshape(shape)
+    bound += shift.reshape(shape)
+    if not step.flushes_are_negligible:
+        lost = _epsilon_loss(step) / radicand / 2
+        bound += lost.reshape(shape) * np.abs(step.y - bias.reshape(shape))
+    return bound
 
 
 def _epsilon_loss(step: Step) -> float:

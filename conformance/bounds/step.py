@@ -81,16 +81,19 @@ class Step:
         with np.errstate(all="ignore"):
             return OPERATIONS[self.op_type](*inputs, **(self.attributes | changed))
 
-    def magnitude(self, n: float) -> Callable[[Array], Array]:
-        """Return a function giving |x|, and more where x may be flushed: γₙ of it is the loss."""
-        scale = self.gamma(n)
+    @property
+    def flushes_are_negligible(self) -> bool:
+        """Whether the smallest normal number is far below any data: then one figure serves all elements."""
+        return self.floor < 1e-30
 
-        def of(x: Array) -> Array:
-            size = np.abs(x)
-            flushed = (size < self.floor) & (size > 0)
-            return np.where(flushed, size / scale, size) if flushed.any() else size
-
-        return of
+    def magnitude(self, x: Array, n: float) -> Array:
+        """Return |x|, and more where x may be flushed: γₙ of it is the loss."""
+        size = np.abs(x)
+        flushed = size < self.floor
+        if flushed.any():
+            flushed &= size > 0
+            size[flushed] /= self.gamma(n)
+        return size
 
     def allowance(self, function: str, y: Array, scale: Array | float = 1.0) -> Array:
         """Return what the runtime's ``function`` of result ``y``, times ``scale``, may err by."""
@@ -142,15 +145,20 @@ def completed(bound: Bound, y: Array, step: Step, stored: bool) -> Array | None:
     per_element = np.broadcast_to(np.asarray(bound, np.float64), y.shape)
     if stored or not is_float(y):
         return per_element
+    largest = min(arithmetic.largest, storage.largest)
     with np.errstate(all="ignore"):
         if storage.unit_roundoff > arithmetic.unit_roundoff or storage.largest < arithmetic.largest:
             per_element = per_element + _storing(np.abs(y), per_element, storage)
-        reach = np.abs(y) + per_element
-    overflows = ~(reach <= min(arithmetic.largest, storage.largest))
-    if not overflows.any():
-        return per_element
+        if _extent(y) + _extent(per_element) <= largest:
+            return per_element
+        overflows = ~(np.abs(y) + per_element <= largest)
     # Where the truth itself is infinite or NaN, so is every correct candidate.
     return np.where(overflows, np.where(np.isfinite(y), np.inf, 0.0), per_element)
+
+
+def _extent(x: Array) -> float:
+    """Return the largest size, NaN if there is one."""
+    return float(np.maximum(x.max(), -x.min())) if x.size else 0.0
 
 
 def _storing(size: Array, bound: Array, storage: Format) -> Array:
