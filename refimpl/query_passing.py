@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from refimpl.errors import ShapeError
+from refimpl.errors import ConfigurationError, ShapeError
 from refimpl.instance_decoder import decode, heads, local_features
 from refimpl.model import MobileInst, dot_product
 from refimpl.ops.operation import Array
@@ -27,9 +27,13 @@ def passed_masks(network: MobileInst, global_queries: Array, mask_features: Arra
 
     Raises
     ------
+    ConfigurationError
+        The network is SparseInst, which has no queries.
     ShapeError
         The two are not of one batch and of the network's width.
     """
+    if network.config.architecture != "mobileinst":
+        raise ConfigurationError("SparseInst has no queries to pass; expected a MobileInst network")
     dim = network.config.dim
     if (
         global_queries.ndim != 3

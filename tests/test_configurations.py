@@ -22,6 +22,7 @@ from refimpl.costs import Roofline, peak_activation_memory, step_costs
 from refimpl.errors import ConfigurationError, WeightsError
 from refimpl.fpn import sum_top_down
 from refimpl.model import backbone, dot_product, parameter_shapes
+from refimpl.query_passing import passed_masks
 from refimpl.resnet import resnet50
 from refimpl.scope import Scope
 from refimpl.seaformer import embed_positions
@@ -241,6 +242,12 @@ def test_impossible_configurations(fields, message):
         MobileInstConfig.preset("topformer-base", **fields)
 
 
+def test_sparseinst_passes_no_queries():
+    model = network("sparseinst-topformer-tiny")
+    with pytest.raises(ConfigurationError, match="no queries to pass"):
+        passed_masks(model, noise(1, 6, 16), noise(1, 16, 8, 8))
+
+
 def test_sparseinst_has_no_attention_heads():
     assert MobileInstConfig.preset("sparseinst-r50", dim=20, num_heads=7).dim == 20
 
@@ -364,7 +371,7 @@ def test_scaling_one_kernel_scales_its_mask():
     assert_close(dot_product(scaled, features, Scope({}, "masks")), expected)
 
 
-# A translation by 64 pixels shifts what convolutions alone compute. Margins: half a receptive field, in pixels.
+# A translation by 64 pixels shifts what convolutions alone compute, but for the edges.
 CONVOLUTIONAL = {
     "topformer-base": ("x3", "x4", "x5"),
     "topformer-tiny": ("x3", "x4", "x5"),
