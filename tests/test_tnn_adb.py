@@ -12,7 +12,8 @@ import pytest
 from adb_server import Phone, serving
 from tnn_data import file, inputs, naive_outputs
 
-from conformance.tnn.runner import AdbRunner, Settings
+from conformance.tnn.adb import AdbRunner
+from conformance.tnn.runner import Settings
 from refimpl.errors import CandidateError
 
 pytestmark = [

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from tnn_data import file, graph, graph_names, inputs, naive_outputs, unpacked
 
-from conformance.tnn.runner import AdbRunner, LocalRunner, Settings, found_arithmetic, run_batch
+from conformance.tnn.adb import AdbRunner
+from conformance.tnn.batch import run_batch
+from conformance.tnn.runner import LocalRunner, Settings, found_arithmetic
 from conformance.tnn.text import read_output
 from refimpl.errors import CandidateError, ConfigurationError, FileError
 

@@ -1,4 +1,4 @@
-"""Running `TNNTest`: here, behind a command prefix (qemu, ssh, docker), and on a phone through `adb`.
+"""Running `TNNTest` here, or behind a command prefix (qemu, ssh, docker); on a phone: `conformance.tnn.adb`.
 
 The program is not trusted. Its exit code is truncated to 8 bits, so failures often exit 0; a missing or short
 input reads as zeros; an old output looks like a new one. So every run has its own folder, its input is
@@ -8,11 +8,8 @@ graph, and its precision is measured.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
-import secrets
 import shlex
 import shutil
 import signal
@@ -20,18 +17,16 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Any, Protocol, Self
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.files import atomic_write
 from conformance.tnn.evaluation import evaluate
 from conformance.tnn.graph import TnnGraph, model_path, read_graph
-from conformance.tnn.text import parse_output, read_output, write_input, write_output
+from conformance.tnn.text import read_output, write_input
 from refimpl.errors import CandidateError, ConfigurationError, FileError
 
 Array = NDArray[Any]
@@ -140,7 +135,7 @@ def _arithmetic(truth: Mapping[str, Array], narrow: Mapping[str, Array], outputs
     return FLOAT32 if error <= honest * _FLOAT16_OVER_FLOAT32**0.5 else REDUCED
 
 
-def _judged(
+def judged(
     graph: TnnGraph,
     inputs: Mapping[str, Array],
     outputs: dict[str, Array],
@@ -171,11 +166,11 @@ def _judged(
     return Run(outputs, log, seconds, settings, arithmetic)
 
 
-def _check_log(log: str, status: int, where: str) -> None:
+def check_log(log: str, status: int, where: str) -> None:
     """Raise for an exit status or a line that says error; the status alone proves nothing."""
     line = _ERROR_LINE.search(log)
     if status != 0 or line is not None:
-        said = line[0].strip()[:300] if line else f"nothing but: {_tail(log)}"
+        said = line[0].strip()[:300] if line else f"nothing but: {tail(log)}"
         raise CandidateError(f"{where}: TNNTest exited with {status} and said {said!r}{_advice(log)}")
 
 
@@ -192,18 +187,16 @@ def _advice(log: str) -> str:
     return "".join(f"; {advice}" for sign, advice in known.items() if sign in log)
 
 
-def _tail(log: str) -> str:
+def tail(log: str) -> str:
+    """Return the end of what a program printed, for an error message."""
     return log.strip()[-_LOG_TAIL:] or "(nothing)"
 
 
-def _no_output(where: str, status: int, log: str) -> CandidateError:
+def missing_output(where: str, status: int, log: str) -> CandidateError:
     return CandidateError(
         f"{where}: no output although it exited with {status} (TNN truncates its status to 8 "
-        f"bits, so failures exit 0); its log: {_tail(log)}{_advice(log)}"
+        f"bits, so failures exit 0); its log: {tail(log)}{_advice(log)}"
     )
-
-
-# --- here -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -249,14 +242,14 @@ class LocalRunner:
             raise FileError(f"{parent}: no folder for a run can be made ({error.strerror})") from error
         with place as name:
             folder = Path(name)
-            _stage(Path(proto), inputs, folder)
+            stage(Path(proto), inputs, folder)
             start = time.monotonic()
             log, status = self._execute(folder, settings)
             output = folder / "out.txt"
-            _check_log(log, status, self.command[0])
+            check_log(log, status, self.command[0])
             if not output.exists():
-                raise _no_output(self.command[0], status, log)
-            return _judged(graph, inputs, read_output(output), log, start, settings)
+                raise missing_output(self.command[0], status, log)
+            return judged(graph, inputs, read_output(output), log, start, settings)
 
     def _execute(self, folder: Path, settings: Settings) -> tuple[str, int]:
         files = [
@@ -276,7 +269,7 @@ def _without_repeats(flags: Sequence[str], command: Sequence[str]) -> list[str]:
     return [word for pair in pairs if pair[0] not in command for word in pair]
 
 
-def _stage(proto: Path, inputs: Mapping[str, Array], folder: Path) -> None:
+def stage(proto: Path, inputs: Mapping[str, Array], folder: Path) -> None:
     """Put proto, model and input into a run's folder, under names without the word TNN replaces in paths."""
     try:
         shutil.copyfile(proto, folder / "m.tnnproto")
@@ -312,294 +305,6 @@ def execute(command: Sequence[str], timeout: float) -> tuple[str, int]:
         printed, _ = process.communicate()
         log = printed.decode(errors="replace")
         raise CandidateError(
-            f"{command[0]}: no answer within {timeout:g} s, stopped; its log: {_tail(log)}"
+            f"{command[0]}: no answer within {timeout:g} s, stopped; its log: {tail(log)}"
         ) from error
     return printed.decode(errors="replace"), process.returncode
-
-
-# --- on a phone -----------------------------------------------------------------------------------
-
-_DISCONNECTED = re.compile(
-    r"device '.*' not found|device not found|no devices/emulators|device offline|error: closed|"
-    r"protocol fault|connection reset",
-    re.IGNORECASE,
-)
-_ADB_ADVICE = {
-    "no devices/emulators found": "connect the phone and turn on USB debugging",
-    "unauthorized": "unlock the phone and allow USB debugging from this computer",
-    "' not found": "see `adb devices` for the serials",
-    "offline": "reconnect the phone",
-    "more than one device": "name one with --serial (see `adb devices`)",
-    "No space left": "free space on the device",
-    "Permission denied": "use a folder the shell may write to, such as /data/local/tmp",
-}
-
-
-class _Disconnected(Exception):
-    """The device went away in the middle."""
-
-
-class AdbRunner:
-    """Runs `TNNTest` on a phone through the `adb` program; a context manager that leaves nothing there.
-
-    The binary and its libraries are pushed once into a folder of their own; every run has a folder inside it.
-
-    Parameters
-    ----------
-    binary
-        `TNNTest` for the device.
-    libraries
-        What it needs beside it, such as ``libTNN.so``.
-    serial
-        Which device, if there are several.
-    adb
-        The program.
-    root
-        Where the folder is made on the device.
-    retries
-        How often a run is begun again after the device went away.
-
-    Raises
-    ------
-    CandidateError
-        `adb` is missing, there is no device, or it has no space; and those of `Runner.run`.
-    FileError
-        The binary or a library is missing.
-    """
-
-    def __init__(
-        self,
-        binary: Path,
-        libraries: Sequence[Path] = (),
-        *,
-        serial: str | None = None,
-        adb: str = "adb",
-        root: str = "/data/local/tmp",
-        retries: int = 2,
-    ) -> None:
-        self.binary, self.libraries = Path(binary), [Path(path) for path in libraries]
-        self.adb = [adb] if serial is None else [adb, "-s", serial]
-        self.root, self.retries = root, retries
-        self.folder = PurePosixPath(root) / f"mobileinst-{secrets.token_hex(6)}"
-        self._count = 0
-        for path in (self.binary, *self.libraries):
-            if not path.is_file():
-                raise FileError(f"{path}: no such file; give TNNTest and its libraries built for the device")
-
-    def __enter__(self) -> Self:
-        """Find the device and push the program."""
-        said, status = execute([*self.adb, "get-state"], 60.0)
-        if status != 0 or said.strip() != "device":
-            raise CandidateError(f"adb finds no usable device: {_tail(said)}{_known(said)}")
-        try:
-            self._again(self._install, 60.0)
-        except CandidateError:
-            self._remove()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Remove everything from the device; a device that is gone cannot be cleaned."""
-        if not self._remove() and kind is None:
-            raise CandidateError(f"the device went away; {self.folder} is left on it, remove it by hand")
-
-    def _remove(self) -> bool:
-        try:
-            return self._shell(f"rm -rf {shlex.quote(str(self.folder))}", 60.0)[1] == 0
-        except (CandidateError, _Disconnected):
-            return False
-
-    def run(self, proto: Path, inputs: Mapping[str, Array], settings: Settings) -> Run:
-        """Run once; begun again when the device went away (errors: those of `Runner.run`)."""
-        graph = read_graph(proto)
-        with tempfile.TemporaryDirectory(prefix="tnn-run-") as name:
-            folder = Path(name)
-            _stage(Path(proto), inputs, folder)
-            start = time.monotonic()
-            log = self._again(lambda: self._remote_run(folder, settings), settings.timeout)
-            content = (folder / "out.txt").read_bytes()
-            return _judged(graph, inputs, parse_output(content, "out.txt"), log, start, settings)
-
-    def _again(self, action: Any, timeout: float) -> Any:
-        """Do an action, and again from its start after a disconnection."""
-        for attempt in range(self.retries + 1):
-            try:
-                return action()
-            except _Disconnected as error:
-                if attempt == self.retries:
-                    raise CandidateError(
-                        f"the device went away {attempt + 1} times: {error}{_known(str(error))}"
-                    ) from error
-                self._wait(timeout, str(error))
-        raise AssertionError("unreachable")
-
-    def _wait(self, timeout: float, reason: str) -> None:
-        try:
-            execute([*self.adb, "wait-for-device"], timeout)
-        except CandidateError as error:
-            raise CandidateError(
-                f"the device went away and did not come back: {reason}{_known(reason)}"
-            ) from error
-
-    def _install(self) -> None:
-        folder = shlex.quote(str(self.folder))
-        self._checked_shell(f"rm -rf {folder} && mkdir -p {folder}")
-        for path in (self.binary, *self.libraries):
-            self._push(path, self.folder / path.name)
-        self._checked_shell(f"chmod 755 {shlex.quote(str(self.folder / self.binary.name))}")
-
-    def _remote_run(self, folder: Path, settings: Settings) -> str:
-        self._count += 1
-        remote = self.folder / f"run-{self._count:05d}"
-        place = shlex.quote(str(remote))
-        self._ensure_installed()
-        self._checked_shell(f"rm -rf {place} && mkdir -p {place}")
-        for name in ("m.tnnproto", "m.tnnmodel", "in.txt"):
-            self._push(folder / name, remote / name)
-        log, status = self._program(place, settings)
-        _check_log(log, status, "on the device")
-        if self._shell(f"test -s {place}/out.txt", 60.0)[1] != 0:
-            raise _no_output("on the device", status, log)
-        self._pull(remote / "out.txt", folder / "out.txt")
-        self._shell(f"rm -rf {place}", 60.0)
-        return log
-
-    def _ensure_installed(self) -> None:
-        """Push the program again where a restart of the device removed it."""
-        if self._shell(f"test -x {shlex.quote(str(self.folder / self.binary.name))}", 60.0)[1] != 0:
-            self._install()
-
-    def _program(self, place: str, settings: Settings) -> tuple[str, int]:
-        """Run the program on the device; when it hangs, end it there too."""
-        files = "-mp m.tnnproto -ip in.txt -op out.txt"
-        program = f"../{shlex.quote(self.binary.name)} {files} {shlex.join(settings.flags())}"
-        try:
-            return self._shell(
-                f"cd {place} && echo $$ > pid && LD_LIBRARY_PATH=.. exec {program}", settings.timeout
-            )
-        except CandidateError:
-            self._shell(f"kill -9 $(cat {place}/pid); rm -rf {place}", 60.0)
-            raise
-
-    def _push(self, local: Path, remote: PurePosixPath) -> None:
-        """Push a file and check its size there: a short input would be read as zeros."""
-        self._transfer(["push", str(local), str(remote)])
-        size = self._checked_shell(f"wc -c < {shlex.quote(str(remote))}").strip()
-        expected = local.stat().st_size
-        if size != str(expected):
-            raise CandidateError(
-                f"{remote}: {size or 'no'} bytes on the device, {expected} were pushed; is it full?"
-            )
-
-    def _pull(self, remote: PurePosixPath, local: Path) -> None:
-        self._transfer(["pull", str(remote), str(local)])
-        if not local.exists():
-            raise CandidateError(f"{remote}: adb pull succeeded without a file")
-
-    def _transfer(self, words: list[str]) -> None:
-        log, status = execute([*self.adb, *words], 600.0)
-        self._check_connection(log, status)
-        if status != 0:
-            raise CandidateError(f"adb {words[0]} failed: {_tail(log)}{_known(log)}")
-
-    def _shell(self, command: str, timeout: float) -> tuple[str, int]:
-        """Run a command on the device; its status is printed, because older `adb` do not pass it on."""
-        log, status = execute([*self.adb, "shell", f"({command}) 2>&1; echo :status:$?"], timeout)
-        said, mark, code = log.replace("\r\n", "\n").rpartition(":status:")
-        if not mark:
-            self._check_connection(log, status or 1)
-            raise CandidateError(f"adb shell failed: {_tail(log)}{_known(log)}")
-        return said, int(code.strip()) if code.strip().isdigit() else 1
-
-    def _checked_shell(self, command: str) -> str:
-        log, status = self._shell(command, 60.0)
-        if status != 0:
-            raise CandidateError(f"on the device, {command!r} failed: {_tail(log)}{_known(log)}")
-        return log
-
-    def _check_connection(self, log: str, status: int) -> None:
-        if status != 0 and _DISCONNECTED.search(log):
-            raise _Disconnected(_tail(log))
-
-
-def _known(log: str) -> str:
-    return "".join(f"; {advice}" for sign, advice in _ADB_ADVICE.items() if sign in log)
-
-
-# --- many inputs ----------------------------------------------------------------------------------
-
-
-def run_batch(
-    runner: Runner,
-    proto: Path,
-    batch: Sequence[Mapping[str, Array]],
-    folder: Path,
-    settings: Settings | None = None,
-) -> list[dict[str, Array]]:
-    """Run a model on many inputs, keeping each output in ``folder``; begun again, it goes on.
-
-    Parameters
-    ----------
-    runner, proto, settings
-        As in `Runner.run`.
-    batch
-        The inputs.
-    folder
-        Made if missing. It holds ``00000.txt``, … and ``batch.json``, which says what they are of.
-
-    Raises
-    ------
-    FileError
-        The folder holds outputs of another model, of other inputs or settings.
-    CandidateError
-        A run failed; the outputs before it are kept.
-    """
-    settings, folder = settings or Settings(), Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    digests = [_digest(inputs) for inputs in batch]
-    _claim(folder, _identity(Path(proto), settings), digests)
-    results = []
-    for index, inputs in enumerate(batch):
-        path = folder / f"{index:05d}.txt"
-        if not path.exists():
-            write_output(path, runner.run(proto, inputs, settings).outputs)
-        results.append(read_output(path))
-    return results
-
-
-def _identity(proto: Path, settings: Settings) -> dict[str, Any]:
-    files = {
-        path.suffix: hashlib.sha256(path.read_bytes()).hexdigest() for path in (proto, model_path(proto))
-    }
-    return {"files": files, "settings": {k: v for k, v in asdict(settings).items() if k != "timeout"}}
-
-
-def _digest(inputs: Mapping[str, Array]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(inputs):
-        array = np.ascontiguousarray(inputs[name], dtype=np.float32)
-        digest.update(f"{name}{array.shape}".encode() + array.tobytes())
-    return digest.hexdigest()
-
-
-def _claim(folder: Path, identity: dict[str, Any], digests: list[str]) -> None:
-    """Write what the folder is of; one begun with the same model and inputs, or fewer, is taken up."""
-    path = folder / "batch.json"
-    if path.exists():
-        try:
-            found = json.loads(path.read_text())
-            inputs = found.pop("inputs")
-        except (ValueError, KeyError, AttributeError, OSError) as error:
-            raise FileError(f"{path}: no description of a batch ({error}); use another folder") from error
-        shared = min(len(inputs), len(digests))
-        if found != identity or inputs[:shared] != digests[:shared]:
-            raise FileError(
-                f"{folder}: holds outputs of another model, of other inputs or settings; use another"
-            )
-        digests = max(digests, inputs, key=len)
-    elif any(folder.glob("*.txt")):
-        raise FileError(f"{folder}: holds outputs without {path.name}; use an empty folder")
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps({**identity, "inputs": digests}, indent=1))
