@@ -109,6 +109,34 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Diagnosis:
+    """A mistake that explains the first fault: with it, the step computes what the candidate has.
+
+    Attributes
+    ----------
+    fault
+        Its name in the catalogue, ``category/what went wrong``.
+    happens
+        What is computed instead, in one line.
+    detail
+        Its parameters here, such as ``epsilon = 0.001``.
+    call
+        The operation it is at: the failing one, or one between it and the last tensors that agree.
+    utilisation
+        Error over bound if that mistake is made; at most 1.
+    source
+        Where the mistake is documented.
+    """
+
+    fault: str
+    happens: str
+    detail: str
+    call: str
+    utilisation: float
+    source: str
+
+
+@dataclass(frozen=True)
 class InputReport:
     """The comparisons on one input, whose bytes have the SHA-256 given.
 
@@ -122,6 +150,8 @@ class InputReport:
         Does the runtime compute its own graph? The outputs of the candidate's nodes.
     problems
         What else is wrong, in the order of the checks.
+    diagnoses
+        Mistakes that explain the first fault, the likeliest first; empty if none of the catalogue does.
     """
 
     name: str
@@ -132,6 +162,7 @@ class InputReport:
     nodes: list[Comparison]
     first_fault: Fault | None
     problems: list[str] = field(default_factory=list)
+    diagnoses: list[Diagnosis] = field(default_factory=list)
 
     @property
     def verdict(self) -> str:
@@ -177,7 +208,7 @@ class Report:
             "tolerance": self.tolerance,
             "command": self.command,
             "headline": self.headline(),
-            **{key: leading[key] for key in ("outputs", "steps", "nodes", "first_fault", "problems")},
+            **{key: leading[key] for key in ("outputs", "steps", "nodes", "first_fault", "problems", "diagnoses")},
             "inputs": [report.to_json() for report in self.inputs],
         }
 
@@ -190,10 +221,14 @@ class Report:
         """Say the verdict in one line."""
         report = self.leading
         if report.verdict == "pass":
-            return f"PASS  {self.candidate} conforms on {len(self.inputs)} input{'s' * (len(self.inputs) > 1)}"
+            return (
+                f"PASS  {self.candidate} conforms on {len(self.inputs)} input{'s' * (len(self.inputs) > 1)}"
+            )
         if report.first_fault:
             fault = report.first_fault
-            return f"FAIL  {self.candidate} leaves the reference at {fault.step} ({fault.operation}) on {report.name}"
+            place = f"leaves the reference at {fault.step} ({fault.operation}) on {report.name}"
+            likely = f": {report.diagnoses[0].fault}, {report.diagnoses[0].detail}" if report.diagnoses else ""
+            return f"FAIL  {self.candidate} {place}{likely}"
         wrong = [row.name for row in report.outputs if row.verdict == "fail"]
         return f"FAIL  {self.candidate} on {report.name}: {'; '.join(report.problems) or 'outputs ' + ', '.join(wrong)}"
 
