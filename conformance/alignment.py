@@ -1,7 +1,10 @@
-"""Finding the reference's tensors in a candidate that names everything differently: by value, in whatever layout.
+"""Finding the reference's tensors in a candidate that names everything differently: by value, in whatever
+layout.
 
-Exporters rename, fold and reshape. A tensor of the candidate is the reference's if some permutation of its axes (NCHW, NHWC, merged heads)
-agrees within the tolerance. Its smallest and largest elements must then agree within the same tolerance, whatever the layout, which rules out nearly
+Exporters rename, fold and reshape. A tensor of the candidate is the reference's if some permutation of its
+axes (NCHW, NHWC, merged heads)
+agrees within the tolerance. Its smallest and largest elements must then agree within the same tolerance,
+whatever the layout, which rules out nearly
 all other tensors at once.
 """
 
@@ -64,7 +67,8 @@ class CandidateTensors:
         return best
 
     def nearest(self, reference: Array, bound: Array | float, excluded: set[str]) -> Match | None:
-        """Return the tensor of the same shape, ones aside, with the smallest largest error; its bound use is reported.
+        """Return the tensor of the same shape, ones aside, with the smallest largest error; its bound use is
+        reported.
 
         Tensors in ``excluded``, and copies of them (the same smallest and largest element), do not count.
         """

@@ -53,7 +53,8 @@ def measure(
     repeats: int,
     progress: Callable[[], None] = lambda: None,
 ) -> list[Timing]:
-    """Time each peer, one after another in every repeat, after one warm-up each; the slow `onnx.reference` once."""
+    """Time each peer, one after another in every repeat, after one warm-up each; the slow `onnx.reference`
+    once."""
     with threadpool_limits(threads):
         peers = forwards(config, weights, images, threads)
         slow = {ONNX_REFERENCE: peers.pop(ONNX_REFERENCE)}
@@ -76,7 +77,9 @@ def forwards(config: MobileInstConfig, weights: Weights, images: Array, threads:
     model = to_onnx(recording, "benchmark")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     evaluator = ReferenceEvaluator(model)
     peers: dict[str, Forward] = {
         NUMPY: lambda: narrow(images),
@@ -94,11 +97,19 @@ def forwards(config: MobileInstConfig, weights: Weights, images: Array, threads:
 
 
 def peak_memory(config: MobileInstConfig, weights: Weights, size: tuple[int, int]) -> float:
-    """Return the peak resident megabytes of a fresh process that loads the weights and runs one float32 forward."""
+    """Return the peak resident megabytes of a fresh process that loads the weights and runs one float32
+    forward."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"
         weights.save(path)
-        command = [sys.executable, "-m", "conformance.benchmark", str(path), *map(str, size), json.dumps(asdict(config))]
+        command = [
+            sys.executable,
+            "-m",
+            "conformance.benchmark",
+            str(path),
+            *map(str, size),
+            json.dumps(asdict(config)),
+        ]
         finished = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(finished.stdout)
 

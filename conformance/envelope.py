@@ -1,7 +1,9 @@
 """The noise envelope: how far rounding alone can carry each output, by Monte-Carlo arithmetic.
 
-Worst-case bounds explode over a hundred layers. So the reference is run again with every step's result perturbed by a random sign times the
-size that its rounding is expected to have (√n roundings instead of n; Higham & Mary 2019), and the spread is the envelope.
+Worst-case bounds explode over a hundred layers. So the reference is run again with every step's result
+perturbed by a random sign times the
+size that its rounding is expected to have (√n roundings instead of n; Higham & Mary 2019), and the spread is
+the envelope.
 """
 
 from __future__ import annotations
@@ -65,7 +67,14 @@ def _expected_roundings(
         operands = [None if name is None else recording.tensors[name] for name in step.inputs]
         outputs = [recording.tensors[name] for name in step.outputs]
         bounds = introduced_bounds(
-            step.operation, operands, step.attributes, outputs, arithmetic, storage, runtime=runtime, probable=True
+            step.operation,
+            operands,
+            step.attributes,
+            outputs,
+            arithmetic,
+            storage,
+            runtime=runtime,
+            probable=True,
         )
         for name, bound in zip(step.outputs, bounds, strict=False):
             if bound is not None and bound.any():
@@ -73,8 +82,11 @@ def _expected_roundings(
     return sizes
 
 
-def _perturbed_run(recording: Recording, sizes: dict[str, Array], rng: np.random.Generator) -> dict[str, Array]:
-    """Run the recorded steps, each result off by its expected rounding in a random direction; free what is used up."""
+def _perturbed_run(
+    recording: Recording, sizes: dict[str, Array], rng: np.random.Generator
+) -> dict[str, Array]:
+    """Run the recorded steps, each result off by its expected rounding in a random direction; free what is
+    used up."""
     last_use = {name: i for i, step in enumerate(recording.steps) for name in step.inputs if name is not None}
     kept = {*recording.outputs.values(), *recording.weights, *recording.constants, *recording.inputs.values()}
     values = {name: recording.tensors[name] for name in kept if name not in recording.outputs.values()}

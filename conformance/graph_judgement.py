@@ -1,4 +1,5 @@
-"""Does the runtime compute its own graph? Every node replayed in float64 on the operands the candidate itself fed it."""
+"""Does the runtime compute its own graph? Every node replayed in float64 on the operands the candidate itself
+fed it."""
 
 from __future__ import annotations
 
@@ -15,7 +16,19 @@ from conformance.report import Comparison
 from conformance.utilisation import hides_a_fault, worst_of
 from refimpl.ops.operation import Array
 
-SUMS = frozenset("Conv ConvTranspose MatMul Gemm Einsum ReduceSum ReduceMean AveragePool GlobalAveragePool".split())
+SUMS = frozenset(
+    [
+        "Conv",
+        "ConvTranspose",
+        "MatMul",
+        "Gemm",
+        "Einsum",
+        "ReduceSum",
+        "ReduceMean",
+        "AveragePool",
+        "GlobalAveragePool",
+    ]
+)
 """Operations that sum up many products or terms."""
 
 
@@ -74,7 +87,9 @@ def _judge(
     for name, truth, bound, scale in zip(node.outputs, truths, bounds, scales, strict=False):
         if name in known:
             row = _row(node, name, known[name], truth, bound, spotlight)
-            tested = node.op_type in SUMS and row.verdict == "pass" and bound is not None and scale is not None
+            tested = (
+                node.op_type in SUMS and row.verdict == "pass" and bound is not None and scale is not None
+            )
             hidden = tested and hides_a_fault(known[name], truth, bound, scale)
             rows.append(replace(row, verdict="fail", systematic=True) if hidden else row)
     return rows

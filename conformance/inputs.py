@@ -20,7 +20,8 @@ def load_inputs(paths: Sequence[Path], size: tuple[int, int], batch: bool = Fals
     Parameters
     ----------
     paths
-        ``.npy`` files are normalised inputs (B, 3, H, W), taken as they are; anything else is a picture, resized to ``size`` and normalised.
+        ``.npy`` files are normalised inputs (B, 3, H, W), taken as they are; anything else is a picture,
+        resized to ``size`` and normalised.
     size
         (height, width), multiples of 32.
     batch
@@ -53,7 +54,9 @@ def rendered_input(size: tuple[int, int], batch: int = 1, seed: int = 0) -> dict
 def _stack(inputs: dict[str, Array]) -> Array:
     shapes = {array.shape[1:] for array in inputs.values()}
     if len(shapes) > 1:
-        raise ShapeError(f"inputs of shapes {sorted(shapes)} cannot be one batch; give --size, or arrays of one size")
+        raise ShapeError(
+            f"inputs of shapes {sorted(shapes)} cannot be one batch; give --size, or arrays of one size"
+        )
     return np.concatenate(list(inputs.values()))
 
 

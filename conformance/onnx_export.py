@@ -20,7 +20,8 @@ REDUCE_MEAN_AXES_INPUT = 18
 
 
 def export(model: MobileInst, images: Array) -> onnx.ModelProto:
-    """Record a forward pass of ``model`` on ``images`` and return it as a checked ONNX model of static shapes.
+    """Record a forward pass of ``model`` on ``images`` and return it as a checked ONNX model of static
+    shapes.
 
     Parameters
     ----------

@@ -12,7 +12,21 @@ from conformance.utilisation import hides_a_fault
 from refimpl import Recording, Step
 from refimpl.ops.operation import OPERATIONS, Array
 
-DATA_MOVEMENT = frozenset("Reshape Transpose Expand Unsqueeze Squeeze Split Slice Gather Identity Concat Cast".split())
+DATA_MOVEMENT = frozenset(
+    [
+        "Reshape",
+        "Transpose",
+        "Expand",
+        "Unsqueeze",
+        "Squeeze",
+        "Split",
+        "Slice",
+        "Gather",
+        "Identity",
+        "Concat",
+        "Cast",
+    ]
+)
 """Operations whose results a candidate need not hold as tensors of their own."""
 
 TABLE_ROUNDINGS = 32.0
@@ -34,7 +48,8 @@ class Structure:
     def compared(self, outputs: Iterable[str]) -> set[str]:
         """Return the tensors that a candidate with these outputs should hold.
 
-        Left out: what does not depend on the images, what only moves data, and a convolution before its batch norm.
+        Left out: what does not depend on the images, what only moves data, and a convolution before its batch
+        norm.
         """
         dependent = set(self.recording.inputs.values())
         needed = self._ancestors([self.recording.outputs[name] for name in outputs])
@@ -59,7 +74,8 @@ class Structure:
         return any(step.operation == "BatchNormalization" for step in self.consumers.get(name, []))
 
     def soon_found(self, name: str, found: Mapping[str, object], compared: set[str], reach: int) -> bool:
-        """Tell whether a tensor computed from ``name`` through fewer than ``reach`` other compared ones is among those found."""
+        """Tell whether a tensor computed from ``name`` through fewer than ``reach`` other compared ones is
+        among those found."""
         front = {name}
         for _ in range(reach):
             front = self._next_compared(front, compared)
@@ -79,16 +95,20 @@ class Structure:
 
 
 class Replay:
-    """A float64 forward pass that takes over a candidate's tensors where they are known, with a bound on every result.
+    """A float64 forward pass that takes over a candidate's tensors where they are known, with a bound on
+    every result.
 
-    After `adopt`, the steps that follow compute on the candidate's values: what the candidate has differs from the result by the
+    After `adopt`, the steps that follow compute on the candidate's values: what the candidate has differs
+    from the result by the
     error it introduced there. What it lacks is carried along, with the bound of all that it may have fused.
     """
 
     def __init__(self, recording: Recording, arithmetic: Format, storage: Format, runtime: Runtime) -> None:
         self.formats = (arithmetic, storage)
         self.runtime = runtime
-        self.last_use = {name: step.name for step in recording.steps for name in step.inputs if name is not None}
+        self.last_use = {
+            name: step.name for step in recording.steps for name in step.inputs if name is not None
+        }
         self.values = {name: recording.tensors[name] for name in recording.inputs.values()}
         self.bounds: dict[str, Array | None] = {}
         self.scales: dict[str, Array | None] = {}
@@ -99,8 +119,15 @@ class Replay:
                 self.bounds[name] = self.scales[name] = np.full(recording.tensors[name].shape, error)
 
     def compute(self, step: Step) -> None:
-        """Compute one step, how far a correct candidate's result may be from it, and how far rounding is likely to carry it."""
-        node = Node(step.name, step.operation, tuple(name or "" for name in step.inputs), step.outputs, step.attributes)
+        """Compute one step, how far a correct candidate's result may be from it, and how far rounding is
+        likely to carry it."""
+        node = Node(
+            step.name,
+            step.operation,
+            tuple(name or "" for name in step.inputs),
+            step.outputs,
+            step.attributes,
+        )
         operands = [None if name is None else self.values[name] for name in step.inputs]
         with np.errstate(all="ignore"):
             result = OPERATIONS[step.operation](*operands, **step.attributes)
@@ -108,16 +135,20 @@ class Replay:
         self.values.update(zip(step.outputs, outputs, strict=True))
         for errors, probable in ((self.bounds, False), (self.scales, True)):
             before = [errors.get(name or "", 0.0) for name in step.inputs]
-            after = carried_bounds(node, operands, before, outputs, *self.formats, runtime=self.runtime, probable=probable)
+            after = carried_bounds(
+                node, operands, before, outputs, *self.formats, runtime=self.runtime, probable=probable
+            )
             errors.update(zip(step.outputs, after, strict=False))
 
     def bound(self, name: str) -> Array | float:
-        """Return how far a correct candidate's tensor may be from ``values[name]``; infinite where no bound is known."""
+        """Return how far a correct candidate's tensor may be from ``values[name]``; infinite where no bound
+        is known."""
         bound = self.bounds.get(name, 0.0)
         return np.inf if bound is None else bound
 
     def looks_like_rounding(self, name: str, values: Array) -> bool:
-        """Tell whether a candidate's tensor differs from ``values[name]`` as rounding does, and not only within its bound."""
+        """Tell whether a candidate's tensor differs from ``values[name]`` as rounding does, and not only
+        within its bound."""
         bound, scale = self.bounds.get(name), self.scales.get(name)
         return bound is None or scale is None or not hides_a_fault(values, self.values[name], bound, scale)
 
@@ -138,8 +169,10 @@ class Replay:
 def stored_error(array: Array, storage: Format, computed: bool) -> float:
     """Return by how much a candidate's copy of a fixed tensor may be off.
 
-    Nothing if the format holds it exactly; one rounding for a weight or a scalar; more for a table that the exporter computes
-    itself in its own precision, as it does position embeddings: sines of angles up to 2π that are rounded first.
+    Nothing if the format holds it exactly; one rounding for a weight or a scalar; more for a table that the
+    exporter computes
+    itself in its own precision, as it does position embeddings: sines of angles up to 2π that are rounded
+    first.
     """
     if array.dtype.kind != "f" or np.array_equal(storage.rounded(array), array):
         return 0.0

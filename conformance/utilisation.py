@@ -48,7 +48,8 @@ def worst_of(values: Array, truth: Array, bound: Array | float) -> Worst:
 
 
 def hides_a_fault(values: Array, truth: Array, bound: Array, scale: Array) -> bool:
-    """Tell whether the errors, though within the bound, are not those of rounding: biased, or larger than √n roundings make.
+    """Tell whether the errors, though within the bound, are not those of rounding: biased, or larger than √n
+    roundings make.
 
     Parameters
     ----------
@@ -65,7 +66,8 @@ def hides_a_fault(values: Array, truth: Array, bound: Array, scale: Array) -> bo
 
 
 def absolute_error(values: Array, truth: Array) -> Array:
-    """Return |values − truth| in float64; 0 where both are the same infinity or both NaN, infinite where only one is."""
+    """Return |values − truth| in float64; 0 where both are the same infinity or both NaN, infinite where only
+    one is."""
     with np.errstate(invalid="ignore"):
         error = np.abs(values.astype(np.float64) - truth.astype(np.float64))
     unclear = np.isnan(error)

@@ -1,6 +1,8 @@
-"""Is this candidate MobileInst, and does the runtime compute its own graph? Each step beside float64, within derived bounds.
+"""Is this candidate MobileInst, and does the runtime compute its own graph? Each step beside float64, within
+derived bounds.
 
-The order of the checks: shapes, repeatability, finiteness, values. A step is judged by the error it *introduces* on its own operands, against a rigorous
+The order of the checks: shapes, repeatability, finiteness, values. A step is judged by the error it
+*introduces* on its own operands, against a rigorous
 bound of what rounding may do there; an output by its distance from the reference, against the noise envelope.
 """
 
@@ -16,8 +18,8 @@ import numpy as np
 
 from conformance.alignment import CandidateTensors, Match
 from conformance.bounds import CPU, FLOAT32, Format, Runtime
-from conformance.envelope import MULTIPLE, SAMPLES, envelope
 from conformance.detail import Spotlight
+from conformance.envelope import MULTIPLE, SAMPLES, envelope
 from conformance.replay import Replay, Structure
 from conformance.report import Comparison, Fault, InputReport, Report
 from conformance.utilisation import absolute_error, worst_of
@@ -27,7 +29,8 @@ from refimpl.ops.operation import Array
 FUSION_REACH = 4
 """How many steps in a row a candidate may have fused: attention's scale, logits, softmax and product."""
 RESEMBLANCE = 0.05
-"""A tensor this near to a missing one, relative to its largest element, is a wrong version of it, not another tensor."""
+"""A tensor this near to a missing one, relative to its largest element, is a wrong version of it, not another
+tensor."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,9 @@ class Declaration:
     def __str__(self) -> str:
         """Say what a verdict under this declaration allows."""
         return (
-            f"each step may err by the rounding of {self.arithmetic.name} arithmetic stored as {self.storage.name} (unit roundoff "
-            f"{self.arithmetic.unit_roundoff:.1e}); each output by {MULTIPLE:g} × the largest of {SAMPLES} runs with random rounding"
+            f"each step may err by the rounding of {self.arithmetic.name} arithmetic stored as "
+            f"{self.storage.name} (unit roundoff {self.arithmetic.unit_roundoff:.1e}); "
+            f"each output by {MULTIPLE:g} × the largest of {SAMPLES} runs with random rounding"
         )
 
 
@@ -110,7 +114,11 @@ def verify(
     reports = []
     for label, images in inputs.items():
         fed = np.array(images, np.float32)
-        reports.append(_verify_one(candidate, network, label, fed, lambda stage, label=label: progress(f"{label}: {stage}")))
+        reports.append(
+            _verify_one(
+                candidate, network, label, fed, lambda stage, label=label: progress(f"{label}: {stage}")
+            )
+        )
     model = {"config": asdict(config), "weights_sha256": weights_hash(weights)}
     return Report(reports, name, model, str(candidate.declaration))
 
@@ -139,7 +147,8 @@ def _verify_one(
 
 
 def _run_twice(candidate: Candidate, images: Array) -> tuple[Mapping[str, Array], list[str]]:
-    """Run the candidate, and say if it rewrites its input, does not repeat itself, or gives numbers that are not finite."""
+    """Run the candidate, and say if it rewrites its input, does not repeat itself, or gives numbers that are
+    not finite."""
     problems = []
     given = images.copy()
     outputs = {name: array.copy() for name, array in candidate.run(given).items()}
@@ -151,19 +160,23 @@ def _run_twice(candidate: Candidate, images: Array) -> tuple[Mapping[str, Array]
             problems.append(f"it is not repeatable: two runs on the same input differ in output {name!r}")
         elif not np.isfinite(array).all():
             count = np.count_nonzero(~np.isfinite(array))
-            problems.append(f"its output {name!r} has {count} of {array.size} numbers that are NaN or infinite")
+            problems.append(
+                f"its output {name!r} has {count} of {array.size} numbers that are NaN or infinite"
+            )
     return outputs, problems
 
 
 def compare_outputs(
     recording: Recording, allowed: Mapping[str, float], outputs: Mapping[str, Array]
 ) -> tuple[list[Comparison], list[str]]:
-    """Pair the candidate's outputs with the reference's, by name, else by value, else by shape, and compare them.
+    """Pair the candidate's outputs with the reference's, by name, else by value, else by shape, and compare
+    them.
 
     Returns
     -------
     comparisons, problems
-        One row for each output of the reference (``absent`` if the candidate does not give it), and what is wrong with the pairing itself.
+        One row for each output of the reference (``absent`` if the candidate does not give it), and what is
+        wrong with the pairing itself.
     """
     free = dict(outputs)
     rows = []
@@ -173,7 +186,9 @@ def compare_outputs(
         if match:
             free.pop(match.name)
         rows.append(_row(name, name, reference, match, allowed[name], "absent", introduced=False))
-    problems = [f"its output {name!r} {array.shape} is none of the reference's" for name, array in free.items()]
+    problems = [
+        f"its output {name!r} {array.shape} is none of the reference's" for name, array in free.items()
+    ]
     if all(row.candidate is None for row in rows):
         problems.append("none of its outputs is one of the reference's")
     return rows, problems
@@ -201,9 +216,11 @@ class _Prediction:
 def compare_steps(
     recording: Recording, outputs: Sequence[str], tensors: CandidateTensors, candidate: Candidate
 ) -> tuple[list[Comparison], Fault | None]:
-    """Find every tensor of the reference in the candidate, and the first step that the candidate computes differently.
+    """Find every tensor of the reference in the candidate, and the first step that the candidate computes
+    differently.
 
-    Each step is computed on the candidate's own tensors, so an error is seen where it is made, however much or little the
+    Each step is computed on the candidate's own tensors, so an error is seen where it is made, however much
+    or little the
     network makes of it later.
     """
     structure = Structure(recording)
@@ -263,7 +280,9 @@ def _graph_fault(nodes: Sequence[Comparison], steps: Sequence[Comparison]) -> Fa
     if first is None:
         return None
     names = [row.name for row in steps if row.candidate == first.name]
-    return Fault(names[0] if names else first.name, first.operation, "graph", (first.candidate or first.name,))
+    return Fault(
+        names[0] if names else first.name, first.operation, "graph", (first.candidate or first.name,)
+    )
 
 
 def _resembles(match: Match | None, reference: Array) -> bool:

@@ -31,7 +31,8 @@ def batch_norms(names: Iterable[str]) -> dict[str, str]:
 def fold_batch_norm(weights: Mapping[str, Array], epsilon: float = 1e-5) -> dict[str, Array]:
     """Fold every batch norm into its convolution.
 
-    Computed in float64 and rounded once to the weights' dtype: ``W' = W · γ/√(σ² + ε)`` and ``b' = β − μ · γ/√(σ² + ε)``.
+    Computed in float64 and rounded once to the weights' dtype: ``W' = W · γ/√(σ² + ε)`` and ``b' = β − μ ·
+    γ/√(σ² + ε)``.
 
     Parameters
     ----------
@@ -41,13 +42,12 @@ def fold_batch_norm(weights: Mapping[str, Array], epsilon: float = 1e-5) -> dict
     Returns
     -------
     dict
-        The same names without the batch norms' and with a ``bias`` for each convolution that had one. `MobileInst` accepts it.
+        The same names without the batch norms' and with a ``bias`` for each convolution that had one.
+        `MobileInst` accepts it.
     """
     folded = dict(weights)
     for norm, convolution in batch_norms(weights).items():
-        gamma, beta, mean, variance = (
-            folded.pop(f"{norm}.{part}").astype(np.float64) for part in NORM_PARTS
-        )
+        gamma, beta, mean, variance = (folded.pop(f"{norm}.{part}").astype(np.float64) for part in NORM_PARTS)
         kernel = weights[f"{convolution}.weight"]
         scale = gamma / np.sqrt(variance + epsilon)
         folded[f"{convolution}.weight"] = (kernel * scale[:, None, None, None]).astype(kernel.dtype)

@@ -1,4 +1,5 @@
-"""The dual transformer instance decoder (paper 3.2): object queries read global, then local features, and become mask kernels."""
+"""The dual transformer instance decoder (paper 3.2): object queries read global, then local features, and
+become mask kernels."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ def instance_decoder(x6: Array, mask_features: Array, w: Scope, config: MobileIn
     queries = repeat_queries(w["queries", config.num_queries, config.dim], x6.shape[0], w / "initial_queries")
     if config.global_layers:
         global_features = conv(x6, w / "global_proj", config.dim)  # X_G
-        queries = decode(queries, global_features, w / "global_decoder", config.global_layers, config.num_heads)
+        queries = decode(
+            queries, global_features, w / "global_decoder", config.global_layers, config.num_heads
+        )
     global_queries = queries
     if config.local_layers:
         local = local_features(mask_features, w / "local_features", config.local_pooling)  # X_L
@@ -52,7 +55,8 @@ def local_features(mask_features: Array, w: Scope, pooling: str) -> Array:
     height, width = mask_features.shape[2:]
     if size > min(height, width):
         raise ConfigurationError(
-            f"local_pooling {pooling!r} needs mask features of at least {size}×{size}, but this input gives {height}×{width}; "
+            f"local_pooling {pooling!r} needs mask features of at least {size}×{size}, "
+            f"but this input gives {height}×{width}; "
             f"use a picture of at least {8 * size}×{8 * size} or a smaller pooling"
         )
     return pool(mask_features, kernel_shape=(size, size), strides=(size, size))
@@ -62,7 +66,9 @@ def local_features(mask_features: Array, w: Scope, pooling: str) -> Array:
 def decode(queries: Array, features: Array, w: Scope, layers: int, num_heads: int) -> Array:
     """Update the queries (B, N, dim) from a map (B, dim, h, w), once per decoder layer."""
     batch, dim, height, width = features.shape
-    tokens = ops.transpose(ops.reshape(features, (batch, dim, height * width)), perm=(0, 2, 1))  # (B, hw, dim)
+    tokens = ops.transpose(
+        ops.reshape(features, (batch, dim, height * width)), perm=(0, 2, 1)
+    )  # (B, hw, dim)
     keys = ops.add(tokens, sine_position_embedding(height, width, dim, like=tokens))
     for i in range(layers):
         queries = decoder_layer(queries, keys, tokens, w / i, num_heads)
@@ -71,7 +77,8 @@ def decode(queries: Array, features: Array, w: Scope, layers: int, num_heads: in
 
 @block
 def decoder_layer(queries: Array, keys: Array, values: Array, w: Scope, num_heads: int) -> Array:
-    """Eq. 1, post-norm and without a feed-forward network: cross-attention to the features, then self-attention."""
+    """Eq. 1, post-norm and without a feed-forward network: cross-attention to the features, then self-
+    attention."""
     attended = multi_head_attention(queries, keys, values, w / "cross_attn", num_heads)
     queries = layer_norm(ops.add(queries, attended), w / "cross_norm")
     attended = multi_head_attention(queries, queries, queries, w / "self_attn", num_heads)
@@ -80,7 +87,8 @@ def decoder_layer(queries: Array, keys: Array, values: Array, w: Scope, num_head
 
 @block
 def multi_head_attention(queries: Array, keys: Array, values: Array, w: Scope, num_heads: int) -> Array:
-    """``softmax(q kᵀ / √d) v`` per head, with PyTorch's packed weights: (B, N, dim), (B, M, dim) twice → (B, N, dim)."""
+    """``softmax(q kᵀ / √d) v`` per head, with PyTorch's packed weights: (B, N, dim), (B, M, dim) twice → (B,
+    N, dim)."""
     batch, count, dim = queries.shape
     weights = ops.split(w["in_proj_weight", 3 * dim, dim], (dim, dim, dim), axis=0)
     biases = ops.split(w["in_proj_bias", 3 * dim], (dim, dim, dim), axis=0)
@@ -101,7 +109,7 @@ def split_heads(x: Array, num_heads: int) -> Array:
 
 
 def heads(queries: Array, w: Scope, config: MobileInstConfig) -> tuple[Array, Array, Array]:
-    """Class logits (B, N, classes), objectness (B, N, 1) and mask kernels (B, N, dim) of the final queries."""
+    """Class logits (B, N, classes), objectness (B, N, 1), mask kernels (B, N, dim) of the final queries."""
     class_logits = linear(queries, w / "class_head", config.num_classes)
     objectness = linear(queries, w / "objectness_head", 1)
     return class_logits, objectness, kernel_head(queries, w / "kernel_head")

@@ -51,7 +51,8 @@ def conv_bn(
 ) -> Array:
     """CBN: a convolution without bias, then batch norm.
 
-    With the batch norm folded into the convolution (`refimpl.weights.fold_batch_norm`) it is one convolution with a bias.
+    With the batch norm folded into the convolution (`refimpl.weights.fold_batch_norm`) it is one convolution
+    with a bias.
     """
     convolution, norm = w / names[0], w / names[1]
     if "bias" in convolution:
@@ -84,14 +85,15 @@ def hard_sigmoid(x: Array) -> Array:
 
 
 def resize(x: Array, height: int, width: int) -> Array:
-    """Bilinear resize of (B, C, H, W) to (B, C, height, width): half-pixel centres, clamped edges, no antialias."""
+    """Bilinear resize of (B, C, H, W) to (B, C, height, width): half-pixel centres, clamped edges, no
+    antialias."""
     sizes = (*x.shape[:2], height, width)
     return ops.resize(x, None, None, sizes, mode="linear", coordinate_transformation_mode="half_pixel")
 
 
 @block
 def inverted_residual(x: Array, w: Scope, kernel: int, expansion: int, out: int, stride: int) -> Array:
-    """MobileNetV2's block: expand (1×1), depthwise (k×k), project (1×1); a shortcut when the shape is kept."""
+    """MobileNetV2's block: expand (1×1), depthwise (k×k), project (1×1); a shortcut if the shape is kept."""
     channels = x.shape[1]
     hidden = channels * expansion
     y, place = x, 0

@@ -1,4 +1,5 @@
-"""The semantic-enhanced mask decoder (paper 3.3): iterative top-down and bottom-up fusion, enriched by the global features."""
+"""The semantic-enhanced mask decoder (paper 3.3): iterative top-down and bottom-up fusion, enriched by the
+global features."""
 
 from __future__ import annotations
 

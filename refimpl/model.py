@@ -1,4 +1,5 @@
-"""MobileInst (Figure 3): backbone, mask decoder, instance decoder, and masks as the product of kernels and mask features."""
+"""MobileInst (Figure 3): backbone, mask decoder, instance decoder, and masks as the product of kernels and
+mask features."""
 
 from __future__ import annotations
 

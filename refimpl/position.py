@@ -1,4 +1,5 @@
-"""DETR's sine position embedding (Carion et al., ECCV 2020), normalised, as the paper's decoders use it (3.2)."""
+"""DETR's sine position embedding (Carion et al., ECCV 2020), normalised, as the paper's decoders use it
+(3.2)."""
 
 from __future__ import annotations
 

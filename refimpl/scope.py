@@ -1,7 +1,9 @@
 """Where the network finds its weights, and how its parts get their names.
 
-A block of the network is a function marked `@block`; its parameter ``w`` is a `Scope`, a place in the tree of weight names.
-``w / "bn"`` is the place below it and ``w["weight", 16, 3, 3, 3]`` the array there, which must have that shape. The same path names the
+A block of the network is a function marked `@block`; its parameter ``w`` is a `Scope`, a place in the tree of
+weight names.
+``w / "bn"`` is the place below it and ``w["weight", 16, 3, 3, 3]`` the array there, which must have that
+shape. The same path names the
 block's result in a recording, so weights, tensors and reports share one set of names.
 """
 
@@ -87,7 +89,7 @@ class DeclaringScope(Scope):
 
 
 def block(function: Callable[P, R]) -> Callable[P, R]:
-    """Mark a part of the network: its operations, and its result, are recorded under the path of its ``w``."""
+    """Mark a part of the network: its operations and its result are recorded under the path of its ``w``."""
     position = list(inspect.signature(function).parameters).index("w")
 
     @functools.wraps(function)

@@ -1,4 +1,5 @@
-"""TopFormer (Zhang et al., CVPR 2022), the paper's first backbone: a token pyramid and a transformer on its pooled tokens."""
+"""TopFormer (Zhang et al., CVPR 2022), the paper's first backbone: a token pyramid and a transformer on its
+pooled tokens."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class TopFormerSpec:
-    """Rows (kernel, expansion, channels, stride) of the token pyramid, the tapped rows, and the attention heads."""
+    """Rows (kernel, expansion, channels, stride) of the token pyramid, the tapped rows, and the attention
+    heads."""
 
     rows: tuple[tuple[int, int, int, int], ...]
     taps: tuple[int, int, int, int]
@@ -137,7 +139,9 @@ def attention(x: Array, w: Scope, heads: int) -> Array:
     q = conv_bn(x, w / "to_q", KEY_CHANNELS * heads)
     k = conv_bn(x, w / "to_k", KEY_CHANNELS * heads)
     v = conv_bn(x, w / "to_v", VALUE_CHANNELS * heads)
-    q = ops.transpose(ops.reshape(q, (batch, heads, KEY_CHANNELS, positions)), perm=(0, 1, 3, 2))  # (B, h, HW, 16)
+    q = ops.transpose(
+        ops.reshape(q, (batch, heads, KEY_CHANNELS, positions)), perm=(0, 1, 3, 2)
+    )  # (B, h, HW, 16)
     k = ops.reshape(k, (batch, heads, KEY_CHANNELS, positions))  # (B, h, 16, HW)
     v = ops.transpose(ops.reshape(v, (batch, heads, VALUE_CHANNELS, positions)), perm=(0, 1, 3, 2))
     weights = ops.softmax(ops.mat_mul(q, k), axis=-1)  # (B, h, HW, HW)

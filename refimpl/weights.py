@@ -14,7 +14,7 @@ import numpy as np
 
 from refimpl.checkpoint_names import BACKBONE_PREFIX, CLASSIFIER_PREFIXES, canonical
 from refimpl.config import MobileInstConfig
-from refimpl.errors import FileError, MissingDependencyError, WeightsError
+from refimpl.errors import FileError, MissingDependencyError
 from refimpl.folding import fold_batch_norm
 from refimpl.inference import preprocess
 from refimpl.model import MobileInst, parameter_shapes
@@ -83,12 +83,14 @@ class Weights(Mapping[str, Array]):
         return cls(arrays)
 
     @classmethod
-    def load_backbone(cls, path: str | os.PathLike[str], config: MobileInstConfig, rest: Mapping[str, Array]) -> Weights:
+    def load_backbone(
+        cls, path: str | os.PathLike[str], config: MobileInstConfig, rest: Mapping[str, Array]
+    ) -> Weights:
         """Read a public backbone checkpoint and take the other weights from ``rest``.
 
-        The names may stand with or without ``backbone.``; the checkpoint's classifier or segmentation head is left out.
-        ResNet-50 may have torchvision's names (`refimpl.checkpoint_names.TORCHVISION_RESNET`), its batch norms
-        apart or folded.
+        The names may stand with or without ``backbone.``; the checkpoint's classifier or segmentation head is
+        left out. ResNet-50 may have torchvision's names (`refimpl.checkpoint_names.TORCHVISION_RESNET`), its
+        batch norms apart or folded.
 
         Raises
         ------
@@ -111,15 +113,16 @@ class Weights(Mapping[str, Array]):
     def seeded(cls, config: MobileInstConfig, seed: int = 0) -> Weights:
         """Make float32 weights from a seed, batch norms calibrated so that activations stay of order one.
 
-        The running statistics are those of a forward pass over a rendered picture and white noise, rounded to 12 bits so that
-        another BLAS gives the same weights.
+        The running statistics are those of a forward pass over a rendered picture and white noise, rounded to
+        12 bits so that another BLAS gives the same weights.
         """
-        from refimpl.scenes import render_picture  # brings scipy.optimize, which `import refimpl` need not wait for
+        # Brings scipy.optimize, which `import refimpl` need not wait for.
+        from refimpl.scenes import render_picture
 
         rng = np.random.default_rng(seed)
         arrays = {name: _initial(name, shape, rng) for name, shape in parameter_shapes(config).items()}
         picture, _ = preprocess(render_picture(*CALIBRATION_SIZE, seed), sizing="native")
-        # Noise beside the picture: without it, channels that see only fine detail would explode on a noisy input.
+        # Without the noise, channels that see only fine detail would explode on a noisy input.
         images = np.concatenate([picture, rng.standard_normal(picture.shape)])
         wide = {name: array.astype(np.float64) for name, array in arrays.items()}
         with intercepted(_Calibrator()):
@@ -182,7 +185,7 @@ def _initial(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Arr
 
 
 def _gain(name: str) -> float:
-    # Kernels are multiplied with as many mask features as they have channels: small kernels keep masks of order one.
+    # Kernels are multiplied with as many mask features as they have channels: small ones keep masks near one.
     if name.endswith(("kernel_head.2.weight", "mask_kernel.weight")):
         return 0.01
     if "in_proj" in name:
@@ -190,7 +193,15 @@ def _gain(name: str) -> float:
     return 1.0 if any(part in name for part in _WITHOUT_RELU) else 2.0
 
 
-_WITHOUT_RELU = ("out_proj", "_head.weight", "cls_score", "fpn_laterals", "fpn_outputs", "fusion", "projection")
+_WITHOUT_RELU = (
+    "out_proj",
+    "_head.weight",
+    "cls_score",
+    "fpn_laterals",
+    "fpn_outputs",
+    "fusion",
+    "projection",
+)
 
 
 def _read_only(array: Array) -> Array:
@@ -226,7 +237,9 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
     except ImportError as error:
-        raise MissingDependencyError("reading .safetensors needs the package safetensors: pip install safetensors") from error
+        raise MissingDependencyError(
+            "reading .safetensors needs the package safetensors: pip install safetensors"
+        ) from error
     try:
         return dict(load_file(path))
     except (SafetensorError, ValueError, TypeError, KeyError, OSError) as error:
@@ -250,10 +263,16 @@ def _check_npz_sizes(archive: zipfile.ZipFile, path: Path) -> None:
     for member in archive.infolist():
         with archive.open(member) as file:
             version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
             shape, _, dtype = read(file)
             if math.prod(shape) * dtype.itemsize > member.file_size:
-                raise FileError(f"{path}: {member.filename} claims shape {shape} of {dtype}, more than the file holds")
+                raise FileError(
+                    f"{path}: {member.filename} claims shape {shape} of {dtype}, more than the file holds"
+                )
 
 
 def _read_pth(path: Path) -> dict[str, Array]:
@@ -261,18 +280,27 @@ def _read_pth(path: Path) -> dict[str, Array]:
         import torch
     except ImportError as error:
         raise MissingDependencyError(
-            "reading .pth needs PyTorch: pip install 'mobileinst-reference[torch]', or convert the file to .safetensors"
+            "reading .pth needs PyTorch: pip install 'mobileinst-reference[torch]', "
+            "or convert the file to .safetensors"
         ) from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many unrelated types on damaged files
-        raise FileError(f"{path} is not a PyTorch file of plain tensors: {error}") from error
+        # PyTorch's own message advises to load the file with weights_only=False, which would execute it.
+        raise FileError(
+            f"{path} is damaged or holds more than plain tensors; save the model's state_dict() again"
+        ) from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    named = isinstance(state, dict) and all(isinstance(name, str) for name in state)
+    if not named or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise FileError(f"{path} holds no state dict: expected a mapping of names to tensors")
-    return {name: value.detach().numpy() for name, value in state.items()}
+    # NumPy has no bfloat16; float32 holds its values exactly.
+    return {
+        name: (value.detach().float() if value.dtype == torch.bfloat16 else value.detach()).numpy()
+        for name, value in state.items()
+    }
 
 
 _READERS: dict[str, Callable[[Path], dict[str, Array]]] = {
@@ -291,10 +319,13 @@ def _save_safetensors(arrays: dict[str, Array], path: Path) -> None:
 
 def _save_npz(arrays: dict[str, Array], path: Path) -> None:
     with open(path, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **arrays)
 
 
-_WRITERS: dict[str, Callable[[dict[str, Array], Path], None]] = {".safetensors": _save_safetensors, ".npz": _save_npz}
+_WRITERS: dict[str, Callable[[dict[str, Array], Path], None]] = {
+    ".safetensors": _save_safetensors,
+    ".npz": _save_npz,
+}
 
 
 def _write_whole(path: Path, write: Callable[[Path], None]) -> None:

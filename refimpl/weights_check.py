@@ -19,15 +19,16 @@ def check_weights(weights: Mapping[str, Array], shapes: Mapping[str, tuple[int, 
     weights
         Name → array.
     shapes
-        Name → expected shape. Where a batch norm has been folded into its convolution, the convolution's bias stands
+        Name → expected shape. Where a batch norm has been folded into its convolution, the convolution's bias
+        stands
         for the batch norm's four arrays.
     """
     shapes = _with_folded(weights, shapes)
     problems = [*_missing_and_extra(weights, shapes), *_misshapen(weights, shapes), *_unfit(weights)]
     if problems:
         raise WeightsError(
-            f"the weights do not fit this configuration, {len(problems)} problem{'s' * (len(problems) > 1)}:\n  "
-            + "\n  ".join(problems)
+            f"the weights do not fit this configuration, "
+            f"{len(problems)} problem{'s' * (len(problems) > 1)}:\n  " + "\n  ".join(problems)
         )
 
 
@@ -63,7 +64,8 @@ def _misshapen(weights: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...
 def _unfit(weights: Mapping[str, Array]) -> Iterator[str]:
     dtypes = {array.dtype for array in weights.values()}
     if len(dtypes) > 1:
-        yield f"the arrays have different dtypes: {', '.join(sorted(map(str, dtypes)))}; expected one float dtype"
+        names = ", ".join(sorted(map(str, dtypes)))
+        yield f"the arrays have different dtypes: {names}; expected one float dtype"
     for name, array in weights.items():
         if array.dtype.kind != "f":
             yield f"{name} has dtype {array.dtype}, expected a float dtype"

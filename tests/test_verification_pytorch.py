@@ -41,17 +41,31 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def judge(folder: Path, model: Path) -> tuple[int, dict[str, Any]]:
     """Run the command as a user would; return its exit code and JSON."""
-    arguments = ["verify", str(model), "--model", "topformer-tiny", "--set", "dim=64", "--set", "num_queries=20"]
+    arguments = [
+        "verify",
+        str(model),
+        "--model",
+        "topformer-tiny",
+        "--set",
+        "dim=64",
+        "--set",
+        "num_queries=20",
+    ]
     arguments += ["--weights", str(folder / "w.safetensors"), "--input", str(folder / "x.npy")]
     result = CliRunner().invoke(app, [*arguments, "--json", str(folder / "r.json")])
     assert result.exit_code in (0, 1), result.output
     return result.exit_code, json.loads((folder / "r.json").read_text())
 
 
-def exported(folder: Path, dynamo: bool, opset: int, fault: Callable[[Any], None] = lambda model: None) -> Path:
+def exported(
+    folder: Path, dynamo: bool, opset: int, fault: Callable[[Any], None] = lambda model: None
+) -> Path:
     """Export the independent implementation with the folder's weights, after a fault was put in."""
     config = MobileInstConfig.preset("topformer-tiny", **SETTINGS)
-    model = load(pytorch_models.MobileInst("topformer-tiny", **SETTINGS), Weights.load(folder / "w.safetensors", config))
+    model = load(
+        pytorch_models.MobileInst("topformer-tiny", **SETTINGS),
+        Weights.load(folder / "w.safetensors", config),
+    )
     fault(model)
     images = torch.from_numpy(np.load(folder / "x.npy"))
     return export(model, images, folder / "it.onnx", dynamo, opset)
@@ -69,18 +83,26 @@ def test_a_right_export_passes(files: Path, dynamo: bool, opset: int) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[Any], None], str]] = {
-    "class bias": (lambda m: scale_bias(m, "instance_decoder.class_head.bias"), "instance_decoder.class_head"),
+    "class bias": (
+        lambda m: scale_bias(m, "instance_decoder.class_head.bias"),
+        "instance_decoder.class_head",
+    ),
     "dwconv bias": (
         lambda m: scale_bias(m, "backbone.trans.transformer_blocks.2.mlp.dwconv.bias"),
         "backbone.trans.transformer_blocks.2.mlp.dwconv",
     ),
     "norm bias": (lambda m: scale_bias(m, "mask_decoder.output.1.bn.bias"), "mask_decoder.output.1"),
-    "align corners": (lambda m: align_corners(m, "mask_decoder.resize_top_down.1"), "mask_decoder.top_down.1"),
+    "align corners": (
+        lambda m: align_corners(m, "mask_decoder.resize_top_down.1"),
+        "mask_decoder.top_down.1",
+    ),
     "attention scale": (scale_attention, "backbone.trans.transformer_blocks.0.attn"),
 }
 
 
-@pytest.mark.parametrize(("fault", "dynamo"), [*((fault, False) for fault in FAULTS), ("align corners", True)])
+@pytest.mark.parametrize(
+    ("fault", "dynamo"), [*((fault, False) for fault in FAULTS), ("align corners", True)]
+)
 def test_a_wrong_export_fails_at_the_fault(files: Path, fault: str, dynamo: bool) -> None:
     mutate, place = FAULTS[fault]
     code, report = judge(files, exported(files, dynamo, 18, mutate))

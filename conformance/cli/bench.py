@@ -21,13 +21,19 @@ def bench(
     overrides: options.Set = None,
     seed: options.Seed = 0,
     size: options.Size = None,
-    threads: Annotated[list[int] | None, typer.Option("--threads", min=1, help="Threads of every peer; repeatable. Default: 1 and 2.")] = None,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Timed forwards of each peer, interleaved.")] = 7,
+    threads: Annotated[
+        list[int] | None,
+        typer.Option("--threads", min=1, help="Threads of every peer; repeatable. Default: 1 and 2."),
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, help="Timed forwards of each peer, interleaved.")
+    ] = 7,
     json_file: options.Json = None,
 ) -> None:
     """Time the forward pass against ONNX Runtime, onnx.reference and, if installed, PyTorch.
 
-    All peers run the same recorded operations on the same numbers with equal threads. The ratio is NumPy float32's median over the peer's: below 1, NumPy is faster.
+    All peers run the same recorded operations on the same numbers with equal threads. The ratio is NumPy
+    float32's median over the peer's: below 1, NumPy is faster.
 
     [bold]Examples[/bold]
 
@@ -43,14 +49,19 @@ def bench(
     with Progress(console=options.progress_console, transient=True) as progress:
         for count in threads or [1, 2]:
             task = progress.add_task(f"{count} thread{'s' * (count > 1)}", total=4 * repeats + 1)
-            timings += measure(config, weights, images.astype(np.float32), count, repeats, lambda t=task: progress.advance(t))
+            timings += measure(
+                config, weights, images.astype(np.float32), count, repeats, lambda t=task: progress.advance(t)
+            )
     memory = peak_memory(config, weights, (height, width))
-    options.write_json(json_file, {"timings": [asdict(timing) for timing in timings], "peak_memory_mb": memory})
+    options.write_json(
+        json_file, {"timings": [asdict(timing) for timing in timings], "peak_memory_mb": memory}
+    )
     if str(json_file) == "-":
         return
     options.console.print(_table(timings))
     options.console.print(
-        f"{model} at {height}×{width}; peak memory of a process that runs one NumPy float32 forward: {memory:.0f} MB",
+        f"{model} at {height}×{width}; "
+        f"peak memory of a process that runs one NumPy float32 forward: {memory:.0f} MB",
         highlight=False,
     )
 
@@ -63,5 +74,7 @@ def _table(timings: list[Timing]) -> Table:
     for timing in timings:
         milliseconds = [1e3 * value for value in (timing.median, min(timing.seconds), max(timing.seconds))]
         ratio = own[timing.threads] / timing.median
-        table.add_row(timing.peer, str(timing.threads), *(f"{value:.1f}" for value in milliseconds), f"{ratio:.2f}")
+        table.add_row(
+            timing.peer, str(timing.threads), *(f"{value:.1f}" for value in milliseconds), f"{ratio:.2f}"
+        )
     return table

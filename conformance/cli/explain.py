@@ -20,8 +20,17 @@ def explain(
     model: options.Model = options.DEFAULT_MODEL,
     overrides: options.Set = None,
     size: options.Size = None,
-    all_steps: Annotated[bool, typer.Option("--all-steps", help="List every operation, not only those with parameters or products.")] = False,
-    deviations: Annotated[bool, typer.Option("--deviations", help="Show each output's standard deviation with seeded weights on a rendered scene.")] = False,
+    all_steps: Annotated[
+        bool,
+        typer.Option("--all-steps", help="List every operation, not only those with parameters or products."),
+    ] = False,
+    deviations: Annotated[
+        bool,
+        typer.Option(
+            "--deviations",
+            help="Show each output's standard deviation with seeded weights on a rendered scene.",
+        ),
+    ] = False,
     seed: options.Seed = 0,
     list_presets: Annotated[bool, typer.Option("--list", help="List the named configurations.")] = False,
     json_file: options.Json = None,
@@ -44,7 +53,11 @@ def explain(
     with options.progress_console.status("recording"):
         recording = _record(config, height, width, seed)
     costs = step_costs(recording)
-    spread = {cost.step.name: float(recording.tensors[cost.step.outputs[0]].std()) for cost in costs} if deviations else {}
+    spread = (
+        {cost.step.name: float(recording.tensors[cost.step.outputs[0]].std()) for cost in costs}
+        if deviations
+        else {}
+    )
     options.write_json(json_file, _plain(costs, spread))
     if str(json_file) == "-":
         return
@@ -81,7 +94,9 @@ def _plain(costs: list[StepCost], spread: dict[str, float]) -> dict[str, Any]:
             "inputs": list(cost.step.inputs),
             "input_shapes": list(cost.input_shapes),
             "output_shape": list(cost.output_shape),
-            "attributes": {key: value for key, value in cost.step.attributes.items() if not isinstance(value, np.ndarray)},
+            "attributes": {
+                key: value for key, value in cost.step.attributes.items() if not isinstance(value, np.ndarray)
+            },
             "parameters": cost.parameters,
             "macs": cost.macs,
             **({"standard_deviation": spread[cost.step.name]} if spread else {}),
@@ -102,7 +117,9 @@ def _table(costs: list[StepCost], spread: dict[str, float]) -> Table:
         shapes = [_shape(cost.input_shapes[0] or ()), _shape(cost.output_shape)]
         deviation = [f"{spread[cost.step.name]:.2f}"] if spread else []
         name = cost.step.name.rpartition("/")[0]
-        table.add_row(name, cost.step.operation, *shapes, f"{cost.parameters:,}", f"{cost.macs / 1e6:,.3f}", *deviation)
+        table.add_row(
+            name, cost.step.operation, *shapes, f"{cost.parameters:,}", f"{cost.macs / 1e6:,.3f}", *deviation
+        )
     return table
 
 

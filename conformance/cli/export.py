@@ -33,7 +33,8 @@ def export(
 
       mobileinst export mobileinst.onnx --weights mine.safetensors
 
-      mobileinst export tiny.onnx --model topformer-tiny --set num_queries=50 --size 192x320 --fold --save-weights tiny.safetensors
+      mobileinst export tiny.onnx --model topformer-tiny --set num_queries=50 --size 192x320 --fold --save-
+      weights tiny.safetensors
     """
     config = options.configuration(model, overrides)
     height, width = options.parse_size(size) or options.DEFAULT_SIZE
@@ -45,4 +46,6 @@ def export(
         if save_weights:
             arrays.save(save_weights)
     nodes, megabytes = len(exported.graph.node), path.stat().st_size / 1e6
-    options.console.print(f"{path}: {nodes} nodes, opset {onnx_export.OPSET}, {megabytes:.1f} MB", highlight=False)
+    options.console.print(
+        f"{path}: {nodes} nodes, opset {onnx_export.OPSET}, {megabytes:.1f} MB", highlight=False
+    )

@@ -23,18 +23,25 @@ Set = Annotated[
 ]
 WeightsFile = Annotated[
     Path | None,
-    typer.Option("--weights", help="Weights of the whole network: .safetensors, .npz or .pth. Default: made from --seed."),
+    typer.Option(
+        "--weights",
+        help="Weights of the whole network: .safetensors, .npz or .pth. Default: made from --seed.",
+    ),
 ]
 BackboneFile = Annotated[
     Path | None,
-    typer.Option("--backbone-weights", help="A public backbone checkpoint; the rest comes from --weights or --seed."),
+    typer.Option(
+        "--backbone-weights", help="A public backbone checkpoint; the rest comes from --weights or --seed."
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the weights when no file is given.")]
 JsonPath = Path | None
 Json = Annotated[JsonPath, typer.Option("--json", help="Write the result as JSON to this file.")]
 Size = Annotated[
     str | None,
-    typer.Option("--size", metavar="HxW", help="Network input size pictures are resized to, multiples of 32."),
+    typer.Option(
+        "--size", metavar="HxW", help="Network input size pictures are resized to, multiples of 32."
+    ),
 ]
 DEFAULT_MODEL = "topformer-base"
 DEFAULT_SIZE = (320, 640)
@@ -74,7 +81,9 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     try:
         height, width = (int(part) for part in text.lower().replace("×", "x").split("x"))
     except ValueError:
-        raise ConfigurationError(f"--size {text!r} is not of the form HEIGHTxWIDTH, such as 320x640") from None
+        raise ConfigurationError(
+            f"--size {text!r} is not of the form HEIGHTxWIDTH, such as 320x640"
+        ) from None
     if height < 32 or width < 32 or height % 32 or width % 32:
         raise ConfigurationError(f"--size {text} must be positive multiples of 32, such as 320x640")
     return height, width

@@ -24,17 +24,28 @@ from refimpl.inference import Sizing, postprocess, preprocess
 
 def run(
     picture: Annotated[Path, typer.Argument(help="Any picture Pillow reads.")],
-    output: Annotated[Path | None, typer.Option("--output", help="The annotated PNG. Default: PICTURE.mobileinst.png.")] = None,
-    results: Annotated[Path | None, typer.Option("--results", help="COCO results. Default: PICTURE.mobileinst.json.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="The annotated PNG. Default: PICTURE.mobileinst.png.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option("--results", help="COCO results. Default: PICTURE.mobileinst.json.")
+    ] = None,
     model: options.Model = options.DEFAULT_MODEL,
     overrides: options.Set = None,
     weights: options.WeightsFile = None,
     backbone_weights: options.BackboneFile = None,
     seed: options.Seed = 0,
     size: options.Size = None,
-    sizing: Annotated[str, typer.Option("--sizing", help="image (shorter side 640), video (360), phone (320×640) or native.")] = "image",
-    keep: Annotated[float, typer.Option("--keep", min=0, max=1, help="Keep instances whose score is above this.")] = 0.005,
-    draw: Annotated[float, typer.Option("--draw", min=0, max=1, help="Draw instances whose score is above this.")] = 0.4,
+    sizing: Annotated[
+        str,
+        typer.Option("--sizing", help="image (shorter side 640), video (360), phone (320×640) or native."),
+    ] = "image",
+    keep: Annotated[
+        float, typer.Option("--keep", min=0, max=1, help="Keep instances whose score is above this.")
+    ] = 0.005,
+    draw: Annotated[
+        float, typer.Option("--draw", min=0, max=1, help="Draw instances whose score is above this.")
+    ] = 0.4,
     image_id: Annotated[int, typer.Option("--image-id", help="image_id in the results.")] = 0,
 ) -> None:
     """Segment a photograph: an annotated PNG and COCO-style results.
@@ -52,11 +63,17 @@ def run(
     how: Sizing = options.parse_size(size) or sizing
     images, placement = preprocess(pixels, sizing=how, dtype=np.float32)
     with options.progress_console.status("running"):
-        network = MobileInst(config, options.load_weights(config, weights, backbone_weights, seed).astype(np.float32))
+        network = MobileInst(
+            config, options.load_weights(config, weights, backbone_weights, seed).astype(np.float32)
+        )
         instances = postprocess(network(images), placement, keep_threshold=keep)
     output = output or picture.with_suffix(".mobileinst.png")
     results = results or picture.with_suffix(".mobileinst.json")
-    ids = COCO_CATEGORY_IDS if config.num_classes == len(COCO_CATEGORY_IDS) else range(1, config.num_classes + 1)
+    ids = (
+        COCO_CATEGORY_IDS
+        if config.num_classes == len(COCO_CATEGORY_IDS)
+        else range(1, config.num_classes + 1)
+    )
     write_results(results, coco_results(instances, image_id, ids))
     write_picture(output, annotate(pixels, instances, above=draw))
     table = Table("query", "label", "score", "class", "maskness", "pixels", box=None)
@@ -64,7 +81,9 @@ def run(
     for i in order:
         numbers = (instances.scores[i], instances.class_scores[i], instances.maskness[i])
         cells = [f"{number:.3f}" for number in numbers]
-        table.add_row(str(instances.queries[i]), str(instances.labels[i]), *cells, str(int(instances.masks[i].sum())))
+        table.add_row(
+            str(instances.queries[i]), str(instances.labels[i]), *cells, str(int(instances.masks[i].sum()))
+        )
     options.console.print(table)
     kept, drawn = len(instances), int((instances.scores > draw).sum())
     options.console.print(f"{kept} instances in {results}, {drawn} drawn in {output}", highlight=False)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from conformance import onnx_export
 from conformance.candidates import OnnxRuntimeCandidate
-from conformance.cli import options
+from conformance.cli import options, report_files
 from conformance.inputs import load_inputs, rendered_input
 from conformance.onnx_graph import OnnxGraph
 from conformance.report import Comparison, Report
@@ -21,7 +21,10 @@ from refimpl.ops.operation import Array
 
 
 def verify(
-    model_file: Annotated[Path | None, typer.Argument(metavar="[MODEL.onnx]", help="The candidate. Default: our own export.")] = None,
+    context: typer.Context,
+    model_file: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL.onnx]", help="The candidate. Default: our own export.")
+    ] = None,
     model: options.Model = options.DEFAULT_MODEL,
     overrides: options.Set = None,
     weights: options.WeightsFile = None,
@@ -29,17 +32,29 @@ def verify(
     seed: options.Seed = 0,
     inputs: Annotated[
         list[Path] | None,
-        typer.Option("--input", help="A picture, or a .npy with the normalised input (B, 3, H, W); repeatable. Default: a rendered scene."),
+        typer.Option(
+            "--input",
+            help="A picture, or a .npy with the normalised input (B, 3, H, W); repeatable. "
+            "Default: a rendered scene.",
+        ),
     ] = None,
     batch: Annotated[bool, typer.Option("--batch", help="Stack all inputs into one batch.")] = False,
     size: options.Size = None,
-    threads: Annotated[int, typer.Option("--threads", min=0, help="Threads of the runtime; 0: its own choice.")] = 0,
-    all_steps: Annotated[bool, typer.Option("--all-steps", help="List every step, not only the stages.")] = False,
+    threads: Annotated[
+        int, typer.Option("--threads", min=0, help="Threads of the runtime; 0: its own choice.")
+    ] = 0,
+    all_steps: Annotated[
+        bool, typer.Option("--all-steps", help="List every step, not only the stages.")
+    ] = False,
     json_file: options.Json = None,
+    html_file: report_files.Html = None,
+    junit_file: report_files.Junit = None,
+    markdown_file: report_files.Markdown = None,
 ) -> None:
     """Compare a model with the float64 reference, tensor by tensor.
 
-    The candidate runs in ONNX Runtime, the reference in NumPy float64, on the same numbers. Tensors are found by value, whatever the exporter called them.
+    The candidate runs in ONNX Runtime, the reference in NumPy float64, on the same numbers. Tensors are found
+    by value, whatever the exporter called them.
     Exits 0 if it conforms, 1 if not, 2 on bad usage or input.
 
     [bold]Examples[/bold]
@@ -48,7 +63,8 @@ def verify(
 
       mobileinst verify mine.onnx --weights mine.safetensors --input street.jpg
 
-      mobileinst verify it.onnx --model topformer-tiny --set dim=64 --set num_queries=20 --weights w.safetensors --input x.npy --json r.json
+      mobileinst verify it.onnx --model topformer-tiny --set dim=64 --set num_queries=20 --weights
+      w.safetensors --input x.npy --json r.json
     """
     config = options.configuration(model, overrides)
     graph = OnnxGraph.load(model_file) if model_file else None
@@ -57,7 +73,9 @@ def verify(
         status.update("inputs")
         fed = _inputs(inputs or [], graph, options.parse_size(size), batch)
         report = _judge(config, arrays, graph, model_file, fed, threads, status.update)
+    report = replace(report, command=report_files.command_line(context))
     options.write_json(json_file, report.to_json())
+    report_files.write_reports(report, html=html_file, junit=junit_file, markdown=markdown_file)
     if str(json_file) != "-":
         print_report(report, all_steps)
     raise typer.Exit(0 if report.verdict == "pass" else 1)
@@ -73,12 +91,18 @@ def _judge(
     progress: options.Progress,
 ) -> Report:
     if graph is not None and path is not None:
-        return judge(OnnxRuntimeCandidate(graph, threads), config, weights, inputs, name=path.name, progress=progress)
+        return judge(
+            OnnxRuntimeCandidate(graph, threads), config, weights, inputs, name=path.name, progress=progress
+        )
     return _judge_own_export(config, weights, inputs, threads, progress)
 
 
 def _judge_own_export(
-    config: MobileInstConfig, weights: Weights, inputs: dict[str, Array], threads: int, progress: options.Progress
+    config: MobileInstConfig,
+    weights: Weights,
+    inputs: dict[str, Array],
+    threads: int,
+    progress: options.Progress,
 ) -> Report:
     """Export for each shape of input, since our own files have static shapes."""
     reports = []
@@ -86,7 +110,9 @@ def _judge_own_export(
         progress(f"{label}: export")
         graph = OnnxGraph.load(onnx_export.export(MobileInst(config, weights), images))
         candidate = OnnxRuntimeCandidate(graph, threads)
-        reports.append(judge(candidate, config, weights, {label: images}, name="our own export", progress=progress))
+        reports.append(
+            judge(candidate, config, weights, {label: images}, name="our own export", progress=progress)
+        )
     first = reports[0]
     return Report([report.inputs[0] for report in reports], first.candidate, first.model, first.tolerance)
 
@@ -105,7 +131,8 @@ def _inputs(
 
 
 def print_report(report: Report, all_steps: bool) -> None:
-    """Print the verdict, the outputs, the stages (or all steps), and where the candidate leaves the reference."""
+    """Print the verdict, the outputs, the stages (or all steps), and where the candidate leaves the
+    reference."""
     leading = report.leading
     shown = leading.steps if all_steps else stages(leading.steps)
     options.console.print(_table("Steps" if all_steps else "Stages", shown, "introduced"))
@@ -114,13 +141,16 @@ def print_report(report: Report, all_steps: bool) -> None:
     for item in report.inputs:
         options.console.print(f"{item.verdict.upper():5} {item.name} {item.shape}", highlight=False)
     if leading.first_fault and leading.first_fault.candidate_nodes:
-        options.console.print(f"The candidate's nodes there: {', '.join(leading.first_fault.candidate_nodes)}", highlight=False)
+        options.console.print(
+            f"The candidate's nodes there: {', '.join(leading.first_fault.candidate_nodes)}", highlight=False
+        )
     style = "bold green" if report.verdict == "pass" else "bold red"
     options.console.print(report.headline(), style=style, highlight=False)
 
 
 def stages(steps: list[Comparison]) -> list[Comparison]:
-    """Return one row for each stage of the network: its last tensor, and the worst of what its steps introduced."""
+    """Return one row for each stage of the network: its last tensor, and the worst of what its steps
+    introduced."""
     groups: dict[str, list[Comparison]] = {}
     for row in steps:
         parts = row.name.partition("/")[0].split(".")
@@ -134,7 +164,13 @@ def _stage(name: str, rows: list[Comparison]) -> Comparison:
     worst = max(rows, key=lambda row: row.utilisation or 0.0)
     held = [row for row in rows if row.verdict == "pass"]
     shown = failed[0] if failed else (held or rows)[-1]
-    return replace(shown, name=name, introduced_error=worst.introduced_error, tolerance=worst.tolerance, utilisation=worst.utilisation)
+    return replace(
+        shown,
+        name=name,
+        introduced_error=worst.introduced_error,
+        tolerance=worst.tolerance,
+        utilisation=worst.utilisation,
+    )
 
 
 def _table(title: str, rows: list[Comparison], introduced: str | None) -> Table:
@@ -148,9 +184,16 @@ def _table(title: str, rows: list[Comparison], introduced: str | None) -> Table:
         table.add_column(name, justify="right")
     table.add_column("verdict")
     for row in rows:
-        errors = [row.max_abs_error, row.relative_error, *([row.introduced_error] if introduced else []), row.tolerance]
+        errors = [
+            row.max_abs_error,
+            row.relative_error,
+            *([row.introduced_error] if introduced else []),
+            row.tolerance,
+        ]
         cells = ["-" if error is None else f"{error:.1e}" for error in errors]
         place = "-" if row.worst_index is None else str(list(row.worst_index))
         colour = {"pass": "green", "fail": "red", "absent": "yellow"}[row.verdict]
-        table.add_row(row.name, "×".join(map(str, row.shape)), *cells, place, f"[{colour}]{row.verdict}[/{colour}]")
+        table.add_row(
+            row.name, "×".join(map(str, row.shape)), *cells, place, f"[{colour}]{row.verdict}[/{colour}]"
+        )
     return table
