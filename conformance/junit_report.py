@@ -14,7 +14,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def junit_report(report: Report) -> str:
-    """Return the document; a failed comparison is a failure, one not judged or absent is skipped with the reason."""
+    """Return the document; a comparison that fails is a failure, one not judged or absent is skipped."""
     root = tree.Element("testsuites", name=f"mobileinst verify {_printable(report.candidate)}")
     for item in report.inputs:
         for kind in KINDS:

@@ -58,7 +58,8 @@ def _worst(leading: InputReport) -> Iterator[str]:
     judged = [row for row in leading.steps if row.verdict == "pass" and row.utilisation is not None]
     if judged:
         worst = max(judged, key=lambda row: row.utilisation or 0.0)
-        yield f"\n{len(judged)} steps pass; most of its bound is used by {_code(worst.name)}: {worst.utilisation:.3g}."
+        used = f"most of its bound is used by {_code(worst.name)}: {worst.utilisation:.3g}"
+        yield f"\n{len(judged)} steps pass; {used}."
 
 
 def _inputs(report: Report) -> Iterator[str]:
