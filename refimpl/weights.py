@@ -8,7 +8,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -319,7 +319,7 @@ def _save_safetensors(arrays: dict[str, Array], path: Path) -> None:
 
 def _save_npz(arrays: dict[str, Array], path: Path) -> None:
     with open(path, "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **cast(Any, arrays))
 
 
 _WRITERS: dict[str, Callable[[dict[str, Array], Path], None]] = {
