@@ -95,9 +95,9 @@ def _perturbed_run(
         result = OPERATIONS[step.operation](*operands, **step.attributes)
         for name, value in zip(step.outputs, result if isinstance(result, tuple) else (result,), strict=True):
             values[name] = value + _signed(sizes[name], rng) if name in sizes else value
-        for name in {*step.inputs, *step.outputs} - kept:
-            if name is not None and last_use.get(name, i) == i:
-                values.pop(name, None)
+        for used in {*step.inputs, *step.outputs} - kept:
+            if used is not None and last_use.get(used, i) == i:
+                values.pop(used, None)
     return values
 
 

@@ -87,11 +87,10 @@ def _judge(
     for name, truth, bound, scale in zip(node.outputs, truths, bounds, scales, strict=False):
         if name in known:
             row = _row(node, name, known[name], truth, bound, spotlight)
-            tested = (
-                node.op_type in SUMS and row.verdict == "pass" and bound is not None and scale is not None
-            )
-            hidden = tested and hides_a_fault(known[name], truth, bound, scale)
-            rows.append(replace(row, verdict="fail", systematic=True) if hidden else row)
+            if node.op_type in SUMS and row.verdict == "pass" and bound is not None and scale is not None:
+                hidden = hides_a_fault(known[name], truth, bound, scale)
+                row = replace(row, verdict="fail", systematic=True) if hidden else row
+            rows.append(row)
     return rows
 
 

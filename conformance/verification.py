@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -114,13 +115,13 @@ def verify(
     reports = []
     for label, images in inputs.items():
         fed = np.array(images, np.float32)
-        reports.append(
-            _verify_one(
-                candidate, network, label, fed, lambda stage, label=label: progress(f"{label}: {stage}")
-            )
-        )
+        reports.append(_verify_one(candidate, network, label, fed, partial(_say, progress, label)))
     model = {"config": asdict(config), "weights_sha256": weights_hash(weights)}
     return Report(reports, name, model, str(candidate.declaration))
+
+
+def _say(progress: Callable[[str], None], label: str, stage: str) -> None:
+    progress(f"{label}: {stage}")
 
 
 def _verify_one(

@@ -96,7 +96,8 @@ def topformer(images: Array, w: Scope, spec: TopFormerSpec) -> Features:
     tokens = pool_pyramid(pyramid, w / "ppa")  # (B, C, H/64, W/64)
     for i in range(TRANSFORMER_BLOCKS):
         tokens = transformer_block(tokens, w / "trans" / "transformer_blocks" / i, spec.heads)
-    return Features(*pyramid[1:], tokens)
+    _, x3, x4, x5 = pyramid
+    return Features(x3, x4, x5, tokens)
 
 
 def token_pyramid(images: Array, w: Scope, spec: TopFormerSpec) -> list[Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -50,7 +51,7 @@ def bench(
         for count in threads or [1, 2]:
             task = progress.add_task(f"{count} thread{'s' * (count > 1)}", total=4 * repeats + 1)
             timings += measure(
-                config, weights, images.astype(np.float32), count, repeats, lambda t=task: progress.advance(t)
+                config, weights, images.astype(np.float32), count, repeats, partial(progress.advance, task)
             )
     memory = peak_memory(config, weights, (height, width))
     options.write_json(
