@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from conformance.failure_message import failure_message
 from refimpl.errors import VerificationError
 
 
@@ -53,19 +54,23 @@ class Comparison:
     shape
         The reference's shape.
     max_abs_error, relative_error
-        Largest absolute difference from the reference's own run, everything upstream included, and that over the reference's
+        Largest absolute difference from the reference's own run, everything upstream included, and that over
+        the reference's
         largest element; None without a counterpart.
     worst_index
         Where the largest difference is.
     introduced_error
-        Difference from the same step computed in float64 on the candidate's own inputs, where it is largest compared with its
+        Difference from the same step computed in float64 on the candidate's own inputs, where it is largest
+        compared with its
         bound; None for outputs.
     tolerance
         What is allowed there: of the introduced error for a step or node, of ``max_abs_error`` for an output.
     utilisation
-        The largest ratio of error to what is allowed, over all elements; up to 1 it is rounding. None if there is no bound.
+        The largest ratio of error to what is allowed, over all elements; up to 1 it is rounding. None if
+        there is no bound.
     verdict
-        ``pass``, ``fail``, ``absent`` (the candidate holds no such tensor and is right after it) or ``not judged`` (no bound).
+        ``pass``, ``fail``, ``absent`` (the candidate holds no such tensor and is right after it) or ``not
+        judged`` (no bound).
     detail
         A closer look, for the one tensor worth it.
     """
@@ -96,7 +101,8 @@ class Fault:
     operation
         The operation that produces it.
     question
-        ``network``: the candidate does not compute what MobileInst does there. ``graph``: the runtime does not compute what
+        ``network``: the candidate does not compute what MobileInst does there. ``graph``: the runtime does
+        not compute what
         the candidate's own graph says.
     candidate_nodes
         The candidate's nodes between the last tensors that agree and the one nearest to it.
@@ -213,9 +219,15 @@ class Report:
         }
 
     def raise_on_failure(self) -> None:
-        """Raise `VerificationError` with the headline, unless the verdict is ``pass``."""
+        """Raise `VerificationError` with `failure_message`, unless the verdict is ``pass``."""
+        # Pytest then shows the line of the test, not this one.
+        __tracebackhide__ = True
         if self.verdict == "fail":
-            raise VerificationError(self.headline())
+            raise VerificationError(self.failure_message())
+
+    def failure_message(self) -> str:
+        """Return the headline, a table of the first failing tensors and how to see it again."""
+        return failure_message(self)
 
     def headline(self) -> str:
         """Say the verdict in one line."""

@@ -1,0 +1,56 @@
+"""Pytest plugin: the fixture ``mobileinst_verify`` judges a candidate and fails the test if it does not conform."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import conformance
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that keeps the reports."""
+    parser.getgroup("mobileinst").addoption(
+        "--mobileinst-reports",
+        metavar="FOLDER",
+        type=Path,
+        help="Write an HTML page for each candidate that mobileinst_verify judges, named after its test.",
+    )
+
+
+@pytest.fixture
+def mobileinst_verify(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Return `conformance.verify`, which here also fails the test unless the candidate conforms.
+
+    Returns
+    -------
+    callable
+        Takes what `conformance.verify` takes; returns the `Report` of a candidate that conforms.
+    """
+    folder: Path | None = request.config.getoption("--mobileinst-reports")
+    count = 0
+
+    def verify(*arguments: Any, **options: Any) -> Any:
+        nonlocal count
+        __tracebackhide__ = True
+        report = conformance.verify(*arguments, **options)
+        count += 1
+        if folder is not None:
+            _write(report, folder, f"{request.node.nodeid}-{count}")
+        if report.verdict == "fail":
+            # pytest.fail without a traceback: the report says where the candidate is wrong, our code does not.
+            pytest.fail(report.failure_message(), pytrace=False)
+        return report
+
+    return verify
+
+
+def _write(report: Any, folder: Path, test: str) -> None:
+    from conformance.cli.report_files import write_reports
+
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "".join(char if char.isalnum() or char in "-_." else "-" for char in test)
+    write_reports(report, html=folder / f"{name}.html")
