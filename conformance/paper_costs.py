@@ -62,7 +62,7 @@ class NetworkCost:
 
     @property
     def parameters(self) -> int:
-        """Parameters of the whole, running statistics included."""
+        """Parameters of the whole."""
         return sum(stage.parameters for stage in self.stages)
 
 

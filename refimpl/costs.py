@@ -33,7 +33,7 @@ class StepCost:
     input_shapes, output_shape
         Shapes of its tensors; of several outputs, the first's.
     parameters
-        Elements of the weights it is the first to use.
+        Elements of the weights it is the first to use, but for batch norms' running statistics.
     macs
         Multiply–accumulates, for the batch recorded.
     bytes_moved
@@ -83,7 +83,7 @@ def step_costs(recording: Recording) -> list[StepCost]:
         unused -= weights
         inputs = tuple(None if name is None else shapes[name] for name in step.inputs)
         output = shapes[step.outputs[0]]
-        parameters = sum(math.prod(shapes[name]) for name in weights)
+        parameters = sum(math.prod(shapes[name]) for name in weights if ".running_" not in name)
         macs = multiply_accumulates(step, inputs, output)
         costs.append(StepCost(step, inputs, output, parameters, macs, _bytes_moved(step, recording)))
     return costs

@@ -206,17 +206,13 @@ PARAMETERS = {
 
 @pytest.mark.parametrize("preset", PARAMETERS)
 def test_parameters_of_the_backbones(preset):
-    shapes = parameter_shapes(MobileInstConfig.preset(preset))
-    sizes = {
-        name: np.prod(shape)
-        for name, shape in shapes.items()
-        if name.startswith("backbone.") and ".running_" not in name
-    }
-    last = shapes[
-        "encoder.fpn_laterals.0.weight" if "r50" in preset else "instance_decoder.global_proj.weight"
-    ][1]
+    config = MobileInstConfig.preset(preset)
+    stage = network_cost(config, 64, 64).stages[0]
+    deepest = "encoder.fpn_laterals.0.weight" if "r50" in preset else "instance_decoder.global_proj.weight"
+    classifier = 1000 * (parameter_shapes(config)[deepest][1] + 1)
     decimals = len(str(PARAMETERS[preset]).split(".")[1])
-    assert round((sum(sizes.values()) + 1000 * (last + 1)) / 1e6, decimals) == PARAMETERS[preset]
+    assert stage.stage == "backbone"
+    assert round((stage.parameters + classifier) / 1e6, decimals) == PARAMETERS[preset]
 
 
 # Configurations that no network can have.
