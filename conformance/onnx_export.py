@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from conformance.files import atomic_write
 from refimpl import MobileInst, Recording, Step, __version__, record
+from refimpl.model import KernelReuse
 from refimpl.ops.operation import Array
 
 OPSET = 17
@@ -33,11 +35,20 @@ def export(model: MobileInst, images: Array) -> onnx.ModelProto:
     return to_onnx(record(model, images), name="mobileinst")
 
 
-def to_onnx(recording: Recording, name: str, opset: int = OPSET) -> onnx.ModelProto:
+def export_reuse(model: MobileInst, images: Array) -> onnx.ModelProto:
+    """Return the graph of the frames between keyframes: `KernelReuse`, the kernels (B, N, dim) an input."""
+    shape = (len(images), model.config.num_queries, model.config.dim)
+    reuse = KernelReuse(model, np.zeros(shape, images.dtype))
+    return to_onnx(record(reuse, images), name="mobileinst_reuse", free=("kernels",))
+
+
+def to_onnx(
+    recording: Recording, name: str, opset: int = OPSET, free: Collection[str] = ()
+) -> onnx.ModelProto:
     """Return a recording as an ONNX model, checked with full shape inference.
 
-    Weights and literals are initializers under their own names; every tensor bears its name in the recording,
-    the outputs the names of their fields.
+    Weights and literals are initializers under their own names, but for the weights named in ``free``, which
+    are inputs; every tensor bears its name in the recording, the outputs the names of their fields.
     """
     renamed = {tensor: output for output, tensor in recording.outputs.items()}
     nodes = [_node(step, renamed, recording, opset) for step in recording.steps]
@@ -45,9 +56,10 @@ def to_onnx(recording: Recording, name: str, opset: int = OPSET) -> onnx.ModelPr
     initializers = [
         numpy_helper.from_array(recording.tensors[tensor], tensor)
         for tensor in [*recording.weights, *recording.constants]
-        if tensor in used
+        if tensor in used and tensor not in free
     ]
-    inputs = [_value(label, recording.tensors[tensor]) for label, tensor in recording.inputs.items()]
+    given = {**recording.inputs, **{tensor: tensor for tensor in recording.weights if tensor in free}}
+    inputs = [_value(label, recording.tensors[tensor]) for label, tensor in given.items()]
     outputs = [_value(label, recording.tensors[tensor]) for label, tensor in recording.outputs.items()]
     graph = helper.make_graph(nodes, name, inputs, outputs, initializers)
     model = helper.make_model(

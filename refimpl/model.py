@@ -13,7 +13,7 @@ import numpy as np
 from refimpl import ops
 from refimpl.checkpoint_names import is_unused
 from refimpl.config import MobileInstConfig
-from refimpl.errors import NonFiniteError, ShapeError
+from refimpl.errors import ConfigurationError, NonFiniteError, ShapeError
 from refimpl.fpn import feature_pyramid, mask_branch
 from refimpl.instance_decoder import instance_decoder
 from refimpl.layers import resize
@@ -94,11 +94,76 @@ class MobileInst:
         ShapeError, NonFiniteError
             The input is not such an array.
         """
+        return forward(self._checked(images), Scope(self.weights), self.config)
+
+    def mask_features(self, images: Array) -> Array:
+        """Run the backbone and the mask decoder only, as on the frames between keyframes (paper 3.4).
+
+        Parameters
+        ----------
+        images
+            As of a call.
+
+        Returns
+        -------
+        Array, (B, dim, H/8, W/8)
+            Equal to those of a call.
+
+        Raises
+        ------
+        ConfigurationError
+            The network is not MobileInst.
+        ShapeError, NonFiniteError
+        """
+        if self.config.architecture != "mobileinst":
+            raise ConfigurationError(
+                f"{self.config.architecture} does not reuse kernels; only MobileInst's are meant to outlive "
+                "their frame, so choose keyframe interval 1"
+            )
+        return mask_features(self._checked(images), Scope(self.weights), self.config)[0]
+
+    def _checked(self, images: Array) -> Array:
+        """The images in the weights' dtype."""
         dtype = next(iter(self.weights.values())).dtype
         if images.dtype != dtype:
             images = images.astype(dtype)
         check_images(images)
-        return forward(images, Scope(self.weights), self.config)
+        return images
+
+
+class KernelReuse:
+    """The network on the frames between keyframes: M = K · X_mask with a keyframe's kernels (Eq. 2).
+
+    Parameters
+    ----------
+    network
+        The network whose backbone and mask decoder run.
+    kernels
+        The keyframe's, (B, N, dim); cast to the weights' dtype. They are among ``weights``, so that a
+        recording knows them.
+
+    Raises
+    ------
+    ShapeError, NonFiniteError
+        The kernels are not such an array.
+    """
+
+    def __init__(self, network: MobileInst, kernels: Array) -> None:
+        if kernels.ndim != 3 or kernels.shape[2] != network.config.dim or 0 in kernels.shape:
+            raise ShapeError(
+                f"kernels have shape {kernels.shape}, expected (batch, queries, {network.config.dim})"
+            )
+        if not np.isfinite(kernels).all():
+            raise NonFiniteError("kernels contain NaN or infinity; expected finite numbers")
+        self.network = network
+        dtype = next(iter(network.weights.values())).dtype
+        self.weights = {**network.weights, "kernels": kernels.astype(dtype, copy=False)}
+
+    def __call__(self, images: Array) -> dict[str, Array]:
+        """Images (B, 3, H, W) → ``mask_features`` (B, dim, H/8, W/8) and ``masks`` (B, N, H/8, W/8)."""
+        features = self.network.mask_features(images)
+        masks = dot_product(self.weights["kernels"], features, Scope(self.weights) / "masks")
+        return {"mask_features": features, "masks": masks}
 
 
 def check_images(images: Array) -> None:
@@ -124,18 +189,23 @@ def forward(images: Array, w: Scope, config: MobileInstConfig) -> Outputs:
 
 def forward_mobileinst(images: Array, w: Scope, config: MobileInstConfig) -> Outputs:
     """Figure 3."""
-    features = backbone(images, w / "backbone", config.backbone)
-    mask_features = decode_masks(features, w / "mask_decoder", config)  # X_mask
-    instances = instance_decoder(features.x6, mask_features, w / "instance_decoder", config)
-    masks = dot_product(instances.kernels, mask_features, w / "masks")
+    x_mask, features = mask_features(images, w, config)
+    instances = instance_decoder(features.x6, x_mask, w / "instance_decoder", config)
+    masks = dot_product(instances.kernels, x_mask, w / "masks")
     return Outputs(
         instances.class_logits,
         instances.objectness,
         instances.kernels,
-        mask_features,
+        x_mask,
         masks,
         instances.global_queries,
     )
+
+
+def mask_features(images: Array, w: Scope, config: MobileInstConfig) -> tuple[Array, Features]:
+    """Images → mask features X_mask (B, dim, H/8, W/8) and the backbone's features; every frame needs both."""
+    features = backbone(images, w / "backbone", config.backbone)
+    return decode_masks(features, w / "mask_decoder", config), features
 
 
 def forward_sparseinst(images: Array, w: Scope, config: MobileInstConfig) -> Outputs:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import onnx
 import typer
 
 from conformance import onnx_export
 from conformance.cli import options
 from refimpl import MobileInst
+from refimpl.ops.operation import Array
 
 
 def export(
@@ -23,6 +25,14 @@ def export(
     size: options.Size = None,
     batch: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures in a batch.")] = 1,
     fold: Annotated[bool, typer.Option("--fold", help="Fold every batch norm into its convolution.")] = False,
+    video: Annotated[
+        bool,
+        typer.Option(
+            "--video",
+            help="Write the two graphs of a video: MODEL.keyframe.onnx, and MODEL.reuse.onnx for the frames "
+            "between, which takes the keyframe's kernels as a second input.",
+        ),
+    ] = False,
     save_weights: Annotated[
         Path | None, typer.Option("--save-weights", help="Also write the weights, .safetensors or .npz.")
     ] = None,
@@ -33,6 +43,8 @@ def export(
 
       mobileinst export mobileinst.onnx --weights mine.safetensors
 
+      mobileinst export --video phone.onnx --weights mine.safetensors
+
       mobileinst export tiny.onnx --model topformer-tiny --set num_queries=50 --size 192x320 --fold --save-
       weights tiny.safetensors
     """
@@ -41,11 +53,22 @@ def export(
     with options.progress_console.status("exporting"):
         arrays = options.load_weights(config, weights, backbone_weights, seed)
         network = MobileInst(config, arrays.folded() if fold else arrays)
-        exported = onnx_export.export(network, np.zeros((batch, 3, height, width), arrays.dtype))
-        onnx_export.save(exported, path)
+        images = np.zeros((batch, 3, height, width), arrays.dtype)
+        made = _video_graphs(path, network, images) if video else {path: onnx_export.export(network, images)}
+        for place, exported in made.items():
+            onnx_export.save(exported, place)
         if save_weights:
             arrays.save(save_weights)
-    nodes, megabytes = len(exported.graph.node), path.stat().st_size / 1e6
-    options.console.print(
-        f"{path}: {nodes} nodes, opset {onnx_export.OPSET}, {megabytes:.1f} MB", highlight=False
-    )
+    for place, exported in made.items():
+        nodes, megabytes = len(exported.graph.node), place.stat().st_size / 1e6
+        options.console.print(
+            f"{place}: {nodes} nodes, opset {onnx_export.OPSET}, {megabytes:.1f} MB", highlight=False
+        )
+
+
+def _video_graphs(path: Path, network: MobileInst, images: Array) -> dict[Path, onnx.ModelProto]:
+    """The two graphs a phone needs, each with the path it goes to."""
+    return {
+        path.with_suffix(".keyframe.onnx"): onnx_export.export(network, images),
+        path.with_suffix(".reuse.onnx"): onnx_export.export_reuse(network, images),
+    }
