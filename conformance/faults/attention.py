@@ -187,10 +187,11 @@ def heads_merged(site: Site) -> Iterator[Variant]:
 def position_in_values(site: Site) -> Iterator[Variant]:
     """The position embedding is added to the values as to the keys."""
     tokens = site.call.inputs[0]
-    if site.constant(1) is None or len(site.shape(0)) != 3:
+    if site.constant(1) is None or site.constant(0) is not None or len(site.shape(0)) != 3:
         return
     for user in site.graph.consumers.get(tokens, []):
-        if user.op_type == "Add" and any(_is_table(site, name) for name in user.inputs):
+        earlier = site.graph.order[user.outputs[0]] < site.graph.order[site.output]
+        if user.op_type == "Add" and earlier and any(_is_table(site, name) for name in user.inputs):
             yield site.fed("as keys", {0: user.outputs[0]})
 
 

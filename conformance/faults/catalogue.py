@@ -39,6 +39,11 @@ class Variant:
     constants: dict[str, Array] = field(default_factory=dict)
     formats: tuple[Format, Format] | None = None
 
+    def follows(self, call: Node) -> bool:
+        """Tell whether the right result is computed on the way: the mistake is made after the call."""
+        same = (call.op_type, call.inputs, call.attributes)
+        return any((other.op_type, other.inputs, other.attributes) == same for other in self.calls)
+
 
 @dataclass(frozen=True)
 class Site:
