@@ -2,10 +2,8 @@
 layout.
 
 Exporters rename, fold and reshape. A tensor of the candidate is the reference's if some permutation of its
-axes (NCHW, NHWC, merged heads)
-agrees within the tolerance. Its smallest and largest elements must then agree within the same tolerance,
-whatever the layout, which rules out nearly
-all other tensors at once.
+axes (NCHW, NHWC, merged heads) agrees within the tolerance. Its smallest and largest elements must then
+agree within the same tolerance, whatever the layout, which rules out nearly all other tensors at once.
 """
 
 from __future__ import annotations

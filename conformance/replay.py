@@ -48,8 +48,8 @@ class Structure:
     def compared(self, outputs: Iterable[str]) -> set[str]:
         """Return the tensors that a candidate with these outputs should hold.
 
-        Left out: what does not depend on the images, what only moves data, and a convolution before its batch
-        norm.
+        Left out: what does not depend on the images, what only moves data, and a convolution before its
+        batch norm.
         """
         dependent = set(self.recording.inputs.values())
         needed = self._ancestors([self.recording.outputs[name] for name in outputs])
@@ -99,8 +99,8 @@ class Replay:
     every result.
 
     After `adopt`, the steps that follow compute on the candidate's values: what the candidate has differs
-    from the result by the
-    error it introduced there. What it lacks is carried along, with the bound of all that it may have fused.
+    from the result by the error it introduced there. What it lacks is carried along, with the bound of all
+    that it may have fused.
     """
 
     def __init__(self, recording: Recording, arithmetic: Format, storage: Format, runtime: Runtime) -> None:
@@ -170,9 +170,8 @@ def stored_error(array: Array, storage: Format, computed: bool) -> float:
     """Return by how much a candidate's copy of a fixed tensor may be off.
 
     Nothing if the format holds it exactly; one rounding for a weight or a scalar; more for a table that the
-    exporter computes
-    itself in its own precision, as it does position embeddings: sines of angles up to 2π that are rounded
-    first.
+    exporter computes itself in its own precision, as it does position embeddings: sines of angles up to 2π
+    that are rounded first.
     """
     if array.dtype.kind != "f" or np.array_equal(storage.rounded(array), array):
         return 0.0

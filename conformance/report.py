@@ -55,14 +55,12 @@ class Comparison:
         The reference's shape.
     max_abs_error, relative_error
         Largest absolute difference from the reference's own run, everything upstream included, and that over
-        the reference's
-        largest element; None without a counterpart.
+        the reference's largest element; None without a counterpart.
     worst_index
         Where the largest difference is.
     introduced_error
         Difference from the same step computed in float64 on the candidate's own inputs, where it is largest
-        compared with its
-        bound; None for outputs.
+        compared with its bound; None for outputs.
     tolerance
         What is allowed there: of the introduced error for a step or node, of ``max_abs_error`` for an output.
     utilisation
@@ -102,8 +100,7 @@ class Fault:
         The operation that produces it.
     question
         ``network``: the candidate does not compute what MobileInst does there. ``graph``: the runtime does
-        not compute what
-        the candidate's own graph says.
+        not compute what the candidate's own graph says.
     candidate_nodes
         The candidate's nodes between the last tensors that agree and the one nearest to it.
     """

@@ -51,8 +51,8 @@ def conv_bn(
 ) -> Array:
     """CBN: a convolution without bias, then batch norm.
 
-    With the batch norm folded into the convolution (`refimpl.weights.fold_batch_norm`) it is one convolution
-    with a bias.
+    With the batch norm folded into the convolution (`refimpl.weights.fold_batch_norm`) it is one
+    convolution with a bias.
     """
     convolution, norm = w / names[0], w / names[1]
     if "bias" in convolution:

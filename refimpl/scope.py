@@ -1,10 +1,9 @@
 """Where the network finds its weights, and how its parts get their names.
 
-A block of the network is a function marked `@block`; its parameter ``w`` is a `Scope`, a place in the tree of
-weight names.
-``w / "bn"`` is the place below it and ``w["weight", 16, 3, 3, 3]`` the array there, which must have that
-shape. The same path names the
-block's result in a recording, so weights, tensors and reports share one set of names.
+A block of the network is a function marked `@block`; its parameter ``w`` is a `Scope`, a place in the tree
+of weight names. ``w / "bn"`` is the place below it and ``w["weight", 16, 3, 3, 3]`` the array there, which
+must have that shape. The same path names the block's result in a recording, so weights, tensors and reports
+share one set of names.
 """
 
 from __future__ import annotations
