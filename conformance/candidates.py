@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
-import onnxruntime
 
-from conformance.bounds import ONNX_RUNTIME
-from conformance.graph_judgement import judge_nodes
 from conformance.onnx_graph import OnnxGraph
+from conformance.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
 from conformance.report import Comparison
 from conformance.verification import Declaration
 from refimpl.errors import CandidateError, ShapeError
@@ -33,97 +30,87 @@ class GraphInput:
         if not fits:
             wanted = tuple("any" if size is None else size for size in self.shape)
             raise ShapeError(
-                f"the candidate's input {self.name!r} takes shape {wanted}, but the input given has {images.shape}"
+                f"the candidate's input {self.name!r} takes shape {wanted}, but the input given has "
+                f"{images.shape}"
             )
 
 
 class OnnxRuntimeCandidate:
-    """An ONNX model in ONNX Runtime, on the CPU.
+    """An ONNX model of the network in ONNX Runtime.
 
     Parameters
     ----------
     graph
         The model, read and checked.
     threads
-        Threads within an operator; 0 lets the runtime choose.
+        Threads within an operator, unless ``options`` say; 0 lets the runtime choose.
+    options, declaration
+        As of `OnnxRuntimeGraph`.
     """
 
-    def __init__(self, graph: OnnxGraph, threads: int = 0) -> None:
-        self.graph = graph
-        self.threads = threads
-        self.input = self._only_input()
-        self.declaration = Declaration(runtime=ONNX_RUNTIME)
+    captures = OnnxRuntimeGraph.captures
 
-    def _only_input(self) -> GraphInput:
-        inputs = list(self.graph.inputs.items())
-        if len(inputs) != 1:
-            raise CandidateError(
-                f"the model has {len(inputs)} inputs ({', '.join(name for name, _ in inputs) or 'none'}); "
-                "expected one, the normalised images (batch, 3, height, width)"
-            )
-        name, info = inputs[0]
-        if info.shape is None or len(info.shape) != 4:
-            raise CandidateError(f"the model's input {name!r} has shape {info.shape}; expected (batch, 3, height, width)")
-        return GraphInput(name, tuple(size if isinstance(size, int) else None for size in info.shape))
+    def __init__(
+        self,
+        graph: OnnxGraph,
+        threads: int = 0,
+        options: RuntimeOptions | None = None,
+        declaration: Declaration | None = None,
+    ) -> None:
+        self.graph = graph
+        self.input = only_input(graph)
+        self.model = OnnxRuntimeGraph(graph, options or RuntimeOptions(threads=threads), declaration)
+
+    @property
+    def declaration(self) -> Declaration:
+        """The arithmetic it is judged by."""
+        return self.model.declaration
 
     def run(self, images: Array) -> dict[str, Array]:
-        """Run the model as users do, fully optimised, and return its outputs by name.
+        """Run the model as users do and return its outputs by name.
 
         Raises
         ------
         ShapeError, CandidateError
             The input does not fit, or the runtime fails.
         """
-        return self._run(self.graph.model, images, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
+        return self.model.run(self._fed(images))
 
     def capture(self, images: Array) -> dict[str, Array]:
-        """Run the model unoptimised and return the tensor of every node's output by name, in topological order."""
-        model = onnx.ModelProto()
-        model.CopyFrom(self.graph.model)
-        exposed = {output.name for output in model.graph.output}
-        for node in model.graph.node:
-            for name in node.output:
-                if name and name not in exposed:
-                    model.graph.output.append(onnx.ValueInfoProto(name=name))
-                    exposed.add(name)
-        tensors = self._run(model, images, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
-        return {name: tensors[name] for node in model.graph.node for name in node.output if name}
+        """Run the model unoptimised and return every node's output by name, in topological order."""
+        return self.model.capture(self._fed(images))
 
     def judge(self, images: Array, tensors: Mapping[str, Array]) -> list[Comparison]:
         """Replay every node in float64 on the tensors it was fed, and judge what the runtime made of them."""
-        declared = self.declaration
-        return judge_nodes(
-            self.graph,
-            {self.input.name: images},
-            tensors,
-            arithmetic=declared.arithmetic,
-            storage=declared.storage,
-            runtime=declared.runtime,
-        )
+        return self.model.judge(self._fed(images), tensors)
 
     def nodes_between(self, tensor: str, known: set[str]) -> list[str]:
         """Return the nodes, in order, that compute ``tensor`` from ``known`` tensors and constants."""
-        producers = {name: node for node in self.graph.nodes for name in node.outputs if name}
-        waiting, found = [tensor], set()
-        while waiting:
-            node = producers.get(waiting.pop())
-            if node is not None and node.name not in found:
-                found.add(node.name)
-                waiting += [name for name in node.inputs if name not in known]
-        return [node.name for node in self.graph.nodes if node.name in found]
+        return self.model.nodes_between(tensor, known)
 
-    def _run(self, model: onnx.ModelProto, images: Array, level: onnxruntime.GraphOptimizationLevel) -> dict[str, Array]:
+    def _fed(self, images: Array) -> dict[str, Array]:
         self.input.check(images)
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = level
-        options.intra_op_num_threads = self.threads
-        options.log_severity_level = 4
-        try:
-            session = onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-            arrays = session.run(None, {self.input.name: images.astype(np.float32)})
-        except Exception as error:  # ONNX Runtime raises its own unrelated types
-            first_line = str(error).strip().splitlines()[0]
-            raise CandidateError(f"ONNX Runtime cannot run the model on an input of shape {images.shape}: {first_line}") from error
-        return dict(zip((output.name for output in session.get_outputs()), arrays, strict=True))
+        dtype = self.graph.inputs[self.input.name].dtype or np.dtype(np.float32)
+        return {self.input.name: images.astype(dtype, copy=False)}
+
+
+def only_input(graph: OnnxGraph) -> GraphInput:
+    """Return the input of a model of the network.
+
+    Raises
+    ------
+    CandidateError
+        The model has not exactly one input, of four axes.
+    """
+    inputs = list(graph.inputs.items())
+    if len(inputs) != 1:
+        raise CandidateError(
+            f"the model has {len(inputs)} inputs ({', '.join(name for name, _ in inputs) or 'none'}); "
+            "expected one, the normalised images (batch, 3, height, width)"
+        )
+    name, info = inputs[0]
+    if info.shape is None or len(info.shape) != 4:
+        raise CandidateError(
+            f"the model's input {name!r} has shape {info.shape}; expected (batch, 3, height, width)"
+        )
+    return GraphInput(name, tuple(size if isinstance(size, int) else None for size in info.shape))

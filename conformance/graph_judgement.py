@@ -3,12 +3,21 @@ fed it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from conformance.bounds import CPU, FLOAT32, Format, Runtime, introduced_bounds
+from conformance.bounds import (
+    CPU,
+    FLOAT16,
+    FLOAT32,
+    Format,
+    Runtime,
+    carried_bounds,
+    format_of,
+    introduced_bounds,
+)
 from conformance.detail import Spotlight
 from conformance.onnx_file import Node
 from conformance.onnx_graph import OnnxGraph, evaluate_node
@@ -40,6 +49,7 @@ def judge_nodes(
     arithmetic: Format = FLOAT32,
     storage: Format = FLOAT32,
     runtime: Runtime = CPU,
+    wide_float16: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Comparison]:
     """Judge every node output that was captured, in order.
@@ -56,42 +66,87 @@ def judge_nodes(
         The formats the candidate is declared to compute and to store in.
     runtime
         How well its special functions are declared to approximate.
+    wide_float16
+        Whether the runtime may hand on a float16 result before it is rounded, as one does that computes in
+        float32 and leaves out casts to float16 and back.
     progress
         Called with the number of nodes done and of all.
     """
+    wide = {name for name, array in tensors.items() if array.dtype == np.float16} if wide_float16 else set()
     known = {**graph.initializers, **inputs, **tensors}
+    judge = _Judge(known, arithmetic, storage, runtime, frozenset(wide))
     rows = []
-    spotlight = Spotlight()
     for count, node in enumerate(graph.nodes):
         if all(name in known for name in node.inputs if name):
-            rows += _judge(node, known, arithmetic, storage, runtime, spotlight)
+            rows += judge.rows(node)
         progress(count + 1, len(graph.nodes))
-    return spotlight.placed(rows)
+    return judge.spotlight.placed(rows)
 
 
-def _judge(
-    node: Node,
-    known: Mapping[str, Array],
-    arithmetic: Format,
-    storage: Format,
-    runtime: Runtime,
-    spotlight: Spotlight,
-) -> list[Comparison]:
-    operands = tuple(_widened(known[name]) if name else None for name in node.inputs)
-    truths = evaluate_node(node, operands, np.float64)
-    declared = (node.op_type, operands, node.attributes, truths, arithmetic, storage)
-    bounds = introduced_bounds(*declared, runtime=runtime)
-    # Only long sums have bounds so loose that a fault could hide in them.
-    scales = introduced_bounds(*declared, runtime=runtime, probable=True) if node.op_type in SUMS else bounds
-    rows = []
-    for name, truth, bound, scale in zip(node.outputs, truths, bounds, scales, strict=False):
-        if name in known:
-            row = _row(node, name, known[name], truth, bound, spotlight)
-            if node.op_type in SUMS and row.verdict == "pass" and bound is not None and scale is not None:
-                hidden = hides_a_fault(known[name], truth, bound, scale)
-                row = replace(row, verdict="fail", systematic=True) if hidden else row
-            rows.append(row)
-    return rows
+@dataclass(frozen=True)
+class _Judge:
+    """What the candidate computed and how; ``wide`` are its tensors that later nodes may be fed unrounded."""
+
+    known: Mapping[str, Array]
+    arithmetic: Format
+    storage: Format
+    runtime: Runtime
+    wide: frozenset[str]
+    spotlight: Spotlight = field(default_factory=Spotlight)
+
+    def rows(self, node: Node) -> list[Comparison]:
+        """Judge the outputs of one node."""
+        operands = tuple(_widened(self.known[name]) if name else None for name in node.inputs)
+        truths = evaluate_node(node, operands, np.float64)
+        bounds = self._bounds(node, operands, truths)
+        # Only long sums have bounds so loose that a fault could hide in them.
+        scales = self._bounds(node, operands, truths, probable=True) if node.op_type in SUMS else bounds
+        rows = []
+        for name, truth, bound, scale in zip(node.outputs, truths, bounds, scales, strict=False):
+            if name in self.known:
+                row = _row(node, name, self.known[name], truth, bound, self.spotlight)
+                if node.op_type in SUMS and row.verdict == "pass" and not (bound is None or scale is None):
+                    hidden = hides_a_fault(self.known[name], truth, bound, scale)
+                    row = replace(row, verdict="fail", systematic=True) if hidden else row
+                rows.append(row)
+        return rows
+
+    def _bounds(
+        self, node: Node, operands: Sequence[Array | None], truths: tuple[Array, ...], probable: bool = False
+    ) -> tuple[Array | None, ...]:
+        stored = _stored_format(
+            [self.known[name] for name in node.outputs if name in self.known], self.storage
+        )
+        if self.wide.intersection(node.inputs):
+            errors = [
+                _unrounded(x) if name in self.wide else 0.0
+                for name, x in zip(node.inputs, operands, strict=True)
+            ]
+            return carried_bounds(
+                node,
+                operands,
+                errors,
+                truths,
+                self.arithmetic,
+                stored,
+                runtime=self.runtime,
+                probable=probable,
+            )
+        call = (node.op_type, operands, node.attributes, truths, self.arithmetic, stored)
+        return introduced_bounds(*call, runtime=self.runtime, probable=probable)
+
+
+def _unrounded(x: Array | None) -> Array | float:
+    """Return how far a number that was rounded to float16 may have been from it."""
+    if x is None:
+        return 0.0
+    return FLOAT16.unit_roundoff * np.maximum(np.abs(x), FLOAT16.smallest_normal)
+
+
+def _stored_format(outputs: Sequence[Array], declared: Format) -> Format:
+    """Return the format of a node's outputs: that of their dtype, if it is coarser than the one declared."""
+    formats = [format_of(array.dtype) for array in outputs if array.dtype.kind == "f"]
+    return max([declared, *formats], key=lambda format: format.unit_roundoff)
 
 
 def _widened(array: Array) -> Array:

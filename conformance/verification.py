@@ -20,11 +20,13 @@ import numpy as np
 from conformance.alignment import CandidateTensors, Match
 from conformance.bounds import CPU, FLOAT32, Format, Runtime
 from conformance.detail import Spotlight
+from conformance.diagnosis import diagnose
 from conformance.envelope import MULTIPLE, SAMPLES, envelope
 from conformance.replay import Replay, Structure
-from conformance.report import Comparison, Fault, InputReport, Report
+from conformance.report import Comparison, Diagnosis, Fault, InputReport, Report
 from conformance.utilisation import absolute_error, worst_of
 from refimpl import MobileInst, MobileInstConfig, Recording, Step, record
+from refimpl.errors import CandidateError
 from refimpl.ops.operation import Array
 
 FUSION_REACH = 4
@@ -127,44 +129,65 @@ def _say(progress: Callable[[str], None], label: str, stage: str) -> None:
 def _verify_one(
     candidate: Candidate, network: MobileInst, label: str, images: Array, progress: Callable[[str], None]
 ) -> InputReport:
+    """Judge one input; what a failing candidate gave so far is kept."""
     declaration = candidate.declaration
     digest = hashlib.sha256(images.tobytes()).hexdigest()
-    progress("candidate")
-    outputs, problems = _run_twice(candidate, images)
-    progress("reference in float64")
-    recording = record(network, images.astype(np.float64))
-    progress("noise envelope")
-    allowed = envelope(recording, declaration.arithmetic, declaration.storage, declaration.runtime)
-    rows, pairing = compare_outputs(recording, allowed, outputs)
-    progress("candidate, every tensor")
-    captured = candidate.capture(images)
-    progress("its own graph, node by node")
-    nodes = candidate.judge(images, captured)
-    progress("comparing step by step")
-    given = [row.name for row in rows if row.candidate is not None]
-    steps, fault = compare_steps(recording, given, CandidateTensors(captured), candidate)
+    rows: list[Comparison] = []
+    steps: list[Comparison] = []
+    nodes: list[Comparison] = []
+    problems: list[str] = []
+    diagnoses: list[Diagnosis] = []
+    fault = None
+    try:
+        progress("candidate")
+        outputs, problems = run_twice(lambda feeds: candidate.run(feeds["images"]), {"images": images})
+        progress("reference in float64")
+        recording = record(network, images.astype(np.float64))
+        progress("noise envelope")
+        allowed = envelope(recording, declaration.arithmetic, declaration.storage, declaration.runtime)
+        rows, pairing = compare_outputs(recording, allowed, outputs)
+        problems = problems + pairing
+        progress("candidate, every tensor")
+        captured = candidate.capture(images)
+        progress("its own graph, node by node")
+        nodes = candidate.judge(images, captured)
+        progress("comparing step by step")
+        given = [row.name for row in rows if row.candidate is not None]
+        steps, fault = compare_steps(recording, given, CandidateTensors(captured), candidate)
+        diagnoses = diagnose(recording, steps, captured, declaration)
+    except CandidateError as error:
+        problems = [*problems, str(error)]
     fault = _graph_fault(nodes, steps) or fault
-    return InputReport(label, images.shape, digest, rows, steps, nodes, fault, problems + pairing)
+    return InputReport(label, images.shape, digest, rows, steps, nodes, fault, problems, diagnoses)
 
 
-def _run_twice(candidate: Candidate, images: Array) -> tuple[Mapping[str, Array], list[str]]:
-    """Run the candidate, and say if it rewrites its input, does not repeat itself, or gives numbers that are
-    not finite."""
+def run_twice(
+    run: Callable[[Mapping[str, Array]], Mapping[str, Array]], feeds: Mapping[str, Array]
+) -> tuple[dict[str, Array], list[str]]:
+    """Run a candidate, and say if it rewrites its input, does not repeat itself, or is not finite."""
     problems = []
-    given = images.copy()
-    outputs = {name: array.copy() for name, array in candidate.run(given).items()}
-    if not np.array_equal(given, images):
-        problems.append("it rewrites its input")
-    again = candidate.run(images.copy())
+    given = {name: array.copy() for name, array in feeds.items()}
+    outputs = {name: np.array(array) for name, array in run(given).items()}
+    rewritten = [
+        name for name, array in feeds.items() if not np.array_equal(given[name], array, equal_nan=True)
+    ]
+    if rewritten:
+        problems.append(f"it rewrites its input {', '.join(map(repr, rewritten))}")
+    again = run({name: array.copy() for name, array in feeds.items()})
     for name, array in outputs.items():
-        if not np.array_equal(array, again[name], equal_nan=array.dtype.kind == "f"):
+        if name not in again or not _same(array, again[name]):
             problems.append(f"it is not repeatable: two runs on the same input differ in output {name!r}")
-        elif not np.isfinite(array).all():
+        elif array.dtype.kind == "f" and not np.isfinite(array).all():
             count = np.count_nonzero(~np.isfinite(array))
             problems.append(
                 f"its output {name!r} has {count} of {array.size} numbers that are NaN or infinite"
             )
     return outputs, problems
+
+
+def _same(first: Array, second: Array) -> bool:
+    second = np.asarray(second)
+    return first.dtype == second.dtype and np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
 
 
 def compare_outputs(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +12,14 @@ import typer
 from rich.table import Table
 
 from conformance import onnx_export
-from conformance.candidates import OnnxRuntimeCandidate
-from conformance.cli import options, report_files
+from conformance.candidates import OnnxRuntimeCandidate, only_input
+from conformance.cli import formats, options, report_files
+from conformance.cli.graph_only import judge_graph, print_graph_report
 from conformance.inputs import load_inputs, rendered_input
 from conformance.onnx_graph import OnnxGraph
+from conformance.onnx_runtime import RuntimeOptions, declared_by
 from conformance.report import Comparison, Report
+from conformance.verification import Candidate
 from conformance.verification import verify as judge
 from refimpl import MobileInst, MobileInstConfig, Weights
 from refimpl.ops.operation import Array
@@ -46,6 +51,22 @@ def verify(
     all_steps: Annotated[
         bool, typer.Option("--all-steps", help="List every step, not only the stages.")
     ] = False,
+    graph_only: Annotated[
+        bool,
+        typer.Option(
+            "--graph-only",
+            help="Any ONNX model: only whether the runtime computes its graph. --input is NAME=FILE.npy, or "
+            "FILE.npy in the graph's order; the rest is random, from --seed.",
+        ),
+    ] = False,
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--shape", metavar="NAME=1x3x224x224", help="Of a random input with dynamic axes; repeatable."
+        ),
+    ] = None,
+    arithmetic: formats.Arithmetic = None,
+    storage: formats.Storage = None,
     json_file: options.Json = None,
     html_file: report_files.Html = None,
     junit_file: report_files.Junit = None,
@@ -54,8 +75,7 @@ def verify(
     """Compare a model with the float64 reference, tensor by tensor.
 
     The candidate runs in ONNX Runtime, the reference in NumPy float64, on the same numbers. Tensors are found
-    by value, whatever the exporter called them.
-    Exits 0 if it conforms, 1 if not, 2 on bad usage or input.
+    by value, whatever the exporter called them. Exits 0 if it conforms, 1 if not, 2 on bad usage or input.
 
     [bold]Examples[/bold]
 
@@ -65,20 +85,36 @@ def verify(
 
       mobileinst verify it.onnx --model topformer-tiny --set dim=64 --set num_queries=20 --weights
       w.safetensors --input x.npy --json r.json
+
+      mobileinst verify any.onnx --graph-only --shape images=1x3x224x224
     """
-    config = options.configuration(model, overrides)
-    graph = OnnxGraph.load(model_file) if model_file else None
-    with options.progress_console.status("weights") as status:
-        arrays = options.load_weights(config, weights, backbone_weights, seed)
-        status.update("inputs")
-        fed = _inputs(inputs or [], graph, options.parse_size(size), batch)
-        report = _judge(config, arrays, graph, model_file, fed, threads, status.update)
+    runtime = RuntimeOptions(threads=threads)
+    declared = formats.declared_formats(arithmetic, storage)
+    if graph_only:
+        files = [str(path) for path in inputs or ()]
+        with options.progress_console.status("graph") as status:
+            report = judge_graph(model_file, files, shapes or (), seed, runtime, declared, status.update)
+    else:
+        with options.progress_console.status("weights") as status:
+            config = options.configuration(model, overrides)
+            graph = OnnxGraph.load(model_file) if model_file else None
+            arrays = options.load_weights(config, weights, backbone_weights, seed)
+            status.update("inputs")
+            fed = _inputs(inputs or [], graph, options.parse_size(size), batch)
+            run = partial(_in_onnx_runtime, runtime=runtime, declared=declared)
+            report = _judge(config, arrays, graph, model_file, fed, run, status.update)
     report = replace(report, command=report_files.command_line(context))
     options.write_json(json_file, report.to_json())
     report_files.write_reports(report, html=html_file, junit=junit_file, markdown=markdown_file)
     if str(json_file) != "-":
-        print_report(report, all_steps)
+        (print_graph_report if graph_only else print_report)(report, all_steps)
     raise typer.Exit(0 if report.verdict == "pass" else 1)
+
+
+def _in_onnx_runtime(
+    graph: OnnxGraph, runtime: RuntimeOptions, declared: formats.Formats
+) -> OnnxRuntimeCandidate:
+    return OnnxRuntimeCandidate(graph, options=runtime, declaration=declared_by(graph, *declared))
 
 
 def _judge(
@@ -87,21 +123,19 @@ def _judge(
     graph: OnnxGraph | None,
     path: Path | None,
     inputs: dict[str, Array],
-    threads: int,
+    run: Callable[[OnnxGraph], Candidate],
     progress: options.Progress,
 ) -> Report:
     if graph is not None and path is not None:
-        return judge(
-            OnnxRuntimeCandidate(graph, threads), config, weights, inputs, name=path.name, progress=progress
-        )
-    return _judge_own_export(config, weights, inputs, threads, progress)
+        return judge(run(graph), config, weights, inputs, name=path.name, progress=progress)
+    return _judge_own_export(config, weights, inputs, run, progress)
 
 
 def _judge_own_export(
     config: MobileInstConfig,
     weights: Weights,
     inputs: dict[str, Array],
-    threads: int,
+    run: Callable[[OnnxGraph], Candidate],
     progress: options.Progress,
 ) -> Report:
     """Export for each shape of input, since our own files have static shapes."""
@@ -109,9 +143,8 @@ def _judge_own_export(
     for label, images in inputs.items():
         progress(f"{label}: export")
         graph = OnnxGraph.load(onnx_export.export(MobileInst(config, weights), images))
-        candidate = OnnxRuntimeCandidate(graph, threads)
         reports.append(
-            judge(candidate, config, weights, {label: images}, name="our own export", progress=progress)
+            judge(run(graph), config, weights, {label: images}, name="our own export", progress=progress)
         )
     first = reports[0]
     return Report([report.inputs[0] for report in reports], first.candidate, first.model, first.tolerance)
@@ -122,7 +155,7 @@ def _inputs(
 ) -> dict[str, Array]:
     wanted: tuple[int | None, ...] = (None, 3, None, None)
     if graph is not None:
-        wanted = OnnxRuntimeCandidate(graph).input.shape
+        wanted = only_input(graph).shape
     height, width = size or options.DEFAULT_SIZE
     fitted = (wanted[2] or height, wanted[3] or width)
     if paths:

@@ -1,0 +1,165 @@
+"""Does the runtime compute this graph? Any ONNX model of the vocabulary, node by node and at its outputs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from conformance.envelope import envelope
+from conformance.graph_inputs import described
+from conformance.onnx_file import Node
+from conformance.onnx_graph import OnnxGraph, evaluate
+from conformance.report import Comparison, Fault, InputReport, Report
+from conformance.utilisation import worst_of
+from conformance.verification import Declaration, run_twice
+from refimpl import Recording, Step
+from refimpl.errors import CandidateError
+from refimpl.ops.operation import Array
+
+
+class GraphCandidate(Protocol):
+    """A graph, and something that runs it: what the second question needs."""
+
+    graph: OnnxGraph
+
+    @property
+    def declaration(self) -> Declaration:
+        """The arithmetic it is judged by."""
+
+    def run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the outputs by name."""
+
+    def capture(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return every tensor that can be had by name."""
+
+    def judge(self, feeds: Mapping[str, Array], tensors: Mapping[str, Array]) -> list[Comparison]:
+        """Judge the nodes on the tensors they were fed."""
+
+
+def verify_graph(
+    candidate: GraphCandidate,
+    feeds: Mapping[str, Array],
+    *,
+    name: str = "candidate",
+    progress: Callable[[str], None] = lambda stage: None,
+) -> Report:
+    """Judge a runtime on a graph of its own, MobileInst or not.
+
+    Parameters
+    ----------
+    candidate
+        The graph and its runtime.
+    feeds
+        Input → array, of the declared dtypes and shapes.
+    name
+        What to call the candidate in the report.
+    progress
+        Called with a few words before each stage.
+
+    Returns
+    -------
+    Report
+        Without ``steps``: there is no other network to compare with.
+
+    Raises
+    ------
+    ShapeError
+        An input is missing, unknown or does not fit, or the graph's operands do not fit together.
+    UnsupportedOperationError
+        A node wants what its operation does not compute.
+    """
+    declared = candidate.declaration
+    progress("float64")
+    recording = graph_recording(candidate.graph, feeds)
+    rows: list[Comparison] = []
+    nodes: list[Comparison] = []
+    problems: list[str] = []
+    try:
+        progress("candidate")
+        outputs, problems = run_twice(candidate.run, feeds)
+        progress("noise envelope")
+        allowed = envelope(recording, declared.arithmetic, declared.storage, declared.runtime)
+        rows = [
+            _output(candidate.graph, recording, name, outputs.get(name), allowed[name])
+            for name in candidate.graph.outputs
+        ]
+        progress("candidate, every tensor")
+        captured = candidate.capture(feeds)
+        progress("node by node")
+        nodes = candidate.judge(feeds, captured)
+    except CandidateError as error:
+        problems = [*problems, str(error)]
+    first = next((row for row in nodes if row.verdict == "fail"), None)
+    fault = Fault(first.name, first.operation, "graph", (first.candidate or first.name,)) if first else None
+    shape = next((array.shape for array in feeds.values()), ())
+    item = InputReport(described(feeds), shape, _digest(feeds), rows, [], nodes, fault, problems)
+    return Report([item], name, _model(candidate.graph), str(declared))
+
+
+def graph_recording(graph: OnnxGraph, feeds: Mapping[str, Array]) -> Recording:
+    """Return the graph's run in float64 in the form of the reference's own runs."""
+    made = evaluate(graph, feeds, np.float64)
+    fixed = {name: _widened(array) for name, array in {**graph.initializers, **feeds}.items()}
+    return Recording(
+        steps=[_step(node) for node in graph.nodes],
+        tensors={**fixed, **made},
+        inputs={name: name for name in feeds},
+        outputs={name: name for name in graph.outputs},
+        weights=list(graph.initializers),
+    )
+
+
+def _step(node: Node) -> Step:
+    outputs = tuple(name or f"{node.name}:{place}" for place, name in enumerate(node.outputs))
+    return Step(
+        node.name, node.op_type, "", tuple(name or None for name in node.inputs), outputs, node.attributes
+    )
+
+
+def _widened(array: Array) -> Array:
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def _output(
+    graph: OnnxGraph, recording: Recording, name: str, values: Array | None, allowed: float
+) -> Comparison:
+    truth = recording.tensors[name]
+    operation = next((node.op_type for node in graph.nodes if name in node.outputs), "Identity")
+    if values is None or values.shape != truth.shape:
+        return Comparison(name, operation, None, truth.shape, None, None, None, None, None, None, "fail")
+    worst = worst_of(values, truth, allowed)
+    scale = float(np.abs(truth.astype(np.float64)).max(initial=0.0))
+    return Comparison(
+        name=name,
+        operation=operation,
+        candidate=name,
+        shape=truth.shape,
+        max_abs_error=worst.error,
+        relative_error=worst.error / scale if scale else worst.error,
+        worst_index=worst.index,
+        introduced_error=None,
+        tolerance=worst.bound,
+        utilisation=worst.utilisation,
+        verdict="pass" if worst.utilisation <= 1 else "fail",
+    )
+
+
+def _digest(feeds: Mapping[str, Array]) -> str:
+    digest = hashlib.sha256()
+    for name, array in feeds.items():
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _model(graph: OnnxGraph) -> dict[str, Any]:
+    content = hashlib.sha256(graph.model.SerializeToString(deterministic=True)).hexdigest()
+    return {
+        "graph": graph.model.graph.name,
+        "sha256": content,
+        "nodes": len(graph.nodes),
+        "opset": graph.opset,
+    }
