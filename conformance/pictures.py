@@ -185,17 +185,31 @@ def annotate(
     names : sequence of str, optional
         A name for each label; without it the label's number is written.
     """
-    drawn = picture.copy()
     shown = [i for i in np.argsort(instances.scores, kind="stable") if instances.scores[i] > above]
-    for i in shown:
-        inside = instances.masks[i]
-        drawn[inside] = drawn[inside] // 2 + np.asarray(_colour(instances.labels[i]), np.uint8) // 2
+    labels = instances.labels[shown].tolist()
+    words = [names[label] if names else label for label in labels]
+    captions = [f"{word} {instances.scores[i]:.2f}" for word, i in zip(words, shown, strict=True)]
+    return draw_masks(picture, instances.masks[shown], labels, captions)
+
+
+def draw_masks(picture: Array, masks: Array, numbers: Sequence[int], captions: Sequence[str]) -> Array:
+    """Return the picture with masks drawn over it, the last on top.
+
+    Parameters
+    ----------
+    picture : (H, W, 3) uint8
+    masks : (K, H, W) bool
+    numbers : K integers
+        Equal numbers have equal colours.
+    captions : K strings
+    """
+    drawn = picture.copy()
+    for inside, number in zip(masks, numbers, strict=True):
+        drawn[inside] = drawn[inside] // 2 + np.asarray(_colour(number), np.uint8) // 2
     canvas = Image.fromarray(drawn)
     pen = ImageDraw.Draw(canvas)
-    for i in shown:
-        label = int(instances.labels[i])
-        caption = f"{names[label] if names else label} {instances.scores[i]:.2f}"
-        pen.text(_corner(instances.masks[i]), caption, fill="white", stroke_width=1, stroke_fill="black")
+    for inside, caption in zip(masks, captions, strict=True):
+        pen.text(_corner(inside), caption, fill="white", stroke_width=1, stroke_fill="black")
     return np.asarray(canvas)
 
 
@@ -204,9 +218,9 @@ def _corner(mask: Array) -> tuple[float, float]:
     return (float(np.argmax(mask.any(axis=0))), float(np.argmax(mask.any(axis=1))))
 
 
-def _colour(label: int) -> tuple[int, int, int]:
-    """Return a saturated colour; the golden ratio keeps neighbouring labels apart."""
-    red, green, blue = colorsys.hsv_to_rgb(0.618034 * int(label) % 1.0, 0.8, 1.0)
+def _colour(number: int) -> tuple[int, int, int]:
+    """Return a saturated colour; the golden ratio keeps neighbouring numbers apart."""
+    red, green, blue = colorsys.hsv_to_rgb(0.618034 * number % 1.0, 0.8, 1.0)
     return int(255 * red), int(255 * green), int(255 * blue)
 
 

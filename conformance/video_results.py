@@ -6,6 +6,7 @@ tracker's state after the last keyframe. Resuming takes up that state and the fr
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -93,13 +94,12 @@ class TrackLog:
             state = TrackerState.from_arrays(json.loads(path.read_bytes()))
         except (ValueError, TypeError, OSError) as error:
             raise FileError(f"{path}: not a tracker's state: {error}; delete it to start anew") from None
-        kept = self._whole_lines()[: state.frame]
-        if len(kept) < state.frame:
-            raise FileError(
-                f"{self.folder / FRAMES}: {len(kept)} frames of {state.frame}; delete it to start anew"
-            )
-        with atomic_write(self.folder / FRAMES) as temporary:
-            temporary.write_bytes(b"".join(kept))
+        with atomic_write(self.folder / FRAMES) as temporary, temporary.open("wb") as file:
+            kept = sum(file.write(line) > 0 for line in itertools.islice(self._whole_lines(), state.frame))
+            if kept < state.frame:
+                raise FileError(
+                    f"{self.folder / FRAMES}: {kept} frames of {state.frame}; delete it to start anew"
+                )
         return state
 
     def append(
@@ -109,8 +109,8 @@ class TrackLog:
 
         ``state`` is the tracker's after this frame. Without `resume` before the first frame, call `begin`.
         """
-        margin = tracked.association.margin if tracked.association else None
-        living = tracked.living
+        living, association = tracked.living, tracked.association
+        margins = association.track_margins[living].tolist() if association else []
         record = {
             "frame": tracked.frame,
             "keyframe": tracked.keyframe,
@@ -118,7 +118,8 @@ class TrackLog:
             "slots": living.tolist(),
             "scores": tracked.mean_scores[living].max(axis=1, initial=0).tolist(),
             "labels": tracked.labels[living].tolist(),
-            "margin": margin if margin is None or np.isfinite(margin) else None,
+            "margin": _finite(association.margin) if association else None,
+            "track_margins": [_finite(margin) for margin in margins],
             "seconds": seconds,
         }
         line = json.dumps({**record, "segmentations": segmentations.encode(masks)}) + "\n"
@@ -138,11 +139,17 @@ class TrackLog:
             except ValueError as error:
                 raise FileError(f"{self.folder / FRAMES}: line {index + 1}: {error}") from None
 
-    def _whole_lines(self) -> list[bytes]:
+    def _whole_lines(self) -> Iterator[bytes]:
         """The lines that were written to their end."""
         path = self.folder / FRAMES
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        return [line for line in lines if line.endswith(b"\n")]
+        if path.exists():
+            with path.open("rb") as file:
+                yield from (line for line in file if line.endswith(b"\n"))
+
+
+def _finite(margin: float) -> float | None:
+    """The margin for JSON, which lacks infinity: None if there is no other assignment."""
+    return margin if np.isfinite(margin) else None
 
 
 def video_results(
