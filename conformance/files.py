@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,12 +33,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     >>> [file.name for file in folder.iterdir()]
     ['report.json']
     """
-    # A symbolic link stays one: its target is replaced.
-    target = Path(os.path.realpath(path))
-    if os.path.exists(target) and not os.path.isfile(target):
-        raise FileError(f"cannot write {path}: it is not a regular file; name a file")
-    if not os.path.isdir(target.parent):
-        raise FileError(f"cannot write {path}: there is no folder {target.parent}; create it first")
+    target = _target(path)
     temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
     try:
         yield temporary
@@ -45,8 +41,39 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     except FileError:
         raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise FileError(f"cannot write {path}: {reason}; choose a folder you may write to") from error
+        raise _unwritable(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise what `atomic_write` would, before the long work whose result is to be written there.
+
+    Raises
+    ------
+    FileError
+        The folder is missing or not writable, or ``path`` is something other than a regular file.
+    """
+    target = _target(path)
+    try:
+        with suppress(FileNotFoundError):
+            target.stat()  # a name too long for the file system
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    # A symbolic link stays one: its target is replaced.
+    target = Path(os.path.realpath(path))
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise FileError(f"cannot write {path}: it is not a regular file; name a file")
+    if not os.path.isdir(target.parent):
+        raise FileError(f"cannot write {path}: there is no folder {target.parent}; create it first")
+    return target
+
+
+def _unwritable(path: str | os.PathLike[str], error: OSError) -> FileError:
+    return FileError(f"cannot write {path}: {error.strerror or error}; choose a folder you may write to")

@@ -138,10 +138,9 @@ class Weights(Mapping[str, Array]):
         FileError
             The suffix is neither, or the place cannot be written.
         """
-        suffix = Path(path).suffix
-        if suffix not in _WRITERS:
-            raise FileError(f"cannot save weights as {path}: the name must end in {' or '.join(_WRITERS)}")
-        _write_whole(Path(path), lambda temporary: _WRITERS[suffix](dict(self), temporary))
+        check_save_name(path)
+        write = _WRITERS[Path(path).suffix]
+        _write_whole(Path(path), lambda temporary: write(dict(self), temporary))
 
 
 CALIBRATION_SIZE = (192, 384)
@@ -326,6 +325,12 @@ _WRITERS: dict[str, Callable[[dict[str, Array], Path], None]] = {
     ".safetensors": _save_safetensors,
     ".npz": _save_npz,
 }
+
+
+def check_save_name(path: str | os.PathLike[str]) -> None:
+    """Raise `FileError` unless a file of that name can hold weights: ``.safetensors`` or ``.npz``."""
+    if Path(path).suffix not in _WRITERS:
+        raise FileError(f"cannot save weights as {path}: the name must end in {' or '.join(_WRITERS)}")
 
 
 def _write_whole(path: Path, write: Callable[[Path], None]) -> None:

@@ -11,6 +11,7 @@ from conformance.cli.cost import cost
 from conformance.cli.explain import explain
 from conformance.cli.export import export
 from conformance.cli.run import run
+from conformance.cli.track import track
 from conformance.cli.verify import verify
 from refimpl import __version__
 from refimpl.errors import MobileInstError
@@ -28,6 +29,7 @@ app.command()(run)
 app.command()(explain)
 app.command()(cost)
 app.command()(bench)
+app.command()(track)
 
 
 def _show_version(wanted: bool) -> None:
@@ -50,5 +52,17 @@ def main() -> None:
     try:
         app()
     except MobileInstError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        _fail(str(error))
+    except MemoryError as error:
+        _fail(f"out of memory, {error or 'the network or its input is too large'}; choose smaller ones")
+    except RecursionError:
+        _fail("the input is nested too deeply; simplify it")
+    except OSError as error:
+        _fail(f"{error}; check the path, the space on the disk and the permissions")
+
+
+def _fail(message: str) -> None:
+    """Say what is wrong in one line, lists joined, and exit with 2."""
+    line = message.replace(":\n", ": ").replace("\n", "; ")
+    typer.echo(f"error: {' '.join(line.split())}", err=True)
+    sys.exit(2)

@@ -16,7 +16,9 @@ from refimpl.ops.operation import Array
 
 
 def export(
-    path: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The file to write.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="MODEL.onnx", callback=options.writable, help="The file to write.")
+    ],
     model: options.Model = options.DEFAULT_MODEL,
     overrides: options.Set = None,
     weights: options.WeightsFile = None,
@@ -34,7 +36,12 @@ def export(
         ),
     ] = False,
     save_weights: Annotated[
-        Path | None, typer.Option("--save-weights", help="Also write the weights, .safetensors or .npz.")
+        Path | None,
+        typer.Option(
+            "--save-weights",
+            callback=options.writable_weights,
+            help="Also write the weights, .safetensors or .npz.",
+        ),
     ] = None,
 ) -> None:
     """Write the network as an ONNX file of static shapes (opset 17), checked with full shape inference.

@@ -12,9 +12,25 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from conformance.files import atomic_write
+from conformance.files import atomic_write, check_writable
 from refimpl import MobileInstConfig, Weights
 from refimpl.errors import ConfigurationError
+from refimpl.weights import check_save_name
+
+
+def writable(path: Path | None) -> Path | None:
+    """Refuse an output path that cannot be written before any work; ``-`` is standard output."""
+    if path is not None and str(path) != "-":
+        check_writable(path)
+    return path
+
+
+def writable_weights(path: Path | None) -> Path | None:
+    """Refuse a path that weights cannot be saved to."""
+    if path is not None:
+        check_save_name(path)
+    return writable(path)
+
 
 Model = Annotated[str, typer.Option("--model", metavar="PRESET", help="Named configuration.")]
 Set = Annotated[
@@ -36,7 +52,12 @@ BackboneFile = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the weights when no file is given.")]
 JsonPath = Path | None
-Json = Annotated[JsonPath, typer.Option("--json", help="Write the result as JSON to this file.")]
+Json = Annotated[
+    JsonPath,
+    typer.Option(
+        "--json", callback=writable, help="Write the result as JSON to this file; -: standard output."
+    ),
+]
 Size = Annotated[
     str | None,
     typer.Option(

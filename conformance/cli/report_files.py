@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from conformance.cli.options import writable
 from conformance.files import atomic_write
 from conformance.html_report import html_report
 from conformance.junit_report import junit_report
@@ -17,13 +18,21 @@ from conformance.report import Report
 
 Html = Annotated[
     Path | None,
-    typer.Option("--html", help="Write one self-contained page, which opens offline, to this file."),
+    typer.Option(
+        "--html", callback=writable, help="Write one self-contained page, which opens offline, to this file."
+    ),
 ]
 Junit = Annotated[
-    Path | None, typer.Option("--junit", help="Write JUnit XML, one test case for each tensor, to this file.")
+    Path | None,
+    typer.Option(
+        "--junit", callback=writable, help="Write JUnit XML, one test case for each tensor, to this file."
+    ),
 ]
 Markdown = Annotated[
-    Path | None, typer.Option("--markdown", help="Write a summary for a CI job in Markdown to this file.")
+    Path | None,
+    typer.Option(
+        "--markdown", callback=writable, help="Write a summary for a CI job in Markdown to this file."
+    ),
 ]
 
 WRITERS = {"html": html_report, "junit": junit_report, "markdown": markdown_report}

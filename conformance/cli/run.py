@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from conformance.cli import options
+from conformance.files import check_writable
 from conformance.pictures import (
     COCO_CATEGORY_IDS,
     annotate,
@@ -60,6 +61,10 @@ def run(
     """
     config = options.configuration(model, overrides)
     pixels = read_picture(picture)
+    output = output or picture.with_suffix(".mobileinst.png")
+    results = results or picture.with_suffix(".mobileinst.json")
+    for path in (output, results):
+        check_writable(path)
     how: Sizing = options.parse_size(size) or sizing
     images, placement = preprocess(pixels, sizing=how, dtype=np.float32)
     with options.progress_console.status("running"):
@@ -67,8 +72,6 @@ def run(
             config, options.load_weights(config, weights, backbone_weights, seed).astype(np.float32)
         )
         instances = postprocess(network(images), placement, keep_threshold=keep)
-    output = output or picture.with_suffix(".mobileinst.png")
-    results = results or picture.with_suffix(".mobileinst.json")
     ids = (
         COCO_CATEGORY_IDS
         if config.num_classes == len(COCO_CATEGORY_IDS)
