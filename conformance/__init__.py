@@ -37,8 +37,8 @@ def verify(
     weights
         Name → array, or a file of them: ``.safetensors``, ``.npz`` or ``.pth``.
     inputs
-        Normalised images (B, 3, H, W), one array or several by name; or files: a ``.npy`` of such an array, or a
-        picture, which is resized to the candidate's size if that is fixed, else to 320×640.
+        Normalised images (B, 3, H, W), one array or several by name; or files: a ``.npy`` of such an array,
+        or a picture, which is resized to the candidate's size if that is fixed, else to 320×640.
     name
         What to call the candidate in the report.
 
@@ -59,9 +59,9 @@ def verify(
     >>> from conformance import inputs, onnx_export
     >>> config = MobileInstConfig.preset("topformer-tiny", dim=32, num_queries=5)
     >>> weights = Weights.seeded(config, seed=0)
-    >>> images = inputs.rendered_input((64, 64))
-    >>> model = onnx_export.export(MobileInst(config, weights), next(iter(images.values())))
-    >>> report = conformance.verify(model, config, weights, images)
+    >>> scenes = inputs.rendered_input((64, 64))
+    >>> model = onnx_export.export(MobileInst(config, weights), *scenes.values())
+    >>> report = conformance.verify(model, config, weights, scenes)
     >>> report.raise_on_failure()
     >>> report.verdict
     'pass'

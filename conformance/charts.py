@@ -17,6 +17,7 @@ Row = Mapping[str, Any]
 
 WIDTH, HEIGHT = 1100, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 18, 52
+DECADES = 13
 INFERNO = ((0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164))
 """Matplotlib's inferno at six places: its lightness rises evenly, so it reads with any colour vision."""
 NOT_FINITE = (0, 200, 255)
@@ -52,7 +53,7 @@ def depth_chart(rows: Sequence[Row], fault: str | None) -> DepthChart | None:
     if not rows or not positive:
         return None
     low, high = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)) + 0.01)
-    low = max(low, high - 16)
+    low = max(low, high - DECADES)
     axis = _Axis(low - 1, high)
     column = (WIDTH - LEFT - RIGHT) / len(rows)
     marks = [_mark(row, LEFT + (place + 0.5) * column, axis) for place, row in enumerate(rows)]
@@ -73,8 +74,11 @@ class _Axis:
     high: int
 
     def height(self, error: float) -> float:
-        power = math.log10(error) if 0 < error < math.inf else (self.high if error else self.low)
-        share = (min(max(power, self.low), self.high) - self.low) / (self.high - self.low)
+        power = math.log10(error) if 0 < error < math.inf else self.high
+        # However small, an error does not stand where 0 does.
+        share = (
+            (min(max(power, self.low + 1), self.high) - self.low) / (self.high - self.low) if error else 0.0
+        )
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
 
@@ -113,7 +117,7 @@ class Histogram:
 
 
 def histogram(detail: Mapping[str, Any]) -> Histogram | None:
-    """Lay out how many elements use how much of their bound; the last bar, ∞, errs where no error is allowed."""
+    """Lay out how many elements use how much of their bound; the bar ∞ errs where no error is allowed."""
     counts, edges = detail["histogram"], detail["edges"]
     total = sum(counts) + detail["unbounded"]
     if not total:
@@ -173,7 +177,7 @@ class HeatMap:
 
 
 def heat_map(error_map: Sequence[Sequence[float | None]]) -> HeatMap | None:
-    """Draw a map of absolute errors, dark for none and bright for the largest; not finite in another colour."""
+    """Draw a map of absolute errors, dark for none, bright for the largest, another colour if not finite."""
     if not error_map or not error_map[0]:
         return None
     errors = np.array([[math.nan if error is None else error for error in row] for row in error_map])

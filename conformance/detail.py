@@ -58,18 +58,20 @@ def _shrunk(plane: Array, axis: int) -> Array:
 class Spotlight:
     """Keeps the detail of the tensor a reader asks about: the first to fail, else the most utilised."""
 
-    detail: Detail | None = None
-    failed: bool = False
-    highest: float = field(default=-1.0)
+    failing: dict[str, Detail] = field(default_factory=dict)
+    passing: Detail | None = None
+    highest: float = -1.0
 
     def show(self, name: str, values: Array, truth: Array, bound: Array | float, reached: float) -> None:
-        """Look at a tensor whose largest error / bound is ``reached``."""
-        if self.failed or reached <= self.highest:
-            return
-        self.highest, self.failed = reached, reached > 1
-        self.detail = detail_of(name, values, truth, bound)
+        """Look at a tensor whose largest error / bound is ``reached``; above 1, or infinite, it fails."""
+        if reached > 1:
+            self.failing[name] = detail_of(name, values, truth, bound)
+        elif not self.failing and reached > self.highest:
+            self.highest, self.passing = reached, detail_of(name, values, truth, bound)
 
     def placed(self, rows: Sequence[Comparison]) -> list[Comparison]:
         """Return the rows, the one looked at with its detail."""
-        shown = self.detail.tensor if self.detail else None
-        return [replace(row, detail=self.detail) if row.name == shown else row for row in rows]
+        first = next((row.name for row in rows if row.name in self.failing), None)
+        detail = self.passing if first is None else self.failing[first]
+        shown = detail.tensor if detail else None
+        return [replace(row, detail=detail) if row.name == shown else row for row in rows]

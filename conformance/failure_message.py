@@ -31,13 +31,15 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"  … and {len(failed) - MOST_ROWS} more"
     yield ""
     yield f"  input      {leading.name} {leading.shape}, sha256 {leading.sha256[:16]}…"
-    yield f"  reproduce  {report.command or 'save the model, weights and input, and call mobileinst verify on them'}"
+    command = report.command or "save the model, weights and input, and call mobileinst verify on them"
+    yield f"  reproduce  {command}"
 
 
 def _cells(row: Comparison) -> tuple[str, ...]:
     error = row.max_abs_error if row.introduced_error is None else row.introduced_error
     place = "–" if row.worst_index is None else str(list(row.worst_index))
-    return (row.name, _figure(error), _figure(row.tolerance), _figure(row.utilisation, ".3g"), place)
+    used = _figure(row.utilisation, ".3g") + " systematic" * row.systematic
+    return (row.name, _figure(error), _figure(row.tolerance), used, place)
 
 
 def _figure(value: float | None, style: str = ".1e") -> str:

@@ -20,7 +20,6 @@ Row = Mapping[str, Any]
 
 SECTIONS = {
     "decisions": "Decisions and margins",
-    "diagnoses": "Diagnosis",
     "explanation": "Explanation",
     "envelope": "Noise envelope",
 }

@@ -81,6 +81,8 @@ def _failure_parts(row: Comparison) -> Iterator[str]:
         yield f"error {error:.2e} where {row.tolerance:.2e} is allowed"
     if row.utilisation is not None:
         yield f"error / bound {row.utilisation:.3g}"
+    if row.systematic:
+        yield "small, but with a bias or spread that rounding does not have"
     if row.worst_index is not None:
         yield f"worst element {list(row.worst_index)}"
 

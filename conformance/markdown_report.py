@@ -35,6 +35,9 @@ def _problems(leading: InputReport) -> Iterator[str]:
     if leading.problems:
         yield ""
         yield from (f"- {_plain(problem)}" for problem in leading.problems)
+    for diagnosis in leading.diagnoses[:1]:
+        named = f"**{_plain(diagnosis.fault)}** {_plain(diagnosis.detail)}"
+        yield f"\nLikely: {named}: {_plain(diagnosis.happens)} (at {_code(diagnosis.call)})."
     fault = leading.first_fault
     if fault and fault.candidate_nodes:
         yield f"\nThe candidate's nodes there: {', '.join(map(_code, fault.candidate_nodes[:MOST_ROWS]))}."
@@ -50,7 +53,8 @@ def _table(title: str, rows: Sequence[Comparison]) -> Iterator[str]:
         error = row.max_abs_error if row.introduced_error is None else row.introduced_error
         figures = [_figure(error), _figure(row.tolerance), _figure(row.utilisation, ".3g")]
         shape = "×".join(map(str, row.shape))
-        cells = [_code(row.name), _plain(row.operation), shape, *figures, row.verdict]
+        said = row.verdict + ", systematic" * row.systematic
+        cells = [_code(row.name), _plain(row.operation), shape, *figures, said]
         yield f"| {' | '.join(cells)} |"
 
 

@@ -1,4 +1,4 @@
-"""Pytest plugin: the fixture ``mobileinst_verify`` judges a candidate and fails the test if it does not conform."""
+"""Pytest plugin: the fixture ``mobileinst_verify`` judges a candidate and fails its test if that is wrong."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def mobileinst_verify(request: pytest.FixtureRequest) -> Callable[..., Any]:
         if folder is not None:
             _write(report, folder, f"{request.node.nodeid}-{count}")
         if report.verdict == "fail":
-            # pytest.fail without a traceback: the report says where the candidate is wrong, our code does not.
+            # Without a traceback: the report says where the candidate is wrong, our code does not.
             pytest.fail(report.failure_message(), pytrace=False)
         return report
 
