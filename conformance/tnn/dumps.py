@@ -10,24 +10,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.tnn.evaluation import evaluate_layer, magnitude
+from conformance.bounds import FLOAT32
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.proto import Layer
+from conformance.tnn.recording import TRUNCATED
+from conformance.tnn.rounding import DUMP_TEXT, Allowed, Declared, allowed_of, declared
 from conformance.tnn.text import DumpName, parse_dump_name, read_dump
+from conformance.utilisation import Worst, hides_a_fault, worst_of
 from refimpl.errors import FileError
 
 Array = NDArray[Any]
 ACTIVATION_LAYERS = ("ReLU", "ReLU6")
 """What a convolution may absorb."""
-HALF_UNIT_OF_TEXT = 5e-10
-"""Half of the last of the nine decimals."""
+SUMS = ("Convolution", "Convolution1D", "Deconvolution", "InnerProduct", "MatMul")
+"""Layers whose bounds are so loose that a fault could hide in them."""
 REFORMAT = "layout reformat"
 CONSTANT = "constant"
 TRANSFER = "transfer"
@@ -79,9 +82,10 @@ class Step:
         What the candidate has, float32 as dumped.
     expected
         What it should be, float64; of another shape than ``produced`` if the candidate's is wrong.
-    magnitude
-        The scale of the step's rounding, broadcastable to ``expected``; for linear layers
-        abs(W) ∗ abs(x) + abs(b).
+    bound
+        How far a correct candidate's may be, broadcastable to ``expected``; None where there is no bound.
+    systematic
+        Whether the error is no rounding although it is within the bound: biased, or too large all over.
     layers
         The proto's layers that ran.
     """
@@ -93,31 +97,23 @@ class Step:
     operands: Mapping[str, Array]
     produced: Array
     expected: Array
-    magnitude: Array
+    bound: Array | None
+    systematic: bool = False
     layers: tuple[Layer, ...] = ()
 
     @property
-    def error(self) -> Array:
-        """The introduced error, element by element; infinite where shapes or NaN disagree."""
+    def worst(self) -> Worst:
+        """The element that uses most of its bound; an infinite error where the shape is wrong."""
         if self.produced.shape != self.expected.shape:
-            return np.full(self.expected.shape or (1,), np.inf)
-        with np.errstate(invalid="ignore"):
-            difference = np.abs(self.produced.astype(np.float64) - self.expected)
-        same = (self.produced == self.expected) | (np.isnan(self.produced) & np.isnan(self.expected))
-        return np.where(same, 0.0, np.where(np.isnan(difference), np.inf, difference))
+            return Worst(np.inf, 0.0, np.inf, ())
+        return worst_of(self.produced, self.expected, np.inf if self.bound is None else self.bound)
 
-    def units(self, unit_roundoff: float) -> float:
-        """Return the largest error in units of ``unit_roundoff`` of the numbers summed, beside the text's.
-
-        0 is exact; a sum of K products makes at most K + 1 of them in any order, in practice a few.
-        """
-        error = self.error
-        if self.produced.shape != self.expected.shape:
-            return float("inf")
-        with np.errstate(invalid="ignore"):
-            ratio = error / (unit_roundoff * self.magnitude + HALF_UNIT_OF_TEXT)
-        # An infinite operand makes the magnitude infinite too: an infinite error stays one.
-        return float(np.where(np.isfinite(error), np.where(error == 0, 0.0, ratio), np.inf).max(initial=0))
+    @property
+    def verdict(self) -> str:
+        """``pass``, ``fail`` or ``not judged`` (no bound)."""
+        if self.systematic or self.worst.utilisation > 1:
+            return "fail"
+        return "not judged" if self.bound is None else "pass"
 
 
 def read_folder(folder: Path) -> list[DumpedLayer]:
@@ -241,7 +237,9 @@ def _check_blobs(dumped: DumpedLayer, chain: Sequence[Layer], aliases: Mapping[s
         )
 
 
-def replay(graph: TnnGraph, folder: Path, inputs: Mapping[str, Array] | None = None) -> Iterator[Step]:
+def replay(
+    graph: TnnGraph, folder: Path, inputs: Mapping[str, Array] | None = None, arithmetic: str = "float32"
+) -> Iterator[Step]:
     """Replay every dumped layer in float64 on its own dumped operands.
 
     Parameters
@@ -252,6 +250,8 @@ def replay(graph: TnnGraph, folder: Path, inputs: Mapping[str, Array] | None = N
         The dumps.
     inputs
         What the inputs of the graph were meant to be; compared if given.
+    arithmetic
+        What the run is declared to compute and store in: float32, float16 or bfloat16.
 
     Yields
     ------
@@ -263,62 +263,108 @@ def replay(graph: TnnGraph, folder: Path, inputs: Mapping[str, Array] | None = N
     ------
     FileError
         The folder does not fit the graph, or a file in it is short, long or no numbers.
+    ConfigurationError
+        Another arithmetic.
     """
-    matched = match_layers(graph, read_folder(folder))
-    known = {
-        _file_name(name): buffer.numbers().astype(np.float64) for name, buffer in graph.constants.items()
-    }
-    origin = dict.fromkeys(known, CONSTANT)
-    for name, array in (inputs or {}).items():
-        known[_file_name(name)], origin[_file_name(name)] = np.asarray(array, np.float64), INPUT
-    for item in matched:
-        operands = {name.blob: read_dump(Path(folder) / name.file_name) for name in item.dumped.inputs}
-        yield from _operand_steps(item, operands, known, origin)
-        for step in _output_steps(graph, item, operands, Path(folder)):
-            known[step.tensor], origin[step.tensor] = step.produced.astype(np.float64), TRANSFER
-            yield step
+    judge = _Replay(graph, Path(folder), declared(arithmetic))
+    judge.know({name: buffer.numbers() for name, buffer in graph.constants.items()}, CONSTANT)
+    judge.know(inputs or {}, INPUT)
+    for item in match_layers(graph, read_folder(folder)):
+        yield from judge.steps(item)
 
 
-def _operand_steps(
-    item: MatchedLayer, operands: Mapping[str, Array], known: dict[str, Array], origin: Mapping[str, str]
-) -> Iterator[Step]:
-    """Yield the operands that are not exactly what was stored, produced or meant."""
-    for blob, values in operands.items():
-        expected = known.setdefault(blob, values.astype(np.float64))
-        if values.shape != expected.shape or not np.array_equal(values, expected, equal_nan=True):
-            dumped = item.dumped
-            kind = origin.get(blob, TRANSFER)
-            yield Step(
-                dumped.index, dumped.name, kind, blob, {}, values, expected, np.abs(expected), item.layers
-            )
+class _Replay:
+    """What is known of each blob, and where from, as the layers go by."""
+
+    def __init__(self, graph: TnnGraph, folder: Path, how: Declared) -> None:
+        self.graph, self.folder, self.how = graph, folder, how
+        self.known: dict[str, Array] = {}
+        self.origin: dict[str, str] = {}
+
+    def know(self, arrays: Mapping[str, Array], origin: str) -> None:
+        """Note what blobs should be."""
+        for name, array in arrays.items():
+            self.known[_file_name(name)] = np.asarray(array).astype(np.float64)
+            self.origin[_file_name(name)] = origin
+
+    def steps(self, item: MatchedLayer) -> Iterator[Step]:
+        """Judge the operands and the outputs of one layer."""
+        operands = {name.blob: read_dump(self.folder / name.file_name) for name in item.dumped.inputs}
+        for blob, values in operands.items():
+            yield from self._operand(item, blob, values)
+        for name, allowed in zip(item.dumped.outputs, self._allowed(item, operands), strict=True):
+            produced = read_dump(self.folder / name.file_name)
+            self.know({name.blob: produced}, TRANSFER)
+            yield self._output(item, name.blob, operands, produced, allowed)
+
+    def _operand(self, item: MatchedLayer, blob: str, values: Array) -> Iterator[Step]:
+        """Yield an operand that is not exactly what was stored, produced or meant."""
+        expected = self.known.setdefault(blob, values.astype(np.float64))
+        if values.shape == expected.shape and np.array_equal(values, expected, equal_nan=True):
+            return
+        dumped, kind = item.dumped, self.origin.get(blob, TRANSFER)
+        yield Step(
+            dumped.index,
+            dumped.name,
+            kind,
+            blob,
+            {},
+            values,
+            expected,
+            self._stored(expected, kind),
+            layers=item.layers,
+        )
+
+    def _stored(self, array: Array, kind: str) -> Array:
+        """Return what storing and printing may do: half-precision runtimes truncate constants."""
+        reduced = self.how.arithmetic != FLOAT32
+        roundings = {CONSTANT: TRUNCATED, INPUT: 1.0, REFORMAT: 1.0}.get(kind, 0.0) if reduced else 0.0
+        with np.errstate(invalid="ignore"):
+            size = np.maximum(np.abs(array), self.how.storage.smallest_normal)
+            return np.asarray(roundings * self.how.storage.unit_roundoff * size + 2 * DUMP_TEXT)
+
+    def _allowed(self, item: MatchedLayer, operands: Mapping[str, Array]) -> list[Allowed]:
+        wide = {name: array.astype(np.float64) for name, array in operands.items()}
+        if not item.layers:
+            return [Allowed(array, self._stored(array, REFORMAT), None) for array in wide.values()]
+        read = [wide[name.blob] for name in item.dumped.inputs]
+        chain = item.layers
+        named = dict(zip(chain[0].inputs, read, strict=True))
+        return allowed_of(self.graph, chain, named, _text, self.how)
+
+    def _output(
+        self,
+        item: MatchedLayer,
+        blob: str,
+        operands: Mapping[str, Array],
+        produced: Array,
+        allowed: Allowed,
+    ) -> Step:
+        kind = item.layers[0].type if item.layers else REFORMAT
+        bound = None if allowed.bound is None else allowed.bound + (DUMP_TEXT if item.layers else 0.0)
+        step = Step(
+            item.dumped.index,
+            item.dumped.name,
+            kind,
+            blob,
+            operands,
+            produced,
+            allowed.expected,
+            bound,
+            layers=item.layers,
+        )
+        return replace(step, systematic=self._is_systematic(step, allowed))
+
+    def _is_systematic(self, step: Step, allowed: Allowed) -> bool:
+        """Tell whether a sum's errors are no rounding; of half precision, the truncated constants bias them."""
+        if step.type not in SUMS or step.bound is None or allowed.scale is None:
+            return False
+        tested = self.how.arithmetic == FLOAT32 and step.worst.utilisation <= 1
+        return tested and hides_a_fault(step.produced, step.expected, step.bound, allowed.scale)
 
 
-def _output_steps(
-    graph: TnnGraph, item: MatchedLayer, operands: Mapping[str, Array], folder: Path
-) -> Iterator[Step]:
-    dumped = item.dumped
-    wide = tuple(operands[name.blob].astype(np.float64) for name in dumped.inputs)
-    if item.layers:
-        expected, scales = _replayed(graph, item.layers, wide)
-    else:
-        expected, scales = wide, tuple(np.abs(array) for array in wide)
-    kind = item.layers[0].type if item.layers else REFORMAT
-    for name, array, scale in zip(dumped.outputs, expected, scales, strict=True):
-        produced = read_dump(folder / name.file_name)
-        yield Step(dumped.index, dumped.name, kind, name.blob, operands, produced, array, scale, item.layers)
-
-
-def _replayed(
-    graph: TnnGraph, chain: Sequence[Layer], operands: tuple[Array, ...]
-) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """Run a layer and what it absorbed; the magnitude stays that of the sum before the activation."""
-    # NaN and infinity are the candidate's values here like others.
-    with np.errstate(all="ignore"):
-        results = evaluate_layer(graph, chain[0], operands)
-        scale = magnitude(graph, chain[0], operands, results)
-        for layer in chain[1:]:
-            results = evaluate_layer(graph, layer, results)
-    return results, (scale,) * len(results)
+def _text(array: Array) -> Array:
+    return np.full(array.shape, DUMP_TEXT)
 
 
 def packed_layout(array: Array) -> Array | None:

@@ -21,7 +21,7 @@ from conformance.tnn.graph import TnnGraph
 from conformance.tnn.model import RawBuffer
 from conformance.tnn.proto import Layer
 from refimpl.errors import FileError, MobileInstError, ShapeError, UnsupportedOperationError
-from refimpl.ops.operation import OPERATIONS
+from refimpl.ops.operation import OPERATIONS, active_interceptor
 
 Array = NDArray[Any]
 Constants = Mapping[str, Array]
@@ -131,7 +131,11 @@ def _scalar(value: float) -> float:
 
 
 def _call(name: str, *operands: Any, **attributes: Any) -> Any:
-    return OPERATIONS[name](*operands, **attributes)
+    """Compute one operation; like the network's, the calls can be intercepted."""
+    interceptor = active_interceptor()
+    if interceptor is None:
+        return OPERATIONS[name](*operands, **attributes)
+    return interceptor.call(name, operands, attributes)
 
 
 def same_pads(size: tuple[int, ...], extent: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:
@@ -255,10 +259,11 @@ def _inner_product(layer: Layer, operands: Operands, constants: Constants) -> Ar
             f"InnerProduct {layer.name!r} has a transposed weight; use MatMul in the source"
         )
     axis = given.axis % x.ndim
-    rows = x.reshape(math.prod(x.shape[:axis]), -1)
+    rows = _call("Reshape", x, (math.prod(x.shape[:axis]), -1))
     weight = constants["weight"].reshape(given.outputs, -1)
     product = _call("Gemm", rows, weight, constants["bias"] if given.bias else None, transB=1)
-    return cast(Array, product.reshape(*x.shape[:axis], given.outputs, *(1,) * (x.ndim - axis - 1)))
+    shape = (*x.shape[:axis], given.outputs, *(1,) * (x.ndim - axis - 1))
+    return cast(Array, _call("Reshape", product, shape))
 
 
 def _with_constant(layer: Layer, operands: Operands, constants: Constants) -> Operands:
@@ -359,7 +364,8 @@ def _hard_swish(layer: Layer, operands: Operands, constants: Constants) -> Array
 
 def _clip(layer: Layer, operands: Operands, constants: Constants) -> Array:
     given = cast(layers.Clip, layer.parameters)
-    return cast(Array, _call("Clip", operands[0], _scalar(given.minimum), _scalar(given.maximum)))
+    low, high = (np.asarray(_scalar(v), operands[0].dtype) for v in (given.minimum, given.maximum))
+    return cast(Array, _call("Min", _call("Max", operands[0], low), high))
 
 
 def _batch_norm(layer: Layer, operands: Operands, constants: Constants) -> Array:
@@ -370,14 +376,19 @@ def _batch_norm(layer: Layer, operands: Operands, constants: Constants) -> Array
 
 def _layer_norm(layer: Layer, operands: Operands, constants: Constants) -> Array:
     given = cast(layers.LayerNorm, layer.parameters)
+    x, scale, bias = operands
     attributes = {"axis": -given.reduced_dims, "epsilon": _scalar(given.epsilon)}
-    return cast(Array, _call("LayerNormalization", *operands, **attributes))
+    normalised = _call("LayerNormalization", x, np.ones_like(scale), None, **attributes)
+    return cast(Array, _call("Add", _call("Mul", normalised, scale), bias))
 
 
 def _instance_norm(layer: Layer, operands: Operands, constants: Constants) -> Array:
     epsilon = _scalar(cast(layers.InstanceNorm, layer.parameters).epsilon)
-    scale, bias = constants["scale"].reshape(-1), constants["bias"].reshape(-1)
-    return cast(Array, _call("InstanceNormalization", operands[0], scale, bias, epsilon=epsilon))
+    (x,) = operands
+    rows = _call("Reshape", x, (*x.shape[:2], -1))
+    normalised = _call("LayerNormalization", rows, np.ones_like(rows[0, 0]), None, axis=2, epsilon=epsilon)
+    scale, bias = (constants[role].reshape(-1, *(1,) * (x.ndim - 2)) for role in ("scale", "bias"))
+    return cast(Array, _call("Add", _call("Mul", _call("Reshape", normalised, x.shape), scale), bias))
 
 
 def _einsum(layer: Layer, operands: Operands, constants: Constants) -> Array:
