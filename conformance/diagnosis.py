@@ -265,9 +265,7 @@ class _Search:
         try:
             if variant.formats is not None:
                 return self._within_format(hypothesis, chain, target)
-            faulty = _replaced(chain, hypothesis.call, variant.calls)
-            reached = self._reached(faulty, variant, target)
-            return reached if reached is not None else self._downstream(faulty, variant, target)
+            return self._if_made(_replaced(chain, hypothesis.call, variant.calls), variant, target)
         except (MobileInstError, ValueError, TypeError, IndexError, KeyError, ArithmeticError):
             return None  # a fault that cannot be computed on these operands is not the one
 
@@ -281,11 +279,18 @@ class _Search:
         stored = target in hypothesis.call.outputs and not np.array_equal(storage.rounded(array), array)
         return None if stored else reached
 
-    def _reached(self, calls: list[Node], variant: Variant, target: str) -> float | None:
+    def _if_made(self, faulty: list[Node], variant: Variant, target: str) -> float | None:
         constants = self._stored(variant.constants)
-        operands = self._operands(calls, constants)
-        value = _computed(calls, operands)[target]
-        if self._is_copy(value, operands) or not any(True for _ in self._near(value)):
+        operands = self._operands(faulty, constants)
+        value = _computed(faulty, operands)[target]
+        if self._is_copy(value, operands):
+            return self._downstream(faulty, constants, target)
+        return self._reached(faulty, constants, target, value)
+
+    def _reached(
+        self, calls: list[Node], constants: Mapping[str, Array], target: str, value: Array
+    ) -> float | None:
+        if not any(True for _ in self._near(value)):
             return None
         values, bounds = self._propagated(calls, constants, self.declared)
         match = self._match(values[target], bounds[target])
@@ -296,13 +301,14 @@ class _Search:
         """Tell whether the faulty tensor is but an operand, as when a summand is left out: finding that proves nothing."""
         return any(x.size == value.size and _extremes(x) == _extremes(value) for x in operands.values())
 
-    def _downstream(self, faulty: list[Node], variant: Variant, target: str) -> float | None:
-        """Look for what the next steps make of the faulty tensor: the candidate may not hold it as one of its own."""
+    def _downstream(self, faulty: list[Node], constants: Mapping[str, Array], target: str) -> float | None:
+        """Look for what the next steps make of the faulty tensor."""
         made = {call.name for call in faulty}
         for user in self.graph.consumers.get(target, []):
             for name in self._judged_after(user):
-                after = [call for call in self.chain({name}) if call.name not in made]
-                reached = self._reached([*faulty, *after], variant, name)
+                calls = [*faulty, *(call for call in self.chain({name}) if call.name not in made)]
+                value = _computed(calls, self._operands(calls, constants))[name]
+                reached = self._reached(calls, constants, name, value)
                 if reached is not None:
                     return reached
         return None
