@@ -107,7 +107,9 @@ class _Judge:
                 row = _row(node, name, self.known[name], truth, bound, self.spotlight)
                 if node.op_type in SUMS and row.verdict == "pass" and not (bound is None or scale is None):
                     hidden = hides_a_fault(self.known[name], truth, bound, scale)
-                    row = replace(row, verdict="fail", systematic=True) if hidden else row
+                    if hidden:
+                        row = replace(row, verdict="fail", systematic=True)
+                        self.spotlight.show(name, self.known[name], truth, bound, np.inf)
                 rows.append(row)
         return rows
 

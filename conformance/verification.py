@@ -288,8 +288,9 @@ def _predict(
             value, bound = replay.values[name], replay.bound(name)
             match = tensors.find(value, bound)
             if match:
-                spotlight.show(name, match.values, value, bound, match.worst.utilisation)
                 honest = replay.looks_like_rounding(name, match.values)
+                reached = match.worst.utilisation if honest else np.inf
+                spotlight.show(name, match.values, value, bound, reached)
                 replay.adopt(name, match.values)
                 predictions[name] = _Prediction(step, match, None, 0.0, honest)
             else:
