@@ -151,7 +151,7 @@ def _belongs(name: str, prefix: str) -> bool:
 
 
 def stages_of(steps: Iterable[Row]) -> dict[str, list[Row]]:
-    """Group steps by the stage their names tell, such as ``backbone.tpm.layer3`` or ``mask_decoder.output.1``."""
+    """Group steps by stage, such as ``backbone.tpm.layer3``, ``mask_decoder.output.1``"""
     stages: dict[str, list[Row]] = {}
     for row in steps:
         parts = row["name"].partition("/")[0].split(".")
@@ -161,7 +161,7 @@ def stages_of(steps: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def _backbone(figure: Figure, stages: Mapping[str, list[Row]], input_height: int) -> dict[int, Point]:
-    """Draw a row of boxes for each resolution; return where each leaves, by how much smaller than the input."""
+    """Draw a row of boxes for each resolution; return where each ends, by its reduction of the input."""
     rows: dict[int, list[tuple[str, list[Row]]]] = {}
     reduction = 1
     for name, steps in stages.items():

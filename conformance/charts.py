@@ -107,7 +107,7 @@ def _section(name: str) -> str:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Bars (x, y, width, height, whether beyond the bound, tooltip), labels of the axis, place of the bound."""
+    """Bars (x, y, width, height, whether beyond the bound, tooltip), the axis's labels, the bound's place."""
 
     bars: list[tuple[float, float, float, float, bool, str]]
     ticks: list[tuple[float, str]]

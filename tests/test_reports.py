@@ -295,8 +295,7 @@ def test_bad(mobileinst_verify):
 def test_the_fixture_fails_a_test_with_the_report(folder: Path, pytester: pytest.Pytester) -> None:
     names = {"good": "good.onnx", "bad": "bad.onnx", "weights": "w.safetensors", "images": "x.npy"}
     pytester.makepyfile(PLUGIN_TEST.format(**{key: str(folder / name) for key, name in names.items()}))
-    # Loaded by name where the installed package's entry point has not already done so.
-    run = pytester.runpytest_inprocess("-p", "conformance.pytest_plugin", "--mobileinst-reports=pages")
+    run = pytester.runpytest_inprocess("--mobileinst-reports=pages")
     run.assert_outcomes(passed=1, failed=1)
     run.stdout.fnmatch_lines(
         ["FAIL  bad.onnx leaves the reference at *", f"*{SLOPE}*", "*reproduce  mobileinst verify *"]
