@@ -28,6 +28,10 @@ class Match:
     worst: Worst
 
 
+UNBOUNDED = 0.05
+"""What an element without a bound may be off, relative to the largest: less than another tensor would be."""
+
+
 class CandidateTensors:
     """A candidate's tensors, indexed for search by size and range.
 
@@ -50,6 +54,7 @@ class CandidateTensors:
     def find(self, reference: Array, bound: Array | float) -> Match | None:
         """Return the tensor nearest to ``reference`` in any layout, if every element is within its bound."""
         low, high = _range(reference)
+        bound = np.where(np.isposinf(bound), UNBOUNDED * max(abs(low), abs(high)), bound)
         reach = float(np.max(bound, initial=0.0))
         best = None
         for name in self.by_size[reference.size]:
