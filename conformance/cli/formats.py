@@ -26,7 +26,9 @@ FORMATS = {format.name: format for format in (FLOAT64, FLOAT32, FLOAT16, BFLOAT1
 
 Arithmetic = Annotated[
     FormatName | None,
-    typer.Option("--format", help="Format of the candidate's products and sums. Default: float32."),
+    typer.Option(
+        "--format", "--arithmetic", help="Format of the candidate's products and sums. Default: float32."
+    ),
 ]
 Storage = Annotated[
     FormatName | None,

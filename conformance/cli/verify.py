@@ -13,8 +13,8 @@ from rich.table import Table
 
 from conformance import onnx_export
 from conformance.candidates import OnnxRuntimeCandidate, only_input
-from conformance.cli import formats, options, report_files
-from conformance.cli.graph_only import judge_graph, print_graph_report
+from conformance.cli import formats, options, report_files, verify_tnn
+from conformance.cli.graph_only import COLOURS, judge_graph, print_graph_report
 from conformance.inputs import load_inputs, rendered_input
 from conformance.onnx_graph import OnnxGraph
 from conformance.onnx_runtime import RuntimeOptions, declared_by
@@ -71,6 +71,15 @@ def verify(
     html_file: report_files.Html = None,
     junit_file: report_files.Junit = None,
     markdown_file: report_files.Markdown = None,
+    more_files: verify_tnn.MoreFiles = None,
+    against: verify_tnn.Against = None,
+    dump: verify_tnn.Dump = None,
+    runner: verify_tnn.Command = None,
+    adb: verify_tnn.Adb = False,
+    serial: verify_tnn.Serial = None,
+    library: verify_tnn.Library = None,
+    keep: verify_tnn.Keep = None,
+    timeout: verify_tnn.Timeout = 300.0,
 ) -> None:
     """Compare a model with the float64 reference, tensor by tensor.
 
@@ -87,7 +96,10 @@ def verify(
       w.safetensors --input x.npy --json r.json
 
       mobileinst verify any.onnx --graph-only --shape images=1x3x224x224
+
+      mobileinst verify it.tnnproto --against it.onnx
     """
+    verify_tnn.dispatch(context)
     runtime = RuntimeOptions(threads=threads)
     declared = formats.declared_formats(arithmetic, storage)
     if graph_only:
@@ -225,7 +237,7 @@ def _table(title: str, rows: list[Comparison], introduced: str | None) -> Table:
         ]
         cells = ["-" if error is None else f"{error:.1e}" for error in errors]
         place = "-" if row.worst_index is None else str(list(row.worst_index))
-        colour = {"pass": "green", "fail": "red", "absent": "yellow"}[row.verdict]
+        colour = COLOURS[row.verdict]
         table.add_row(
             row.name, "×".join(map(str, row.shape)), *cells, place, f"[{colour}]{row.verdict}[/{colour}]"
         )

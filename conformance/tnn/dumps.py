@@ -400,3 +400,15 @@ def misread_layout(step: Step, tolerance: float) -> str:
         if np.abs(seen - step.produced).max(initial=0) <= tolerance:
             return name
     return ""
+
+
+def dumped_outputs(graph: TnnGraph, folder: Path) -> dict[str, Array]:
+    """Return the outputs of the graph as the folder has them (errors: those of `replay`)."""
+    found = {}
+    for item in match_layers(graph, read_folder(folder)):
+        for name in item.dumped.outputs:
+            found[name.blob] = Path(folder) / name.file_name
+    missing = [name for name in graph.proto.outputs if _file_name(name) not in found]
+    if missing:
+        raise FileError(f"{folder}: no dump of outputs {missing}; the run broke off")
+    return {name: read_dump(found[_file_name(name)]) for name in graph.proto.outputs}
