@@ -28,8 +28,9 @@ class Match:
     worst: Worst
 
 
-UNBOUNDED = 0.05
-"""What an element without a bound may be off, relative to the largest: less than another tensor would be."""
+RESEMBLANCE = 0.02
+"""What an element may be off at most, relative to the largest, however loose its bound: else another tensor
+is found."""
 
 
 class CandidateTensors:
@@ -54,7 +55,7 @@ class CandidateTensors:
     def find(self, reference: Array, bound: Array | float) -> Match | None:
         """Return the tensor nearest to ``reference`` in any layout, if every element is within its bound."""
         low, high = _range(reference)
-        bound = np.where(np.isposinf(bound), UNBOUNDED * max(abs(low), abs(high)), bound)
+        bound = np.minimum(bound, RESEMBLANCE * max(abs(low), abs(high)))
         reach = float(np.max(bound, initial=0.0))
         best = None
         for name in self.by_size[reference.size]:
@@ -68,6 +69,14 @@ class CandidateTensors:
                 if worst.utilisation <= 1:
                     break
         return best
+
+    def named(self, name: str, reference: Array, bound: Array | float) -> Match | None:
+        """Return the tensor of this name, if it has as many elements."""
+        array = self.tensors.get(name)
+        if array is None or array.size != reference.size or array.dtype.kind != "f":
+            return None
+        values = array.reshape(reference.shape)
+        return Match(name, values, worst_of(values, reference, bound))
 
     def nearest(self, reference: Array, bound: Array | float, excluded: set[str]) -> Match | None:
         """Return the tensor of the same shape, ones aside, with the smallest largest error; its bound use is

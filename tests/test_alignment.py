@@ -20,6 +20,12 @@ def test_an_infinite_bound_finds_no_other_tensor() -> None:
     assert match.name == "near"
 
 
+def test_a_loose_bound_finds_no_other_tensor() -> None:
+    reference = np.random.default_rng(2).standard_normal((3, 50))
+    other = (reference + 0.2 * np.sin(np.arange(150)).reshape(3, 50)).astype(np.float32)
+    assert CandidateTensors({"other": other}).find(reference, np.full(reference.shape, 10.0)) is None
+
+
 def test_a_finite_bound_finds_the_tensor_in_another_layout() -> None:
     reference = np.random.default_rng(1).standard_normal((2, 3, 4))
     turned = reference.transpose(0, 2, 1).astype(np.float32)

@@ -199,7 +199,7 @@ def position_in_values(site: Site) -> Iterator[Variant]:
 def position_missing(site: Site) -> Iterator[Variant]:
     """The position embedding is not added."""
     for index in (0, 1):
-        if _is_table(site, site.call.inputs[index]):
+        if _is_table(site, site.call.inputs[index]) and site.shape(1 - index) == site.output_shape:
             yield site.instead("none", "Identity", site.call.inputs[1 - index])
 
 

@@ -1,0 +1,180 @@
+"""`mobileinst faults`: how good the judge itself is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+from rich.table import Table
+
+from conformance import false_alarms, fault_score
+from conformance.baselines import BASELINES
+from conformance.cli import options
+from conformance.false_alarms import Outcome
+from conformance.fault_score import MODELS, Score, Trial
+from conformance.faults import CATALOGUE
+from refimpl.errors import ConfigurationError
+
+
+def faults(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FAULT]...", help="Only faults whose names begin so. Default: all."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Each fault once, and correct runs on one picture.")
+    ] = False,
+    models: Annotated[
+        list[str] | None, typer.Option("--model", help="Only these networks; repeatable.")
+    ] = None,
+    per_fault: Annotated[
+        int, typer.Option("--per-fault", min=1, help="Places for each fault in each network.")
+    ] = 2,
+    inputs: Annotated[int, typer.Option("--inputs", min=0, help="Pictures for each correct run.")] = 5,
+    seed: options.Seed = 0,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+    listing: Annotated[bool, typer.Option("--list", help="Only list the catalogue.")] = False,
+    json_file: options.Json = None,
+) -> None:
+    """Put every fault of the catalogue into correct networks, and judge correct implementations too.
+
+    Prints how many faults were detected, localised to the exact step and named, and how often a correct
+    implementation was called wrong, beside comparisons with fixed tolerances. A fault that moves no output by
+    more than rounding is harmless there, and counted apart. Exits 1 if a harmful fault is missed or a correct
+    run fails.
+
+    [bold]Examples[/bold]
+
+      mobileinst faults --quick
+
+      mobileinst faults resize normalization --per-fault 1 --inputs 0 --json score.json
+    """
+    if listing:
+        options.console.print(_catalogue())
+        return
+    chosen = _tasks(names or [], models or list(MODELS), per_fault, quick, seed)
+    runs = false_alarms.correct_runs(min(inputs, 1) if quick else inputs)
+    with Progress(console=options.progress_console, transient=True) as progress:
+        injecting = progress.add_task("faults", total=len(chosen))
+        judging = progress.add_task("correct runs", total=len(runs))
+        trials = fault_score.run(
+            chosen, workers, lambda done, total: progress.update(injecting, completed=done)
+        )
+        outcomes = false_alarms.judge(
+            runs, workers, lambda done, total: progress.update(judging, completed=done)
+        )
+    options.write_json(json_file, _plain(trials, outcomes))
+    if str(json_file) != "-":
+        _print(trials, outcomes)
+    missed = any(not trial.harmless and not trial.detected for trial in trials)
+    raise typer.Exit(1 if missed or any(outcome.headline for outcome in outcomes) else 0)
+
+
+def _tasks(
+    names: Sequence[str], models: Sequence[str], per_fault: int, quick: bool, seed: int
+) -> list[fault_score.Task]:
+    unknown = [name for name in models if name not in MODELS]
+    if unknown:
+        raise ConfigurationError(f"no network {unknown[0]!r} for faults; expected one of {', '.join(MODELS)}")
+    for name in names:
+        if not any(fault.startswith(name) for fault in CATALOGUE):
+            categories = dict.fromkeys(fault.category for fault in CATALOGUE.values())
+            raise ConfigurationError(
+                f"no fault begins with {name!r}; the categories are {', '.join(categories)}"
+            )
+    every = fault_score.quick_tasks(models, seed) if quick else fault_score.tasks(models, per_fault)
+    return [task for task in every if not names or task.fault.startswith(tuple(names))]
+
+
+def _catalogue() -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("fault", "what is computed instead", "source"):
+        table.add_column(column, overflow="fold")
+    for fault in CATALOGUE.values():
+        table.add_row(fault.name, fault.happens, fault.source)
+    return table
+
+
+def _print(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> None:
+    if trials:
+        options.console.print(_score_table(trials))
+        for trial in trials:
+            if not trial.harmless and not (trial.detected and trial.localised and trial.named):
+                options.console.print(_miss(trial), highlight=False)
+    if outcomes:
+        options.console.print(_alarm_table(outcomes))
+        for outcome in outcomes:
+            if outcome.headline:
+                options.console.print(f"{outcome.run}: {outcome.headline}", style="red", highlight=False)
+
+
+def _miss(trial: Trial) -> str:
+    if not trial.detected:
+        found = "not detected"
+    elif not trial.localised:
+        found = f"blamed is {trial.blamed}, not {trial.expected}"
+    else:
+        found = f"diagnosed as {', '.join(trial.diagnoses) or 'nothing'}"
+    return f"{trial.fault} ({trial.detail}) at {trial.call} of {trial.model}: {found}"
+
+
+def _score_table(trials: Sequence[Trial]) -> Table:
+    table = Table(title="Faults", title_justify="left", box=None, pad_edge=False)
+    table.add_column("category")
+    for column in ("faults", "harmless here", "detected", "localised", "named", "named first", *BASELINES):
+        table.add_column(column, justify="right")
+    for category, score in fault_score.by_category(trials).items():
+        table.add_row(category, *_cells(score))
+    table.add_section()
+    table.add_row("all", *_cells(fault_score.score(trials)), style="bold")
+    return table
+
+
+def _cells(score: Score) -> list[str]:
+    found = [score.detected, score.localised, score.named, score.first]
+    counts = [*found, *(score.baselines.get(name, 0) for name in BASELINES)]
+    return [str(score.faults), str(score.harmless), *(_share(count, score.faults) for count in counts)]
+
+
+def _share(count: int, total: int) -> str:
+    return f"{100 * count / total:.0f} %" if total else "-"
+
+
+def _alarm_table(outcomes: Sequence[Outcome]) -> Table:
+    table = Table(title="Correct runs called wrong", title_justify="left", box=None, pad_edge=False)
+    table.add_column("implementation")
+    for column in ("runs", "largest deviation", "this judge", *BASELINES):
+        table.add_column(column, justify="right")
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        ill = outcome.run.network == false_alarms.ILL_CONDITIONED
+        groups.setdefault(outcome.run.implementation + (", ill-conditioned" if ill else ""), []).append(outcome)
+    for name, group in groups.items():
+        table.add_row(name, *_alarm_cells(group))
+    table.add_section()
+    table.add_row("all", *_alarm_cells(outcomes), style="bold")
+    return table
+
+
+def _alarm_cells(group: Sequence[Outcome]) -> list[str]:
+    deviation = max(outcome.deviation for outcome in group)
+    counts = [sum(bool(outcome.headline) for outcome in group)]
+    counts += [sum(outcome.baselines[name] for outcome in group) for name in BASELINES]
+    return [str(len(group)), f"{deviation:.1e}", *map(str, counts)]
+
+
+def _plain(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    return {
+        "score": asdict(fault_score.score(trials)),
+        "categories": {name: asdict(score) for name, score in fault_score.by_category(trials).items()},
+        "correct_runs": len(outcomes),
+        "false_alarms": sum(bool(outcome.headline) for outcome in outcomes),
+        "baseline_alarms": {name: sum(outcome.baselines[name] for outcome in outcomes) for name in BASELINES},
+        "trials": [
+            {**asdict(trial), "localised": trial.localised, "named": trial.named} for trial in trials
+        ],
+        "runs": [asdict(outcome) for outcome in outcomes],
+    }
