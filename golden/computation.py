@@ -1,0 +1,161 @@
+"""Goldens that are graphs of the vocabulary: one operation, a block, or a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from conformance.bounds import CPU, Format, introduced_bounds, propagated_bound
+from conformance.envelope import envelope
+from conformance.onnx_export import to_onnx
+from conformance.onnx_file import Node
+from conformance.onnx_graph import OnnxGraph, evaluate
+from conformance.replay import stored_error
+from golden.case import Bounds
+from refimpl import Recording
+from refimpl.errors import ShapeError
+from refimpl.ops.operation import OPERATIONS, Array
+
+OPSET = 21
+"""Operator set of the single operations, unless an operator is newer."""
+IR_VERSION = 10
+
+
+@dataclass(frozen=True)
+class Computation:
+    """Nodes on known tensors.
+
+    Attributes
+    ----------
+    nodes
+        In topological order.
+    operands
+        Name → float64 or integer array of everything that no node makes.
+    outputs
+        Name in the files → name of the tensor.
+    """
+
+    nodes: tuple[Node, ...]
+    operands: Mapping[str, Array]
+    outputs: Mapping[str, str]
+
+
+# --- one operation --------------------------------------------------------------------------------
+
+
+def operation_model(
+    op_type: str, operands: Sequence[Any], attributes: Mapping[str, Any], fed: int, outputs: Sequence[str]
+) -> onnx.ModelProto:
+    """Return a model of one node.
+
+    Parameters
+    ----------
+    operands
+        Arrays; None where absent. The first ``fed`` are the graph's inputs, the others its initializers.
+    """
+    names = ["" if x is None else f"x{i}" for i, x in enumerate(operands)]
+    present = {name: np.asarray(x) for name, x in zip(names, operands, strict=True) if x is not None}
+    inputs = [name for name in names[:fed] if name]
+    infos = [_info(name, present[name]) for name in inputs]
+    initializers = [numpy_helper.from_array(x, name) for name, x in present.items() if name not in inputs]
+    node = helper.make_node(op_type, names, list(outputs), name=op_type, **_attributes(attributes))
+    made = [onnx.ValueInfoProto(name=name) for name in outputs]
+    graph = helper.make_graph([node], op_type, infos, made, initializers)
+    # The operators that are newer than the set need a newer one; none else may change with ONNX's version.
+    opset = 24 if op_type == "Swish" else OPSET
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION)
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+
+def _attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
+        for name, value in attributes.items()
+    }
+
+
+def _info(name: str, array: Array) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+
+
+def of_model(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> Computation:
+    """Return a model's computation, floats widened to float64."""
+    graph = OnnxGraph.load(model)
+    operands = {name: widened(x) for name, x in {**graph.initializers, **feeds}.items()}
+    return Computation(graph.nodes, operands, {name: name for name in graph.outputs})
+
+
+def widened(array: Array) -> Array:
+    """Return floats as float64, everything else as it is."""
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Evaluate a model in float64."""
+    graph = OnnxGraph.load(model)
+    return evaluate(graph, feeds, np.float64, keep=list(graph.outputs))
+
+
+def operation_bounds(computation: Computation, truth: Mapping[str, Array], form: Format) -> Bounds:
+    """Return the rigorous bound of each output of a single operation, computed and stored in ``form``."""
+    (node,) = computation.nodes
+    operands = [computation.operands[name] if name else None for name in node.inputs]
+    outputs = [truth[name] for name in node.outputs]
+    bounds = introduced_bounds(node.op_type, operands, node.attributes, outputs, form, form)
+    for name, bound in zip(node.outputs, bounds, strict=True):
+        if bound is None and truth[name].dtype.kind == "f":
+            raise ShapeError(f"{node.op_type} with {node.attributes} has no bound; choose another call")
+    return _kept(dict(zip(node.outputs, bounds, strict=True)))
+
+
+def _kept(bounds: Mapping[str, Array | None]) -> Bounds:
+    return {name: np.asarray(b, np.float64) for name, b in bounds.items() if b is not None and np.any(b)}
+
+
+# --- recordings -----------------------------------------------------------------------------------
+
+
+def of_recording(recording: Recording, outputs: Mapping[str, str]) -> Computation:
+    """Return a recorded computation, with the tensors named in ``outputs``."""
+    nodes = tuple(
+        Node(s.name, s.operation, tuple(n or "" for n in s.inputs), s.outputs, s.attributes)
+        for s in recording.steps
+    )
+    known = [*recording.inputs.values(), *recording.weights, *recording.constants]
+    return Computation(nodes, {name: recording.tensors[name] for name in known}, outputs)
+
+
+def chain_bounds(computation: Computation, constants: Sequence[str], form: Format) -> Bounds:
+    """Return the bounds of a block's outputs by running error analysis; tables may be off by their rounding."""
+    errors = {
+        name: np.full(computation.operands[name].shape, error)
+        for name in constants
+        if (error := stored_error(computation.operands[name], form, computed=True))
+    }
+    bounds = propagated_bound(computation.nodes, computation.operands, form, form, errors=errors)[1]
+    return _kept({name: bounds[tensor] for name, tensor in computation.outputs.items()})
+
+
+def noise_bounds(recording: Recording, outputs: Mapping[str, str], form: Format) -> Bounds:
+    """Return, for each tensor of a network, one number: the noise envelope of rounding (Monte Carlo, seeded)."""
+    wide = envelope(replace(recording, outputs=dict(outputs)), form, form, CPU)
+    return {name: np.asarray(value) for name, value in wide.items()}
+
+
+def serialised(recording: Recording, name: str) -> bytes:
+    """Return a float32 recording as an ONNX file."""
+    return to_onnx(recording, name).SerializeToString(deterministic=True)
+
+
+def computed(computation: Computation) -> dict[str, Array]:
+    """Evaluate with the reference's operations."""
+    values: dict[str, Array] = dict(computation.operands)
+    for node in computation.nodes:
+        result = OPERATIONS[node.op_type](*(values[n] if n else None for n in node.inputs), **node.attributes)
+        values.update(zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=False))
+    return {name: values[tensor] for name, tensor in computation.outputs.items()}
