@@ -10,6 +10,7 @@ from conformance.cli.bench import bench
 from conformance.cli.cost import cost
 from conformance.cli.explain import explain
 from conformance.cli.export import export
+from conformance.cli.losses import losses
 from conformance.cli.run import run
 from conformance.cli.track import track
 from conformance.cli.verify import verify
@@ -29,6 +30,7 @@ app.command()(run)
 app.command()(explain)
 app.command()(cost)
 app.command()(bench)
+app.command()(losses)
 app.command()(track)
 
 
