@@ -5,6 +5,7 @@ Only geometry: which boxes, where, and what each stands for. The page's template
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -28,6 +29,8 @@ COLUMNS = {
 }
 FUSION_LABELS = {"lateral": "1×1", "top_down": "C", "bottom_up": "C", "output": "C"}
 UNIT_WIDTH = 78
+DECODERS = 396
+"""Where the decoders begin, right of the backbone."""
 
 
 @dataclass
@@ -187,7 +190,7 @@ def _backbone(figure: Figure, stages: Mapping[str, list[Row]], input_height: int
 
 def _power_of_two(ratio: float) -> int:
     # Sizes are rounded up by strided convolutions, so the ratio is only near a power of two.
-    return 1 << max(0, round(ratio).bit_length() - 1)
+    return 1 << max(0, round(math.log2(ratio)))
 
 
 def _lines(stages: list[tuple[str, list[Row]]]) -> list[list[tuple[str, list[Row]]]]:
@@ -204,9 +207,9 @@ def _line(figure: Figure, line: list[tuple[str, list[Row]]], y: float) -> list[B
 
 
 def _short(name: str) -> str:
-    *before, last = name.split(".")
+    *before, last = name.replace("_", " ").split(".")
     return (
-        f"{before[-1].removesuffix('s').removeprefix('transformer_')} {last}"
+        f"{before[-1].removesuffix('s').removeprefix('transformer ')} {last}"
         if last.isdigit() and before
         else last
     )
@@ -235,7 +238,8 @@ def _mask_decoder(figure: Figure, parts: _Parts, levels: Mapping[int, Point]) ->
                 units[name] = figure.add(label, f"mask_decoder.{name}", steps, x, tops[level])
     if "output.0" not in units:
         return _baseline_mask_decoder(figure, parts, units)
-    figure.panels.append(("Semantic-enhanced mask decoder", 396, tops[0] - 48, 788, tops[2] - tops[0] + 126))
+    title = "Semantic-enhanced mask decoder" if "enhancer.0" in units else "Mask decoder"
+    figure.panels.append((title, DECODERS, tops[0] - 48, 788, tops[2] - tops[0] + 126))
     _fuse(figure, units, rows)
     _enhance(figure, units, levels.get(64))
     leaves = units["output.0"].right
@@ -258,20 +262,22 @@ def _baseline_mask_decoder(figure: Figure, parts: _Parts, units: Mapping[str, Bo
     stages = {box.prefix: box.steps for box in units.values()} | parts.take_stages("mask_decoder")
     if not stages:
         return None
-    _grid(figure, "Mask decoder", stages, 396, 16)
+    _grid(figure, "Mask decoder", stages, DECODERS, 16)
     return None
 
 
 def _fuse(figure: Figure, units: Mapping[str, Box], rows: Sequence[Point]) -> None:
     for level in (0, 1, 2):
         present = [units[name] for name in _order(level) if name in units]
-        figure.connect((rows[level][0] + 40, rows[level][1]), present[0].left)
+        if present:
+            figure.connect((rows[level][0] + 40, rows[level][1]), present[0].left)
         for one, other in pairwise(present):
             figure.connect(one.right, other.left)
     for column, upwards in (("top_down", True), ("bottom_up", False), ("output", True)):
         for level in (0, 1):
-            upper, lower = units[f"{column}.{level}"], units[f"{column}.{level + 1}"]
-            figure.connect(*((lower.top, upper.bottom) if upwards else (upper.bottom, lower.top)))
+            upper, lower = units.get(f"{column}.{level}"), units.get(f"{column}.{level + 1}")
+            if upper and lower:
+                figure.connect(*((lower.top, upper.bottom) if upwards else (upper.bottom, lower.top)))
 
 
 def _order(level: int) -> list[str]:
@@ -295,38 +301,36 @@ def _instance_decoder(
     """Draw the dual decoder, the heads and the product with the mask features."""
     if not any(_belongs(row["name"], "instance_decoder") for row in parts.steps):
         return
-    middle = 4 + max(
-        levels.get(64, (0, 0))[1], figure.height + 40 if mask_features is None else figure.height + 22
-    )
+    above = max((y + height for _, x, y, _, height in figure.panels if x == DECODERS), default=0.0)
+    middle = max(levels.get(64, (0.0, 0.0))[1], above + 76)
     boxes = _decoder_boxes(figure, parts, middle)
-    heads = [boxes[name] for name in ("class", "objectness", "kernel") if name in boxes]
-    top = middle - 58
-    bottom = middle + 150
-    figure.panels.append(("Dual transformer instance decoder", 396, top, 788, bottom - top))
-    figure.height = max(figure.height, bottom)
-    if 64 in levels and "global_proj" in boxes:
-        figure.connect(
-            (levels[64][0] + 40, levels[64][1]),
-            (380, levels[64][1]),
-            (380, middle + 19),
-            boxes["global_proj"].left,
-        )
+    figure.panels.append(("Dual transformer instance decoder", DECODERS, middle - 58, 788, 208))
+    figure.height = max(figure.height, middle + 150)
+    _global_features(figure, boxes, levels.get(64))
+    _queries(figure, boxes)
+    _heads(figure, boxes)
+    _local_features(figure, boxes)
+    if "masks" in boxes and mask_features:
+        figure.connect((mask_features[0], mask_features[1] + 12), (mask_features[0], boxes["masks"].y))
+
+
+def _global_features(figure: Figure, boxes: Mapping[str, Box], x6: Point | None) -> None:
+    if "global_proj" in boxes and x6:
+        end = boxes["global_proj"].left
+        figure.connect((x6[0] + 40, x6[1]), (380, x6[1]), (380, end[1]), end)
+
+
+def _heads(figure: Figure, boxes: Mapping[str, Box]) -> None:
+    """Connect what the queries pass through: projection, decoders, heads, masks."""
     path = [boxes[name] for name in ("global_proj", "global", "local") if name in boxes]
     for one, other in pairwise(path):
         figure.connect(one.right, other.left)
-    for head in heads if path else []:
-        figure.connect(
-            path[-1].right,
-            (path[-1].right[0] + 18, path[-1].right[1]),
-            (path[-1].right[0] + 18, head.left[1]),
-            head.left,
-        )
-    _queries(figure, boxes, path)
-    _local_features(figure, boxes, mask_features)
+    for name in ("class", "objectness", "kernel"):
+        if name in boxes and path:
+            start, end = path[-1].right, boxes[name].left
+            figure.connect(start, (start[0] + 18, start[1]), (start[0] + 18, end[1]), end)
     if "masks" in boxes and "kernel" in boxes:
         figure.connect(boxes["kernel"].right, boxes["masks"].left)
-        if mask_features:
-            figure.connect((mask_features[0], mask_features[1] + 12), (mask_features[0], boxes["masks"].y))
 
 
 def _decoder_boxes(figure: Figure, parts: _Parts, middle: float) -> dict[str, Box]:
@@ -349,20 +353,22 @@ def _decoder_boxes(figure: Figure, parts: _Parts, middle: float) -> dict[str, Bo
     return boxes
 
 
-def _queries(figure: Figure, boxes: Mapping[str, Box], path: Sequence[Box]) -> None:
-    decoders = [box for box in path if box.label.endswith("decoder")]
-    if not decoders:
+def _queries(figure: Figure, boxes: Mapping[str, Box]) -> None:
+    """Bring the object queries to the first decoder, from below, or from the left of a local one."""
+    first = boxes.get("global") or boxes.get("local")
+    if first is None:
         return
-    first = decoders[0]
+    below = "global" in boxes
+    start = (500.0, first.y + 109 if below else first.left[1])
     if "initial" in boxes:
         start = boxes["initial"].right
     else:
-        start = (500.0, first.y + 109)
         figure.labels.append(("queries Q", 460, start[1] + 5))
-    figure.connect(start, (first.bottom[0], start[1]), first.bottom)
+    corner = (first.bottom[0], start[1]) if below else (start[0] + 20, first.left[1])
+    figure.connect(start, corner, first.bottom if below else first.left)
 
 
-def _local_features(figure: Figure, boxes: Mapping[str, Box], mask_features: Point | None) -> None:
+def _local_features(figure: Figure, boxes: Mapping[str, Box]) -> None:
     if "local_features" in boxes:
         box = boxes["local_features"]
         if "local" in boxes:
@@ -377,7 +383,7 @@ def _remainder(figure: Figure, parts: _Parts) -> None:
             figure,
             "Other steps",
             stages,
-            396 if figure.height else 16,
+            DECODERS if figure.height else 16,
             16 if len(figure.panels) == 1 else figure.height + 16,
         )
 
