@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import conformance
 from conformance import onnx_export
+from conformance.architecture_figure import architecture_figure
 from conformance.cli import app
 from conformance.detail import detail_of
 from conformance.html_report import html_report
@@ -26,7 +27,7 @@ from conformance.inputs import rendered_input
 from conformance.junit_report import junit_report
 from conformance.markdown_report import markdown_report
 from conformance.report import Comparison, Diagnosis, Fault, InputReport, Report
-from refimpl import MobileInst, MobileInstConfig, Weights
+from refimpl import MobileInst, MobileInstConfig, Weights, record
 from refimpl.errors import CandidateError, ConfigurationError, ShapeError, VerificationError
 
 pytest_plugins = ["pytester"]
@@ -304,3 +305,26 @@ def test_the_fixture_fails_a_test_with_the_report(folder: Path, pytester: pytest
     pages = sorted(path.name for path in (pytester.path / "pages").iterdir())
     assert len(pages) == 2
     assert "test_bad" in pages[0]
+
+
+@pytest.mark.parametrize(
+    "preset", ["seaformer-tiny", "table3/local", "table5/fpn-1conv", "sparseinst-topformer-tiny"]
+)
+def test_every_kind_of_network_can_be_drawn(preset: str) -> None:
+    """Every step once, in boxes that do not overlap and lie within the figure."""
+    config = MobileInstConfig.preset(preset)
+    recording = record(MobileInst(config, Weights.seeded(config, seed=0)), np.zeros((1, 3, 64, 64)))
+    steps = [
+        dataclasses.asdict(row(name, shape=recording.tensors[name].shape)) for _, name in recording.results()
+    ]
+    figure = architecture_figure(steps, (1, 3, 64, 64))
+    assert figure is not None
+    assert sorted(step["name"] for box in figure.boxes for step in box.steps) == sorted(
+        step["name"] for step in steps
+    )
+    for number, box in enumerate(figure.boxes):
+        assert 0 <= box.x <= box.x + box.width <= 1200
+        assert 0 <= box.y <= box.y + box.height <= figure.height
+        for other in figure.boxes[number + 1 :]:
+            beside = box.x + box.width <= other.x or other.x + other.width <= box.x
+            assert beside or box.y + box.height <= other.y or other.y + other.height <= box.y
