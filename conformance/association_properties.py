@@ -704,11 +704,11 @@ def catch_table(
     candidates: Mapping[str, Callable[[], Candidate]], examples: int = 50, seed: int = 0
 ) -> dict[str, list[str]]:
     """Which properties each known-bad tracker fails: name → names of properties."""
-    return {name: _caught_by(make, examples, seed) for name, make in candidates.items()}
+    return {name: caught_by(make, examples, seed) for name, make in candidates.items()}
 
 
-def _caught_by(make: Callable[[], Candidate], examples: int, seed: int) -> list[str]:
-    """Names of the properties that a fresh candidate fails."""
+def caught_by(make: Callable[[], Candidate], examples: int = 50, seed: int = 0) -> list[str]:
+    """Names of the properties that a known-bad tracker, made anew for each, fails."""
     outcomes = [check_property(wanted, make(), examples, seed, shrink=False) for wanted in properties()]
     return [outcome.name for outcome in outcomes if outcome.holds is False]
 

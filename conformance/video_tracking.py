@@ -28,7 +28,7 @@ Array = NDArray[Any]
 Record = dict[str, Any]
 RUN = "run.json"
 SHEET_FRAMES = 12
-TILE_WIDTH = 480
+TILE_SIDE = 480
 SHEET_ASPECT = 1.5
 
 
@@ -155,7 +155,8 @@ def evenly_chosen(count: int, wanted: int = SHEET_FRAMES) -> list[int]:
 def drawn_frames(video: Video, log: TrackLog, chosen: Sequence[int] | None = None) -> Iterator[Array]:
     """Yield the frames of the log, or the chosen ones, with the living tracks drawn over them.
 
-    A track has one colour throughout, which its identity decides.
+    A track has one colour throughout, which its identity decides. Frames wider or higher than `TILE_SIDE`
+    are drawn smaller.
     """
     wanted = None if chosen is None else set(chosen)
     for record in _with_pictures(video, log):
@@ -177,12 +178,21 @@ def _drawn(record: Record, picture: Array) -> Array:
         if record["segmentations"][slot] is not None
     ]
     shown.sort(key=lambda track: track[:2])
-    masks = np.zeros((len(shown), *picture.shape[:2]), bool)
+    # Captions would be too small to read if they were drawn before.
+    tile = _tile(picture)
+    masks = np.zeros((len(shown), *tile.shape[:2]), bool)
     for mask, (_, _, rle) in zip(masks, shown, strict=True):
-        mask[:] = coco_mask.decode(rle)
+        whole = Image.fromarray(coco_mask.decode([rle])[:, :, 0])
+        mask[:] = np.asarray(whole.resize((tile.shape[1], tile.shape[0]), Image.Resampling.NEAREST))
     captions = [f"{identity} {score:.2f}" for score, identity, _ in shown]
-    drawn = draw_masks(picture, masks, [identity for _, identity, _ in shown], captions)
+    drawn = draw_masks(tile, masks, [identity for _, identity, _ in shown], captions)
     return _captioned(drawn, f"frame {record['frame']}, {'keyframe' if record['keyframe'] else 'reused'}")
+
+
+def _tile(picture: Array) -> Array:
+    image = Image.fromarray(picture)
+    image.thumbnail((TILE_SIDE, TILE_SIDE))
+    return np.asarray(image)
 
 
 def _captioned(picture: Array, text: str) -> Array:
@@ -194,26 +204,19 @@ def _captioned(picture: Array, text: str) -> Array:
 
 def contact_sheet(pictures: Sequence[Array]) -> Array:
     """Lay pictures of one size out in rows, (H, W, 3) uint8 each, on one sheet of about 3:2."""
-    tiles = [_tile(picture) for picture in pictures]
-    height, width = tiles[0].shape[:2]
-    columns = min(range(1, len(tiles) + 1), key=lambda n: _distance(n, len(tiles), width / height))
-    rows = -(-len(tiles) // columns)
+    height, width = pictures[0].shape[:2]
+    columns = min(range(1, len(pictures) + 1), key=lambda n: _distance(n, len(pictures), width / height))
+    rows = -(-len(pictures) // columns)
     sheet = np.zeros((rows * height, columns * width, 3), np.uint8)
-    for index, tile in enumerate(tiles):
+    for index, picture in enumerate(pictures):
         top, left = index // columns * height, index % columns * width
-        sheet[top : top + height, left : left + width] = tile
+        sheet[top : top + height, left : left + width] = picture
     return sheet
 
 
 def _distance(columns: int, count: int, aspect: float) -> float:
     """How far a sheet of that many columns is from the wanted aspect ratio."""
     return float(abs(np.log(columns * aspect / -(-count // columns) / SHEET_ASPECT)))
-
-
-def _tile(picture: Array) -> Array:
-    image = Image.fromarray(picture)
-    image.thumbnail((TILE_WIDTH, TILE_WIDTH))
-    return np.asarray(image)
 
 
 def write_animation(path: Path, pictures: Iterator[Array], milliseconds: int = 100) -> None:
@@ -224,7 +227,7 @@ def write_animation(path: Path, pictures: Iterator[Array], milliseconds: int = 1
     FileError
         The place cannot be written.
     """
-    images = (Image.fromarray(_tile(picture)) for picture in pictures)
+    images = (Image.fromarray(picture) for picture in pictures)
     first = next(images)
     with atomic_write(path) as temporary:
         first.save(

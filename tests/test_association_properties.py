@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from known_bad_trackers import KNOWN_BAD, Bad, GreedyClaimedOptimal
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
@@ -26,6 +25,7 @@ from conformance.association_properties import (
     check_property,
     properties,
 )
+from conformance.known_bad_trackers import KNOWN_BAD, Bad, GreedyClaimedOptimal
 from refimpl.errors import ConfigurationError
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import entry_points
 
 import typer
 
 from conformance.cli.bench import bench
+from conformance.cli.check_tracker import check_tracker
 from conformance.cli.cost import cost
+from conformance.cli.evaluate import evaluate
 from conformance.cli.explain import explain
 from conformance.cli.export import export
+from conformance.cli.faults import faults
 from conformance.cli.losses import losses
 from conformance.cli.run import run
 from conformance.cli.track import track
@@ -31,7 +35,13 @@ app.command()(explain)
 app.command()(cost)
 app.command()(bench)
 app.command()(losses)
+# Groups of commands that other packages bring; nothing here knows them by name.
+for point in entry_points(group="mobileinst.commands"):
+    app.add_typer(point.load(), name=point.name)
+app.command()(faults)
 app.command()(track)
+app.command()(evaluate)
+app.command()(check_tracker)
 
 
 def _show_version(wanted: bool) -> None:

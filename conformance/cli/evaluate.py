@@ -1,0 +1,98 @@
+"""`mobileinst evaluate`: average precision of result files, and what differs between two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from conformance import coco, ytvis
+from conformance.cli import options
+from conformance.result_comparison import compare_files
+from refimpl.errors import ConfigurationError
+
+EVALUATIONS = {"coco": coco.evaluate_files, "ytvis": ytvis.evaluate_files}
+AVERAGED = {
+    "AP": "IoU .50:.05:.95",
+    "AP50": "IoU .50",
+    "AP75": "IoU .75",
+    "APs": "small objects",
+    "APm": "medium objects",
+    "APl": "large objects",
+    "AR1": "1 detection",
+    "AR10": "10 detections",
+    "AR100": "100 detections",
+    "ARs": "small objects",
+    "ARm": "medium objects",
+    "ARl": "large objects",
+}
+
+
+def evaluate(
+    benchmark: Annotated[
+        str | None,
+        typer.Argument(metavar="[coco|ytvis]", help="Images (COCO) or videos (YouTube-VIS)."),
+    ] = None,
+    truth: Annotated[Path | None, typer.Option("--gt", help="Ground truth, JSON.")] = None,
+    results: Annotated[Path | None, typer.Option("--dt", help="Results (detections), JSON.")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            "--compare",
+            metavar="A.json B.json",
+            help="Instead: what differs between two result files, of images or of videos.",
+        ),
+    ] = None,
+    json_file: options.Json = None,
+) -> None:
+    """Evaluate results as the benchmarks do, or compare two result files decision by decision.
+
+    Writes the twelve figures, in COCO's order, as [bold]stats[/bold]; −1 where a figure is undefined.
+    Exits 0, or 2 on bad usage or input, naming file and entry.
+
+    [bold]Examples[/bold]
+
+      mobileinst evaluate ytvis --gt truth.json --dt results.json --json figures.json
+
+      mobileinst evaluate --compare pytorch.json phone.json
+    """
+    if compare:
+        if benchmark or truth or results:
+            raise ConfigurationError("--compare takes two result files and nothing else to evaluate")
+        _compare(compare, json_file)
+    elif benchmark in EVALUATIONS and truth and results:
+        _evaluate(benchmark, truth, results, json_file)
+    else:
+        raise ConfigurationError(
+            f"give {' or '.join(EVALUATIONS)} with --gt TRUTH.json and --dt RESULTS.json, or "
+            f"--compare A.json B.json; got {benchmark or 'no benchmark'}, --gt {truth}, --dt {results}"
+        )
+
+
+def _evaluate(benchmark: str, truth: Path, results: Path, json_file: Path | None) -> None:
+    with options.progress_console.status(f"evaluating {results}"):
+        content = EVALUATIONS[benchmark](truth, results).to_json()
+    options.write_json(json_file, content)
+    if str(json_file) == "-":
+        return
+    table = Table("figure", "over", box=None, pad_edge=False)
+    table.add_column("%", justify="right")
+    for name, value in content["named"].items():
+        table.add_row(name, AVERAGED[name], f"{100 * value:.1f}" if value >= 0 else "undefined")
+    options.console.print(table)
+
+
+def _compare(paths: tuple[Path, Path], json_file: Path | None) -> None:
+    with options.progress_console.status("comparing"):
+        comparison = compare_files(*paths)
+    content = {"a": str(paths[0]), "b": str(paths[1]), **comparison.to_json()}
+    options.write_json(json_file, content)
+    if str(json_file) == "-":
+        return
+    table = Table("difference", box=None, pad_edge=False)
+    table.add_column("", justify="right")
+    for name, value in content.items():
+        table.add_row(name.replace("_", " "), f"{value:.6g}" if isinstance(value, float) else str(value))
+    options.console.print(table)
