@@ -37,7 +37,7 @@ def _problems(leading: InputReport) -> Iterator[str]:
         yield from (f"- {_plain(problem)}" for problem in leading.problems)
     for diagnosis in leading.diagnoses[:1]:
         named = f"**{_plain(diagnosis.fault)}** {_plain(diagnosis.detail)}"
-        yield f"\nLikely: {named}: {_plain(diagnosis.happens)} (at {_code(diagnosis.call)})."
+        yield f"\nLikely: {named}: {_plain(diagnosis.happens.rstrip('.'))} (at {_code(diagnosis.call)})."
     fault = leading.first_fault
     if fault and fault.candidate_nodes:
         yield f"\nThe candidate's nodes there: {', '.join(map(_code, fault.candidate_nodes[:MOST_ROWS]))}."
