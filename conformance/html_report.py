@@ -34,7 +34,8 @@ def html_report(report: Report) -> str:
     content = report.to_json()
     leading = report.leading.to_json()
     figure = architecture_figure(leading["steps"], leading["shape"])
-    rows = leading["steps"] or leading["nodes"]
+    # A graph judged on its own is compared with no other run: its errors are all introduced.
+    rows = leading["steps"] or [{**row, "max_abs_error": None} for row in leading["nodes"]]
     fault = (leading["first_fault"] or {}).get("step")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
