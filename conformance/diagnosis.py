@@ -60,19 +60,22 @@ class _Formats:
 def diagnose(
     recording: Recording,
     steps: Sequence[Comparison],
+    outputs: Sequence[Comparison],
     captured: Mapping[str, Array],
+    given: Mapping[str, Array],
     declared: Declared,
 ) -> list[Diagnosis]:
-    """Name the mistakes that explain the first step at which a candidate leaves the reference.
+    """Name the mistakes that explain the first step, or else output, at which a candidate leaves the reference.
 
     Parameters
     ----------
     recording
         The reference's run in float64.
-    steps
-        The judged steps, in order; those that pass say which of the candidate's tensors are the reference's.
-    captured
-        The candidate's tensors by name.
+    steps, outputs
+        The judged steps and outputs, in order; steps that pass say which of the candidate's tensors are the
+        reference's.
+    captured, given
+        The candidate's tensors and outputs by name.
     declared
         How the candidate computes.
 
@@ -81,13 +84,20 @@ def diagnose(
     list of Diagnosis
         At most `MOST`, the likeliest first.
     """
-    first = next((row for row in steps if row.verdict == "fail"), None)
+    first = next((row for row in (*steps, *outputs) if row.verdict == "fail"), None)
     if first is None:
         return []
     graph = Graph.of_recording(recording)
     values = _AlignedValues(recording, graph, steps, captured)
-    search = _Search(graph, values, _fresh(steps, captured), declared)
-    return search.diagnoses(first.name, _observed(first, captured), first.utilisation)
+    if first in steps:
+        search = _Search(graph, values, _fresh(steps, first, captured), declared)
+        return search.diagnoses(first.name, _observed(first, captured), first.utilisation)
+    # The run in which every tensor was captured is the one whose operands are known.
+    observed = _observed(first, {**given, **captured})
+    if observed is None:
+        return []
+    search = _Search(graph, values, CandidateTensors({first.name: observed}), declared)
+    return search.diagnoses(recording.outputs[first.name], observed, first.utilisation)
 
 
 def diagnose_node(
@@ -112,9 +122,10 @@ def diagnose_node(
     return search.diagnoses(node.name, known[node.name], node.utilisation)
 
 
-def _fresh(steps: Sequence[Comparison], captured: Mapping[str, Array]) -> CandidateTensors:
-    """Return the candidate's tensors that are none of the reference's."""
-    known = {row.candidate for row in steps if row.verdict == "pass"}
+def _fresh(steps: Sequence[Comparison], first: Comparison, captured: Mapping[str, Array]) -> CandidateTensors:
+    """Return the candidate's tensors that are none of the reference's up to the first that fails."""
+    before = steps[: steps.index(first)]
+    known = {row.candidate for row in before if row.verdict == "pass"}
     return CandidateTensors({name: array for name, array in captured.items() if name not in known})
 
 
@@ -246,6 +257,13 @@ class _Search:
                 waiting += fresh
         return [call for call in self.graph.calls if call.name in found]
 
+    def _replaced(self, chain: list[Node], call: Node, others: tuple[Node, ...]) -> list[Node]:
+        """Return the chain with other calls in the place of one; what that is fed comes first if it is before the chain."""
+        if call in chain:
+            return [new for old in chain for new in (others if old.name == call.name else (old,))]
+        fed = self.chain({name for name in call.inputs if name and not self.values.is_known(name)})
+        return [*fed, *others, *chain]
+
     def hypotheses(self, chain: list[Node], target: str, observed: Array | None) -> Iterable[_Hypothesis]:
         """Yield every fault that can be in the chain, or directly after the calls that feed it."""
         fed = {name for call in chain for name in call.inputs}
@@ -253,11 +271,20 @@ class _Search:
         for call in self.graph.calls:
             if call.name not in inside and not fed.intersection(call.outputs):
                 continue
-            seen = observed if target in call.outputs or call.name not in inside else None
+            seen = (
+                observed if target in call.outputs else None if call.name in inside else self._changed(call)
+            )
             for fault in CATALOGUE.values():
                 for variant in fault.at(self.graph, call, seen):
                     if call.name in inside or variant.follows(call):
                         yield _Hypothesis(fault, call, variant)
+
+    def _changed(self, call: Node) -> Array | None:
+        """Return the candidate's tensor that is a call's result but for some elements, if it holds one."""
+        value = self.values[call.outputs[0]] if call.outputs[0] not in self.graph.constants else np.zeros(0)
+        same = [self.candidates.tensors[name] for name in self.candidates.by_size.get(value.size, [])]
+        alike = (array for array in same if array.shape == value.shape)
+        return next((array for array in alike if np.median(absolute_error(array, value)) < 1e-6), None)
 
     def explains(self, hypothesis: _Hypothesis, chain: list[Node], target: str) -> float | None:
         """Return error / bound of the candidate's tensor if the fault is made, None if it holds no such tensor."""
@@ -265,7 +292,7 @@ class _Search:
         try:
             if variant.formats is not None:
                 return self._within_format(hypothesis, chain, target)
-            return self._if_made(_replaced(chain, hypothesis.call, variant.calls), variant, target)
+            return self._if_made(self._replaced(chain, hypothesis.call, variant.calls), variant, target)
         except (MobileInstError, ValueError, TypeError, IndexError, KeyError, ArithmeticError):
             return None  # a fault that cannot be computed on these operands is not the one
 
@@ -364,9 +391,3 @@ class _Search:
 
 def _extremes(array: Array) -> tuple[float, float]:
     return float(array.min()), float(array.max())
-
-
-def _replaced(chain: list[Node], call: Node, others: tuple[Node, ...]) -> list[Node]:
-    if call not in chain:
-        return [*others, *chain]
-    return [new for old in chain for new in (others if old.name == call.name else (old,))]

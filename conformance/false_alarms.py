@@ -101,7 +101,9 @@ def correct_runs(inputs: int) -> list[CorrectRun]:
 
 
 def judge(
-    runs: Sequence[CorrectRun], workers: int = 1, progress: Callable[[int, int], None] = lambda done, total: None
+    runs: Sequence[CorrectRun],
+    workers: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Outcome]:
     """Judge correct runs; those whose runtime is not installed are left out."""
     outcomes = []
@@ -156,7 +158,9 @@ def ill_conditioned(weights: Weights) -> Weights:
     Its softmax then chooses by differences of logits in the hundreds, whose last places are rounding.
     """
     scale = {name: 30.0 for name in weights if name.endswith((".to_q.bn.weight", ".to_k.bn.weight"))}
-    return Weights({name: (array * scale.get(name, 1.0)).astype(array.dtype) for name, array in weights.items()})
+    return Weights(
+        {name: (array * scale.get(name, 1.0)).astype(array.dtype) for name, array in weights.items()}
+    )
 
 
 def _candidate(run: CorrectRun, config: MobileInstConfig, weights: Weights, images: Array) -> Candidate:
@@ -169,7 +173,9 @@ def _candidate(run: CorrectRun, config: MobileInstConfig, weights: Weights, imag
 @functools.cache
 def _exported(name: str) -> OnnxGraph:
     config, weights = network(name)
-    return OnnxGraph.load(onnx_export.export(MobileInst(config, weights), np.zeros((1, 3, *SIZE), np.float32)))
+    return OnnxGraph.load(
+        onnx_export.export(MobileInst(config, weights), np.zeros((1, 3, *SIZE), np.float32))
+    )
 
 
 # --- implementations that compute a recording step by step ----------------------------------------

@@ -28,12 +28,16 @@ from conformance.utilisation import absolute_error, worst_of
 from refimpl import MobileInst, MobileInstConfig, Recording, Step, record
 from refimpl.errors import CandidateError
 from refimpl.ops.operation import Array
+from refimpl.recording import RecordableModel
 
 FUSION_REACH = 4
 """How many steps in a row a candidate may have fused: attention's scale, logits, softmax and product."""
 RESEMBLANCE = 0.05
 """A tensor this near to a missing one, relative to its largest element, is a wrong version of it, not another
 tensor."""
+
+NEEDED_OUTPUTS = ("class_logits", "objectness", "masks")
+"""What inference needs of a network; the others may be left inside an export."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ def verify(
     *,
     name: str = "candidate",
     progress: Callable[[str], None] = lambda stage: None,
+    part: Callable[[MobileInst, Array], RecordableModel] = lambda network, images: network,
 ) -> Report:
     """Judge a candidate against the reference.
 
@@ -106,6 +111,8 @@ def verify(
         What to call the candidate in the report.
     progress
         Called with a few words before each stage.
+    part
+        The float64 network and the images → what the candidate should compute of it; the whole by default.
 
     Raises
     ------
@@ -117,7 +124,8 @@ def verify(
     reports = []
     for label, images in inputs.items():
         fed = np.array(images, np.float32)
-        reports.append(_verify_one(candidate, network, label, fed, partial(_say, progress, label)))
+        judged = part(network, fed)
+        reports.append(_verify_one(candidate, judged, label, fed, partial(_say, progress, label)))
     model = {"config": asdict(config), "weights_sha256": weights_hash(weights)}
     return Report(reports, name, model, str(candidate.declaration))
 
@@ -127,7 +135,7 @@ def _say(progress: Callable[[str], None], label: str, stage: str) -> None:
 
 
 def _verify_one(
-    candidate: Candidate, network: MobileInst, label: str, images: Array, progress: Callable[[str], None]
+    candidate: Candidate, network: RecordableModel, label: str, images: Array, progress: Callable[[str], None]
 ) -> InputReport:
     """Judge one input; what a failing candidate gave so far is kept."""
     declaration = candidate.declaration
@@ -154,7 +162,8 @@ def _verify_one(
         progress("comparing step by step")
         given = [row.name for row in rows if row.candidate is not None]
         steps, fault = compare_steps(recording, given, CandidateTensors(captured), candidate)
-        diagnoses = diagnose(recording, steps, captured, declaration)
+        fault = fault or _output_fault(rows, recording)
+        diagnoses = diagnose(recording, steps, rows, captured, outputs, declaration)
     except CandidateError as error:
         problems = [*problems, str(error)]
     fault = _graph_fault(nodes, steps) or fault
@@ -213,6 +222,11 @@ def compare_outputs(
     problems = [
         f"its output {name!r} {array.shape} is none of the reference's" for name, array in free.items()
     ]
+    problems += [
+        f"it gives no output {row.name!r} of shape {row.shape}"
+        for row in rows
+        if row.candidate is None and row.name in NEEDED_OUTPUTS
+    ]
     if all(row.candidate is None for row in rows):
         problems.append("none of its outputs is one of the reference's")
     return rows, problems
@@ -253,16 +267,19 @@ def compare_steps(
     predictions = _predict(recording, compared, tensors, candidate.declaration, spotlight)
     found = {name: item.match for name, item in predictions.items() if item.match}
     known = {match.name for match in found.values()}
+    output_names = {tensor: output for output, tensor in recording.outputs.items()}
     rows = []
     for name, item in predictions.items():
         match, missing = item.match, "fail"
-        if match is None and item.value is not None:
+        if match is None and item.value is not None and not getattr(candidate, "captures_all", True):
+            match, missing = tensors.named(output_names.get(name, name), item.value, item.bound), "absent"
+        elif match is None and item.value is not None:
             match = tensors.nearest(item.value, item.bound, known)
             fused = structure.soon_found(name, found, compared, FUSION_REACH)
             if fused and not _resembles(match, item.value):
                 match, missing = None, "absent"
-            if match:
-                spotlight.show(name, match.values, item.value, item.bound, match.worst.utilisation)
+        if match and item.value is not None:
+            spotlight.show(name, match.values, item.value, item.bound, match.worst.utilisation)
         row = _row(name, item.step.operation, recording.tensors[name], match, item.bound, missing)
         rows.append(row if item.honest else replace(row, verdict="fail", systematic=True))
     rows = spotlight.placed(rows)
@@ -286,7 +303,7 @@ def _predict(
         replay.compute(step)
         for name in compared.intersection(step.outputs):
             value, bound = replay.values[name], replay.bound(name)
-            match = tensors.find(value, bound)
+            match = _match(tensors, value, bound)
             if match:
                 honest = replay.looks_like_rounding(name, match.values)
                 reached = match.worst.utilisation if honest else np.inf
@@ -297,6 +314,27 @@ def _predict(
                 predictions[name] = _Prediction(step, None, value, bound)
         replay.forget(step)
     return predictions
+
+
+def _match(tensors: CandidateTensors, value: Array, bound: Array | float) -> Match | None:
+    """Find a tensor within its bound; where that is so loose, or missing, that anything is, one that
+    resembles it."""
+    bounded = bool(np.isfinite(bound).any())
+    match = tensors.find(value, bound) if bounded else tensors.nearest(value, np.inf, set())
+    tight = bounded and float(np.max(bound, initial=0.0)) <= RESEMBLANCE * float(
+        np.abs(value).max(initial=0.0)
+    )
+    return match if tight or _resembles(match, value) else None
+
+
+def _output_fault(rows: Sequence[Comparison], recording: Recording) -> Fault | None:
+    """Return the first wrong output: every step is right, but what is done to the last."""
+    for row in rows:
+        if row.verdict == "fail":
+            tensor = recording.outputs[row.name]
+            operation = next(step.operation for step, name in recording.results() if name == tensor)
+            return Fault(tensor, operation, "network", ())
+    return None
 
 
 def _graph_fault(nodes: Sequence[Comparison], steps: Sequence[Comparison]) -> Fault | None:
@@ -329,6 +367,8 @@ def _row(
     if match is None:
         return Comparison(name, operation, None, reference.shape, None, None, None, None, None, None, missing)
     propagated = worst_of(match.values, reference, 1.0)
+    # Single elements without bound may overflow; if the most utilised one has none, none has.
+    bounded = match.worst.utilisation > 0 or np.isfinite(match.worst.bound)
     scale = float(np.abs(reference).max(initial=0.0))
     return Comparison(
         name=name,
@@ -339,9 +379,9 @@ def _row(
         relative_error=propagated.error / scale if scale else propagated.error,
         worst_index=propagated.index,
         introduced_error=match.worst.error if introduced else None,
-        tolerance=match.worst.bound,
-        utilisation=match.worst.utilisation,
-        verdict="pass" if match.worst.utilisation <= 1 else "fail",
+        tolerance=match.worst.bound if bounded else None,
+        utilisation=match.worst.utilisation if bounded else None,
+        verdict=("pass" if match.worst.utilisation <= 1 else "fail") if bounded else "not judged",
     )
 
 

@@ -213,6 +213,12 @@ def _monotone(call: Call, operands: list[Any], errors: Errors, y: Array) -> Arra
     return np.maximum(np.abs(above - y), np.abs(below - y))
 
 
+def _clipped(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array:
+    """Return the change of the monotone function, and that of its limits."""
+    limits = [np.max(error, initial=0.0) for error in errors[1:]]
+    return _monotone(call, operands, errors, y) + max(limits, default=0.0)
+
+
 def _lipschitz(constant: float) -> Carry:
     def carry(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array:
         return constant * errors[0]
@@ -261,13 +267,26 @@ def _reduced_by(op_type: str) -> Carry:
 
 
 def _batch_normalised(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array:
-    scale, var = operands[1], operands[4]
-    factor = np.abs(scale) / np.sqrt(var + call.attributes.get("epsilon", 1e-5))
-    return errors[0] * factor.reshape(1, -1, *(1,) * (y.ndim - 2))
+    """Errors of x and the mean, scaled; errors of the scale and the deviation, times |x − mean|; the
+    shift's."""
+
+    def along(x: Array) -> Array:
+        return x.reshape(1, -1, *(1,) * (y.ndim - 2))
+
+    _, of_scale, of_shift, of_mean, of_var = errors
+    scale, _, mean, var = operands[1:5]
+    epsilon = call.attributes.get("epsilon", 1e-5)
+    least, deviation = np.sqrt(np.maximum(var - of_var, 0) + epsilon), np.sqrt(var + epsilon)
+    carried = (errors[0] + along(of_mean)) * along((np.abs(scale) + of_scale) / least)
+    if np.any(of_scale) or np.any(of_var):
+        change = of_scale / least + np.abs(scale) * (1 / least - 1 / deviation)
+        carried = carried + np.abs(operands[0] - along(mean)) * along(change)
+    return np.asarray(carried + along(of_shift))
 
 
 def _layer_normalised(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array:
-    """Shift of the difference, over the deviation; change of the deviation, at most the rms error."""
+    """Shift of the difference, over the deviation; change of the deviation, at most the rms error; both
+    scaled."""
     x, error = operands[0], errors[0]
     axes = tuple(range(call.attributes.get("axis", -1) % x.ndim, x.ndim))
     difference = np.abs(x - x.mean(axis=axes, keepdims=True))
@@ -277,7 +296,9 @@ def _layer_normalised(call: Call, operands: list[Any], errors: Errors, y: Array)
     change = np.sqrt(np.square(error).mean(axis=axes, keepdims=True))
     least = deviation - change
     moved = shift / least + difference * change / (deviation * least)
-    return np.abs(operands[1]) * np.where(least > 0, moved, np.inf)
+    moved = np.where(least > 0, moved, np.inf)
+    of_scale, of_shift = errors[1], errors[2] if len(errors) > 2 else 0.0
+    return (np.abs(operands[1]) + of_scale) * moved + of_scale * difference / deviation + of_shift
 
 
 def _softmax(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array:
@@ -293,7 +314,6 @@ def _softmax(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array
 _FOLDING = ("Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum")
 _INCREASING = (
     "Relu",
-    "Clip",
     "Sigmoid",
     "HardSigmoid",
     "Tanh",
@@ -336,6 +356,7 @@ CARRIED: dict[str, Carry] = {
     **dict.fromkeys(("Neg", "Abs", "Sin", "Cos", "Identity"), _lipschitz(1.0)),
     **dict.fromkeys(("LeakyRelu", "Elu"), _leaky),
     **dict.fromkeys(("Cast", "CastLike"), _cast),
+    "Clip": _clipped,
     "HardSwish": _lipschitz(1.5),
     "Swish": _lipschitz(1.1),
     "Gelu": _lipschitz(1.13),
@@ -356,5 +377,9 @@ CARRIED: dict[str, Carry] = {
 }
 """ONNX operator → how errors of its operands reach its output. Others end a chain's bound."""
 
-_OF_ALL_OPERANDS = {*_FOLDING, "Mul", "Add", "Sub", "Sum", "Mean", "Max", "Min", "Div", "Where", "Concat"}
+_NORMALISED = ("BatchNormalization", "LayerNormalization")
+_OF_ALL_OPERANDS = {
+    *(*_FOLDING, *_NORMALISED),
+    *("Mul", "Add", "Sub", "Sum", "Mean", "Max", "Min", "Div", "Where", "Concat", "Clip"),
+}
 """What carries errors of every operand; the others only those of the first."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from conformance.faults.catalogue import Rewriting, Site, Variant, fault
+from refimpl.ops.operation import Array
 
 _ONNX = "ONNX Resize: coordinate_transformation_mode"
 _TORCH = "PyTorch, torch.nn.functional.interpolate: align_corners"
@@ -76,9 +79,25 @@ def bicubic(site: Site) -> Iterator[Variant]:
 )
 def antialiased(site: Site) -> Iterator[Variant]:
     """A low-pass filter is applied when shrinking."""
-    shrinks = any(new < old for new, old in zip(site.output_shape, site.shape(0), strict=True))
-    if _linear(site) and shrinks:
-        yield site.changed("antialias=1", antialias=1)
+    sizes, new_sizes = site.shape(0)[2:], site.output_shape[2:]
+    if (
+        _linear(site)
+        and len(sizes) == 2
+        and any(new < old for new, old in zip(new_sizes, sizes, strict=True))
+    ):
+        rows, columns = (_triangles(old, new) for old, new in zip(sizes, new_sizes, strict=True))
+        rewriting = Rewriting(site)
+        narrowed = rewriting.apply("MatMul", site.call.inputs[0], columns.T)
+        yield rewriting.result("triangle filter", "MatMul", rows, narrowed)
+
+
+def _triangles(size: int, new_size: int) -> Array:
+    """Return the weights (new, old) of Pillow's bilinear filter, whose support grows with the scale."""
+    scale = size / new_size
+    centres = (np.arange(new_size) + 0.5)[:, None] * scale
+    distance = np.abs(np.arange(size) + 0.5 - centres) / max(scale, 1.0)
+    weights = np.maximum(1 - distance, 0)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 @fault(
