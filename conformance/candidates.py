@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,8 @@ class OnnxRuntimeCandidate:
         Threads within an operator, unless ``options`` say; 0 lets the runtime choose.
     options, declaration
         As of `OnnxRuntimeGraph`.
+    others
+        Images → what the model's other inputs are fed, for a model that has some.
     """
 
     captures = OnnxRuntimeGraph.captures
@@ -56,9 +58,11 @@ class OnnxRuntimeCandidate:
         threads: int = 0,
         options: RuntimeOptions | None = None,
         declaration: Declaration | None = None,
+        others: Callable[[Array], Mapping[str, Array]] | None = None,
     ) -> None:
         self.graph = graph
-        self.input = only_input(graph)
+        self.input = images_input(graph) if others else only_input(graph)
+        self.others = others
         self.model = OnnxRuntimeGraph(graph, options or RuntimeOptions(threads=threads), declaration)
 
     @property
@@ -90,8 +94,12 @@ class OnnxRuntimeCandidate:
 
     def _fed(self, images: Array) -> dict[str, Array]:
         self.input.check(images)
-        dtype = self.graph.inputs[self.input.name].dtype or np.dtype(np.float32)
-        return {self.input.name: images.astype(dtype, copy=False)}
+        feeds = {self.input.name: images, **(self.others(images) if self.others else {})}
+        return {name: self._as_declared(name, array) for name, array in feeds.items()}
+
+    def _as_declared(self, name: str, array: Array) -> Array:
+        dtype = self.graph.inputs[name].dtype or np.dtype(np.float32)
+        return array.astype(dtype, copy=False)
 
 
 def only_input(graph: OnnxGraph) -> GraphInput:
@@ -108,7 +116,17 @@ def only_input(graph: OnnxGraph) -> GraphInput:
             f"the model has {len(inputs)} inputs ({', '.join(name for name, _ in inputs) or 'none'}); "
             "expected one, the normalised images (batch, 3, height, width)"
         )
-    name, info = inputs[0]
+    return images_input(graph)
+
+
+def images_input(graph: OnnxGraph) -> GraphInput:
+    """Return the first input of a model, which must have four axes.
+
+    Raises
+    ------
+    CandidateError
+    """
+    name, info = next(iter(graph.inputs.items()))
     if info.shape is None or len(info.shape) != 4:
         raise CandidateError(
             f"the model's input {name!r} has shape {info.shape}; expected (batch, 3, height, width)"
