@@ -14,6 +14,7 @@ from conformance.cli.evaluate import evaluate
 from conformance.cli.explain import explain
 from conformance.cli.export import export
 from conformance.cli.faults import faults
+from conformance.cli.lint import lint
 from conformance.cli.losses import losses
 from conformance.cli.run import run
 from conformance.cli.track import track
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command()(verify)
 app.command()(export)
+app.command()(lint)
 app.command()(run)
 app.command()(explain)
 app.command()(cost)

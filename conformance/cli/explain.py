@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import typer
 from rich.table import Table
 
 from conformance.cli import options
+from conformance.cli.explain_tnn import explain_tnn
 from conformance.inputs import rendered_input
 from refimpl import MobileInst, MobileInstConfig, Recording, Weights, record
 from refimpl.config import PRESETS
@@ -17,6 +19,10 @@ from refimpl.costs import StepCost, step_costs
 
 
 def explain(
+    model_file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[MODEL.tnnproto]", help="A converted model. Default: the network."),
+    ] = None,
     model: options.Model = options.DEFAULT_MODEL,
     overrides: options.Set = None,
     size: options.Size = None,
@@ -44,7 +50,12 @@ def explain(
       mobileinst explain --size 640x640 --all-steps --json layers.json
 
       mobileinst explain --list
+
+      mobileinst explain mine.tnnproto
     """
+    if model_file is not None:
+        explain_tnn(model_file, json_file)
+        return
     if list_presets:
         _print_presets(json_file)
         return

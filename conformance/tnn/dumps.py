@@ -356,7 +356,7 @@ class _Replay:
         return replace(step, systematic=self._is_systematic(step, allowed))
 
     def _is_systematic(self, step: Step, allowed: Allowed) -> bool:
-        """Tell whether a sum's errors are no rounding; of half precision, the truncated constants bias them."""
+        """Tell whether a sum's errors are no rounding; truncated constants bias those of half precision."""
         if step.type not in SUMS or step.bound is None or allowed.scale is None:
             return False
         tested = self.how.arithmetic == FLOAT32 and step.worst.utilisation <= 1

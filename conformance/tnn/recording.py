@@ -1,4 +1,4 @@
-"""A TNN graph written down as ONNX operations: what each layer computes, in the words the bounds are stated in.
+"""A TNN graph written down as ONNX operations, in the words the bounds are stated in.
 
 A layer is one operation or a few (a layer norm is a standardisation, a product and a sum). They are recorded
 while `conformance.tnn.evaluation` computes them, so there is no second table of what a layer means.

@@ -1,4 +1,4 @@
-"""What rounding may do to a layer, to an output, and to the text they are written in: the bounds of the verdicts."""
+"""What rounding may do to a layer, to an output, and to the text of either: the bounds of the verdicts."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Declared:
     def __str__(self) -> str:
         """Say what a verdict under this declaration allows."""
         return (
-            f"rounding of {self.arithmetic.name} arithmetic, unit roundoff {self.arithmetic.unit_roundoff:.1e}, "
-            "TNN's approximations, and the digits of its text"
+            f"rounding of {self.arithmetic.name} arithmetic, unit roundoff "
+            f"{self.arithmetic.unit_roundoff:.1e}, TNN's approximations, and the digits of its text"
         )
 
 
@@ -100,7 +100,7 @@ def allowed_of(
     text: Callable[[Array], Array],
     how: Declared,
 ) -> list[Allowed]:
-    """Judge-ready results of layers that ran as one.
+    """Return what layers that ran as one should make, and how far a correct run may be from it.
 
     Parameters
     ----------
