@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -14,7 +14,13 @@ from rich.table import Table
 from conformance.benchmark import NUMPY, Timing, measure, peak_memory
 from conformance.cli import options
 from conformance.inputs import rendered_input
-from refimpl import Weights
+from conformance.video_benchmark import (
+    PAPER_MILLISECONDS,
+    IntervalTiming,
+    measure_intervals,
+    operations_per_frame,
+)
+from refimpl import MobileInstConfig, Weights
 
 
 def bench(
@@ -29,6 +35,12 @@ def bench(
     repeats: Annotated[
         int, typer.Option("--repeats", min=1, help="Timed forwards of each peer, interleaved.")
     ] = 7,
+    video: Annotated[
+        bool,
+        typer.Option(
+            "--video", help="Instead: the cost per frame of a video at T = 1, 3 and 6, beside the paper's."
+        ),
+    ] = False,
     json_file: options.Json = None,
 ) -> None:
     """Time the forward pass against ONNX Runtime, onnx.reference and, if installed, PyTorch.
@@ -41,10 +53,15 @@ def bench(
       mobileinst bench
 
       mobileinst bench --model topformer-tiny --threads 1 --repeats 15
+
+      mobileinst bench --video --threads 1
     """
     config = options.configuration(model, overrides)
     height, width = options.parse_size(size) or options.DEFAULT_SIZE
     weights = Weights.seeded(config, seed)
+    if video:
+        _bench_video(config, weights, (height, width), threads or [1], repeats, json_file)
+        return
     (images,) = rendered_input((height, width), seed=seed).values()
     timings: list[Timing] = []
     with Progress(console=options.progress_console, transient=True) as progress:
@@ -79,3 +96,53 @@ def _table(timings: list[Timing]) -> Table:
             timing.peer, str(timing.threads), *(f"{value:.1f}" for value in milliseconds), f"{ratio:.2f}"
         )
     return table
+
+
+def _bench_video(
+    config: MobileInstConfig,
+    weights: Weights,
+    size: tuple[int, int],
+    threads: list[int],
+    repeats: int,
+    json_file: options.JsonPath,
+) -> None:
+    rows = []
+    with Progress(console=options.progress_console, transient=True) as progress:
+        for count in threads:
+            task = progress.add_task(f"{count} thread{'s' * (count > 1)}", total=6 * repeats)
+            timings = measure_intervals(
+                config, weights, size, count, repeats, partial(progress.advance, task)
+            )
+            rows += [_interval_row(timing, timings, count, config, size) for timing in timings]
+    options.write_json(json_file, {"size": size, "intervals": rows})
+    if str(json_file) == "-":
+        return
+    table = Table("runtime", box=None)
+    for name in ("threads", "T", "ms per frame", "/ T = 1", "paper's", "multiply–accumulates'"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        ratios = [f"{row[name]:.3f}" for name in ("ratio", "paper_ratio", "macs_ratio")]
+        cells = [str(row["threads"]), str(row["keyframe_interval"]), f"{1e3 * row['median']:.1f}", *ratios]
+        table.add_row(row["runtime"], *cells)
+    options.console.print(table)
+
+
+def _interval_row(
+    timing: IntervalTiming,
+    timings: list[IntervalTiming],
+    threads: int,
+    config: MobileInstConfig,
+    size: tuple[int, int],
+) -> dict[str, Any]:
+    """One row: its ratios are to T = 1 of the same runtime in the same run."""
+    interval = timing.keyframe_interval
+    first = next(one for one in timings if one.runtime == timing.runtime and one.keyframe_interval == 1)
+    macs = [operations_per_frame(config, size, t) for t in (interval, 1)]
+    return {
+        **asdict(timing),
+        "threads": threads,
+        "median": timing.median,
+        "ratio": timing.median / first.median,
+        "paper_ratio": PAPER_MILLISECONDS[interval] / PAPER_MILLISECONDS[1],
+        "macs_ratio": macs[0] / macs[1],
+    }
