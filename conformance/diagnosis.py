@@ -96,7 +96,7 @@ def diagnose(
     observed = _observed(first, {**given, **captured})
     if observed is None:
         return []
-    search = _Search(graph, values, CandidateTensors({first.name: observed}), declared)
+    search = _Search(graph, values, CandidateTensors({first.name: observed}), declared, certain=True)
     return search.diagnoses(recording.outputs[first.name], observed, first.utilisation)
 
 
@@ -118,7 +118,7 @@ def diagnose_node(
     view = Graph.of_onnx(graph, known)
     values = {**graph.initializers, **known}
     target = CandidateTensors({node.name: known[node.name]})
-    search = _Search(view, _KnownValues(values), target, declared)
+    search = _Search(view, _KnownValues(values), target, declared, certain=True)
     return search.diagnoses(node.name, known[node.name], node.utilisation)
 
 
@@ -212,15 +212,24 @@ class _Hypothesis:
 
 
 class _Search:
-    """Tries the faults of the catalogue on the calls between a failing tensor and those that are known."""
+    """Tries the faults of the catalogue on the calls between a failing tensor and those that are known.
+
+    ``certain`` says that the candidate's tensor is known by name, not only one of many that may be it.
+    """
 
     def __init__(
-        self, graph: Graph, values: _KnownValues, candidates: CandidateTensors, declared: Declared
+        self,
+        graph: Graph,
+        values: _KnownValues,
+        candidates: CandidateTensors,
+        declared: Declared,
+        certain: bool = False,
     ) -> None:
         self.graph = graph
         self.values = values
         self.candidates = candidates
         self.declared = declared
+        self.certain = certain
 
     def diagnoses(self, target: str, observed: Array | None, failing: float | None) -> list[Diagnosis]:
         limit = 1.0 if failing is None or failing > 1 else FEWER * failing
@@ -298,6 +307,7 @@ class _Search:
 
     def _within_format(self, hypothesis: _Hypothesis, chain: list[Node], target: str) -> float | None:
         arithmetic, storage = hypothesis.variant.formats or (self.declared.arithmetic, self.declared.storage)
+        chain = self._replaced(chain, hypothesis.call, (hypothesis.call,))
         values, bounds = self._propagated(chain, {}, _Formats(arithmetic, storage, self.declared.runtime))
         match = self._match(values[target], bounds[target])
         if match is None:
@@ -310,7 +320,7 @@ class _Search:
         constants = self._stored(variant.constants)
         operands = self._operands(faulty, constants)
         value = _computed(faulty, operands)[target]
-        if self._is_copy(value, operands):
+        if not self.certain and self._is_copy(value, operands):
             return self._downstream(faulty, constants, target)
         return self._reached(faulty, constants, target, value)
 
