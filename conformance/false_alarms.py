@@ -36,6 +36,9 @@ PRESETS = (
     "sparseinst-topformer-tiny",
 )
 ILL_CONDITIONED = "topformer-tiny, ill-conditioned"
+_WITHOUT_A_DIGIT = (ILL_CONDITIONED, "float16 storage")
+"""Not run: of 11 bits the network loses 12, so its outputs are noise and nothing can be aligned by value."""
+
 CANCELLED = 3e3
 """What the ill-conditioned network adds and subtracts; its activations are of order one."""
 
@@ -97,7 +100,7 @@ def correct_runs(inputs: int) -> list[CorrectRun]:
                 for threads in (1, 2)
             ]
             runs += [CorrectRun(network, name, seed) for name in IMPLEMENTATIONS]
-    return runs
+    return [run for run in runs if (run.network, run.implementation) != _WITHOUT_A_DIGIT]
 
 
 def judge(
@@ -153,7 +156,7 @@ def network(name: str) -> tuple[MobileInstConfig, Weights]:
 
 
 def ill_conditioned(weights: Weights) -> Weights:
-    """Return weights of almost the same network that loses four digits in every inverted residual.
+    """Return weights of almost the same network that loses three to four digits in every inverted residual.
 
     A channel that is always 1 adds a large constant to each projection, and the batch norm's mean takes it away
     again: exactly in exact arithmetic, but not after the sum was rounded.
