@@ -30,6 +30,8 @@ from refimpl.errors import CandidateError
 from refimpl.ops.operation import Array
 from refimpl.recording import RecordableModel
 
+MOST_FAULTS = 3
+"""How many wrong tensors are taken over, one after another, so that the steps behind them are judged too."""
 FUSION_REACH = 4
 """How many steps in a row a candidate may have fused: attention's scale, logits, softmax and product."""
 RESEMBLANCE = 0.05
@@ -263,12 +265,41 @@ def compare_steps(
     """
     structure = Structure(recording)
     compared = structure.compared(outputs)
+    taken: dict[str, str] = {}
+    while True:
+        rows, known, missed = _compare_once(recording, structure, compared, tensors, candidate, taken)
+        fresh = next((row for row in rows if row.name in missed and row.candidate is not None), None)
+        if fresh is None or len(taken) == MOST_FAULTS:
+            break
+        taken[fresh.name] = str(fresh.candidate)
+    first = next((row for row in rows if row.verdict == "fail"), None)
+    if first is None:
+        return rows, None
+    nodes = tuple(candidate.nodes_between(first.candidate, known)) if first.candidate else ()
+    return rows, Fault(first.name, first.operation, "network", nodes)
+
+
+def _compare_once(
+    recording: Recording,
+    structure: Structure,
+    compared: set[str],
+    tensors: CandidateTensors,
+    candidate: Candidate,
+    taken: Mapping[str, str],
+) -> tuple[list[Comparison], set[str], set[str]]:
+    """Compare every step; where a wrong tensor is ``taken`` for a step, those after it compute on it.
+
+    Returns
+    -------
+    rows, known, missed
+        The comparisons, the candidate's tensors that are right, and the steps that fail and have none taken.
+    """
     spotlight = Spotlight()
-    predictions = _predict(recording, compared, tensors, candidate.declaration, spotlight)
+    predictions = _predict(recording, compared, tensors, candidate.declaration, spotlight, taken)
     found = {name: item.match for name, item in predictions.items() if item.match}
-    known = {match.name for match in found.values()}
+    known = {match.name for name, match in found.items() if name not in taken}
     output_names = {tensor: output for output, tensor in recording.outputs.items()}
-    rows = []
+    rows, missed = [], set()
     for name, item in predictions.items():
         match, missing = item.match, "fail"
         if match is None and item.value is not None and not getattr(candidate, "captures_all", True):
@@ -281,13 +312,10 @@ def compare_steps(
         if match and item.value is not None:
             spotlight.show(name, match.values, item.value, item.bound, match.worst.utilisation)
         row = _row(name, item.step.operation, recording.tensors[name], match, item.bound, missing)
+        if item.match is None and row.verdict == "fail":
+            missed.add(name)
         rows.append(row if item.honest else replace(row, verdict="fail", systematic=True))
-    rows = spotlight.placed(rows)
-    first = next((row for row in rows if row.verdict == "fail"), None)
-    if first is None:
-        return rows, None
-    nodes = tuple(candidate.nodes_between(first.candidate, known)) if first.candidate else ()
-    return rows, Fault(first.name, first.operation, "network", nodes)
+    return spotlight.placed(rows), known, missed
 
 
 def _predict(
@@ -296,6 +324,7 @@ def _predict(
     tensors: CandidateTensors,
     declaration: Declaration,
     spotlight: Spotlight,
+    taken: Mapping[str, str],
 ) -> dict[str, _Prediction]:
     replay = Replay(recording, declaration.arithmetic, declaration.storage, declaration.runtime)
     predictions: dict[str, _Prediction] = {}
@@ -304,6 +333,8 @@ def _predict(
         for name in compared.intersection(step.outputs):
             value, bound = replay.values[name], replay.bound(name)
             match = _match(tensors, value, bound)
+            if match is None and name in taken:
+                match = tensors.named(taken[name], value, bound)
             if match:
                 honest = replay.looks_like_rounding(name, match.values)
                 reached = match.worst.utilisation if honest else np.inf
