@@ -91,8 +91,11 @@ class TrackLog:
             self.begin()
             return None
         try:
-            state = TrackerState.from_arrays(json.loads(path.read_bytes()))
-        except (ValueError, TypeError, OSError) as error:
+            saved = json.loads(path.read_bytes())
+            dtypes = saved.pop("dtypes")
+            arrays = {name: np.array(values, dtypes.get(name)) for name, values in saved.items()}
+            state = TrackerState.from_arrays(arrays)
+        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
             raise FileError(f"{path}: not a tracker's state: {error}; delete it to start anew") from None
         with atomic_write(self.folder / FRAMES) as temporary, temporary.open("wb") as file:
             kept = sum(file.write(line) > 0 for line in itertools.islice(self._whole_lines(), state.frame))
@@ -126,9 +129,12 @@ class TrackLog:
         with (self.folder / FRAMES).open("a", encoding="ascii") as file:
             file.write(line)
         if tracked.keyframe:
-            arrays = {name: array.tolist() for name, array in state.to_arrays().items()}
+            arrays = state.to_arrays()
+            # In another dtype the resumed frames would differ in their last bits.
+            saved: dict[str, Any] = {"dtypes": {name: str(array.dtype) for name, array in arrays.items()}}
+            saved.update((name, array.tolist()) for name, array in arrays.items())
             with atomic_write(self.folder / STATE) as temporary:
-                temporary.write_text(json.dumps(arrays), encoding="ascii")
+                temporary.write_text(json.dumps(saved), encoding="ascii")
         return record
 
     def records(self) -> Iterator[dict[str, Any]]:
