@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,14 @@ import typer
 from rich.table import Table
 
 from conformance import onnx_export
-from conformance.candidates import OnnxRuntimeCandidate, only_input
+from conformance.candidates import OnnxRuntimeCandidate, images_input, only_input
 from conformance.cli import formats, options, report_files, verify_tnn
 from conformance.cli.graph_only import COLOURS, judge_graph, print_graph_report
 from conformance.inputs import load_inputs, rendered_input
 from conformance.onnx_graph import OnnxGraph
 from conformance.onnx_runtime import RuntimeOptions, declared_by
 from conformance.report import Comparison, Report
+from conformance.reuse_verification import KeyframeKernels, takes_kernels
 from conformance.verification import Candidate
 from conformance.verification import verify as judge
 from refimpl import MobileInst, MobileInstConfig, Weights
@@ -124,9 +125,13 @@ def verify(
 
 
 def _in_onnx_runtime(
-    graph: OnnxGraph, runtime: RuntimeOptions, declared: formats.Formats
+    graph: OnnxGraph,
+    runtime: RuntimeOptions,
+    declared: formats.Formats,
+    others: Callable[[Array], Mapping[str, Array]] | None = None,
 ) -> OnnxRuntimeCandidate:
-    return OnnxRuntimeCandidate(graph, options=runtime, declaration=declared_by(graph, *declared))
+    declaration = declared_by(graph, *declared)
+    return OnnxRuntimeCandidate(graph, options=runtime, declaration=declaration, others=others)
 
 
 def _judge(
@@ -135,9 +140,15 @@ def _judge(
     graph: OnnxGraph | None,
     path: Path | None,
     inputs: dict[str, Array],
-    run: Callable[[OnnxGraph], Candidate],
+    run: Callable[..., Candidate],
     progress: options.Progress,
 ) -> Report:
+    if graph is not None and path is not None and takes_kernels(graph):
+        kernels = KeyframeKernels(config, weights)
+        candidate = run(graph, others=kernels)
+        return judge(
+            candidate, config, weights, inputs, name=path.name, progress=progress, part=kernels.reuse
+        )
     if graph is not None and path is not None:
         return judge(run(graph), config, weights, inputs, name=path.name, progress=progress)
     return _judge_own_export(config, weights, inputs, run, progress)
@@ -147,7 +158,7 @@ def _judge_own_export(
     config: MobileInstConfig,
     weights: Weights,
     inputs: dict[str, Array],
-    run: Callable[[OnnxGraph], Candidate],
+    run: Callable[..., Candidate],
     progress: options.Progress,
 ) -> Report:
     """Export for each shape of input, since our own files have static shapes."""
@@ -167,7 +178,7 @@ def _inputs(
 ) -> dict[str, Array]:
     wanted: tuple[int | None, ...] = (None, 3, None, None)
     if graph is not None:
-        wanted = only_input(graph).shape
+        wanted = (images_input if takes_kernels(graph) else only_input)(graph).shape
     height, width = size or options.DEFAULT_SIZE
     fitted = (wanted[2] or height, wanted[3] or width)
     if paths:
