@@ -233,13 +233,15 @@ class Report:
             return (
                 f"PASS  {self.candidate} conforms on {len(self.inputs)} input{'s' * (len(self.inputs) > 1)}"
             )
+        if report.problems:
+            return f"FAIL  {self.candidate} on {report.name}: {'; '.join(report.problems)}"
         if report.first_fault:
             fault = report.first_fault
             place = f"leaves the reference at {fault.step} ({fault.operation}) on {report.name}"
             likely = f": {report.diagnoses[0].fault}, {report.diagnoses[0].detail}" if report.diagnoses else ""
             return f"FAIL  {self.candidate} {place}{likely}"
         wrong = [row.name for row in report.outputs if row.verdict == "fail"]
-        return f"FAIL  {self.candidate} on {report.name}: {'; '.join(report.problems) or 'outputs ' + ', '.join(wrong)}"
+        return f"FAIL  {self.candidate} on {report.name}: outputs {', '.join(wrong)}"
 
 
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:

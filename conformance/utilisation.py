@@ -79,6 +79,6 @@ def absolute_error(values: Array, truth: Array) -> Array:
 
 def utilisation(error: Array, bound: Array | float) -> Array:
     """Return error / bound per element, with 0 / 0 = 0 and everything within an infinite bound."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = error / bound
     return np.where((error == 0) | np.isposinf(np.broadcast_to(bound, error.shape)), 0.0, ratio)

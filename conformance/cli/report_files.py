@@ -52,10 +52,15 @@ def command_line(context: typer.Context) -> str:
     return shlex.join(["mobileinst", context.info_name or "", *_words(context)])
 
 
+def is_given(context: typer.Context, name: str) -> bool:
+    """Tell whether an option stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _words(context: typer.Context) -> Iterator[str]:
     for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if source is not None and source.name == "COMMANDLINE":
+        if is_given(context, parameter.name or ""):
             value = context.params[parameter.name or ""]
             for each in value if isinstance(value, list | tuple) else [value]:
                 yield from _option(parameter, each)

@@ -12,7 +12,9 @@ import typer
 from rich.table import Table
 
 from conformance import onnx_export
+from conformance.candidate_kinds import Request
 from conformance.candidates import OnnxRuntimeCandidate, images_input, only_input
+from conformance.cli import candidate as candidates
 from conformance.cli import formats, options, report_files, verify_tnn
 from conformance.cli.graph_only import COLOURS, judge_graph, print_graph_report
 from conformance.inputs import load_inputs, rendered_input
@@ -66,6 +68,7 @@ def verify(
             "--shape", metavar="NAME=1x3x224x224", help="Of a random input with dynamic axes; repeatable."
         ),
     ] = None,
+    candidate: candidates.Kind = None,
     arithmetic: formats.Arithmetic = None,
     storage: formats.Storage = None,
     json_file: options.Json = None,
@@ -114,8 +117,15 @@ def verify(
             arrays = options.load_weights(config, weights, backbone_weights, seed)
             status.update("inputs")
             fed = _inputs(inputs or [], graph, options.parse_size(size), batch)
-            run = partial(_in_onnx_runtime, runtime=runtime, declared=declared)
-            report = _judge(config, arrays, graph, model_file, fed, run, status.update)
+            limited = report_files.is_given(context, "timeout")
+            if candidate or (limited and model_file):
+                request = Request("", config, arrays, model_file, *declared, threads)
+                kind = candidate or "onnxruntime"
+                limit = candidates.Limit(timeout, limited)
+                report = candidates.judge_candidate(kind, request, fed, limit, status.update)
+            else:
+                run = partial(_in_onnx_runtime, runtime=runtime, declared=declared)
+                report = _judge(config, arrays, graph, model_file, fed, run, status.update)
     report = replace(report, command=report_files.command_line(context))
     options.write_json(json_file, report.to_json())
     report_files.write_reports(report, html=html_file, junit=junit_file, markdown=markdown_file)

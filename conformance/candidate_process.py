@@ -1,0 +1,267 @@
+"""A candidate in a process of its own: it may crash or hang, and the judge goes on.
+
+The two talk in lines of JSON; arrays pass through files in a folder that only they use. Run as a module, this
+is
+the candidate's side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from conformance.bounds import BFLOAT16, CPU, FLOAT16, FLOAT32, FLOAT64, MOBILE, ONNX_RUNTIME
+from conformance.candidate_kinds import Request, make
+from conformance.plain_candidates import computed_from, first_line
+from conformance.report import Comparison
+from conformance.verification import Candidate, Declaration
+from refimpl import MobileInstConfig
+from refimpl.errors import CandidateError, MobileInstError
+from refimpl.ops.operation import Array
+
+FORMATS = {format.name: format for format in (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)}
+RUNTIMES = {runtime.name: runtime for runtime in (CPU, ONNX_RUNTIME, MOBILE)}
+WEIGHTS = "weights.safetensors"
+STARTING = 300.0
+"""Seconds that a candidate may take to be made, if no time limit is given."""
+
+
+class IsolatedCandidate:
+    """A candidate that `candidate_kinds.make` makes in another process.
+
+    Parameters
+    ----------
+    text
+        ``NAME`` or ``NAME:OPTIONS``.
+    request
+        What it is made from.
+    timeout
+        Seconds that making it and each run may take; None: as long as it likes.
+    local
+        The same candidate in this process, if it has a graph to be judged; its runs are not used.
+
+    Raises
+    ------
+    CandidateError
+        It cannot be made.
+    """
+
+    def __init__(
+        self, text: str, request: Request, timeout: float | None = None, local: Candidate | None = None
+    ) -> None:
+        self.text, self.request, self.timeout, self.local = text, request, timeout, local
+        self.sources: dict[str, tuple[str, ...]] = {}
+        self.folder = tempfile.TemporaryDirectory(prefix="candidate-")
+        self.process: subprocess.Popen[str] | None = None
+        plain = {name: np.ascontiguousarray(array) for name, array in request.weights.items()}
+        save_file(plain, Path(self.folder.name) / WEIGHTS)
+        self.hello = self._start()
+
+    @property
+    def declaration(self) -> Declaration:
+        """The arithmetic it is judged by."""
+        said = self.hello
+        return Declaration(FORMATS[said["arithmetic"]], FORMATS[said["storage"]], RUNTIMES[said["runtime"]])
+
+    @property
+    def captures(self) -> str:
+        """What it can capture, in words."""
+        return str(self.hello["captures"])
+
+    @property
+    def captures_all(self) -> bool:
+        """Whether a tensor that it does not capture is one that it does not compute."""
+        return bool(self.hello["captures_all"])
+
+    def run(self, images: Array) -> dict[str, Array]:
+        """Return its outputs; ``images`` is changed if the candidate changes it."""
+        return self._call("run", images)
+
+    def capture(self, images: Array) -> dict[str, Array]:
+        """Return its tensors."""
+        return self._call("capture", images)
+
+    def judge(self, images: Array, tensors: Mapping[str, Array]) -> list[Comparison]:
+        """Judge its graph, in this process."""
+        return self.local.judge(images, tensors) if self.local else []
+
+    def nodes_between(self, tensor: str, known: set[str]) -> Sequence[str]:
+        """Return the nodes that compute ``tensor`` from ``known`` tensors, as far as it tells."""
+        if self.local:
+            return self.local.nodes_between(tensor, known)
+        return computed_from(self.sources, tensor, known)
+
+    def close(self) -> None:
+        """End the process and remove its files."""
+        self._stop()
+        self.folder.cleanup()
+
+    def _call(self, method: str, images: Array) -> dict[str, Array]:
+        if self.process is None:
+            self._start()
+        folder = Path(self.folder.name)
+        np.save(folder / "images.npy", images)
+        answer = self._ask({"call": method}, self.timeout)
+        self.sources = {name: tuple(listed) for name, listed in answer["sources"].items()}
+        if images.flags.writeable:
+            images[...] = np.load(folder / "images.npy", allow_pickle=False)
+        return {
+            name: np.load(folder / f"tensor_{place}.npy", allow_pickle=False)
+            for place, name in enumerate(answer["tensors"])
+        }
+
+    def _start(self) -> dict[str, Any]:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "conformance.candidate_process", self.folder.name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        request = self.request
+        return self._ask(
+            {
+                "candidate": self.text,
+                "config": dataclasses.asdict(request.config),
+                "model": None if request.model is None else str(request.model),
+                "arithmetic": request.arithmetic.name if request.arithmetic else None,
+                "storage": request.storage.name if request.storage else None,
+                "threads": request.threads,
+            },
+            self.timeout or STARTING,
+        )
+
+    def _ask(self, question: dict[str, Any], timeout: float | None) -> dict[str, Any]:
+        """Send a line and return the answer.
+
+        Raises
+        ------
+        CandidateError
+            The process ended or did not answer in time, or the candidate failed.
+        """
+        assert self.process is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        lines: list[str] = []
+        reader = threading.Thread(target=_read_line, args=(self.process.stdout, lines), daemon=True)
+        with suppress(OSError):  # it ended; the missing answer tells
+            self.process.stdin.write(json.dumps(question) + "\n")
+            self.process.stdin.flush()
+        reader.start()
+        reader.join(timeout)
+        if reader.is_alive():
+            self._stop()
+            raise CandidateError(
+                f"it hangs: no answer within {timeout:g} s; give a longer --timeout if it is slow"
+            )
+        if not lines or not lines[0]:
+            raise CandidateError(f"it crashes: {_ending(self._stop())}")
+        answer: dict[str, Any] = json.loads(lines[0])
+        if "error" in answer:
+            raise CandidateError(answer["error"])
+        return answer
+
+    def _stop(self) -> int:
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            try:
+                self.process.wait(0.2)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        status = self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+        self.process = None
+        return status
+
+
+def _read_line(stream: TextIO, lines: list[str]) -> None:
+    lines.append(stream.readline())
+
+
+def _ending(status: int) -> str:
+    if status < 0:
+        return f"its process was ended by {signal.Signals(-status).name}"
+    return f"its process ended with status {status}"
+
+
+# --- the candidate's side -------------------------------------------------------------------------
+
+
+def main(folder: Path) -> None:
+    """Make the candidate that the first line asks for, then run it as often as asked."""
+    # What the candidate prints must not come between the answers.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    candidate: Candidate | None = None
+    for line in sys.stdin:
+        question = json.loads(line)
+        try:
+            if candidate is None:
+                candidate = _make(question, folder)
+                answer = _introduction(candidate)
+            else:
+                answer = _answer(candidate, question["call"], folder)
+        except MobileInstError as error:
+            answer = {"error": str(error)}
+        except Exception as error:  # the candidate's own
+            answer = {"error": f"it crashes: {type(error).__name__}: {first_line(error)}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _make(question: dict[str, Any], folder: Path) -> Candidate:
+    request = Request(
+        "",
+        MobileInstConfig(**question["config"]),
+        load_file(folder / WEIGHTS),
+        Path(question["model"]) if question["model"] else None,
+        FORMATS.get(question["arithmetic"] or ""),
+        FORMATS.get(question["storage"] or ""),
+        question["threads"],
+    )
+    return make(question["candidate"], request)
+
+
+def _introduction(candidate: Candidate) -> dict[str, Any]:
+    declared = candidate.declaration
+    return {
+        "arithmetic": declared.arithmetic.name,
+        "storage": declared.storage.name,
+        "runtime": declared.runtime.name,
+        "captures": getattr(candidate, "captures", "every tensor it returns"),
+        "captures_all": getattr(candidate, "captures_all", True),
+    }
+
+
+def _answer(candidate: Candidate, method: str, folder: Path) -> dict[str, Any]:
+    images = np.load(folder / "images.npy", allow_pickle=False)
+    tensors = getattr(candidate, method)(images)
+    for place, array in enumerate(tensors.values()):
+        np.save(folder / f"tensor_{place}.npy", array, allow_pickle=False)
+    np.save(folder / "images.npy", images)
+    return {
+        "tensors": list(tensors),
+        "sources": {k: list(v) for k, v in getattr(candidate, "sources", {}).items()},
+    }
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,73 @@
+"""`mobileinst verify --candidate NAME:OPTIONS`: any kind of candidate, in a process of its own where it may
+misbehave."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+
+from conformance.candidate_kinds import KINDS, Request, make
+from conformance.candidate_process import IsolatedCandidate
+from conformance.cli import options
+from conformance.report import InputReport, Report
+from conformance.verification import Candidate, verify, weights_hash
+from refimpl.errors import CandidateError
+from refimpl.ops.operation import Array
+
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        "--candidate",
+        metavar="NAME[:OPTIONS]",
+        help=f"What is judged: {', '.join(KINDS)}, or one of another package. pytorch:FILE.py:NAME, "
+        "pytorch:FILE.pt2, python:FILE.py:NAME, dumps:FOLDER, numpy:float16, "
+        "onnxruntime:level=basic,threads=2,provider=NAME,disabled=A+B. Default: onnxruntime.",
+    ),
+]
+TRUSTED = ("numpy", "dumps", "onnxruntime")
+"""Kinds that run no code of others; they are given a process of their own only with a time limit."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How many seconds a run may take, and whether the user asked for a limit."""
+
+    seconds: float
+    wanted: bool
+
+
+def judge_candidate(
+    text: str,
+    request: Request,
+    inputs: dict[str, Array],
+    limit: Limit,
+    progress: options.Progress,
+) -> Report:
+    """Judge the candidate that ``NAME`` or ``NAME:OPTIONS`` stands for, on every input."""
+    kind = text.partition(":")[0]
+    name = f"{request.model.name} in {text}" if request.model else text
+    progress("candidate")
+    if kind in TRUSTED and not limit.wanted:
+        candidate = make(text, request)
+        return verify(candidate, request.config, request.weights, inputs, name=name, progress=progress)
+    local: Candidate | None = make(text, request) if kind == "onnxruntime" else None
+    try:
+        isolated = IsolatedCandidate(text, request, limit.seconds, local)
+    except CandidateError as error:
+        return _not_made(name, request, inputs, error)
+    try:
+        return verify(isolated, request.config, request.weights, inputs, name=name, progress=progress)
+    finally:
+        isolated.close()
+
+
+def _not_made(name: str, request: Request, inputs: dict[str, Array], error: CandidateError) -> Report:
+    items = [
+        InputReport(label, x.shape, hashlib.sha256(x.tobytes()).hexdigest(), [], [], [], None, [str(error)])
+        for label, x in inputs.items()
+    ]
+    model = {"config": asdict(request.config), "weights_sha256": weights_hash(request.weights)}
+    return Report(items, name, model, str(request.declaration))

@@ -1,0 +1,198 @@
+"""Candidates without a graph of their own: a Python callable, and the NumPy network in another precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from conformance.bounds import FLOAT32, FLOAT64, Format
+from conformance.report import Comparison
+from conformance.verification import Declaration
+from refimpl import MobileInst, MobileInstConfig, record
+from refimpl.errors import CandidateError
+from refimpl.ops.operation import OPERATIONS, Array
+
+
+class GraphlessCandidate:
+    """What all candidates share whose nodes nobody can replay: only the first question is asked of them.
+
+    Attributes
+    ----------
+    declaration
+        The arithmetic it is judged by.
+    captures
+        What it can capture, in words.
+    sources
+        Tensor → tensors it was computed from, where known.
+    """
+
+    captures = "its outputs only"
+    captures_all = False
+    """Whether a tensor that it does not capture is one that it does not compute."""
+
+    def __init__(self, declaration: Declaration | None = None) -> None:
+        self.declaration = declaration or Declaration()
+        self.sources: dict[str, tuple[str, ...]] = {}
+
+    def run(self, images: Array) -> Mapping[str, Array]:
+        """Return the outputs by name."""
+        raise NotImplementedError
+
+    def capture(self, images: Array) -> Mapping[str, Array]:
+        """Return every tensor that can be had by name: the outputs, unless a subclass has more."""
+        return self.run(images)
+
+    def judge(self, images: Array, tensors: Mapping[str, Array]) -> list[Comparison]:
+        """Return nothing: there is no graph to replay."""
+        return []
+
+    def nodes_between(self, tensor: str, known: set[str]) -> Sequence[str]:
+        """Return the tensors that ``tensor`` is computed from up to ``known`` ones, itself the last."""
+        return computed_from(self.sources, tensor, known)
+
+
+def computed_from(sources: Mapping[str, Sequence[str]], tensor: str, known: set[str]) -> list[str]:
+    """Return, in order, the tensors that ``tensor`` is computed from up to ``known`` ones, itself the last.
+
+    ``sources`` lists, for each tensor in order of computation, those it is made of.
+    """
+    waiting, found = [tensor], set()
+    while waiting:
+        name = waiting.pop()
+        if name in sources and name not in found:
+            found.add(name)
+            waiting += [source for source in sources[name] if source not in known]
+    return [name for name in sources if name in found]
+
+
+class PythonCandidate(GraphlessCandidate):
+    """A callable that takes images and returns arrays.
+
+    Parameters
+    ----------
+    function
+        Takes float32 (B, 3, H, W); returns a mapping, an object with ``items()`` or fields, or a sequence of
+        arrays.
+    capture
+        Returns more tensors by name, if there is such a function.
+    declaration
+        The arithmetic it is judged by.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Array], Any],
+        capture: Callable[[Array], Any] | None = None,
+        declaration: Declaration | None = None,
+    ) -> None:
+        super().__init__(declaration)
+        self.function = function
+        self.more = capture
+        if capture is not None:
+            self.captures = "what its own capture function returns"
+
+    def run(self, images: Array) -> dict[str, Array]:
+        """Call the function."""
+        return named_arrays(_called(self.function, images))
+
+    def capture(self, images: Array) -> dict[str, Array]:
+        """Call the capturing function, or else the function."""
+        return named_arrays(_called(self.more or self.function, images))
+
+
+def _called(function: Callable[[Array], Any], images: Array) -> Any:
+    try:
+        return function(images)
+    except Exception as error:
+        raise CandidateError(f"it crashes: {type(error).__name__}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
+    return next(iter(str(error).strip().splitlines()), "no message")
+
+
+def named_arrays(result: Any) -> dict[str, Array]:
+    """Return what a candidate returned as arrays by name; a sequence's are numbered.
+
+    Raises
+    ------
+    CandidateError
+        It holds something other than arrays of numbers.
+    """
+    named = {str(name): np.asarray(value) for name, value in _items(result) if value is not None}
+    wrong = [f"{name} is {array.dtype}" for name, array in named.items() if array.dtype.kind not in "fiub"]
+    if wrong or not named:
+        what = "; ".join(wrong) or f"it returned {type(result).__name__} without arrays"
+        raise CandidateError(f"its outputs are not arrays of numbers: {what}")
+    return named
+
+
+def _items(result: Any) -> list[tuple[str, Any]]:
+    if callable(getattr(result, "items", None)):
+        return list(result.items())
+    if hasattr(result, "_asdict"):
+        return list(result._asdict().items())
+    if hasattr(result, "__dataclass_fields__"):
+        return [(name, getattr(result, name)) for name in result.__dataclass_fields__]
+    listed = result if isinstance(result, list | tuple) else [result]
+    return [(f"output_{place}", value) for place, value in enumerate(listed)]
+
+
+class NumpyCandidate(GraphlessCandidate):
+    """The NumPy network itself, computing in float32 or float64 and storing every tensor in a format.
+
+    Parameters
+    ----------
+    config, weights
+        The network.
+    storage
+        The format every result is rounded to; float32 arithmetic, unless it is float64.
+    """
+
+    captures = "every tensor, by the reference's own names"
+    captures_all = True
+
+    def __init__(
+        self, config: MobileInstConfig, weights: Mapping[str, Array], storage: Format = FLOAT32
+    ) -> None:
+        super().__init__(Declaration(FLOAT64 if storage == FLOAT64 else FLOAT32, storage))
+        self.storage = storage
+        self.dtype = np.dtype(self.declaration.arithmetic.name)
+        rounded = {name: self._rounded(np.asarray(array)) for name, array in weights.items()}
+        self.network = MobileInst(config, rounded)
+
+    def run(self, images: Array) -> dict[str, Array]:
+        """Return the outputs."""
+        return self._tensors(images)[0]
+
+    def capture(self, images: Array) -> dict[str, Array]:
+        """Return every tensor."""
+        return self._tensors(images)[1]
+
+    def _tensors(self, images: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+        operations = {name: self._rounding(function) for name, function in OPERATIONS.items()}
+        recording = record(self.network, self._rounded(images), operations=operations)
+        self.sources = {
+            name: tuple(source for source in step.inputs if source) for step, name in recording.results()
+        }
+        outputs = {name: recording.tensors[tensor] for name, tensor in recording.outputs.items()}
+        return outputs, {name: recording.tensors[name] for _, name in recording.results()}
+
+    def _rounding(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*operands: Any, **attributes: Any) -> Any:
+            result = function(*operands, **attributes)
+            if isinstance(result, tuple):
+                return tuple(self._rounded(array) for array in result)
+            return self._rounded(result)
+
+        return call
+
+    def _rounded(self, array: Array) -> Array:
+        if array.dtype.kind != "f":
+            return array
+        if self.storage in (FLOAT32, FLOAT64):
+            return array.astype(self.dtype, copy=False)
+        return self.storage.rounded(array.astype(np.float64)).astype(self.dtype)
