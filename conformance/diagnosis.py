@@ -306,14 +306,32 @@ class _Search:
             return None  # a fault that cannot be computed on these operands is not the one
 
     def _within_format(self, hypothesis: _Hypothesis, chain: list[Node], target: str) -> float | None:
+        """Return error / bound if one call computes and stores in other formats than the rest."""
         arithmetic, storage = hypothesis.variant.formats or (self.declared.arithmetic, self.declared.storage)
-        chain = self._replaced(chain, hypothesis.call, (hypothesis.call,))
-        values, bounds = self._propagated(chain, {}, _Formats(arithmetic, storage, self.declared.runtime))
+        call = hypothesis.call
+        chain = self._replaced(chain, call, (call,))
+        place = chain.index(call) + 1
+        narrow = _Formats(arithmetic, storage, self.declared.runtime)
+        values, bounds = self._propagated(chain[:place], {}, narrow)
+        for name in call.outputs:
+            bounds[name] = _stored_bound(values[name], bounds[name], storage)
+        if target not in call.outputs:
+            operands = {**self._operands(chain, {}), **values}
+            errors = {name: bound for name in call.outputs if (bound := bounds[name]) is not None}
+            declared = self.declared
+            values, bounds = propagated_bound(
+                chain[place:],
+                operands,
+                declared.arithmetic,
+                declared.storage,
+                runtime=declared.runtime,
+                errors=errors,
+            )
         match = self._match(values[target], bounds[target])
         if match is None:
             return None
         array, reached = match
-        stored = target in hypothesis.call.outputs and not np.array_equal(storage.rounded(array), array)
+        stored = target in call.outputs and not np.array_equal(storage.rounded(array), array)
         return None if stored else reached
 
     def _if_made(self, faulty: list[Node], variant: Variant, target: str) -> float | None:
@@ -397,6 +415,11 @@ class _Search:
                 if best is None or reached < best[1]:
                     best = (array, reached)
         return best
+
+
+def _stored_bound(value: Array, bound: Array | None, storage: Format) -> Array | None:
+    """Return the bound of a result that is also rounded where the format it came in need not have been."""
+    return None if bound is None else bound + storage.unit_roundoff * np.abs(value) + storage.smallest_normal
 
 
 def _extremes(array: Array) -> tuple[float, float]:

@@ -1,0 +1,124 @@
+"""Faults put into correct networks are detected, found at the step, and named; correct implementations pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+from conformance.baselines import alarms
+from conformance.cli import app
+from conformance.false_alarms import ILL_CONDITIONED, CorrectRun, judge_one
+from conformance.fault_score import Task, case, score, tasks, trial
+from conformance.faults import CATALOGUE, injected, injections
+from conformance.onnx_graph import OnnxGraph, evaluate
+
+MODEL = "sparseinst-topformer-tiny"
+"""The quickest to judge."""
+
+
+def test_the_catalogue_says_what_happens_and_where_it_is_documented() -> None:
+    assert len(CATALOGUE) >= 60
+    for name, fault in CATALOGUE.items():
+        assert name == f"{fault.category}/{name.partition('/')[2]}"
+        assert len(fault.happens) > 10
+        assert len(fault.source) > 10
+
+
+def test_every_fault_that_fits_gives_a_valid_model() -> None:
+    chosen = case(MODEL)
+    for fault in CATALOGUE.values():
+        for injection in injections(fault, chosen.graph)[:1]:
+            model = injected(chosen.model, chosen.recording, injection)
+            onnx.checker.check_model(model)
+            assert set(OnnxGraph.load(model).outputs) == set(chosen.recording.outputs)
+
+
+def test_an_injected_epsilon_is_that_of_the_formula() -> None:
+    chosen = case(MODEL)
+    first = injections(CATALOGUE["normalization/batch norm epsilon"], chosen.graph)[0]
+    assert first.variant.detail == "epsilon = 0.001"
+    faulty = OnnxGraph.load(injected(chosen.model, chosen.recording, first))
+    output, (x, *names) = first.call.outputs[0], first.call.inputs
+    tensors = evaluate(faulty, {"images": chosen.images}, np.float64)
+    scale, bias, mean, variance = (chosen.weights[name].astype(np.float64)[:, None, None] for name in names)
+    expected = (tensors[x] - mean) / np.sqrt(variance + 1e-3) * scale + bias
+    np.testing.assert_allclose(tensors[output], expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "resize/nearest instead of bilinear",
+        "normalization/batch norm epsilon",
+        "preprocessing/BGR",
+        "convolution/bias missing",
+        "postprocessing/sigmoid already applied",
+    ],
+)
+def test_a_fault_is_detected_localised_and_named(fault: str) -> None:
+    (task,) = (task for task in tasks([MODEL], per_fault=1) if task.fault == fault)
+    result = trial(task)
+    assert not result.harmless
+    assert result.detected
+    assert result.blamed == result.expected
+    assert fault in result.diagnoses
+
+
+def test_the_score_counts_harmless_faults_apart() -> None:
+    result = trial(Task(MODEL, "activation/ReLU6 instead of ReLU", 0))
+    figures = score([result])
+    assert (figures.faults, figures.harmless) == ((0, 1) if result.harmless else (1, 0))
+
+
+@pytest.mark.parametrize("implementation", ["shuffled", "blocked", "float16 storage"])
+def test_a_correct_implementation_passes(implementation: str) -> None:
+    outcome = judge_one(CorrectRun(MODEL, implementation, seed=0))
+    assert outcome is not None
+    assert outcome.headline is None
+
+
+def test_an_ill_conditioned_network_passes_though_its_outputs_are_off_by_percents() -> None:
+    outcome = judge_one(CorrectRun(ILL_CONDITIONED, "blocked", seed=0))
+    assert outcome is not None
+    assert outcome.headline is None
+    assert outcome.deviation > 0.005
+    assert all(outcome.baselines.values())
+
+
+def test_the_baselines_are_those_of_their_libraries() -> None:
+    rng = np.random.default_rng(0)
+    reference = rng.standard_normal(1000)
+    for error in (0.0, 1e-7, 1e-5, 1e-3):
+        values = (reference + error).astype(np.float32)
+        found = alarms({"y": values}, {"y": reference})
+        expected = reference.astype(np.float32)
+        assert found["numpy.allclose"] is not bool(np.allclose(values, expected))
+        try:
+            np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-7)
+        except AssertionError:
+            assert found["onnx backend test"]
+        else:
+            assert not found["onnx backend test"]
+
+
+def test_the_command_prints_the_score(tmp_path: Path) -> None:
+    file = tmp_path / "score.json"
+    arguments = ["faults", "decoder/masks", "--model", MODEL, "--per-fault", "1", "--inputs", "0"]
+    result = CliRunner().invoke(app, [*arguments, "--json", str(file)])
+    assert result.exit_code == 0, result.output
+    assert "localised" in result.output
+    written = json.loads(file.read_text())
+    assert written["score"]["detected"] == written["score"]["faults"]
+
+
+@pytest.mark.parametrize("arguments", [["nothing/like this"], ["--model", "no-network"]])
+def test_unknown_names_are_refused(arguments: list[str]) -> None:
+    from refimpl.errors import ConfigurationError
+
+    result = CliRunner().invoke(app, ["faults", *arguments])
+    assert isinstance(result.exception, ConfigurationError)
