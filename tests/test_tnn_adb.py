@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
@@ -16,10 +15,7 @@ from conformance.tnn.adb import AdbRunner
 from conformance.tnn.runner import Settings
 from refimpl.errors import CandidateError
 
-pytestmark = [
-    pytest.mark.runtimes,
-    pytest.mark.skipif(shutil.which("adb") is None, reason="needs the adb client"),
-]
+pytestmark = pytest.mark.runtimes
 PROGRAM = Path(__file__).parent / "tnn_stand_in.py"
 
 

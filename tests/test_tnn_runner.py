@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from tnn_data import file, graph, graph_names, inputs, naive_outputs, unpacked
 
+from conformance.cli import main
 from conformance.tnn.adb import AdbRunner
 from conformance.tnn.batch import run_batch
 from conformance.tnn.runner import LocalRunner, Settings, found_arithmetic
@@ -284,6 +286,20 @@ def test_devices_that_cannot_be_used_are_named(flag, keywords, message, phone):
     (phone / "traps" / flag).touch()
     with pytest.raises(CandidateError, match=message), adb_runner(phone, **keywords):
         pass
+
+
+def test_the_command_line_runs_on_a_phone(phone, trap, capsys, monkeypatch):
+    trap("gemm", "half")
+    given = ["--adb", "--serial", "phone", "--library", str(phone / "libTNN.so"), "--json", "-"]
+    command = ["--runner", f"{phone / 'TNNTest'} -dt ARM -pr AUTO"]
+    monkeypatch.setattr(
+        sys, "argv", ["mobileinst", "verify", str(file("gemm", ".tnnproto")), *command, *given]
+    )
+    with pytest.raises(SystemExit) as stop:
+        main()
+    (found,) = json.loads(capsys.readouterr().out)["runs"]
+    assert (stop.value.code, found["arithmetic"], found["found"]) == (0, "float16", "reduced")
+    assert left_on(phone) == []
 
 
 def test_a_missing_binary_is_named(tmp_path):

@@ -43,6 +43,10 @@ def _number(value: float) -> str:
     return f"{value:.1e}" if math.isfinite(value) else "-" if math.isnan(value) else "∞"
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in columns:
@@ -73,7 +77,9 @@ def conversion_headline(proto: Path, source: Path, found: Conversion) -> str:
     if found.faults:
         first = found.faults[0]
         traps = ", ".join(trap.rule for trap in first.traps) or "no known trap explains it"
-        reasons.append(f"{len(found.faults)} tensors differ, first at {first.type} {first.name!r}: {traps}")
+        reasons.append(
+            f"{_count(len(found.faults), 'tensor')} lost, first at {first.type} {first.name!r}: {traps}"
+        )
     if found.lost_outputs:
         reasons.append(f"outputs lost: {', '.join(found.lost_outputs)}")
     return f"FAIL  {proto.name} no longer means what {source.name} means; {'; '.join(reasons)}"
@@ -168,7 +174,7 @@ def print_survey(rows: Sequence[Surveyed]) -> None:
     counts = Counter(row.verdict for row in rows)
     said = ", ".join(f"{counts[name]} {name}" for name in (CORRECT, LOST, WRONG, UNREADABLE) if counts[name])
     passed = set(counts) <= {CORRECT}
-    _headline(passed, f"{'PASS' if passed else 'FAIL'}  {len(rows)} converted models: {said}")
+    _headline(passed, f"{'PASS' if passed else 'FAIL'}  {_count(len(rows), 'converted model')}: {said}")
 
 
 def _kept(row: Surveyed) -> str:
@@ -319,6 +325,8 @@ def print_dump(path: Path, steps: Sequence[Step], rounding: str, all_steps: bool
     fault = first_fault(steps)
     if fault is not None:
         _print_operands(fault)
+    if is_another_precision(steps):
+        _say("Most layers that round fail: was the run of another precision? See --arithmetic.", UNSURE)
     _headline(fault is None, dump_headline(path, steps))
 
 
@@ -345,6 +353,12 @@ def _step_cells(step: Step) -> list[str]:
         place,
         _coloured(verdict, {"pass": True, "fail": False}.get(step.verdict)),
     ]
+
+
+def is_another_precision(steps: Sequence[Step]) -> bool:
+    """Tell whether most of the layers that round err more than they may, which no single mistake does."""
+    rounding = [step for step in steps if step.layers and step.worst.error > 0]
+    return 2 * sum(step.verdict == "fail" for step in rounding) > len(rounding) > 4
 
 
 def first_fault(steps: Sequence[Step]) -> Step | None:

@@ -152,7 +152,7 @@ def dispatch(context: typer.Context) -> None:
 
 def _verify(request: Request) -> int:
     """Judge what was asked for, print and write it, and return the exit code."""
-    network = request.given("model", "overrides", "weights", "backbone_weights", "seed")
+    network = request.given("model", "overrides", "weights", "backbone_weights")
     if request.options.get("runner") is None and (request.options.get("adb") or request.options.get("keep")):
         raise ConfigurationError("--adb and --keep go with --runner, which names TNNTest")
     if request.options.get("dump") and request.options.get("runner"):

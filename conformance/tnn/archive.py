@@ -16,7 +16,7 @@ MOST_FILES = 100_000
 
 @contextmanager
 def dump_folder(path: Path) -> Iterator[Path]:
-    """Yield the folder that a path names, unpacked for as long as needed if it is an archive (``.tar.xz``, …).
+    """Yield the folder that a path names, unpacked meanwhile if it is an archive (``.tar.xz``, …).
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""An export that survives `onnx2tnn`: nothing computed from constants, nothing implicit, nothing it cannot map."""
+"""An export that survives `onnx2tnn`: nothing is computed from constants, implicit, or unknown to it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,34 @@ EXPLICIT: dict[str, dict[str, Any]] = {
 """Attributes that are written even where ONNX has a default: the converter's differ, or it has none."""
 
 CONVERTED = frozenset(
-    ["Add", "AveragePool", "Clip", "Concat", "Conv", "Div", "Gather", "Gemm", "GlobalAveragePool", "HardSigmoid", "LayerNormalization", "MatMul", "MaxPool", "Mul", "ReduceMean", "Relu", "Reshape", "Resize", "Sigmoid", "Slice", "Softmax", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze"]
+    [
+        "Add",
+        "AveragePool",
+        "Clip",
+        "Concat",
+        "Conv",
+        "Div",
+        "Gather",
+        "Gemm",
+        "GlobalAveragePool",
+        "HardSigmoid",
+        "LayerNormalization",
+        "MatMul",
+        "MaxPool",
+        "Mul",
+        "ReduceMean",
+        "Relu",
+        "Reshape",
+        "Resize",
+        "Sigmoid",
+        "Slice",
+        "Softmax",
+        "Split",
+        "Squeeze",
+        "Sub",
+        "Transpose",
+        "Unsqueeze",
+    ]
 )
 """Operators that the converter has been seen to convert rightly, in the forms the reference writes."""
 
@@ -75,9 +102,11 @@ def _computed(graph: OnnxGraph) -> dict[str, Array]:
         if all(name in fixed for name in node.inputs if name):
             operands = tuple(fixed[name] if name else None for name in node.inputs)
             outputs = evaluate_node(node, operands, np.float64)
-            dtype = next((x.dtype for x in operands if x is not None and x.dtype.kind == "f"), None)
+            floats = [x.dtype for x in operands if x is not None and x.dtype.kind == "f"]
+            dtype = floats[0] if floats else None
             for name, value in zip(node.outputs, outputs, strict=False):
-                fixed[name] = value.astype(dtype) if dtype is not None and value.dtype.kind == "f" else value
+                narrow = dtype is not None and value.dtype.kind == "f"
+                fixed[name] = value.astype(dtype) if narrow else value
     return fixed
 
 
@@ -87,7 +116,7 @@ def _rebuilt(
     names = _plain_names(model, nodes)
     made = [_node(node, names) for node in nodes]
     used = dict.fromkeys(name for node in nodes for name in node.input if name in fixed)
-    arrays = [numpy_helper.from_array(np.ascontiguousarray(fixed[name]), names[name]) for name in used]
+    arrays = [numpy_helper.from_array(np.asarray(fixed[name], order="C"), names[name]) for name in used]
     inputs = [item for item in model.graph.input if item.name not in fixed]
     graph = helper.make_graph(made, model.graph.name, inputs, list(model.graph.output), arrays)
     result = helper.make_model(
