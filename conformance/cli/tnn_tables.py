@@ -209,6 +209,8 @@ def _run_reason(run: RunVerdict) -> str:
     error = (
         f"error {_number(item.worst.error)}{where}, allowed {_number(item.worst.bound)} of {run.arithmetic}"
     )
+    if math.isinf(item.worst.error) and item.worst.index:
+        error = f"NaN or infinite{where}"
     return f"output {item.name!r}: {item.message or error}"
 
 

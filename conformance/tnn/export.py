@@ -85,7 +85,7 @@ def for_tnn(model: onnx.ModelProto) -> onnx.ModelProto:
     unknown = sorted({node.op_type for node in left} - CONVERTED)
     if unknown:
         raise ConfigurationError(
-            f"--target tnn: this network needs {', '.join(unknown)}, which the converter has not been seen to "
+            f"--target tnn: this network needs {', '.join(unknown)}, which the converter was not seen to "
             "convert; choose a MobileInst configuration"
         )
     result = _rebuilt(model, left, fixed)
