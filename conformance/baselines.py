@@ -30,13 +30,16 @@ def _onnx(values: Array, reference: Array) -> bool:
 
 
 BASELINES: dict[str, Close] = {
-    "numpy.allclose": _numpy,
-    "torch.testing.assert_close": _pytorch,
-    "polygraphy run": _polygraphy,
-    "onnx backend test": _onnx,
+    "NumPy": _numpy,
+    "PyTorch": _pytorch,
+    "Polygraphy": _polygraphy,
+    "ONNX": _onnx,
 }
-"""Name → whether two float32 arrays of one shape are close: NumPy (rtol 1e-5, atol 1e-8), PyTorch for float32 (1.3e-6, 1e-5), Polygraphy (1e-5 or
-1e-5), ``onnx.backend.test`` (1e-3, 1e-7)."""
+"""Name → whether two float32 arrays of one shape are close.
+
+``numpy.allclose``: rtol 1e-5, atol 1e-8; ``torch.testing.assert_close`` of float32: 1.3e-6, 1e-5; ``polygraphy run``: 1e-5
+or 1e-5; ``onnx.backend.test``: 1e-3, 1e-7.
+"""
 
 
 def alarms(outputs: Mapping[str, Array], reference: Mapping[str, Array]) -> dict[str, bool]:

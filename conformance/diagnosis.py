@@ -244,8 +244,12 @@ class _Search:
 
     @staticmethod
     def _rank(hypothesis: _Hypothesis, reached: float, target: str) -> tuple[bool, bool, float]:
-        # A narrower format explains every small error; at the failing step itself a fault is likelier than before it.
-        return hypothesis.variant.formats is not None, target not in hypothesis.call.outputs, reached
+        """Order: a fault is likelier at the failing step than before it.
+
+        Narrower formats come last, since they explain every small error, the widest of them first.
+        """
+        narrow = hypothesis.variant.formats is not None
+        return narrow, target not in hypothesis.call.outputs, -reached if narrow else reached
 
     @staticmethod
     def _diagnosis(hypothesis: _Hypothesis, reached: float) -> Diagnosis:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from conformance.baselines import alarms
 from conformance.cli import app
 from conformance.false_alarms import ILL_CONDITIONED, CorrectRun, judge_one
-from conformance.fault_score import Task, case, score, tasks, trial
+from conformance.fault_score import Task, case, score, trial
 from conformance.faults import CATALOGUE, injected, injections
 from conformance.onnx_graph import OnnxGraph, evaluate
 
@@ -53,7 +53,7 @@ def test_an_injected_epsilon_is_that_of_the_formula() -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        "resize/nearest instead of bilinear",
+        "decoder/concatenated in another order",
         "normalization/batch norm epsilon",
         "preprocessing/BGR",
         "convolution/bias missing",
@@ -61,8 +61,7 @@ def test_an_injected_epsilon_is_that_of_the_formula() -> None:
     ],
 )
 def test_a_fault_is_detected_localised_and_named(fault: str) -> None:
-    (task,) = (task for task in tasks([MODEL], per_fault=1) if task.fault == fault)
-    result = trial(task)
+    result = trial(Task(MODEL, fault, 0))
     assert not result.harmless
     assert result.detected
     assert result.blamed == result.expected
@@ -75,7 +74,7 @@ def test_the_score_counts_harmless_faults_apart() -> None:
     assert (figures.faults, figures.harmless) == ((0, 1) if result.harmless else (1, 0))
 
 
-@pytest.mark.parametrize("implementation", ["shuffled", "blocked", "float16 storage"])
+@pytest.mark.parametrize("implementation", ["shuffled", "float16 storage"])
 def test_a_correct_implementation_passes(implementation: str) -> None:
     outcome = judge_one(CorrectRun(MODEL, implementation, seed=0))
     assert outcome is not None
@@ -97,13 +96,13 @@ def test_the_baselines_are_those_of_their_libraries() -> None:
         values = (reference + error).astype(np.float32)
         found = alarms({"y": values}, {"y": reference})
         expected = reference.astype(np.float32)
-        assert found["numpy.allclose"] is not bool(np.allclose(values, expected))
+        assert found["NumPy"] is not bool(np.allclose(values, expected))
         try:
             np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-7)
         except AssertionError:
-            assert found["onnx backend test"]
+            assert found["ONNX"]
         else:
-            assert not found["onnx backend test"]
+            assert not found["ONNX"]
 
 
 def test_the_command_prints_the_score(tmp_path: Path) -> None:

@@ -24,16 +24,17 @@ def faults(
         list[str] | None,
         typer.Argument(metavar="[FAULT]...", help="Only faults whose names begin so. Default: all."),
     ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Each fault once, and correct runs on one picture.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Each fault once, in one of the networks.")] = False,
     models: Annotated[
         list[str] | None, typer.Option("--model", help="Only these networks; repeatable.")
     ] = None,
     per_fault: Annotated[
         int, typer.Option("--per-fault", min=1, help="Places for each fault in each network.")
     ] = 2,
-    inputs: Annotated[int, typer.Option("--inputs", min=0, help="Pictures for each correct run.")] = 5,
+    inputs: Annotated[
+        int | None,
+        typer.Option("--inputs", min=0, help="Pictures for each correct run. Default: 5, with --quick 1."),
+    ] = None,
     seed: options.Seed = 0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
     listing: Annotated[bool, typer.Option("--list", help="Only list the catalogue.")] = False,
@@ -56,7 +57,8 @@ def faults(
         options.console.print(_catalogue())
         return
     chosen = _tasks(names or [], models or list(MODELS), per_fault, quick, seed)
-    runs = false_alarms.correct_runs(min(inputs, 1) if quick else inputs)
+    pictures = (1 if quick else 5) if inputs is None else inputs
+    runs = false_alarms.correct_runs(pictures)
     with Progress(console=options.progress_console, transient=True) as progress:
         injecting = progress.add_task("faults", total=len(chosen))
         judging = progress.add_task("correct runs", total=len(runs))
@@ -124,7 +126,7 @@ def _miss(trial: Trial) -> str:
 def _score_table(trials: Sequence[Trial]) -> Table:
     table = Table(title="Faults", title_justify="left", box=None, pad_edge=False)
     table.add_column("category")
-    for column in ("faults", "harmless here", "detected", "localised", "named", "named first", *BASELINES):
+    for column in ("faults", "harmless", "detected", "localised", "named", "first", *BASELINES):
         table.add_column(column, justify="right")
     for category, score in fault_score.by_category(trials).items():
         table.add_row(category, *_cells(score))
@@ -151,7 +153,9 @@ def _alarm_table(outcomes: Sequence[Outcome]) -> Table:
     groups: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         ill = outcome.run.network == false_alarms.ILL_CONDITIONED
-        groups.setdefault(outcome.run.implementation + (", ill-conditioned" if ill else ""), []).append(outcome)
+        groups.setdefault(outcome.run.implementation + (", ill-conditioned" if ill else ""), []).append(
+            outcome
+        )
     for name, group in groups.items():
         table.add_row(name, *_alarm_cells(group))
     table.add_section()
@@ -173,8 +177,6 @@ def _plain(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> dict[str, An
         "correct_runs": len(outcomes),
         "false_alarms": sum(bool(outcome.headline) for outcome in outcomes),
         "baseline_alarms": {name: sum(outcome.baselines[name] for outcome in outcomes) for name in BASELINES},
-        "trials": [
-            {**asdict(trial), "localised": trial.localised, "named": trial.named} for trial in trials
-        ],
+        "trials": [{**asdict(trial), "localised": trial.localised, "named": trial.named} for trial in trials],
         "runs": [asdict(outcome) for outcome in outcomes],
     }

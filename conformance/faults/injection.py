@@ -36,7 +36,7 @@ def injections(fault: Fault, graph: Graph) -> list[Injection]:
 def injected(model: onnx.ModelProto, recording: Recording, injection: Injection) -> onnx.ModelProto:
     """Return the model, exported from the recording in `OPSET`, with a fault in it.
 
-    Inputs, outputs and all other tensors keep their names; shapes are declared of the inputs only.
+    Inputs, outputs and all other tensors keep their names; lengths are declared of the inputs only.
     """
     renamed = {tensor: output for output, tensor in recording.outputs.items()}
     faulty = onnx.ModelProto()
@@ -71,7 +71,8 @@ def _add_constants(model: onnx.ModelProto, constants: Mapping[str, Array]) -> No
 def _forget_shapes(model: onnx.ModelProto) -> None:
     del model.graph.value_info[:]
     for output in model.graph.output:
-        output.type.tensor_type.ClearField("shape")
+        for length in output.type.tensor_type.shape.dim:
+            length.Clear()
 
 
 def _sort(model: onnx.ModelProto) -> None:
