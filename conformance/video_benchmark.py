@@ -41,6 +41,11 @@ class IntervalTiming:
         """The median of the repeats."""
         return statistics.median(self.seconds_per_frame)
 
+    def ratio(self, other: IntervalTiming) -> float:
+        """The median of the ratios to another interval's time in the same repeat."""
+        pairs = zip(self.seconds_per_frame, other.seconds_per_frame, strict=True)
+        return statistics.median(mine / theirs for mine, theirs in pairs)
+
 
 def measure_intervals(
     config: MobileInstConfig,

@@ -142,7 +142,7 @@ def _interval_row(
         **asdict(timing),
         "threads": threads,
         "median": timing.median,
-        "ratio": timing.median / first.median,
+        "ratio": timing.ratio(first),
         "paper_ratio": PAPER_MILLISECONDS[interval] / PAPER_MILLISECONDS[1],
         "macs_ratio": macs[0] / macs[1],
     }
