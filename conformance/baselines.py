@@ -37,8 +37,8 @@ BASELINES: dict[str, Close] = {
 }
 """Name → whether two float32 arrays of one shape are close.
 
-``numpy.allclose``: rtol 1e-5, atol 1e-8; ``torch.testing.assert_close`` of float32: 1.3e-6, 1e-5; ``polygraphy run``: 1e-5
-or 1e-5; ``onnx.backend.test``: 1e-3, 1e-7.
+``numpy.allclose``: rtol 1e-5, atol 1e-8; ``torch.testing.assert_close`` of float32: 1.3e-6, 1e-5;
+``polygraphy run``: 1e-5 or 1e-5; ``onnx.backend.test``: 1e-3, 1e-7.
 """
 
 

@@ -1,6 +1,7 @@
 """Diagnosis: which known mistake makes the failing step compute what the candidate has.
 
-Every fault of the catalogue that can be at the failing step, or at a step between it and the last tensors that agree, is made in
+Every fault of the catalogue that can be at the failing step, or at a step between it and the last tensors
+that agree, is made in
 float64 on the candidate's own operands. It is named if the candidate's tensor is then within the bound.
 """
 
@@ -25,7 +26,8 @@ from refimpl.errors import MobileInstError
 from refimpl.ops.operation import OPERATIONS, Array
 
 NEAR = 0.02
-"""Relative difference of extremes up to which a tensor may be the one a fault makes; cheaper to check than its bound."""
+"""Relative difference of extremes up to which a tensor may be the one a fault makes; cheaper to check than
+its bound."""
 MOST = 5
 """How many diagnoses are reported."""
 FEWER = 0.5
@@ -65,7 +67,7 @@ def diagnose(
     given: Mapping[str, Array],
     declared: Declared,
 ) -> list[Diagnosis]:
-    """Name the mistakes that explain the first step, or else output, at which a candidate leaves the reference.
+    """Name the mistakes that explain where a candidate first leaves the reference: a step, or else an output.
 
     Parameters
     ----------
@@ -148,7 +150,8 @@ class _KnownValues:
 
 
 class _AlignedValues(_KnownValues):
-    """The candidate's tensors under the reference's names; what it lacks is computed from them when asked for."""
+    """The candidate's tensors under the reference's names; what it lacks is computed from them when asked
+    for."""
 
     def __init__(
         self, recording: Recording, graph: Graph, steps: Sequence[Comparison], captured: Mapping[str, Array]
@@ -271,7 +274,8 @@ class _Search:
         return [call for call in self.graph.calls if call.name in found]
 
     def _replaced(self, chain: list[Node], call: Node, others: tuple[Node, ...]) -> list[Node]:
-        """Return the chain with other calls in the place of one; what that is fed comes first if it is before the chain."""
+        """Return the chain with other calls in the place of one; what that is fed comes first if it is
+        before the chain."""
         if call in chain:
             return [new for old in chain for new in (others if old.name == call.name else (old,))]
         fed = self.chain({name for name in call.inputs if name and not self.values.is_known(name)})
@@ -300,7 +304,8 @@ class _Search:
         return next((array for array in alike if np.median(absolute_error(array, value)) < 1e-6), None)
 
     def explains(self, hypothesis: _Hypothesis, chain: list[Node], target: str) -> float | None:
-        """Return error / bound of the candidate's tensor if the fault is made, None if it holds no such tensor."""
+        """Return error / bound of the candidate's tensor if the fault is made, None if it holds no such
+        tensor."""
         variant = hypothesis.variant
         try:
             if variant.formats is not None:
@@ -357,7 +362,8 @@ class _Search:
 
     @staticmethod
     def _is_copy(value: Array, operands: Mapping[str, Array]) -> bool:
-        """Tell whether the faulty tensor is but an operand, as when a summand is left out: finding that proves nothing."""
+        """Tell whether the faulty tensor is but an operand, as when a summand is left out: finding that
+        proves nothing."""
         return any(x.size == value.size and _extremes(x) == _extremes(value) for x in operands.values())
 
     def _downstream(self, faulty: list[Node], constants: Mapping[str, Array], target: str) -> float | None:

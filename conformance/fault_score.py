@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,8 +26,8 @@ from refimpl.errors import MobileInstError
 from refimpl.ops.operation import Array
 
 SIZE = (96, 160)
-NARROW = {"dim": 32, "num_queries": 7, "num_classes": 5}
-MODELS: dict[str, dict[str, object]] = {
+NARROW: dict[str, Any] = {"dim": 32, "num_queries": 7, "num_classes": 5}
+MODELS: dict[str, dict[str, Any]] = {
     "topformer-tiny": NARROW,
     "seaformer-tiny": NARROW,
     "sparseinst-topformer-tiny": {**NARROW, "kernel_dim": 16, "mask_convs": 1},
@@ -35,7 +36,8 @@ MODELS: dict[str, dict[str, object]] = {
 """Preset → fields: narrow networks, small enough for hundreds of runs."""
 
 HARMLESS = 2.0
-"""A faulty model's outputs may be this many times as far from float64 as the right model's own, before the fault does harm."""
+"""A faulty model's outputs may be this many times as far from float64 as the right model's own, before the
+fault does harm."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ class Task:
 
 
 def tasks(models: Sequence[str], per_fault: int) -> list[Task]:
-    """Return up to ``per_fault`` injections of each fault into each model: the first, the last, and evenly between."""
+    """Return up to ``per_fault`` injections of each fault into each model: the first, the last, and evenly
+    between."""
     chosen = []
     for model in models:
         for fault in CATALOGUE.values():
@@ -224,7 +227,8 @@ def _deviation(values: Array, expected: Array) -> float:
 
 
 def _expected(chosen: Case, captured: Mapping[str, Array], report: InputReport) -> str | None:
-    """Return the first judged tensor of the right model that the faulty one holds under no name, bit for bit."""
+    """Return the first judged tensor of the right model that the faulty one holds under no name, bit for
+    bit."""
     held = {_fingerprint(array) for array in captured.values()}
     for row in report.steps:
         if _fingerprint(chosen.captured[chosen.output_name(row.name)]) not in held:

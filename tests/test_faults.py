@@ -1,4 +1,5 @@
-"""Faults put into correct networks are detected, found at the step, and named; correct implementations pass."""
+"""Faults put into correct networks are detected, found at the step, and named; correct implementations
+pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The catalogue of faults: mistakes people really make, to be injected into correct models and recognised in wrong ones."""
+"""The catalogue of faults: mistakes people really make, to be injected into correct models and recognised
+in wrong ones."""
 
 from conformance.faults import (
     activation,  # noqa: F401

@@ -37,7 +37,8 @@ def scale_missing(site: Site) -> Iterator[Variant]:
 @fault(
     "attention/scale doubled",
     "Mul",
-    source="PyTorch, scaled_dot_product_attention scales by itself; queries scaled before it are scaled twice",
+    source="PyTorch, scaled_dot_product_attention scales by itself; "
+    "queries scaled before it are scaled twice",
 )
 def scale_doubled(site: Site) -> Iterator[Variant]:
     """1/√d applied twice."""

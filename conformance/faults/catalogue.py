@@ -1,6 +1,7 @@
 """What a fault is: a named mistake that puts other calls in the place of a right one.
 
-One definition serves twice. Injected, the other calls are written into a model; for a diagnosis they are computed in float64 on
+One definition serves twice. Injected, the other calls are written into a model; for a diagnosis they are
+computed in float64 on
 the operands that the candidate fed the step.
 """
 
@@ -31,7 +32,8 @@ class Variant:
     constants
         Name → array that these calls use and the graph has not.
     formats
-        Arithmetic and storage, for faults of precision: those are recognised by the right call's bound in these formats.
+        Arithmetic and storage, for faults of precision: those are recognised by the right call's bound in
+        these formats.
     """
 
     detail: str
@@ -54,7 +56,8 @@ class Site:
     graph
     call
     observed
-        What a candidate made of the call's first output, if it is known: faults whose parameters only data tell read them from it.
+        What a candidate made of the call's first output, if it is known: faults whose parameters only data
+        tell read them from it.
     """
 
     graph: Graph

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from conformance.faults.catalogue import Site, Variant, fault
+from conformance.faults.catalogue import Rewriting, Site, Variant, fault
 from refimpl.ops.operation import Array
 
 _DETR = "DETR, models/position_encoding.py: PositionEmbeddingSine"
@@ -74,11 +74,11 @@ def position_raw(site: Site) -> Iterator[Variant]:
 def position_temperature(site: Site) -> Iterator[Variant]:
     """Another base of the wavelengths."""
     for temperature in (20.0, 100.0, 1000.0):
-        yield from _other_table(
-            site,
-            f"temperature {temperature:g}",
-            lambda size, c, t=temperature: _embed(_normalised(size), c, t),
-        )
+        yield from _other_table(site, f"temperature {temperature:g}", _warmer(temperature))
+
+
+def _warmer(temperature: float) -> Callable[[int, int], Array]:
+    return lambda size, channels: _embed(_normalised(size), channels, temperature)
 
 
 @fault(
@@ -87,11 +87,11 @@ def position_temperature(site: Site) -> Iterator[Variant]:
 def position_offset(site: Site) -> Iterator[Variant]:
     """Coordinates start at 0, or at ½, instead of 1."""
     for offset in (0.0, 0.5):
-        yield from _other_table(
-            site,
-            f"from {offset:g}",
-            lambda size, c, o=offset: _embed((np.arange(size) + o) / (size + EPSILON) * 2 * np.pi, c),
-        )
+        yield from _other_table(site, f"from {offset:g}", _starting(offset))
+
+
+def _starting(offset: float) -> Callable[[int, int], Array]:
+    return lambda size, channels: _embed((np.arange(size) + offset) / (size + EPSILON) * 2 * np.pi, channels)
 
 
 @fault(
@@ -233,8 +233,6 @@ def mask_features_transposed(site: Site) -> Iterator[Variant]:
         return
     shape = site.graph.shapes[maker.inputs[0]]
     if len(shape) == 4 and min(shape[2:]) > 1:
-        from conformance.faults.catalogue import Rewriting
-
         rewriting = Rewriting(site)
         turned = rewriting.apply("Transpose", maker.inputs[0], perm=(0, 1, 3, 2))
         flat = rewriting.apply("Reshape", turned, np.asarray(site.shape(1), np.int64))

@@ -22,7 +22,8 @@ class Graph:
     ----------
     calls
     constants
-        Name → value of every tensor that does not depend on the inputs: weights, literals, and what is computed from them.
+        Name → value of every tensor that does not depend on the inputs: weights, literals, and what is
+        computed from them.
     shapes
         Name → shape of every tensor.
     weights
@@ -51,7 +52,8 @@ class Graph:
 
     @classmethod
     def of_onnx(cls, graph: OnnxGraph, tensors: Mapping[str, Array]) -> Graph:
-        """Return the graph of an ONNX model of which ``tensors``, the inputs among them, are known by name."""
+        """Return the graph of an ONNX model of which ``tensors``, the inputs among them, are known by
+        name."""
         known = {**graph.initializers, **tensors}
         learned = tuple(name for name, array in graph.initializers.items() if array.dtype.kind == "f")
         return cls._of(graph.nodes, known, learned, tuple(graph.inputs), tuple(graph.outputs))

@@ -21,7 +21,8 @@ def _is_data(site: Site) -> bool:
 @fault(
     "quantization/float16 arithmetic",
     *_PRODUCTS,
-    source="TNN: precision AUTO and NORMAL compute in float16 on ARM; Micikevicius et al., Mixed Precision Training (2018)",
+    source="TNN: precision AUTO and NORMAL compute in float16 on ARM; "
+    "Micikevicius et al., Mixed Precision Training (2018)",
 )
 def half_arithmetic(site: Site) -> Iterator[Variant]:
     """Operands and result in float16, undeclared."""
@@ -72,7 +73,8 @@ def half_storage(site: Site) -> Iterator[Variant]:
 def brain_half_storage(site: Site) -> Iterator[Variant]:
     """A tensor passes through bfloat16, undeclared."""
     if _is_data(site):
-        # Runtimes on the CPU have no bfloat16; Veltkamp's splitting rounds to 8 bits in float32 (Dekker, 1971).
+        # Runtimes on the CPU have no bfloat16; Veltkamp's splitting rounds to 8 bits in float32 (Dekker,
+        # 1971).
         rewriting = Rewriting(site)
         made = rewriting.apply(site.call.op_type, *site.call.inputs, **site.call.attributes)
         large = rewriting.apply("Mul", made, np.asarray(2.0**16 + 1))
