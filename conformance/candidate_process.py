@@ -35,8 +35,10 @@ from refimpl.ops.operation import Array
 FORMATS = {format.name: format for format in (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)}
 RUNTIMES = {runtime.name: runtime for runtime in (CPU, ONNX_RUNTIME, MOBILE)}
 WEIGHTS = "weights.safetensors"
-STARTING = 300.0
-"""Seconds that a candidate may take to be made, if no time limit is given."""
+STARTING = 60.0
+"""Seconds that a candidate may take to be made, even if a run may take less."""
+ENDING = 5.0
+"""Seconds that a process which has closed its output may take to end."""
 
 
 class IsolatedCandidate:
@@ -49,7 +51,7 @@ class IsolatedCandidate:
     request
         What it is made from.
     timeout
-        Seconds that making it and each run may take; None: as long as it likes.
+        Seconds that each run may take, and making it if more than `STARTING`; None: as long as it likes.
     local
         The same candidate in this process, if it has a graph to be judged; its runs are not used.
 
@@ -142,7 +144,7 @@ class IsolatedCandidate:
                 "storage": request.storage.name if request.storage else None,
                 "threads": request.threads,
             },
-            self.timeout or STARTING,
+            max(self.timeout or 0.0, STARTING),
         )
 
     def _ask(self, question: dict[str, Any], timeout: float | None) -> dict[str, Any]:
@@ -169,18 +171,18 @@ class IsolatedCandidate:
                 f"it hangs: no answer within {timeout:g} s; give a longer --timeout if it is slow"
             )
         if not lines or not lines[0]:
-            raise CandidateError(f"it crashes: {_ending(self._stop())}")
+            raise CandidateError(f"it crashes: {_ending(self._stop(ENDING))}")
         answer: dict[str, Any] = json.loads(lines[0])
         if "error" in answer:
             raise CandidateError(answer["error"])
         return answer
 
-    def _stop(self) -> int:
+    def _stop(self, patience: float = 0.0) -> int:
         if self.process is None:
             return 0
         if self.process.poll() is None:
             try:
-                self.process.wait(0.2)
+                self.process.wait(patience)
             except subprocess.TimeoutExpired:
                 self.process.kill()
         status = self.process.wait()

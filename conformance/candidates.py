@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from conformance.fusions import Fusion, find_fusion
 from conformance.onnx_graph import OnnxGraph
 from conformance.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
 from conformance.report import Comparison
@@ -78,21 +79,31 @@ class OnnxRuntimeCandidate:
         ShapeError, CandidateError
             The input does not fit, or the runtime fails.
         """
-        return self.model.run(self._fed(images))
+        return self.model.run(self.feeds(images))
 
     def capture(self, images: Array) -> dict[str, Array]:
         """Run the model unoptimised and return every node's output by name, in topological order."""
-        return self.model.capture(self._fed(images))
+        return self.model.capture(self.feeds(images))
 
     def judge(self, images: Array, tensors: Mapping[str, Array]) -> list[Comparison]:
         """Replay every node in float64 on the tensors it was fed, and judge what the runtime made of them."""
-        return self.model.judge(self._fed(images), tensors)
+        return self.model.judge(self.feeds(images), tensors)
+
+    def find_fusion(
+        self,
+        images: Array,
+        captured: Mapping[str, Array],
+        is_right: Callable[[Mapping[str, Array]], bool],
+    ) -> Fusion | None:
+        """Find what optimisation makes wrong; see `conformance.fusions`."""
+        return find_fusion(self.model, self.feeds(images), captured, is_right)
 
     def nodes_between(self, tensor: str, known: set[str]) -> list[str]:
         """Return the nodes, in order, that compute ``tensor`` from ``known`` tensors and constants."""
         return self.model.nodes_between(tensor, known)
 
-    def _fed(self, images: Array) -> dict[str, Array]:
+    def feeds(self, images: Array) -> dict[str, Array]:
+        """Return what the model is fed, by name; raise `ShapeError` if it does not fit."""
         self.input.check(images)
         feeds = {self.input.name: images, **(self.others(images) if self.others else {})}
         return {name: self._as_declared(name, array) for name, array in feeds.items()}

@@ -9,9 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from conformance.envelope import envelope
+from conformance.fusions import find_fusion
 from conformance.graph_inputs import described
 from conformance.onnx_file import Node
 from conformance.onnx_graph import OnnxGraph, evaluate
+from conformance.onnx_runtime import OnnxRuntimeGraph
 from conformance.report import Comparison, Fault, InputReport, Report
 from conformance.utilisation import worst_of
 from conformance.verification import Declaration, run_twice
@@ -90,6 +92,9 @@ def verify_graph(
         captured = candidate.capture(feeds)
         progress("node by node")
         nodes = candidate.judge(feeds, captured)
+        if any(row.verdict == "fail" for row in rows) and all(row.verdict != "fail" for row in nodes):
+            progress("optimisers")
+            problems += fusion_problems(candidate, feeds, captured, recording, allowed)
     except CandidateError as error:
         problems = [*problems, str(error)]
     first = next((row for row in nodes if row.verdict == "fail"), None)
@@ -97,6 +102,28 @@ def verify_graph(
     shape = next((array.shape for array in feeds.values()), ())
     item = InputReport(described(feeds), shape, _digest(feeds), rows, [], nodes, fault, problems)
     return Report([item], name, _model(candidate.graph), str(declared))
+
+
+def fusion_problems(
+    candidate: Any,
+    feeds: Mapping[str, Array],
+    captured: Mapping[str, Array],
+    recording: Recording,
+    allowed: Mapping[str, float],
+) -> list[str]:
+    """Say what optimisation makes wrong, where only the optimised run leaves its envelope."""
+    if not isinstance(candidate, OnnxRuntimeGraph):
+        return []
+
+    def is_right(outputs: Mapping[str, Array]) -> bool:
+        rows = [
+            _output(candidate.graph, recording, name, outputs.get(name), allowed[name])
+            for name in recording.outputs
+        ]
+        return all(row.verdict == "pass" for row in rows)
+
+    fusion = find_fusion(candidate, feeds, captured, is_right)
+    return [] if fusion is None else [str(fusion)]
 
 
 def graph_recording(graph: OnnxGraph, feeds: Mapping[str, Array]) -> Recording:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import onnx
 import onnxruntime
@@ -112,6 +113,18 @@ class OnnxRuntimeGraph:
         self.options = options or RuntimeOptions()
         self.declaration = declaration or declared_by(graph)
 
+    def with_options(self, options: RuntimeOptions) -> Self:
+        """Return the same graph, run in another way."""
+        other = copy.copy(self)
+        other.options = options
+        return other
+
+    def with_graph(self, graph: OnnxGraph) -> Self:
+        """Return another graph, run in the same way."""
+        other = copy.copy(self)
+        other.graph = graph
+        return other
+
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run the model as users do and return its outputs by name.
 
@@ -180,12 +193,12 @@ def declared_by(
 
 def exposed(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of a model with every node's output among its outputs."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    shown = {output.name for output in copy.graph.output}
-    for node in copy.graph.node:
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    shown = {output.name for output in wide.graph.output}
+    for node in wide.graph.node:
         for name in node.output:
             if name and name not in shown:
-                copy.graph.output.append(onnx.ValueInfoProto(name=name))
+                wide.graph.output.append(onnx.ValueInfoProto(name=name))
                 shown.add(name)
-    return copy
+    return wide

@@ -164,6 +164,9 @@ def _verify_one(
         progress("comparing step by step")
         given = [row.name for row in rows if row.candidate is not None]
         steps, fault = compare_steps(recording, given, CandidateTensors(captured), candidate)
+        problems = problems + _fusion_problems(
+            candidate, images, captured, recording, allowed, [*rows, *nodes, *steps]
+        )
         fault = fault or _output_fault(rows, recording)
         # Without the tensors around the failing step every mistake of the whole network could be the one.
         if not problems and getattr(candidate, "captures_all", True):
@@ -172,6 +175,27 @@ def _verify_one(
         problems = [*problems, str(error)]
     fault = _graph_fault(nodes, steps) or fault
     return InputReport(label, images.shape, digest, rows, steps, nodes, fault, problems, diagnoses)
+
+
+def _fusion_problems(
+    candidate: Candidate,
+    images: Array,
+    captured: Mapping[str, Array],
+    recording: Recording,
+    allowed: Mapping[str, float],
+    rows: Sequence[Comparison],
+) -> list[str]:
+    """Say what optimisation makes wrong, where nothing but the outputs of the optimised run fails."""
+    failed = [row for row in rows if row.verdict == "fail"]
+    if not failed or any(row.introduced_error is not None for row in failed):
+        return []
+
+    def is_right(outputs: Mapping[str, Array]) -> bool:
+        return all(row.verdict != "fail" for row in compare_outputs(recording, allowed, outputs)[0])
+
+    find = getattr(candidate, "find_fusion", None)
+    fusion = find(images, captured, is_right) if find else None
+    return [] if fusion is None else [str(fusion)]
 
 
 def run_twice(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.table import Table
 
 from conformance.cli import options
@@ -14,9 +17,35 @@ from conformance.graph_verification import verify_graph
 from conformance.onnx_graph import OnnxGraph
 from conformance.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, declared_by
 from conformance.report import Comparison, Report
+from conformance.reproduction import RecordedStep, reproduce
 from refimpl.errors import ConfigurationError
 
 COLOURS = {"pass": "green", "fail": "red", "absent": "yellow", "not judged": "yellow"}
+
+
+Reproduce = Annotated[
+    Path | None,
+    typer.Option(
+        "--reproduce",
+        metavar="FOLDER",
+        help="Write the first node that the runtime computes wrongly to a new folder: minimal model, inputs, "
+        "outputs, float64, bounds, and the command that shows it again.",
+    ),
+]
+Recorded = Annotated[
+    Path | None,
+    typer.Option(
+        "--recorded", metavar="FOLDER", help="With --graph-only: judge outputs that --reproduce wrote."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where to write a failing step, and where to read what a step made."""
+
+    reproduce: Path | None = None
+    recorded: Path | None = None
 
 
 def judge_graph(
@@ -26,6 +55,7 @@ def judge_graph(
     seed: int,
     runtime: RuntimeOptions,
     formats: Formats,
+    folders: Folders,
     progress: options.Progress,
 ) -> Report:
     """Judge an ONNX file node by node, on inputs from files or seeded random ones."""
@@ -34,8 +64,21 @@ def judge_graph(
     progress("graph")
     graph = OnnxGraph.load(path)
     feeds = graph_inputs(graph, files, shapes, seed)
-    candidate = OnnxRuntimeGraph(graph, runtime, declared_by(graph, *formats))
-    return verify_graph(candidate, feeds, name=path.name, progress=progress)
+    declared = declared_by(graph, *formats)
+    if folders.recorded is not None:
+        recorded = RecordedStep(graph, folders.recorded, declared)
+        return verify_graph(recorded, feeds, name=f"{path.name}, recorded", progress=progress)
+    candidate = OnnxRuntimeGraph(graph, runtime, declared)
+    report = verify_graph(candidate, feeds, name=path.name, progress=progress)
+    if folders.reproduce is not None:
+        say_reproduced(reproduce(folders.reproduce, report, candidate, feeds))
+    return report
+
+
+def say_reproduced(command: str | None) -> None:
+    """Say how the failing step is shown again."""
+    text = f"shown again by: {command}" if command else "no node is wrong: nothing to reproduce"
+    options.progress_console.print(text, highlight=False, soft_wrap=True)
 
 
 def print_graph_report(report: Report, all_nodes: bool) -> None:

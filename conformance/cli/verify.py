@@ -16,11 +16,13 @@ from conformance.candidate_kinds import Request
 from conformance.candidates import OnnxRuntimeCandidate, images_input, only_input
 from conformance.cli import candidate as candidates
 from conformance.cli import formats, options, report_files, verify_tnn
-from conformance.cli.graph_only import COLOURS, judge_graph, print_graph_report
+from conformance.cli import graph_only as graph_only_command
+from conformance.cli.graph_only import COLOURS, Folders, judge_graph, print_graph_report
 from conformance.inputs import load_inputs, rendered_input
 from conformance.onnx_graph import OnnxGraph
 from conformance.onnx_runtime import RuntimeOptions, declared_by
 from conformance.report import Comparison, Report
+from conformance.reproduction import reproduce
 from conformance.reuse_verification import KeyframeKernels, takes_kernels
 from conformance.verification import Candidate
 from conformance.verification import verify as judge
@@ -69,6 +71,8 @@ def verify(
         ),
     ] = None,
     candidate: candidates.Kind = None,
+    reproduction: graph_only_command.Reproduce = None,
+    recorded: graph_only_command.Recorded = None,
     arithmetic: formats.Arithmetic = None,
     storage: formats.Storage = None,
     json_file: options.Json = None,
@@ -109,7 +113,16 @@ def verify(
     if graph_only:
         files = [str(path) for path in inputs or ()]
         with options.progress_console.status("graph") as status:
-            report = judge_graph(model_file, files, shapes or (), seed, runtime, declared, status.update)
+            report = judge_graph(
+                model_file,
+                files,
+                shapes or (),
+                seed,
+                runtime,
+                declared,
+                Folders(reproduction, recorded),
+                status.update,
+            )
     else:
         with options.progress_console.status("weights") as status:
             config = options.configuration(model, overrides)
@@ -126,6 +139,11 @@ def verify(
             else:
                 run = partial(_in_onnx_runtime, runtime=runtime, declared=declared)
                 report = _judge(config, arrays, graph, model_file, fed, run, status.update)
+                if reproduction is not None and graph is not None:
+                    judged = run(graph)
+                    images = fed[report.leading.name]
+                    command = reproduce(reproduction, report, judged.model, judged.feeds(images))
+                    graph_only_command.say_reproduced(command)
     report = replace(report, command=report_files.command_line(context))
     options.write_json(json_file, report.to_json())
     report_files.write_reports(report, html=html_file, junit=junit_file, markdown=markdown_file)
