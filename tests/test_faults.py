@@ -122,3 +122,10 @@ def test_unknown_names_are_refused(arguments: list[str]) -> None:
 
     result = CliRunner().invoke(app, ["faults", *arguments])
     assert isinstance(result.exception, ConfigurationError)
+
+
+def test_the_document_lists_the_catalogue() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "faults.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ") and "/" in line[:40]]
+    assert [row[0].removeprefix("| ") for row in rows] == list(CATALOGUE)
+    assert [row[2] for row in rows] == [fault.happens for fault in CATALOGUE.values()]
