@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from golden import operations
+from golden import networks, operations, pictures, training, videos
 from golden.case import Golden
 
 
 def goldens() -> Iterator[Golden]:
     """Yield every golden of the set."""
-    yield from operations.goldens()
+    for part in (operations, networks, training, pictures, videos):
+        yield from part.goldens()

@@ -113,3 +113,56 @@ def _print(judgement: object, everything: bool) -> None:
         f"{len(judgement.rows)} outputs judged, {failed} fail, {len(judgement.problems)} problems",
         highlight=False,
     )
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Where to write; a new or empty folder.")],
+    form: Annotated[str, typer.Option("--format", help="raw, npy, tnn-text or c-header.")] = "raw",
+    only: Only = None,
+    data: Data = DATA,
+) -> None:
+    """Write the goldens for other toolchains: raw little-endian numbers, NumPy arrays, TNN's text, C headers.
+
+    [bold]Examples[/bold]
+
+      mobileinst golden export goldens/ --format c-header --only 'probes/*'
+    """
+    from golden.export import export as export_set
+
+    count = export_set(folder, form, data, only or ())
+    options.console.print(f"{count} goldens as {form} in {folder}", highlight=False)
+
+
+@app.command()
+def coverage(
+    data: Data = DATA, json: options.JsonPath = typer.Option(None, "--json", help="Write the table.")
+) -> None:
+    """Show which public function of the reference has a golden, and who confirmed it.
+
+    Exit code 1 if one has neither a golden nor a reason.
+    """
+    from dataclasses import asdict
+
+    from golden.coverage import coverage as cover
+
+    rows = cover(data)
+    options.write_json(json, [asdict(row) for row in rows])
+    missing = [row for row in rows if not row.goldens and not row.reason]
+    if str(json) != "-":
+        table = Table("function", "goldens", "confirmed by", box=None)
+        for row in rows:
+            first = (
+                f"{row.goldens[0]} and {len(row.goldens) - 1} more"
+                if len(row.goldens) > 1
+                else "".join(row.goldens)
+            )
+            table.add_row(row.function, first or "none", ", ".join(row.sources) or row.reason or "MISSING")
+        options.console.print(table)
+        covered = sum(bool(row.goldens) for row in rows)
+        options.console.print(
+            f"{len(rows)} functions: {covered} have goldens, {len(rows) - covered - len(missing)} compute nothing "
+            f"of the paper, {len(missing)} are missing",
+            highlight=False,
+        )
+    raise typer.Exit(1 if missing else 0)

@@ -29,6 +29,12 @@ PARAMETRIC = frozenset(
 """Operations of one tensor and parameters, which a model holds as initializers."""
 
 
+WITH_ALL_OUTPUTS = {
+    "MaxPool": ("refimpl.ops.max_pool_with_indices",),
+    "LayerNormalization": ("refimpl.ops.layer_normalization_with_statistics",),
+}
+
+
 class Draw:
     """Random operands of a call, from its own seed."""
 
@@ -138,7 +144,8 @@ class Call:
         }
         kind = "probe" if self.name.startswith("probes/") else "operation"
         function = f"refimpl.ops.{OPERATIONS[self.op_type].__name__}"
-        return Golden(self.name, kind, function, arguments, self.seed, self.shows, self.case)
+        covers = WITH_ALL_OUTPUTS.get(self.op_type, ()) if self.outputs > 1 else ()
+        return Golden(self.name, kind, function, arguments, self.seed, self.shows, self.case, covers)
 
 
 def _array(operand: Any) -> Array | None:
@@ -547,6 +554,22 @@ _call(
     "global_average_pool.ordinary", "GlobalAveragePool", lambda d: (d(2, 3, 7, 5),), shows="the mean of a map"
 )
 _call("global_max_pool.ordinary", "GlobalMaxPool", lambda d: (d(2, 3, 7, 5),), shows="the maximum of a map")
+_call(
+    "max_pool.indices",
+    "MaxPool",
+    lambda d: (d(1, 2, 6, 8),),
+    kernel_shape=(2, 2),
+    strides=(2, 2),
+    outputs=2,
+    shows="with the flat indices of the maxima",
+)
+_call(
+    "layer_normalization.statistics",
+    "LayerNormalization",
+    lambda d: (d(4, 16), d(16), d(16)),
+    outputs=3,
+    shows="with mean and 1 / deviation",
+)
 _call(
     "probes/max_pool.negative",
     "MaxPool",

@@ -31,6 +31,8 @@ def computed(computation: Computation) -> dict[str, Array] | None:
         except (_Untranslated, TypeError):
             return None
         values.update(zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=False))
+    if not set(computation.outputs.values()) <= set(values):
+        return None
     return {name: values[tensor].numpy() for name, tensor in computation.outputs.items()}
 
 

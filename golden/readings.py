@@ -55,7 +55,8 @@ def _where(failure: Failure) -> str:
 
 
 def _byte_order(failure: Failure) -> str | None:
-    swapped = failure.given.byteswap()
+    with np.errstate(all="ignore"):
+        swapped = failure.given.byteswap().astype(np.float64)  # may be signalling NaN
     if failure.given.dtype.itemsize > 1 and failure.fits(swapped):
         return "byte order: the numbers are right with their bytes reversed; write them little-endian"
     return None
@@ -123,9 +124,10 @@ def _fault(failure: Failure) -> str | None:
 
 
 def _catalogue(failure: Failure) -> str | None:
-    from conformance.diagnosis import Arithmetic, diagnose_node
+    from conformance.diagnosis import diagnose_node
     from conformance.onnx_graph import OnnxGraph
     from conformance.report import Comparison
+    from conformance.verification import Declaration
 
     graph = OnnxGraph.load(failure.entry.path(".onnx"))
     form = FORMATS[failure.format]
@@ -136,7 +138,7 @@ def _catalogue(failure: Failure) -> str | None:
         None, None, failure.utilisation, "fail",
     )  # fmt: skip
     try:
-        found = diagnose_node(graph, known, node, Arithmetic(form, form))
+        found = diagnose_node(graph, known, node, Declaration(form, form))
     except MobileInstError:
         return None
     return f"{found[0].fault}: {found[0].happens} ({found[0].detail})" if found else None
