@@ -138,6 +138,14 @@ def test_a_file_that_cannot_be_read_is_a_row_and_not_an_end(copied):
     assert [row["verdict"] for row in found.data["models"]] == ["unreadable", "correct"]
 
 
+def test_a_conversion_lost_to_no_known_trap_says_where(copied):
+    proto = copied("mha")
+    replaced(proto, lambda text: text.replace("softmax15 3", "softmax15 2"))
+    found = run("verify", proto)
+    assert found.code == 1
+    assert "first at SoftmaxCaffe 'Softmax_15': no known trap explains it" in " ".join(found.out.split())
+
+
 def test_reduced_precision_does_not_pass_as_float32(copied):
     proto = copied("mha")
     shutil.copy(proto.with_suffix(".ARM_AUTO.out"), proto.with_suffix(".ARM_HIGH.out"))
@@ -301,6 +309,8 @@ def test_a_batch_goes_on_where_it_stopped(stand_in, tmp_path):
     [
         (["--adb"], "go with --runner"),
         (["--dump", "d", "--runner", "r"], "two runs"),
+        (["--dump", "d", "--against", "m.onnx"], "without --dump"),
+        (["--arithmetic", "float16"], "are those of a run"),
         (["--dump", "absent"], "no such file or folder"),
         (["--runner", "'"], "command"),
         (["--html", "r.html"], "give --weights or --model"),

@@ -197,8 +197,11 @@ def _survey_verdict(row: Surveyed) -> str:
 def _reasons(row: Surveyed) -> list[str]:
     if row.message:
         return [row.message]
+    found, lost = row.conversion, []
+    if found is not None and not found.kept and not any(fault.traps for fault in found.faults):
+        lost = [conversion_headline(row.path, row.path.with_suffix(".onnx"), found)]
     wrong = [run for run in row.runs.values() if not run.passes]
-    return [f"{run.label}: {_run_reason(run)}" for run in wrong]
+    return lost + [f"{run.label}: {_run_reason(run)}" for run in wrong]
 
 
 def _run_reason(run: RunVerdict) -> str:

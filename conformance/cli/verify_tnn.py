@@ -155,8 +155,7 @@ def _verify(request: Request) -> int:
     network = request.given("model", "overrides", "weights", "backbone_weights")
     if request.options.get("runner") is None and (request.options.get("adb") or request.options.get("keep")):
         raise ConfigurationError("--adb and --keep go with --runner, which names TNNTest")
-    if request.options.get("dump") and request.options.get("runner"):
-        raise ConfigurationError("--dump and --runner are two runs; give one")
+    _check_together(request)
     reports = [name for name in ("html_file", "junit_file", "markdown_file") if request.options.get(name)]
     if reports and not network:
         raise ConfigurationError(
@@ -169,6 +168,22 @@ def _verify(request: Request) -> int:
     if request.options.get("dump"):
         return _dump(request)
     return _runs(request) if request.options.get("runner") else _survey(request)
+
+
+def _check_together(request: Request) -> None:
+    """Refuse options that would be silently left out."""
+    runs = [name for name in ("dump", "runner") if request.options.get(name)]
+    if len(runs) > 1:
+        raise ConfigurationError("--dump and --runner are two runs; give one")
+    if runs and request.options.get("against"):
+        raise ConfigurationError(
+            f"--against judges the files alone, without --{runs[0]}; ask one after the other"
+        )
+    network = request.given("weights", "model", "overrides", "backbone_weights")
+    if request.given("inputs", "arithmetic") and not (runs or network):
+        raise ConfigurationError(
+            "--input and --arithmetic are those of a run: give --dump, --runner or --weights"
+        )
 
 
 def _only(request: Request) -> tuple[Path, TnnGraph]:
