@@ -72,13 +72,19 @@ def test_a_gradient_one_percent_too_large_is_found(monkeypatch: pytest.MonkeyPat
         return scaled(field)(right(*arguments))
 
     monkeypatch.setattr(gradient_check, "temporal_losses", wrong)
-    result = CliRunner().invoke(app, [*ARGUMENTS, "--json", "-"])
-    assert result.exit_code == 1
-    failed = {term["name"] for term in json.loads(result.stdout)["terms"] if term["verdict"] == "fail"}
+    failed = {term.name for term in check_losses(network(np.float64), 64, 96, 0) if term.verdict == "fail"}
     name = field.replace("_", ".") if field.startswith("passed") else f"first.{field}"
     totals = {"total"} if field.startswith("passed") else {"total", "first.total"}
     assert name in failed
     assert failed <= {name, *totals}
+
+
+def test_a_wrong_gradient_exits_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    right: Callable[..., TemporalLosses] = gradient_check.temporal_losses
+    monkeypatch.setattr(gradient_check, "temporal_losses", lambda *given: scaled("dice")(right(*given)))
+    result = CliRunner().invoke(app, [*ARGUMENTS, "--json", "-"])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["verdict"] == "fail"
 
 
 def test_without_demo_it_says_what_to_do() -> None:
@@ -89,6 +95,7 @@ def test_without_demo_it_says_what_to_do() -> None:
 
 def test_a_network_without_queries_is_refused() -> None:
     result = CliRunner().invoke(
-        app, ["losses", "--demo", "--model", "sparseinst-topformer-tiny", "--size", "64x96"]
+        app,
+        ["losses", "--demo", "--model", "sparseinst-topformer-tiny", "--set", "dim=32", "--size", "64x96"],
     )
     assert isinstance(result.exception, ConfigurationError)

@@ -33,9 +33,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def model() -> onnx.ModelProto:
+@pytest.fixture(scope="module")
+def exported() -> onnx.ModelProto:
     return export(network(), picture())
+
+
+@pytest.fixture
+def model(exported: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy to be changed."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(exported)
+    return copy
 
 
 def judge(folder: Path, model: onnx.ModelProto, *inputs: str) -> dict[str, Any]:

@@ -423,7 +423,7 @@ def test_the_folded_network_is_the_network(name: str) -> None:
 
 def test_every_batch_norm_follows_a_convolution_of_as_many_channels() -> None:
     for name in BACKBONES:
-        shapes = parameter_shapes(MobileInstConfig.preset(name))
+        shapes = parameter_shapes(MobileInstConfig.preset(name, **FIELDS))
         pairs = batch_norms(shapes)
         assert len(set(pairs.values())) == len(pairs) > 50
         for norm, convolution in pairs.items():
