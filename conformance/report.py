@@ -140,6 +140,48 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
+class Decision:
+    """One kind of decision that users make of the outputs.
+
+    Attributes
+    ----------
+    kind
+        ``kept instances``, ``labels`` or ``mask pixels``.
+    count
+        How many decisions there are.
+    ties
+        How many come out otherwise where the allowed error reaches that far: reported, not failed.
+    flips
+        How many come out otherwise and should not.
+    smallest_margin
+        The reference's smallest distance to a flip: of scores for kept instances, else of logits.
+    largest_flipped_margin
+        Of the flips; None without.
+    smallest_iou
+        Of the masks, with the reference's.
+    """
+
+    kind: str
+    count: int
+    ties: int
+    flips: int
+    smallest_margin: float | None
+    largest_flipped_margin: float | None
+    smallest_iou: float | None = None
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        parts = [f"{self.kind}: {self.count} decided, {self.flips} flipped, {self.ties} tied"]
+        if self.smallest_margin is not None:
+            parts.append(f"smallest margin {self.smallest_margin:.1e}")
+        if self.largest_flipped_margin is not None:
+            parts.append(f"largest margin flipped {self.largest_flipped_margin:.1e}")
+        if self.smallest_iou is not None:
+            parts.append(f"smallest mask IoU {self.smallest_iou:.4f}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
 class InputReport:
     """The comparisons on one input, whose bytes have the SHA-256 given.
 
@@ -155,6 +197,10 @@ class InputReport:
         What else is wrong, in the order of the checks.
     diagnoses
         Mistakes that explain the first fault, the likeliest first; empty if none of the catalogue does.
+    decisions
+        What users make of the outputs, with the reference's margins.
+    remarks
+        What is worth knowing and no fault.
     """
 
     name: str
@@ -166,12 +212,14 @@ class InputReport:
     first_fault: Fault | None
     problems: list[str] = field(default_factory=list)
     diagnoses: list[Diagnosis] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def verdict(self) -> str:
         """``pass`` or ``fail``."""
         failed = self.first_fault or self.problems or any(row.verdict == "fail" for row in self.outputs)
-        return "fail" if failed else "pass"
+        return "fail" if failed or any(decision.flips for decision in self.decisions) else "pass"
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data; numbers that are not finite become strings."""
@@ -202,7 +250,8 @@ class Report:
         return next((report for report in self.inputs if report.verdict == "fail"), self.inputs[0])
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as plain data; ``outputs``, ``steps`` and ``first_fault`` are those of `leading`."""
+        """Return the report as plain data; ``outputs``, ``steps`` and ``first_fault`` are those of
+        `leading`."""
         leading = self.leading.to_json()
         return {
             "verdict": self.verdict,
@@ -211,7 +260,10 @@ class Report:
             "tolerance": self.tolerance,
             "command": self.command,
             "headline": self.headline(),
-            **{key: leading[key] for key in ("outputs", "steps", "nodes", "first_fault", "problems", "diagnoses")},
+            **{
+                key: leading[key]
+                for key in ("outputs", "steps", "nodes", "first_fault", "problems", "diagnoses")
+            },
             "inputs": [report.to_json() for report in self.inputs],
         }
 
@@ -238,9 +290,12 @@ class Report:
         if report.first_fault:
             fault = report.first_fault
             place = f"leaves the reference at {fault.step} ({fault.operation}) on {report.name}"
-            likely = f": {report.diagnoses[0].fault}, {report.diagnoses[0].detail}" if report.diagnoses else ""
+            likely = (
+                f": {report.diagnoses[0].fault}, {report.diagnoses[0].detail}" if report.diagnoses else ""
+            )
             return f"FAIL  {self.candidate} {place}{likely}"
         wrong = [row.name for row in report.outputs if row.verdict == "fail"]
+        wrong = wrong or [decision.kind for decision in report.decisions if decision.flips]
         return f"FAIL  {self.candidate} on {report.name}: outputs {', '.join(wrong)}"
 
 

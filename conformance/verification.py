@@ -19,11 +19,13 @@ import numpy as np
 
 from conformance.alignment import CandidateTensors, Match
 from conformance.bounds import CPU, FLOAT32, Format, Runtime
+from conformance.conditioning import explain_large_errors
+from conformance.decisions import NEEDED_OUTPUTS, compare_decisions
 from conformance.detail import Spotlight
 from conformance.diagnosis import diagnose
 from conformance.envelope import MULTIPLE, SAMPLES, envelope
 from conformance.replay import Replay, Structure
-from conformance.report import Comparison, Diagnosis, Fault, InputReport, Report
+from conformance.report import Comparison, Decision, Diagnosis, Fault, InputReport, Report
 from conformance.utilisation import absolute_error, worst_of
 from refimpl import MobileInst, MobileInstConfig, Recording, Step, record
 from refimpl.errors import CandidateError
@@ -37,9 +39,6 @@ FUSION_REACH = 4
 RESEMBLANCE = 0.05
 """A tensor this near to a missing one, relative to its largest element, is a wrong version of it, not another
 tensor."""
-
-NEEDED_OUTPUTS = ("class_logits", "objectness", "masks")
-"""What inference needs of a network; the others may be left inside an export."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +146,8 @@ def _verify_one(
     nodes: list[Comparison] = []
     problems: list[str] = []
     diagnoses: list[Diagnosis] = []
+    decisions: list[Decision] = []
+    remarks: list[str] = []
     fault = None
     try:
         progress("candidate")
@@ -164,9 +165,11 @@ def _verify_one(
         progress("comparing step by step")
         given = [row.name for row in rows if row.candidate is not None]
         steps, fault = compare_steps(recording, given, CandidateTensors(captured), candidate)
-        problems = problems + _fusion_problems(
-            candidate, images, captured, recording, allowed, [*rows, *nodes, *steps]
-        )
+        every = [*rows, *nodes, *steps]
+        problems = problems + _fusion_problems(candidate, images, captured, recording, allowed, every)
+        decisions = _decisions(recording, rows, outputs, allowed)
+        if not any(row.verdict == "fail" for row in every):
+            remarks = explain_large_errors(recording, rows, steps)
         fault = fault or _output_fault(rows, recording)
         # Without the tensors around the failing step every mistake of the whole network could be the one.
         if not problems and getattr(candidate, "captures_all", True):
@@ -174,7 +177,9 @@ def _verify_one(
     except CandidateError as error:
         problems = [*problems, str(error)]
     fault = _graph_fault(nodes, steps) or fault
-    return InputReport(label, images.shape, digest, rows, steps, nodes, fault, problems, diagnoses)
+    return InputReport(
+        label, images.shape, digest, rows, steps, nodes, fault, problems, diagnoses, decisions, remarks
+    )
 
 
 def _fusion_problems(
@@ -196,6 +201,21 @@ def _fusion_problems(
     find = getattr(candidate, "find_fusion", None)
     fusion = find(images, captured, is_right) if find else None
     return [] if fusion is None else [str(fusion)]
+
+
+def _decisions(
+    recording: Recording,
+    rows: Sequence[Comparison],
+    outputs: Mapping[str, Array],
+    allowed: Mapping[str, float],
+) -> list[Decision]:
+    reference = {name: recording.tensors[tensor] for name, tensor in recording.outputs.items()}
+    given = {
+        row.name: outputs[row.candidate].reshape(row.shape)
+        for row in rows
+        if row.candidate is not None and np.isfinite(outputs[row.candidate]).all()
+    }
+    return compare_decisions(reference, given, allowed)
 
 
 def run_twice(

@@ -224,6 +224,8 @@ def print_report(report: Report, all_steps: bool) -> None:
     options.console.print(f"[dim]Tolerance, {report.tolerance}.[/dim]")
     for item in report.inputs:
         options.console.print(f"{item.verdict.upper():5} {item.name} {item.shape}", highlight=False)
+    for line in (*leading.decisions, *leading.remarks):
+        options.console.print(str(line), highlight=False)
     if leading.first_fault and leading.first_fault.candidate_nodes:
         options.console.print(
             f"The candidate's nodes there: {', '.join(leading.first_fault.candidate_nodes)}", highlight=False
