@@ -1,4 +1,4 @@
-"""What a golden is: a declared call of the reference, its inputs, its truth, its bounds, and who confirms it."""
+"""What a golden is: a declared call of the reference, its inputs, truth and bounds, and who confirms it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Case:
     decisions
         Discrete results, as JSON, with their inputs if those are discrete.
     settled
-        Computes the truth to the last bit of float64, where it is a special function; takes its place in the file.
+        Computes the truth to the last bit of float64, where it is a special function; the file holds this.
     """
 
     inputs: Mapping[str, Array]
@@ -105,7 +105,7 @@ class Golden:
 
 
 def halves(values: Any) -> Array:
-    """Return float32 values that are exact in float16, the nearest ones: every format is fed the same numbers."""
+    """Return the nearest float32 values that are exact in float16: every format is fed the same numbers."""
     return np.asarray(np.asarray(values).astype(np.float16), np.float32)
 
 

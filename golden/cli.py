@@ -39,9 +39,7 @@ def build(data: Data = DATA) -> None:
 
 
 @app.command()
-def check(
-    data: Data = DATA, json: options.JsonPath = typer.Option(None, "--json", help="Write the result.")
-) -> None:
+def check(data: Data = DATA, json: options.Json = None) -> None:
     """Check the integrity of the set, and that this machine's code reproduces every file.
 
     Exit code 0: both hold. 1: a file is not reproduced. 2: a file is damaged.
@@ -72,7 +70,7 @@ def judge(
     folder: Annotated[Path, typer.Argument(help="The candidate's outputs, named as golden/README.md says.")],
     only: Only = None,
     data: Data = DATA,
-    json: options.JsonPath = typer.Option(None, "--json", help="Write the result as JSON to this file."),
+    json: options.Json = None,
     everything: Annotated[bool, typer.Option("--all", help="Show the rows that pass, too.")] = False,
 ) -> None:
     """Judge a candidate's outputs: error over bound, and what is wrong in one line.
@@ -135,9 +133,7 @@ def export(
 
 
 @app.command()
-def coverage(
-    data: Data = DATA, json: options.JsonPath = typer.Option(None, "--json", help="Write the table.")
-) -> None:
+def coverage(data: Data = DATA, json: options.Json = None) -> None:
     """Show which public function of the reference has a golden, and who confirmed it.
 
     Exit code 1 if one has neither a golden nor a reason.
@@ -161,8 +157,8 @@ def coverage(
         options.console.print(table)
         covered = sum(bool(row.goldens) for row in rows)
         options.console.print(
-            f"{len(rows)} functions: {covered} have goldens, {len(rows) - covered - len(missing)} compute nothing "
-            f"of the paper, {len(missing)} are missing",
+            f"{len(rows)} functions: {covered} have goldens, {len(rows) - covered - len(missing)} need none "
+            f"for the reason given, {len(missing)} are missing",
             highlight=False,
         )
     raise typer.Exit(1 if missing else 0)

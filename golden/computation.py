@@ -131,7 +131,7 @@ def of_recording(recording: Recording, outputs: Mapping[str, str]) -> Computatio
 
 
 def chain_bounds(computation: Computation, constants: Sequence[str], form: Format) -> Bounds:
-    """Return the bounds of a block's outputs by running error analysis; tables may be off by their rounding."""
+    """Return the bounds of a block's outputs by running error analysis; tables may be off by rounding."""
     errors = {
         name: np.full(computation.operands[name].shape, error)
         for name in constants
@@ -142,7 +142,7 @@ def chain_bounds(computation: Computation, constants: Sequence[str], form: Forma
 
 
 def noise_bounds(recording: Recording, outputs: Mapping[str, str], form: Format) -> Bounds:
-    """Return, for each tensor of a network, one number: the noise envelope of rounding (Monte Carlo, seeded)."""
+    """Return one number for each tensor of a network: the noise envelope (Monte Carlo, seeded)."""
     wide = envelope(replace(recording, outputs=dict(outputs)), form, form, CPU)
     return {name: np.asarray(value) for name, value in wide.items()}
 

@@ -18,7 +18,7 @@ MACHINERY = {
     "refimpl.config": "configurations",
     "refimpl.costs": "counts operations",
     "refimpl.errors": "errors",
-    "refimpl.folding": "rewrites weights; the folded network must equal the goldens of the plain one",
+    "refimpl.folding": "rewrites weights; the folded network must equal the plain one's goldens",
     "refimpl.ops.operation": "registers and intercepts operations",
     "refimpl.predictions": "checks of arguments",
     "refimpl.recording": "writes a forward pass down",
@@ -34,7 +34,7 @@ CHECKS = ("check_", "require_")
 
 NOT_NUMERIC = {
     "refimpl.model.parameter_shapes": "names and shapes of weights",
-    "refimpl.resnet.resnet50": "of one width only, whose weights are larger than the set; its blocks have goldens",
+    "refimpl.resnet.resnet50": "of one width only, with weights larger than the set; its blocks have goldens",
     "refimpl.tracker.track_video": "drives a tracker over a stream",
     "refimpl.ops.elementwise.tensors": "operands as arrays",
     **{

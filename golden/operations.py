@@ -23,8 +23,18 @@ from refimpl.ops import OPERATIONS
 from refimpl.ops.operation import Array
 
 PARAMETRIC = frozenset(
-    ["Conv", "ConvTranspose", "Gemm", "BatchNormalization", "LayerNormalization", "InstanceNormalization"]
-    + ["GroupNormalization", "PRelu", "QuantizeLinear", "DequantizeLinear"]
+    (
+        "Conv",
+        "ConvTranspose",
+        "Gemm",
+        "BatchNormalization",
+        "LayerNormalization",
+        "InstanceNormalization",
+        "GroupNormalization",
+        "PRelu",
+        "QuantizeLinear",
+        "DequantizeLinear",
+    )
 )
 """Operations of one tensor and parameters, which a model holds as initializers."""
 
@@ -63,7 +73,7 @@ Make = Callable[[Draw], tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class Call:
-    """One declared call. Arrays among the operands are fed; Python numbers and tuples are part of the call."""
+    """One declared call. Arrays among the operands are fed; numbers and tuples are part of the call."""
 
     name: str
     op_type: str
@@ -448,11 +458,12 @@ _call("softmax.last", "Softmax", lambda d: (d(2, 4, 10, scale=2),), shows="the l
 _call("softmax.channels", "Softmax", lambda d: (d(2, 5, 3, 2, scale=2),), axis=1, shows="axis 1")
 _call("log_softmax.last", "LogSoftmax", lambda d: (d(3, 10, scale=2),), shows="the last axis")
 _KINKS = (-3.0, 3.0, 0.0, 6.0, -2.998, -3.002, 2.998, 3.002, 5.996, 6.004, 1e-4, -1e-4, 100.0, -100.0)
-for _op, _attributes in (
-    ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
-    ("HardSwish", {}),
-    ("Relu", {}),
-):
+_KINKED: dict[str, dict[str, Any]] = {
+    "HardSigmoid": {"alpha": 1 / 6, "beta": 0.5},
+    "HardSwish": {},
+    "Relu": {},
+}
+for _op, _attributes in _KINKED.items():
     _call(
         f"probes/{OPERATIONS[_op].__name__}.kinks",
         _op,
@@ -669,7 +680,7 @@ _call(
     "Resize",
     lambda d: (np.tile(np.arange(8, dtype=np.float32), (1, 1, 3, 1)), None, None, (1, 1, 3, 16)),
     mode="linear",
-    shows="a ramp: the middle runs by 1/2 from −1/4 (half-pixel); 0 to 7 exactly is align_corners; from 0 by 1/2, asymmetric",
+    shows="a ramp: by 1/2 between clamped ends; 0 to 7 evenly is align_corners; from 0 by 1/2, asymmetric",
 )
 _call(
     "probes/resize.impulse",

@@ -163,7 +163,7 @@ def goldens() -> Iterator[Golden]:
         f"{module}.preprocess",
         arguments,
         7,
-        "resized half-pixel without antialias, RGB, normalised, zeros after normalising at the right and the bottom",
+        "half-pixel without antialias, RGB, normalised, then zeros at the right and the bottom",
         _preprocessed,
         ("refimpl.scenes.render_picture",),
     )
@@ -177,6 +177,13 @@ def goldens() -> Iterator[Golden]:
         _postprocessed,
         (f"{module}.maskness", f"{module}.placement_matrices"),
     )
-    yield Golden("pictures/sizes", "picture", f"{module}.place", {}, None,
-                 "resized and padded sizes: halves are rounded up, padding to multiples of 32", _placed,
-                 (f"{module}.resized_size",))  # fmt: skip
+    yield Golden(
+        "pictures/sizes",
+        "picture",
+        f"{module}.place",
+        {},
+        None,
+        "resized and padded sizes: halves are rounded up, padding to multiples of 32",
+        _placed,
+        (f"{module}.resized_size",),
+    )

@@ -1,4 +1,4 @@
-"""What a wrong result means, in one line: the catalogue's faults, layouts, byte order, and the probe's own words."""
+"""What a wrong result means, in one line: known faults, layouts, byte order, or the probe's own words."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def _where(failure: Failure) -> str:
     wrong = int(np.count_nonzero(utilisation(failure.given, failure.truth, failure.bound) > 1))
     place = list(failure.index)
     return (
-        f"{wrong} of {failure.truth.size} elements are wrong, most at {place}: {given:.9g}, expected {truth:.9g}; "
+        f"{wrong} of {failure.truth.size} elements are wrong, most at {place}: {given:.9g}, expected "
+        f"{truth:.9g}; "
         f"the golden shows: {failure.entry.record['shows']}"
     )
 
@@ -68,7 +69,8 @@ def _not_finite(failure: Failure) -> str | None:
         return None
     place = [int(i) for i in np.argwhere(wrong)[0]]
     kind = "NaN" if np.isnan(failure.given[tuple(place)]) else "infinity"
-    return f"{kind} in {int(wrong.sum())} elements, first at {place}; the golden shows: {failure.entry.record['shows']}"
+    shows = failure.entry.record["shows"]
+    return f"{kind} in {int(wrong.sum())} elements, first at {place}; the golden shows: {shows}"
 
 
 def _layout(failure: Failure) -> str | None:
@@ -134,9 +136,18 @@ def _catalogue(failure: Failure) -> str | None:
     known = {**failure.entry.tensors(INPUT), failure.output: failure.given}
     known = {name: known[name] for name in (*graph.inputs, failure.output)}
     node = Comparison(
-        failure.output, graph.nodes[0].op_type, failure.output, failure.truth.shape, None, None, failure.index,
-        None, None, failure.utilisation, "fail",
-    )  # fmt: skip
+        failure.output,
+        graph.nodes[0].op_type,
+        failure.output,
+        failure.truth.shape,
+        None,
+        None,
+        failure.index,
+        None,
+        None,
+        failure.utilisation,
+        "fail",
+    )
     try:
         found = diagnose_node(graph, known, node, Declaration(form, form))
     except MobileInstError:

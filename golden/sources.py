@@ -192,8 +192,7 @@ def _functions(mp: Any) -> dict[str, Callable[..., Any]]:
 
 
 _SPECIAL = frozenset(
-    ["Exp", "Log", "Sin", "Cos", "Sqrt", "Tanh", "Erf", "Sigmoid", "Reciprocal", "Pow"]
-    + ["Softplus", "Mish", "Swish", "Gelu", "Elu"]
+    ("Exp", "Log", "Sin", "Cos", "Sqrt", "Tanh", "Erf", "Sigmoid", "Reciprocal", "Pow", *COMPOSED)
 )
 
 

@@ -1,4 +1,4 @@
-"""The set on disk: writing it whole, reading it strictly. The format is documented in ``golden/README.md``."""
+"""The set on disk: writing it whole, reading it strictly. ``golden/README.md`` documents the format."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def _entry(folder: Path, record: dict[str, Any]) -> Entry:
 
 
 def integrity_problems(entry: Entry) -> list[str]:
-    """Return what is wrong with the files of a golden: missing, altered, cut off, or not as the manifest says."""
+    """Return what is wrong with the files of a golden: missing, altered, or not as the manifest says."""
     problems = [problem for file in entry.record["files"] if (problem := _file_problem(entry.folder, file))]
     if problems or ".safetensors" not in entry.suffixes:
         return problems
@@ -187,7 +187,8 @@ def integrity_problems(entry: Entry) -> list[str]:
         name: (value["dtype"], tuple(value["shape"])) for name, value in entry.record["tensors"].items()
     }
     return [
-        f"{entry.name}: tensor {name} is {found.get(name, 'absent')}, the manifest says {stated.get(name, 'nothing')}"
+        f"{entry.name}: tensor {name} is {found.get(name, 'absent')}, "
+        f"the manifest says {stated.get(name, 'nothing')}"
         for name in sorted({*found, *stated})
         if found.get(name) != stated.get(name)
     ]

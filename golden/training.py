@@ -1,4 +1,4 @@
-"""Losses with gradients, confirmed by PyTorch's autograd on a criterion written out with its own operators."""
+"""Losses with gradients, confirmed by PyTorch's autograd on a criterion of its own operators."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _bounds(batch: Batch, result: Losses, form: Format) -> Bounds:
 
 
 def _focal_size(batch: Batch, result: Losses, count: int) -> Array:
-    """The gradient of the focal loss without cancellation: at most α_t (1 − p_t)² (2 loss + 1 − p_t), either way."""
+    """The gradient of the focal loss without cancellation: at most α_t (1 − p_t)² (2 loss + 1 − p_t)."""
     logits = batch.wide.class_logits
     sides = [
         expit(side * logits) ** 2 * (2 * softplus(side * logits) + expit(side * logits)) for side in (-1, 1)

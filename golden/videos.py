@@ -57,8 +57,8 @@ def _tracked(tensors: dict[str, Array], interval: int, method: str) -> list[Trac
         features = wide[f"mask_features{frame}"]
         if tracker.keyframe_due:
             k = frame // interval
-            raw = (wide[f"{name}{k}"] for name in ("class_logits", "objectness", "kernels"))
-            frames.append(tracker.keyframe(KeyframeTensors(*raw, features)))
+            logits, objectness, kernels = (wide[f"{n}{k}"] for n in ("class_logits", "objectness", "kernels"))
+            frames.append(tracker.keyframe(KeyframeTensors(logits, objectness, kernels, features)))
         else:
             frames.append(tracker.reuse(features))
     return frames
@@ -274,7 +274,9 @@ def _by_pycocotools(truth: dict[str, Any], results: list[dict[str, Any]]) -> dic
             for rle in record["segmentations"]
         ]
         rle = coco_mask.encode(np.asfortranarray(np.concatenate(frames, axis=1)))
-        kept = {key: record[key] for key in ("category_id", "score", "iscrowd") if key in record}
+        kept: dict[str, Any] = {
+            key: record[key] for key in ("category_id", "score", "iscrowd") if key in record
+        }
         area = float(coco_mask.area(rle))
         return {**kept, "id": identifier, "image_id": record["video_id"], "segmentation": rle, "area": area}
 
@@ -315,9 +317,15 @@ def _evaluation(seed: int, largest: int, absent: bool) -> Callable[[], Case]:
 
 # --- the list -------------------------------------------------------------------------------------
 
-_TRACKER = ("refimpl.association.associate", "refimpl.association.associate_similarities",
-            "refimpl.association.cosine_similarity", "refimpl.association.unit_kernels", "refimpl.tracker.frame_masks",
-            "refimpl.tracker.class_scores", "refimpl.tracker.is_keyframe")  # fmt: skip
+_TRACKER = (
+    "refimpl.association.associate",
+    "refimpl.association.associate_similarities",
+    "refimpl.association.cosine_similarity",
+    "refimpl.association.unit_kernels",
+    "refimpl.tracker.frame_masks",
+    "refimpl.tracker.class_scores",
+    "refimpl.tracker.is_keyframe",
+)
 
 
 def goldens() -> Iterator[Golden]:
