@@ -1,0 +1,91 @@
+"""PyTorch modules and exported programs as candidates, right and wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from narrow_network import CONFIG, FIELDS, picture, weights
+
+from conformance.candidate_kinds import Request, make
+from conformance.plain_candidates import PythonCandidate
+from conformance.pytorch_candidate import PyTorchCandidate
+from conformance.verification import verify
+from refimpl.errors import CandidateError, FileError
+
+torch = pytest.importorskip("torch")
+
+import pytorch_models  # noqa: E402
+from pytorch_models.export import scale_attention, scale_bias  # noqa: E402
+from pytorch_models.weights import load  # noqa: E402
+
+pytestmark = pytest.mark.runtimes
+REQUEST = Request("", CONFIG, weights())
+
+
+def module() -> Any:
+    """Return the independent implementation with the narrow network's weights."""
+    return load(pytorch_models.MobileInst("topformer-tiny", **FIELDS), weights())
+
+
+class AsMapping(torch.nn.Module):
+    """The implementation with its outputs in a dict, which a saved program can hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = module()
+
+    def forward(self, images: Any) -> Any:
+        return self.inner(images)._asdict()
+
+
+def judged(candidate: Any) -> Any:
+    """Judge on one small picture and return the report."""
+    return verify(candidate, CONFIG, weights(), {"scene": picture()})
+
+
+def test_a_module_run_eagerly() -> None:
+    report = judged(PyTorchCandidate(module()))
+    report.raise_on_failure()
+    steps = report.inputs[0].steps
+    assert sum(row.candidate is not None for row in steps) > 0.8 * len(steps)
+
+
+def test_an_exported_program(tmp_path: Path) -> None:
+    images = torch.from_numpy(picture().copy())
+    torch.export.save(torch.export.export(AsMapping(), (images,)), tmp_path / "it.pt2")
+    judged(make(f"pytorch:{tmp_path / 'it.pt2'}", REQUEST)).raise_on_failure()
+
+
+@pytest.mark.parametrize(
+    ("fault", "place"),
+    [
+        (scale_attention, "backbone.trans.transformer_blocks.0.attn"),
+        (lambda model: scale_bias(model, "mask_decoder.output.1.bn.bias"), "mask_decoder.output.1"),
+    ],
+)
+def test_a_wrong_module_fails_at_the_fault(fault: Any, place: str) -> None:
+    wrong = module()
+    fault(wrong)
+    report = judged(PyTorchCandidate(wrong))
+    assert report.verdict == "fail"
+    first = report.inputs[0].first_fault
+    assert first.step.startswith(place)
+    assert first.candidate_nodes
+
+
+def test_a_tensor_returned_by_a_callable_is_an_array() -> None:
+    def run(images: Any) -> Any:
+        with torch.no_grad():
+            return module()(torch.from_numpy(images.copy()))
+
+    judged(PythonCandidate(run)).raise_on_failure()
+
+
+def test_what_cannot_be_loaded_or_run(tmp_path: Path) -> None:
+    (tmp_path / "it.pt2").write_bytes(b"no program")
+    with pytest.raises(FileError, match=r"it.pt2: is no exported program"):
+        PyTorchCandidate.load(tmp_path / "it.pt2")
+    with pytest.raises(CandidateError, match="it crashes: RuntimeError"):
+        PyTorchCandidate(torch.nn.Linear(2, 3)).run(picture())
