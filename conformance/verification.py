@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +24,8 @@ from conformance.conditioning import explain_large_errors
 from conformance.decisions import NEEDED_OUTPUTS, compare_decisions
 from conformance.detail import Spotlight
 from conformance.diagnosis import diagnose
-from conformance.envelope import MULTIPLE, SAMPLES, envelope
+from conformance.envelope import MULTIPLE, SAMPLES
+from conformance.envelope_cache import cached_envelope
 from conformance.replay import Replay, Structure
 from conformance.report import Comparison, Decision, Diagnosis, Fault, InputReport, Report
 from conformance.utilisation import absolute_error, worst_of
@@ -97,6 +99,7 @@ def verify(
     name: str = "candidate",
     progress: Callable[[str], None] = lambda stage: None,
     part: Callable[[MobileInst, Array], RecordableModel] = lambda network, images: network,
+    cache: Path | None = None,
 ) -> Report:
     """Judge a candidate against the reference.
 
@@ -114,6 +117,8 @@ def verify(
         Called with a few words before each stage.
     part
         The float64 network and the images → what the candidate should compute of it; the whole by default.
+    cache
+        Folder in which envelopes are kept between runs; None: nowhere.
 
     Raises
     ------
@@ -126,7 +131,7 @@ def verify(
     for label, images in inputs.items():
         fed = np.array(images, np.float32)
         judged = part(network, fed)
-        reports.append(_verify_one(candidate, judged, label, fed, partial(_say, progress, label)))
+        reports.append(_verify_one(candidate, judged, label, fed, partial(_say, progress, label), cache))
     model = {"config": asdict(config), "weights_sha256": weights_hash(weights)}
     return Report(reports, name, model, str(candidate.declaration))
 
@@ -136,7 +141,12 @@ def _say(progress: Callable[[str], None], label: str, stage: str) -> None:
 
 
 def _verify_one(
-    candidate: Candidate, network: RecordableModel, label: str, images: Array, progress: Callable[[str], None]
+    candidate: Candidate,
+    network: RecordableModel,
+    label: str,
+    images: Array,
+    progress: Callable[[str], None],
+    cache: Path | None,
 ) -> InputReport:
     """Judge one input; what a failing candidate gave so far is kept."""
     declaration = candidate.declaration
@@ -155,7 +165,8 @@ def _verify_one(
         progress("reference in float64")
         recording = record(network, images.astype(np.float64))
         progress("noise envelope")
-        allowed = envelope(recording, declaration.arithmetic, declaration.storage, declaration.runtime)
+        declared = (declaration.arithmetic, declaration.storage, declaration.runtime)
+        allowed = cached_envelope(recording, *declared, cache)
         rows, pairing = compare_outputs(recording, allowed, outputs)
         problems = problems + pairing
         progress("candidate, every tensor")

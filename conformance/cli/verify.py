@@ -18,6 +18,7 @@ from conformance.cli import candidate as candidates
 from conformance.cli import formats, options, report_files, verify_tnn
 from conformance.cli import graph_only as graph_only_command
 from conformance.cli.graph_only import COLOURS, Folders, judge_graph, print_graph_report
+from conformance.envelope_cache import cache_folder
 from conformance.inputs import load_inputs, rendered_input
 from conformance.onnx_graph import OnnxGraph
 from conformance.onnx_runtime import RuntimeOptions, declared_by
@@ -73,6 +74,9 @@ def verify(
     candidate: candidates.Kind = None,
     reproduction: graph_only_command.Reproduce = None,
     recorded: graph_only_command.Recorded = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Compute the noise envelope anew, and keep nothing.")
+    ] = False,
     arithmetic: formats.Arithmetic = None,
     storage: formats.Storage = None,
     json_file: options.Json = None,
@@ -138,7 +142,8 @@ def verify(
                 report = candidates.judge_candidate(kind, request, fed, limit, status.update)
             else:
                 run = partial(_in_onnx_runtime, runtime=runtime, declared=declared)
-                report = _judge(config, arrays, graph, model_file, fed, run, status.update)
+                kept = None if no_cache else cache_folder()
+                report = _judge(config, arrays, graph, model_file, fed, run, status.update, kept)
                 if reproduction is not None and graph is not None:
                     judged = run(graph)
                     images = fed[report.leading.name]
@@ -170,6 +175,7 @@ def _judge(
     inputs: dict[str, Array],
     run: Callable[..., Candidate],
     progress: options.Progress,
+    cache: Path | None,
 ) -> Report:
     if graph is not None and path is not None and takes_kernels(graph):
         kernels = KeyframeKernels(config, weights)
@@ -178,8 +184,8 @@ def _judge(
             candidate, config, weights, inputs, name=path.name, progress=progress, part=kernels.reuse
         )
     if graph is not None and path is not None:
-        return judge(run(graph), config, weights, inputs, name=path.name, progress=progress)
-    return _judge_own_export(config, weights, inputs, run, progress)
+        return judge(run(graph), config, weights, inputs, name=path.name, progress=progress, cache=cache)
+    return _judge_own_export(config, weights, inputs, run, progress, cache)
 
 
 def _judge_own_export(
@@ -188,6 +194,7 @@ def _judge_own_export(
     inputs: dict[str, Array],
     run: Callable[..., Candidate],
     progress: options.Progress,
+    cache: Path | None,
 ) -> Report:
     """Export for each shape of input, since our own files have static shapes."""
     reports = []
@@ -195,7 +202,15 @@ def _judge_own_export(
         progress(f"{label}: export")
         graph = OnnxGraph.load(onnx_export.export(MobileInst(config, weights), images))
         reports.append(
-            judge(run(graph), config, weights, {label: images}, name="our own export", progress=progress)
+            judge(
+                run(graph),
+                config,
+                weights,
+                {label: images},
+                name="our own export",
+                progress=progress,
+                cache=cache,
+            )
         )
     first = reports[0]
     return Report([report.inputs[0] for report in reports], first.candidate, first.model, first.tolerance)
