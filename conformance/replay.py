@@ -8,7 +8,7 @@ import numpy as np
 
 from conformance.bounds import Format, Runtime, carried_bounds
 from conformance.onnx_file import Node
-from conformance.utilisation import hides_a_fault
+from conformance.utilisation import hides_a_fault, is_varied
 from refimpl import Recording, Step
 from refimpl.ops.operation import OPERATIONS, Array
 
@@ -112,6 +112,7 @@ class Replay:
         self.values = {name: recording.tensors[name] for name in recording.inputs.values()}
         self.bounds: dict[str, Array | None] = {}
         self.scales: dict[str, Array | None] = {}
+        self.fixed = {*recording.weights, *recording.constants}
         for name in [*recording.weights, *recording.constants]:
             self.values[name] = recording.tensors[name]
             error = stored_error(recording.tensors[name], storage, computed=name in recording.constants)
@@ -146,11 +147,16 @@ class Replay:
         bound = self.bounds.get(name, 0.0)
         return np.inf if bound is None else bound
 
-    def looks_like_rounding(self, name: str, values: Array) -> bool:
-        """Tell whether a candidate's tensor differs from ``values[name]`` as rounding does, and not only
-        within its bound."""
+    def looks_like_rounding(self, step: Step, name: str, values: Array) -> bool:
+        """Tell whether a candidate's tensor differs from a step's ``values[name]`` as rounding does, and not
+        only within its bound."""
         bound, scale = self.bounds.get(name), self.scales.get(name)
-        return bound is None or scale is None or not hides_a_fault(values, self.values[name], bound, scale)
+        operands = [
+            self.values[source] for source in step.inputs if source is not None and source not in self.fixed
+        ]
+        if bound is None or scale is None or not all(map(is_varied, operands)):
+            return True
+        return not hides_a_fault(values, self.values[name], bound, scale)
 
     def forget(self, step: Step) -> None:
         """Free what no later step uses."""

@@ -12,6 +12,8 @@ from refimpl.ops.operation import Array
 
 LARGEST_SAMPLE = 1 << 15
 """Elements that are enough for statistics of a tensor."""
+VARIETY_SAMPLE = 1 << 12
+"""Elements that are enough to see whether they vary."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,17 @@ def worst_of(values: Array, truth: Array, bound: Array | float) -> Worst:
     place = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
     allowed = float(np.broadcast_to(bound, error.shape)[place])
     return Worst(float(error[place]), allowed, float(ratio[place]), tuple(int(i) for i in place))
+
+
+def is_varied(operand: Array) -> bool:
+    """Tell whether most elements, zeros aside, differ from one another.
+
+    Equal operands round equally (a flat picture, a table): the statistics of independent roundings say nothing
+    of them.
+    """
+    flat = operand.ravel()[:: -(-operand.size // VARIETY_SAMPLE) | 1]
+    flat = flat[flat != 0]
+    return flat.size > 1 and 2 * np.unique(flat).size >= flat.size
 
 
 def hides_a_fault(values: Array, truth: Array, bound: Array, scale: Array) -> bool:

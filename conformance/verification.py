@@ -393,7 +393,7 @@ def _predict(
             if match is None and name in taken:
                 match = tensors.named(taken[name], value, bound)
             if match:
-                honest = replay.looks_like_rounding(name, match.values)
+                honest = replay.looks_like_rounding(step, name, match.values)
                 reached = match.worst.utilisation if honest else np.inf
                 spotlight.show(name, match.values, value, bound, reached)
                 replay.adopt(name, match.values)

@@ -113,7 +113,7 @@ class Weights(Mapping[str, Array]):
     def seeded(cls, config: MobileInstConfig, seed: int = 0) -> Weights:
         """Make float32 weights from a seed, batch norms calibrated so that activations stay of order one.
 
-        The running statistics are those of a forward pass over a rendered picture and white noise, rounded to
+        The running statistics are those of a forward pass over rendered pictures and white noise, rounded to
         12 bits so that another BLAS gives the same weights.
         """
         # Brings scipy.optimize, which `import refimpl` need not wait for.
@@ -121,9 +121,11 @@ class Weights(Mapping[str, Array]):
 
         rng = np.random.default_rng(seed)
         arrays = {name: _initial(name, shape, rng) for name, shape in parameter_shapes(config).items()}
-        picture, _ = preprocess(render_picture(*CALIBRATION_SIZE, seed), sizing="native")
-        # Without the noise, channels that see only fine detail would explode on a noisy input.
-        images = np.concatenate([picture, rng.standard_normal(picture.shape)])
+        # One picture has too few tokens at 1/64: the statistics would not fit another. Without the noise,
+        # channels that see only fine detail would explode on a noisy input.
+        scenes = [render_picture(*CALIBRATION_SIZE, seed + i) for i in range(CALIBRATION_PICTURES)]
+        pictures = np.concatenate([preprocess(scene, sizing="native")[0] for scene in scenes])
+        images = np.concatenate([pictures, rng.standard_normal((1, *pictures.shape[1:]))])
         wide = {name: array.astype(np.float64) for name, array in arrays.items()}
         with intercepted(_Calibrator()):
             MobileInst(config, wide)(images)
@@ -143,7 +145,8 @@ class Weights(Mapping[str, Array]):
         _write_whole(Path(path), lambda temporary: write(dict(self), temporary))
 
 
-CALIBRATION_SIZE = (192, 384)
+CALIBRATION_PICTURES = 4
+CALIBRATION_SIZE = (192, 192)
 
 
 class _Calibrator:

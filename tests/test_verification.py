@@ -341,6 +341,14 @@ def test_several_inputs_are_all_judged(folder: Path, model: onnx.ModelProto) -> 
     assert len({entry["sha256"] for entry in report["inputs"]}) == 2
 
 
+@pytest.mark.parametrize("level", [0.0, 1.0, -1.7, 1e-3])
+def test_a_flat_picture_is_no_fault(folder: Path, level: float) -> None:
+    """Equal operands round equally: that is no bias."""
+    flat = np.full((1, 3, 128, 192), level, np.float32)
+    np.save(folder / "flat.npy", flat)
+    assert judge(folder, export(network(), flat), "flat.npy")["verdict"] == "pass"
+
+
 def test_a_fault_that_one_input_hides_is_found_by_the_other(folder: Path, model: onnx.ModelProto) -> None:
     """Masks go wrong only where the input is larger than any normalised pixel can be."""
     assert picture().max() < 3 < np.load(folder / "other.npy").max()
