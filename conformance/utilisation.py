@@ -52,8 +52,8 @@ def worst_of(values: Array, truth: Array, bound: Array | float) -> Worst:
 def is_varied(operand: Array) -> bool:
     """Tell whether most elements, zeros aside, differ from one another.
 
-    Equal operands round equally (a flat picture, a table): the statistics of independent roundings say nothing
-    of them.
+    Equal operands round equally (a flat picture, a table): the statistics of independent roundings say
+    nothing of them.
     """
     flat = operand.ravel()[:: -(-operand.size // VARIETY_SAMPLE) | 1]
     flat = flat[flat != 0]

@@ -203,7 +203,7 @@ def forward_mobileinst(images: Array, w: Scope, config: MobileInstConfig) -> Out
 
 
 def mask_features(images: Array, w: Scope, config: MobileInstConfig) -> tuple[Array, Features]:
-    """Images → mask features X_mask (B, dim, H/8, W/8) and the backbone's features; every frame needs both."""
+    """Images → mask features X_mask (B, dim, H/8, W/8) and the backbone's features; each frame needs both."""
     features = backbone(images, w / "backbone", config.backbone)
     return decode_masks(features, w / "mask_decoder", config), features
 

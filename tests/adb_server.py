@@ -1,7 +1,7 @@
 """A server that the real adb client talks to in place of a phone's: smart-socket, shell and sync protocols.
 
-Source: the Android Open Source Project, adb's OVERVIEW.TXT, SERVICES.TXT and SYNC.TXT. The device is a folder of
-this machine; commands run in this machine's shell.
+Source: the Android Open Source Project, adb's OVERVIEW.TXT, SERVICES.TXT and SYNC.TXT. The device is a
+folder of this machine; commands run in this machine's shell.
 """
 
 from __future__ import annotations

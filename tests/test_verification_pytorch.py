@@ -1,4 +1,4 @@
-"""Files from both of PyTorch's exporters, of an independent implementation, right and wrong, judged from the command line."""
+"""Files from both of PyTorch's exporters, of an independent implementation, right and wrong."""
 
 from __future__ import annotations
 
