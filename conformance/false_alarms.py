@@ -37,8 +37,10 @@ PRESETS = (
 )
 ILL_CONDITIONED = "topformer-tiny, ill-conditioned"
 _WITHOUT_A_DIGIT = (ILL_CONDITIONED, "float16 storage")
-"""A known false alarm, left out: of 11 bits the network loses 12, so its outputs are noise. Tensors that rounding
-moves by percents are not aligned, though they are within their bounds."""
+"""A known false alarm, left out: of 11 bits the network loses 12, so its outputs are noise.
+
+Tensors that rounding moves by percents are not aligned, though they are within their bounds.
+"""
 
 CANCELLED = 3e3
 """What the ill-conditioned network adds and subtracts; its activations are of order one."""
