@@ -352,14 +352,15 @@ def _compare_once(
         The comparisons, the candidate's tensors that are right, and the steps that fail and have none taken.
     """
     spotlight = Spotlight()
-    predictions = _predict(recording, compared, tensors, candidate.declaration, spotlight, taken)
+    complete = getattr(candidate, "captures_all", True)
+    predictions = _predict(recording, compared, tensors, candidate.declaration, spotlight, taken, complete)
     found = {name: item.match for name, item in predictions.items() if item.match}
     known = {match.name for name, match in found.items() if name not in taken}
     output_names = {tensor: output for output, tensor in recording.outputs.items()}
     rows, missed = [], set()
     for name, item in predictions.items():
         match, missing = item.match, "fail"
-        if match is None and item.value is not None and not getattr(candidate, "captures_all", True):
+        if match is None and item.value is not None and not complete:
             match, missing = tensors.named(output_names.get(name, name), item.value, item.bound), "absent"
         elif match is None and item.value is not None:
             match = tensors.nearest(item.value, item.bound, known)
@@ -382,6 +383,7 @@ def _predict(
     declaration: Declaration,
     spotlight: Spotlight,
     taken: Mapping[str, str],
+    complete: bool,
 ) -> dict[str, _Prediction]:
     replay = Replay(recording, declaration.arithmetic, declaration.storage, declaration.runtime)
     predictions: dict[str, _Prediction] = {}
@@ -389,7 +391,7 @@ def _predict(
         replay.compute(step)
         for name in compared.intersection(step.outputs):
             value, bound = replay.values[name], replay.bound(name)
-            match = _match(tensors, value, bound)
+            match = _match(tensors, value, bound, complete)
             if match is None and name in taken:
                 match = tensors.named(taken[name], value, bound)
             if match:
@@ -404,15 +406,15 @@ def _predict(
     return predictions
 
 
-def _match(tensors: CandidateTensors, value: Array, bound: Array | float) -> Match | None:
+def _match(tensors: CandidateTensors, value: Array, bound: Array | float, complete: bool) -> Match | None:
     """Find a tensor within its bound; where that is so loose, or missing, that anything is, one that
-    resembles it."""
+    resembles it, if the candidate holds all of its tensors: else it may be the next one."""
     bounded = bool(np.isfinite(bound).any())
     match = tensors.find(value, bound) if bounded else tensors.nearest(value, np.inf, set())
     tight = bounded and float(np.max(bound, initial=0.0)) <= RESEMBLANCE * float(
         np.abs(value).max(initial=0.0)
     )
-    return match if tight or _resembles(match, value) else None
+    return match if tight or (complete and _resembles(match, value)) else None
 
 
 def _output_fault(rows: Sequence[Comparison], recording: Recording) -> Fault | None:

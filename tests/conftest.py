@@ -1,0 +1,18 @@
+"""Files whose tests all need an optional runtime are not even imported where such tests are not wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out whole files of runtime tests under ``-m "not runtimes"``, instead of skipping them."""
+    if config.option.markexpr != "not runtimes" or collection_path.suffix != ".py":
+        return None
+    return (
+        True
+        if "\npytestmark = pytest.mark.runtimes\n" in collection_path.read_text(encoding="utf-8")
+        else None
+    )
