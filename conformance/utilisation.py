@@ -40,9 +40,13 @@ class Worst:
 
 def worst_of(values: Array, truth: Array, bound: Array | float) -> Worst:
     """Compare two arrays of one shape element by element with a bound that broadcasts to them."""
-    if values.size == 0:
+    return worst_in(absolute_error(values, truth), bound)
+
+
+def worst_in(error: Array, bound: Array | float) -> Worst:
+    """Return the element of an absolute error that uses most of a bound that broadcasts to it."""
+    if error.size == 0:
         return Worst(0.0, 0.0, 0.0, ())
-    error = absolute_error(values, truth)
     ratio = utilisation(error, bound)
     place = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
     allowed = float(np.broadcast_to(bound, error.shape)[place])
@@ -82,7 +86,7 @@ def absolute_error(values: Array, truth: Array) -> Array:
     """Return |values − truth| in float64; 0 where both are the same infinity or both NaN, infinite where only
     one is."""
     with np.errstate(invalid="ignore"):
-        error = np.abs(values.astype(np.float64) - truth.astype(np.float64))
+        error = np.abs(np.subtract(values, truth, dtype=np.float64))
     unclear = np.isnan(error)
     if unclear.any():
         same = (values == truth) | (np.isnan(values) & np.isnan(truth))
@@ -93,5 +97,6 @@ def absolute_error(values: Array, truth: Array) -> Array:
 def utilisation(error: Array, bound: Array | float) -> Array:
     """Return error / bound per element, with 0 / 0 = 0 and everything within an infinite bound."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        ratio = error / bound
-    return np.where((error == 0) | np.isposinf(np.broadcast_to(bound, error.shape)), 0.0, ratio)
+        ratio = np.asarray(error / bound)
+    ratio[np.isnan(ratio)] = 0.0  # 0 / 0, or both infinite
+    return ratio
