@@ -14,6 +14,7 @@ from conformance.bounds import (
     FLOAT32,
     Format,
     Runtime,
+    Shared,
     carried_bounds,
     format_of,
     introduced_bounds,
@@ -22,7 +23,7 @@ from conformance.detail import Spotlight
 from conformance.onnx_file import Node
 from conformance.onnx_graph import OnnxGraph, evaluate_node
 from conformance.report import Comparison
-from conformance.utilisation import absolute_error, hides_a_fault, is_varied, worst_in
+from conformance.utilisation import absolute_error, hides_a_fault, is_varied, largest_in, worst_in
 from refimpl.ops.operation import Array
 
 EXACT = frozenset(
@@ -108,9 +109,11 @@ class _Judge:
             return [_exact_row(node, name, self.known[name]) for name in node.outputs if name in self.known]
         operands = tuple(_widened(self.known[name]) if name else None for name in node.inputs)
         truths = evaluate_node(node, operands, np.float64)
-        bounds = self._bounds(node, operands, truths)
+        shared: Shared = {}
+        bounds = self._bounds(node, operands, truths, shared)
         # Only long sums have bounds so loose that a fault could hide in them.
-        scales = self._bounds(node, operands, truths, probable=True) if node.op_type in SUMS else bounds
+        sums = node.op_type in SUMS
+        scales = self._bounds(node, operands, truths, shared, probable=True) if sums else bounds
         rows = []
         for name, truth, bound, scale in zip(node.outputs, truths, bounds, scales, strict=False):
             if name in self.known:
@@ -133,7 +136,12 @@ class _Judge:
         )
 
     def _bounds(
-        self, node: Node, operands: Sequence[Array | None], truths: tuple[Array, ...], probable: bool = False
+        self,
+        node: Node,
+        operands: Sequence[Array | None],
+        truths: tuple[Array, ...],
+        shared: Shared,
+        probable: bool = False,
     ) -> tuple[Array | None, ...]:
         stored = _stored_format(
             [self.known[name] for name in node.outputs if name in self.known], self.storage
@@ -152,9 +160,10 @@ class _Judge:
                 stored,
                 runtime=self.runtime,
                 probable=probable,
+                shared=shared,
             )
         call = (node.op_type, operands, node.attributes, truths, self.arithmetic, stored)
-        return introduced_bounds(*call, runtime=self.runtime, probable=probable)
+        return introduced_bounds(*call, runtime=self.runtime, probable=probable, shared=shared)
 
 
 def _unrounded(x: Array | None) -> Array | float:
@@ -186,7 +195,7 @@ def _row(
         return Comparison(name, node.op_type, name, truth.shape, None, None, None, None, None, None, "fail")
     error = absolute_error(values, truth)
     worst = worst_in(error, np.inf if bound is None else bound)
-    largest = worst_in(error, 1.0)
+    largest, place = largest_in(error)
     scale = float(np.abs(truth).max(initial=0.0)) if truth.dtype.kind in "fiu" else 1.0
     if bound is None:
         verdict = "not judged"
@@ -198,10 +207,10 @@ def _row(
         operation=node.op_type,
         candidate=node.name,
         shape=truth.shape,
-        max_abs_error=largest.error,
-        relative_error=largest.error / scale if scale else largest.error,
-        worst_index=(worst if bound is not None else largest).index,
-        introduced_error=largest.error if bound is None else worst.error,
+        max_abs_error=largest,
+        relative_error=largest / scale if scale else largest,
+        worst_index=worst.index if bound is not None else place,
+        introduced_error=largest if bound is None else worst.error,
         tolerance=None if bound is None else worst.bound,
         utilisation=None if bound is None else worst.utilisation,
         verdict=verdict,

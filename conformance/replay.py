@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from conformance.bounds import Format, Runtime, carried_bounds
+from conformance.bounds import Format, Runtime, Shared, carried_bounds
 from conformance.onnx_file import Node
 from conformance.utilisation import hides_a_fault, is_varied
 from refimpl import Recording, Step
@@ -134,10 +134,18 @@ class Replay:
             result = OPERATIONS[step.operation](*operands, **step.attributes)
         outputs = result if isinstance(result, tuple) else (result,)
         self.values.update(zip(step.outputs, outputs, strict=True))
+        shared: Shared = {}
         for errors, probable in ((self.bounds, False), (self.scales, True)):
             before = [errors.get(name or "", 0.0) for name in step.inputs]
             after = carried_bounds(
-                node, operands, before, outputs, *self.formats, runtime=self.runtime, probable=probable
+                node,
+                operands,
+                before,
+                outputs,
+                *self.formats,
+                runtime=self.runtime,
+                probable=probable,
+                shared=shared,
             )
             errors.update(zip(step.outputs, after, strict=False))
 

@@ -48,9 +48,21 @@ def worst_in(error: Array, bound: Array | float) -> Worst:
     if error.size == 0:
         return Worst(0.0, 0.0, 0.0, ())
     ratio = utilisation(error, bound)
-    place = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
+    place = _place_of_largest(ratio)
     allowed = float(np.broadcast_to(bound, error.shape)[place])
-    return Worst(float(error[place]), allowed, float(ratio[place]), tuple(int(i) for i in place))
+    return Worst(float(error[place]), allowed, float(ratio[place]), place)
+
+
+def largest_in(error: Array) -> tuple[float, tuple[int, ...]]:
+    """Return the largest element of an absolute error, and its place; 0 of an empty one."""
+    if error.size == 0:
+        return 0.0, ()
+    place = _place_of_largest(error)
+    return float(error[place]), place
+
+
+def _place_of_largest(x: Array) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(x)), x.shape))
 
 
 def is_varied(operand: Array) -> bool:
@@ -86,9 +98,10 @@ def absolute_error(values: Array, truth: Array) -> Array:
     """Return |values − truth| in float64; 0 where both are the same infinity or both NaN, infinite where only
     one is."""
     with np.errstate(invalid="ignore"):
-        error = np.abs(np.subtract(values, truth, dtype=np.float64))
-    unclear = np.isnan(error)
-    if unclear.any():
+        error = np.asarray(np.subtract(values, truth, dtype=np.float64))
+    error = np.abs(error, out=error) if error.ndim else np.abs(error)
+    if error.size and np.isnan(error.max()):
+        unclear = np.isnan(error)
         same = (values == truth) | (np.isnan(values) & np.isnan(truth))
         error[unclear] = np.where(same[unclear], 0.0, math.inf)
     return np.asarray(error)
@@ -98,5 +111,6 @@ def utilisation(error: Array, bound: Array | float) -> Array:
     """Return error / bound per element, with 0 / 0 = 0 and everything within an infinite bound."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = np.asarray(error / bound)
-    ratio[np.isnan(ratio)] = 0.0  # 0 / 0, or both infinite
+    if ratio.size and np.isnan(ratio.max()):
+        ratio[np.isnan(ratio)] = 0.0  # 0 / 0, or both infinite
     return ratio

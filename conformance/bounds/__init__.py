@@ -11,7 +11,7 @@ from conformance.bounds.bias import BiasTest, bias_test, utilisation
 from conformance.bounds.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Format, format_of
 from conformance.bounds.introduced import introduced_bound, introduced_bounds
 from conformance.bounds.propagation import carried_bounds, propagated_bound
-from conformance.bounds.step import RULES
+from conformance.bounds.step import RULES, Shared
 
 __all__ = [
     "BFLOAT16",
@@ -26,6 +26,7 @@ __all__ = [
     "BiasTest",
     "Format",
     "Runtime",
+    "Shared",
     "bias_test",
     "carried_bounds",
     "format_of",

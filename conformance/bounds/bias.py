@@ -18,6 +18,9 @@ COMMON_ROUNDINGS = 4
 BLOCKS = 64
 """Neighbouring errors share operands, so it is the means of so many blocks that count as independent."""
 
+MIXER = np.uint64(0x9E3779B97F4A7C15)
+"""2⁶⁴ over the golden ratio (Knuth's multiplicative hash): every bit of a number reaches many of the product's."""
+
 ROUNDING_VARIANCE = 0.4
 """Largest mean square of error / (√n·u·size) by rounding to nearest: 1/3, with TOSA's allowance."""
 
@@ -114,9 +117,20 @@ def _distinct_ratios(error: Array, bound: Array, scale: Array) -> tuple[Array, f
     most, size = (np.ravel(np.broadcast_to(x, np.shape(error))) for x in (bound, scale))
     usable = np.isfinite(flat) & np.isfinite(size) & np.isfinite(most) & (size > 0)
     flat, most, size = flat[usable], most[usable], size[usable]
-    _, first = np.unique(flat + 1j * size, return_index=True)
-    first = np.sort(first)
+    first = _distinct(flat, size)
     return flat[first] / size[first], COMMON_ROUNDINGS * float(np.mean(size / most)) if most.size else 0.0
+
+
+def _distinct(first: Array, second: Array) -> Array:
+    """Return, in order, a place of each distinct pair of float64 numbers.
+
+    Pairs are told apart by a 64-bit mixture of their bits: sorting whole numbers is much quicker than
+    sorting pairs, and two of some thousand pairs share a mixture once in 10¹¹ times.
+    """
+    mixture = (first + 0.0).view(np.uint64) * MIXER ^ (second + 0.0).view(np.uint64)
+    order = np.argsort(mixture)
+    ranked = mixture[order]
+    return np.sort(order[np.concatenate([[True], ranked[1:] != ranked[:-1]])]) if order.size else order
 
 
 def _moments(ratio: Array) -> tuple[float, float]:
@@ -127,7 +141,8 @@ def _bias_probability(ratio: Array, allowed: float) -> float:
     """Return the tail of Student's t; too few elements say nothing."""
     if ratio.size < 2 * BLOCKS:
         return 1.0
-    means = np.array([block.mean() for block in np.array_split(ratio, BLOCKS)])
+    starts = np.arange(BLOCKS) * ratio.size // BLOCKS
+    means = np.add.reduceat(ratio, starts) / np.diff([*starts, ratio.size])
     excess, deviation = abs(means.mean()) - allowed, means.std(ddof=1)
     if excess <= 0:
         return 1.0

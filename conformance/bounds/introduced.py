@@ -18,7 +18,7 @@ from conformance.bounds import (
 )
 from conformance.bounds.allowances import CPU, Runtime
 from conformance.bounds.formats import FLOAT32, Format
-from conformance.bounds.step import RULES, Step, completed
+from conformance.bounds.step import RULES, Shared, Step, completed
 from refimpl.ops.operation import Array
 
 
@@ -75,18 +75,29 @@ def introduced_bounds(
     runtime: Runtime = CPU,
     probable: bool = False,
     extra: int = 0,
+    shared: Shared | None = None,
 ) -> tuple[Array | None, ...]:
     """Return the bound of every output; parameters as of `introduced_bound`.
 
     ``extra`` counts roundings besides those of the operation, such as of constants that were folded into its
-    weights.
+    weights. ``shared`` is a dictionary, empty at first, given to several calls on the same operands, which
+    then compute only once what does not depend on ``probable``.
     """
     registered = RULES.get(op_type)
     if registered is None:
         return (None,) * len(outputs)
     results = tuple(np.asarray(y) for y in outputs)
     step = Step(
-        op_type, tuple(inputs), dict(attributes), results, arithmetic, storage, runtime, extra, probable
+        op_type=op_type,
+        inputs=tuple(inputs),
+        attributes=dict(attributes),
+        outputs=results,
+        arithmetic=arithmetic,
+        storage=storage,
+        runtime=runtime,
+        extra=extra,
+        probable=probable,
+        shared={} if shared is None else shared,
     )
     with np.errstate(all="ignore"):
         bounds = registered.bound(step)

@@ -35,6 +35,12 @@ def of_magnitudes(step: Step, n: int, *inputs: Any, **changed: Any) -> Array:
     changed
         Attributes that differ.
     """
+    if n not in step.shared:
+        step.shared[n] = _of_magnitudes(step, n, *inputs, **changed)
+    return step.shared[n]
+
+
+def _of_magnitudes(step: Step, n: int, *inputs: Any, **changed: Any) -> Array:
     narrow = _fits_float32(step, [np.asarray(x) for x in inputs if x is not None], n)
     dtype = np.float32 if narrow else np.float64
     sizes = [None if x is None else step.magnitude(np.asarray(x).astype(dtype), n) for x in inputs]

@@ -15,6 +15,7 @@ import numpy as np
 from conformance.bounds.allowances import CPU, Runtime
 from conformance.bounds.formats import FLOAT32, Format
 from conformance.bounds.introduced import introduced_bounds
+from conformance.bounds.step import Shared
 from refimpl.ops import OPERATIONS
 from refimpl.ops.operation import Array
 
@@ -96,6 +97,7 @@ def carried_bounds(
     *,
     runtime: Runtime = CPU,
     probable: bool = False,
+    shared: Shared | None = None,
 ) -> tuple[Array | None, ...]:
     """Return the bound of each output of one operation whose operands may be off by ``errors``.
 
@@ -108,8 +110,8 @@ def carried_bounds(
         Of each operand: 0, an array, or None for unknown.
     outputs
         The operation's exact results.
-    arithmetic, storage, runtime, probable
-        As of `introduced_bound`.
+    arithmetic, storage, runtime, probable, shared
+        As of `introduced_bounds`.
     """
     passed = _passed(call, list(operands), list(errors), outputs)
     introduced = introduced_bounds(
@@ -122,6 +124,7 @@ def carried_bounds(
         runtime=runtime,
         probable=probable,
         extra=FOLDED_ROUNDINGS if call.op_type in _FOLDING else 0,
+        shared=shared,
     )
     return tuple(_together(before, own, storage) for before, own in zip(passed, introduced, strict=False))
 
@@ -130,19 +133,23 @@ def _together(passed: Any, own: Array | None, storage: Format) -> Array | None:
     """Add a step's own bound; its own grows with the error of its operands, by a factor of a few u."""
     if passed is None or own is None:
         return None
+    if np.ndim(passed) == 0 and passed == 0:
+        return own
     with np.errstate(invalid="ignore"):
-        total = passed * (1 + 16 * storage.unit_roundoff) + own
-    return np.where(np.isnan(total), np.inf, total)
+        total = np.asarray(passed * (1 + 16 * storage.unit_roundoff) + own)
+    if np.isnan(total.max(initial=0.0)):
+        total[np.isnan(total)] = np.inf
+    return total
 
 
 def _passed(
     call: Call, operands: list[Any], errors: list[Any], outputs: tuple[Array, ...]
-) -> tuple[Array | None, ...]:
+) -> tuple[Array | float | None, ...]:
     """Return what the operands' errors make of each output: 0 of none."""
     if any(error is None for error in errors):
         return (None,) * len(outputs)
     if not any(np.any(error) for error in errors):
-        return tuple(np.zeros(y.shape) for y in outputs)
+        return (0.0,) * len(outputs)
     carry = CARRIED.get(call.op_type)
     elsewhere = call.op_type not in _OF_ALL_OPERANDS and any(np.any(error) for error in errors[1:])
     if carry is None or elsewhere:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,9 @@ from refimpl.ops.operation import Array
 
 Bound = Array | float | None
 """Of one output: per element, or broadcasting to it; None is no bound."""
+
+Shared = dict[int, Array]
+"""Number of roundings → the operation on absolute values."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Step:
         Roundings beyond those of the operation itself, such as those of constants folded into its weights.
     probable
         Whether accumulated roundings count as √n instead of n.
+    shared
+        What is computed once for the bound and for the probable size.
     """
 
     op_type: str
@@ -47,6 +52,7 @@ class Step:
     runtime: Runtime
     extra: int = 0
     probable: bool = False
+    shared: Shared = field(default_factory=dict)
 
     @property
     def y(self) -> Array:
@@ -103,7 +109,8 @@ class Step:
 
     def like(self, op_type: str, *inputs: Any, outputs: Sequence[Array], **attributes: Any) -> Step:
         """Return another step computed in the same way."""
-        return replace(self, op_type=op_type, inputs=inputs, attributes=attributes, outputs=tuple(outputs))
+        call = {"op_type": op_type, "inputs": inputs, "attributes": attributes, "outputs": tuple(outputs)}
+        return replace(self, **call, shared={})
 
 
 Rule = Callable[[Step], Bound | tuple[Bound, ...]]
