@@ -3,11 +3,16 @@
 Worst-case bounds explode over a hundred layers. So the reference is run again with every step's result
 perturbed by a random sign times the size that its rounding is expected to have (√n roundings instead of n;
 Higham & Mary 2019), and the spread is the envelope.
+
+A convolution whose only use is a batch norm, which is linear, is run with the batch norm folded into it.
+Their two perturbations are then one of the same variance.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +20,7 @@ import numpy as np
 from conformance.bounds import Format, Runtime, introduced_bounds
 from conformance.onnx_file import Node
 from conformance.onnx_graph import evaluate_node
+from conformance.threads import in_threads
 from conformance.utilisation import absolute_error
 from refimpl import Recording, Step
 from refimpl.ops import dequantize_linear
@@ -23,6 +29,12 @@ from refimpl.ops.operation import Array
 SAMPLES = 8
 MULTIPLE = 4.0
 """How many times the largest deviation seen in the samples a candidate may deviate."""
+
+SIGNS = 1 << 22
+"""Random signs that are drawn for an envelope; each result takes a run of them that begins anywhere."""
+
+AT_ONCE = 1 << 15
+"""Elements that are perturbed at once: what stays in the cache."""
 
 
 def envelope(
@@ -51,16 +63,27 @@ def envelope(
     dict
         Output → `MULTIPLE` times the largest absolute deviation of the samples.
     """
-    sizes = _expected_roundings(recording, arithmetic, storage, runtime)
-    rng = np.random.default_rng(seed)
+    run = _folded(recording, _expected_roundings(recording, arithmetic, storage, runtime))
+    first, *seeds = np.random.SeedSequence(seed).spawn(samples + 1)
+    signs = _signs(np.random.default_rng(first))
+
+    def deviations(each: np.random.SeedSequence) -> dict[str, float]:
+        outputs = _perturbed_run(run, signs, np.random.default_rng(each))
+        return {
+            name: float(absolute_error(outputs[tensor], recording.tensors[tensor]).max(initial=0.0))
+            for name, tensor in recording.outputs.items()
+        }
+
     largest = dict.fromkeys(recording.outputs, 0.0)
-    for sample in range(samples):
-        outputs = _perturbed_run(recording, sizes, rng)
-        for name, tensor in recording.outputs.items():
-            deviation = float(absolute_error(outputs[tensor], recording.tensors[tensor]).max(initial=0.0))
-            largest[name] = max(largest[name], deviation)
-        progress(sample + 1, samples)
+    for done, sample in enumerate(in_threads(deviations, seeds), start=1):
+        largest = {name: max(size, sample[name]) for name, size in largest.items()}
+        progress(done, samples)
     return {name: MULTIPLE * deviation for name, deviation in largest.items()}
+
+
+def _signs(rng: np.random.Generator) -> Array:
+    """Return random signs, float32."""
+    return np.where(rng.integers(0, 2, SIGNS, np.uint8), np.float32(1), np.float32(-1))
 
 
 def _expected_roundings(
@@ -82,27 +105,76 @@ def _expected_roundings(
         )
         for name, bound in zip(step.outputs, bounds, strict=False):
             if bound is not None and recording.tensors[name].dtype.kind == "f" and bound.any():
-                sizes[name] = np.where(np.isfinite(bound), bound, 0.0).astype(np.float32)
+                sizes[name] = _finite(bound).astype(np.float32)
     return sizes
 
 
-def _perturbed_run(
-    recording: Recording, sizes: dict[str, Array], rng: np.random.Generator
-) -> dict[str, Array]:
-    """Run the recorded steps, each result off by its expected rounding in a random direction; free what is
-    used up."""
-    last_use = {name: i for i, step in enumerate(recording.steps) for name in step.inputs if name is not None}
-    kept = {*recording.outputs.values(), *recording.weights, *recording.constants, *recording.inputs.values()}
-    values = {name: recording.tensors[name] for name in kept if name not in recording.outputs.values()}
-    for i, step in enumerate(recording.steps):
+@dataclass(frozen=True)
+class _Run:
+    """What a perturbed run computes: steps, the tensors that no step makes, the sizes of perturbations."""
+
+    steps: list[Step]
+    fixed: dict[str, Array]
+    sizes: dict[str, Array]
+    outputs: set[str]
+
+
+def _folded(recording: Recording, sizes: dict[str, Array]) -> _Run:
+    """Return the recorded run, every batch norm folded into the convolution of which it is the only use."""
+    uses = Counter(name for step in recording.steps for name in step.inputs)
+    uses.update(recording.outputs.values())
+    fixed = {
+        name: recording.tensors[name]
+        for name in (*recording.weights, *recording.constants, *recording.inputs.values())
+    }
+    run = _Run([], fixed, sizes, set(recording.outputs.values()))
+    places: dict[str | None, int] = {}
+    for step in recording.steps:
+        place = places.get(step.inputs[0]) if step.operation == "BatchNormalization" else None
+        if place is not None and uses[step.inputs[0]] == 1 and fixed.keys() >= set(step.inputs[1:]):
+            run.steps[place] = _with_norm(run, run.steps[place], step)
+            continue
+        if step.operation == "Conv" and fixed.keys() >= {name for name in step.inputs[1:] if name}:
+            places[step.outputs[0]] = len(run.steps)
+        run.steps.append(step)
+    return run
+
+
+def _with_norm(run: _Run, convolution: Step, norm: Step) -> Step:
+    """Return the convolution that makes the batch norm's result; its weights and its size join the run's."""
+    scale, shift, mean, variance = (run.fixed[name or ""] for name in norm.inputs[1:5])
+    factor = scale / np.sqrt(variance + norm.attributes.get("epsilon", 1e-5))
+    weight, *biases = (run.fixed[name] for name in convolution.inputs[1:] if name)
+    names = (f"{norm.name}/weight", f"{norm.name}/bias")
+    run.fixed[names[0]] = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
+    run.fixed[names[1]] = shift + (sum(biases) - mean) * factor
+    given, made = run.sizes.pop(convolution.outputs[0], None), run.sizes.get(norm.outputs[0])
+    if given is not None:
+        given *= np.abs(factor).astype(np.float32).reshape(-1, *(1,) * (weight.ndim - 2))
+        run.sizes[norm.outputs[0]] = given if made is None else np.hypot(given, made, out=given)
+    return replace(convolution, inputs=(convolution.inputs[0], *names), outputs=norm.outputs)
+
+
+def _finite(bound: Array) -> Array:
+    return bound if np.isfinite(bound.max(initial=0.0)) else np.where(np.isfinite(bound), bound, 0.0)
+
+
+def _perturbed_run(run: _Run, signs: Array, rng: np.random.Generator) -> dict[str, Array]:
+    """Run the steps, each result off by its expected rounding in a random direction; free what is used up."""
+    last_use = {name: i for i, step in enumerate(run.steps) for name in step.inputs if name is not None}
+    values = dict(run.fixed)
+    for i, step in enumerate(run.steps):
         operands = [None if name is None else values[name] for name in step.inputs]
         for name, value in zip(
             step.outputs, evaluate_node(node_of(step), operands, np.float64), strict=False
         ):
-            values[name] = value + _signed(sizes[name], rng) if name in sizes else value
+            if name in run.sizes:
+                value = _own(value, operands)
+                _perturb(value, run.sizes[name], signs, int(rng.integers(SIGNS)))
+            values[name] = value
         if step.operation == "QuantizeLinear":
             values[step.outputs[0]] = _with_a_flip(values[step.outputs[0]], operands, step, rng)
-        for used in {*step.inputs, *step.outputs} - kept:
+        for used in {*step.inputs, *step.outputs} - run.outputs - run.fixed.keys():
             if used is not None and last_use.get(used, i) == i:
                 values.pop(used, None)
     return values
@@ -135,7 +207,18 @@ def node_of(step: Step) -> Node:
     )
 
 
-def _signed(size: Array, rng: np.random.Generator) -> Array:
-    bits = np.frombuffer(rng.bytes((size.size + 7) // 8), np.uint8)
-    negative = np.unpackbits(bits, count=size.size).view(bool).reshape(size.shape)
-    return np.where(negative, -size, size)
+def _own(value: Array, operands: Sequence[Any]) -> Array:
+    """Return the value in contiguous memory that no operand shares."""
+    shared = any(x is not None and np.may_share_memory(value, x) for x in operands)
+    ready = value.flags.c_contiguous and value.flags.writeable and not shared
+    return value if ready else value.copy(order="C")
+
+
+def _perturb(value: Array, size: Array, signs: Array, first: int) -> None:
+    """Add ±size to every element, with the signs from the ``first`` on, and from the beginning again."""
+    flat, sizes = value.reshape(-1), size.reshape(-1)
+    begin = 0
+    while begin < flat.size:
+        count = min(AT_ONCE, flat.size - begin, signs.size - first)
+        flat[begin : begin + count] += sizes[begin : begin + count] * signs[first : first + count]
+        begin, first = begin + count, (first + count) % signs.size

@@ -19,7 +19,7 @@ BLOCKS = 64
 """Neighbouring errors share operands, so it is the means of so many blocks that count as independent."""
 
 MIXER = np.uint64(0x9E3779B97F4A7C15)
-"""2⁶⁴ over the golden ratio (Knuth's multiplicative hash): every bit of a number reaches many of the product's."""
+"""2⁶⁴ over the golden ratio (Knuth's multiplicative hash): a number's bits reach many of the product's."""
 
 ROUNDING_VARIANCE = 0.4
 """Largest mean square of error / (√n·u·size) by rounding to nearest: 1/3, with TOSA's allowance."""
