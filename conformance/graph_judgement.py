@@ -4,7 +4,7 @@ fed it."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from conformance.detail import Spotlight
 from conformance.onnx_file import Node
 from conformance.onnx_graph import OnnxGraph, evaluate_node
 from conformance.report import Comparison
+from conformance.threads import in_threads
 from conformance.utilisation import absolute_error, hides_a_fault, is_varied, largest_in, worst_in
 from refimpl.ops.operation import Array
 
@@ -84,12 +85,30 @@ def judge_nodes(
     wide = {name for name, array in tensors.items() if array.dtype == np.float16} if wide_float16 else set()
     known = {**graph.initializers, **inputs, **tensors}
     judge = _Judge(known, arithmetic, storage, runtime, frozenset(wide))
+    spotlight = Spotlight()
     rows = []
-    for count, node in enumerate(graph.nodes):
-        if all(name in known for name in node.inputs if name):
-            rows += judge.rows(node)
-        progress(count + 1, len(graph.nodes))
-    return judge.spotlight.placed(rows)
+    for count, judged in enumerate(in_threads(judge.results, graph.nodes), start=1):
+        for result in judged:
+            rows.append(result.row)
+            result.shown_by(spotlight)
+        progress(count, len(graph.nodes))
+    return spotlight.placed(rows)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """The judgement of one tensor; with its arrays, if it was compared with a bound."""
+
+    row: Comparison
+    values: Array
+    truth: Array | None = None
+    bound: Array | None = None
+
+    def shown_by(self, spotlight: Spotlight) -> None:
+        """Let a reader look at it, if it is the tensor to be looked at."""
+        if self.truth is not None and self.bound is not None:
+            reached = np.inf if self.row.systematic else self.row.utilisation or 0.0
+            spotlight.show(self.row.name, self.values, self.truth, self.bound, reached)
 
 
 @dataclass(frozen=True)
@@ -101,30 +120,27 @@ class _Judge:
     storage: Format
     runtime: Runtime
     wide: frozenset[str]
-    spotlight: Spotlight = field(default_factory=Spotlight)
 
-    def rows(self, node: Node) -> list[Comparison]:
-        """Judge the outputs of one node."""
+    def results(self, node: Node) -> list[_Result]:
+        """Judge the outputs of one node; none if its operands were not captured."""
+        if not all(name in self.known for name in node.inputs if name):
+            return []
+        made = [name for name in node.outputs if name in self.known]
         if node.op_type in EXACT and self._is_exact(node):
-            return [_exact_row(node, name, self.known[name]) for name in node.outputs if name in self.known]
+            return [_Result(_exact_row(node, name, self.known[name]), self.known[name]) for name in made]
         operands = tuple(_widened(self.known[name]) if name else None for name in node.inputs)
         truths = evaluate_node(node, operands, np.float64)
         shared: Shared = {}
         bounds = self._bounds(node, operands, truths, shared)
         # Only long sums have bounds so loose that a fault could hide in them.
-        sums = node.op_type in SUMS
-        scales = self._bounds(node, operands, truths, shared, probable=True) if sums else bounds
-        rows = []
-        for name, truth, bound, scale in zip(node.outputs, truths, bounds, scales, strict=False):
-            if name in self.known:
-                row = _row(node, name, self.known[name], truth, bound, self.spotlight)
-                if node.op_type in SUMS and row.verdict == "pass" and not (bound is None or scale is None):
-                    varied = operands[0] is not None and is_varied(operands[0])
-                    if varied and hides_a_fault(self.known[name], truth, bound, scale):
-                        row = replace(row, verdict="fail", systematic=True)
-                        self.spotlight.show(name, self.known[name], truth, bound, np.inf)
-                rows.append(row)
-        return rows
+        sums = node.op_type in SUMS and operands[0] is not None and is_varied(operands[0])
+        nothing = (None,) * len(bounds)
+        scales = self._bounds(node, operands, truths, shared, probable=True) if sums else nothing
+        return [
+            _result(node, name, self.known[name], truth, bound, scale)
+            for name, truth, bound, scale in zip(node.outputs, truths, bounds, scales, strict=False)
+            if name in self.known
+        ]
 
     def _is_exact(self, node: Node) -> bool:
         """Tell whether an operation that never rounds gives the same numbers in the candidate's own dtype."""
@@ -188,20 +204,26 @@ def _exact_row(node: Node, name: str, values: Array) -> Comparison:
     return Comparison(name, node.op_type, node.name, values.shape, 0.0, 0.0, place, 0.0, 0.0, 0.0, "pass")
 
 
-def _row(
-    node: Node, name: str, values: Array, truth: Array, bound: Array | None, spotlight: Spotlight
-) -> Comparison:
+def _result(
+    node: Node, name: str, values: Array, truth: Array, bound: Array | None, scale: Array | None
+) -> _Result:
+    """Compare one tensor; with a ``scale``, its errors must also look like rounding."""
     if values.shape != truth.shape:
-        return Comparison(name, node.op_type, name, truth.shape, None, None, None, None, None, None, "fail")
+        nothing = (None,) * 6
+        return _Result(Comparison(name, node.op_type, name, truth.shape, *nothing, "fail"), values)
+    row = _row(node, name, values, truth, bound)
+    bounded = row.verdict == "pass" and bound is not None and scale is not None
+    if bounded and hides_a_fault(values, truth, np.asarray(bound), np.asarray(scale)):
+        row = replace(row, verdict="fail", systematic=True)
+    return _Result(row, values, truth, bound)
+
+
+def _row(node: Node, name: str, values: Array, truth: Array, bound: Array | None) -> Comparison:
     error = absolute_error(values, truth)
     worst = worst_in(error, np.inf if bound is None else bound)
     largest, place = largest_in(error)
     scale = float(np.abs(truth).max(initial=0.0)) if truth.dtype.kind in "fiu" else 1.0
-    if bound is None:
-        verdict = "not judged"
-    else:
-        verdict = "pass" if worst.utilisation <= 1 else "fail"
-        spotlight.show(name, values, truth, bound, worst.utilisation)
+    verdict = "not judged" if bound is None else "pass" if worst.utilisation <= 1 else "fail"
     return Comparison(
         name=name,
         operation=node.op_type,

@@ -28,7 +28,7 @@ from conformance.envelope import MULTIPLE, SAMPLES
 from conformance.envelope_cache import cached_envelope
 from conformance.replay import Replay, Structure
 from conformance.report import Comparison, Decision, Diagnosis, Fault, InputReport, Report
-from conformance.utilisation import absolute_error, worst_of
+from conformance.utilisation import absolute_error, largest_in, worst_of
 from refimpl import MobileInst, MobileInstConfig, Recording, Step, record
 from refimpl.errors import CandidateError
 from refimpl.ops.operation import Array
@@ -456,7 +456,7 @@ def _row(
 ) -> Comparison:
     if match is None:
         return Comparison(name, operation, None, reference.shape, None, None, None, None, None, None, missing)
-    propagated = worst_of(match.values, reference, 1.0)
+    error, place = largest_in(absolute_error(match.values, reference))
     # Single elements without bound may overflow; if the most utilised one has none, none has.
     bounded = match.worst.utilisation > 0 or np.isfinite(match.worst.bound)
     scale = float(np.abs(reference).max(initial=0.0))
@@ -465,9 +465,9 @@ def _row(
         operation=operation,
         candidate=match.name,
         shape=reference.shape,
-        max_abs_error=propagated.error,
-        relative_error=propagated.error / scale if scale else propagated.error,
-        worst_index=propagated.index,
+        max_abs_error=error,
+        relative_error=error / scale if scale else error,
+        worst_index=place,
         introduced_error=match.worst.error if introduced else None,
         tolerance=match.worst.bound if bounded else None,
         utilisation=match.worst.utilisation if bounded else None,

@@ -109,8 +109,14 @@ class Step:
 
     def like(self, op_type: str, *inputs: Any, outputs: Sequence[Array], **attributes: Any) -> Step:
         """Return another step computed in the same way."""
-        call = {"op_type": op_type, "inputs": inputs, "attributes": attributes, "outputs": tuple(outputs)}
-        return replace(self, **call, shared={})
+        return replace(
+            self,
+            op_type=op_type,
+            inputs=inputs,
+            attributes=attributes,
+            outputs=tuple(outputs),
+            shared={},
+        )
 
 
 Rule = Callable[[Step], Bound | tuple[Bound, ...]]
