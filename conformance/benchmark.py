@@ -119,10 +119,11 @@ def _run_once(path: str, height: str, width: str, config: str) -> None:
     chosen = MobileInstConfig(**json.loads(config))
     network = MobileInst(chosen, Weights.load(path, chosen))
     network(np.zeros((1, 3, int(height), int(width)), np.float32))
-    print(_peak_megabytes())
+    print(peak_megabytes())
 
 
-def _peak_megabytes() -> float:
+def peak_megabytes() -> float:
+    """Return the peak resident memory of this process."""
     # On Linux, ru_maxrss of a child starts at its parent's peak; the kernel's own high-water mark does not.
     status = Path("/proc/self/status")
     if status.exists():

@@ -151,8 +151,16 @@ def _with_norm(run: _Run, convolution: Step, norm: Step) -> Step:
     given, made = run.sizes.pop(convolution.outputs[0], None), run.sizes.get(norm.outputs[0])
     if given is not None:
         given *= np.abs(factor).astype(np.float32).reshape(-1, *(1,) * (weight.ndim - 2))
-        run.sizes[norm.outputs[0]] = given if made is None else np.hypot(given, made, out=given)
+        run.sizes[norm.outputs[0]] = given if made is None else _joined(given, made)
     return replace(convolution, inputs=(convolution.inputs[0], *names), outputs=norm.outputs)
+
+
+def _joined(first: Array, second: Array) -> Array:
+    """Return the size of the sum of two independent perturbations; where squares underflow, the larger."""
+    larger = np.maximum(first, second)
+    np.square(first, out=first)
+    first += np.square(second)
+    return np.maximum(np.sqrt(first, out=first), larger, out=larger)
 
 
 def _finite(bound: Array) -> Array:

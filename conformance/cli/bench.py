@@ -14,6 +14,7 @@ from rich.table import Table
 from conformance.benchmark import NUMPY, Timing, measure, peak_memory
 from conformance.cli import options
 from conformance.inputs import rendered_input
+from conformance.judge_benchmark import LIMITS, measure_judging
 from conformance.video_benchmark import (
     PAPER_MILLISECONDS,
     IntervalTiming,
@@ -21,6 +22,7 @@ from conformance.video_benchmark import (
     operations_per_frame,
 )
 from refimpl import MobileInstConfig, Weights
+from refimpl.ops.operation import Array
 
 
 def bench(
@@ -41,6 +43,10 @@ def bench(
             "--video", help="Instead: the cost per frame of a video at T = 1, 3 and 6, beside the paper's."
         ),
     ] = False,
+    judge: Annotated[
+        bool,
+        typer.Option("--judge", help="Instead: what a verdict costs, in float64 forwards of the network."),
+    ] = False,
     json_file: options.Json = None,
 ) -> None:
     """Time the forward pass against ONNX Runtime, onnx.reference and, if installed, PyTorch.
@@ -55,6 +61,8 @@ def bench(
       mobileinst bench --model topformer-tiny --threads 1 --repeats 15
 
       mobileinst bench --video --threads 1
+
+      mobileinst bench --judge --repeats 3
     """
     config = options.configuration(model, overrides)
     height, width = options.parse_size(size) or options.DEFAULT_SIZE
@@ -63,6 +71,9 @@ def bench(
         _bench_video(config, weights, (height, width), threads or [1], repeats, json_file)
         return
     (images,) = rendered_input((height, width), seed=seed).values()
+    if judge:
+        _bench_judge(config, weights, images.astype(np.float32), threads or [1, 2], repeats, json_file)
+        return
     timings: list[Timing] = []
     with Progress(console=options.progress_console, transient=True) as progress:
         for count in threads or [1, 2]:
@@ -96,6 +107,43 @@ def _table(timings: list[Timing]) -> Table:
             timing.peer, str(timing.threads), *(f"{value:.1f}" for value in milliseconds), f"{ratio:.2f}"
         )
     return table
+
+
+def _bench_judge(
+    config: MobileInstConfig,
+    weights: Weights,
+    images: Array,
+    threads: list[int],
+    repeats: int,
+    json_file: options.JsonPath,
+) -> None:
+    rows, memory = [], 0.0
+    with Progress(console=options.progress_console, transient=True) as progress:
+        for count in threads:
+            task = progress.add_task(f"{count} thread{'s' * (count > 1)}", total=4 * (repeats + 1))
+            timings, memory = measure_judging(
+                config, weights, images, count, repeats, partial(progress.advance, task)
+            )
+            rows += [
+                {
+                    **asdict(one),
+                    "median": one.median,
+                    "ratio": one.ratio(timings[0]),
+                    "limit": LIMITS.get(one.stage),
+                }
+                for one in timings
+            ]
+    options.write_json(json_file, {"stages": rows, "peak_memory_mb": memory})
+    if str(json_file) == "-":
+        return
+    table = Table("stage", box=None)
+    for name in ("threads", "median s", "float64 forwards", "limit"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        limit = "-" if row["limit"] is None else f"{row['limit']:g}"
+        table.add_row(row["stage"], str(row["threads"]), f"{row['median']:.2f}", f"{row['ratio']:.2f}", limit)
+    options.console.print(table)
+    options.console.print(f"peak memory of this process: {memory:.0f} MB", highlight=False)
 
 
 def _bench_video(
