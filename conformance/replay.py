@@ -51,13 +51,20 @@ class Structure:
         Left out: what does not depend on the images, what only moves data, and a convolution before its
         batch norm.
         """
+        return {name for name in self._computed(outputs) if not self._before_norm(name)}
+
+    def folded(self, outputs: Iterable[str]) -> set[str]:
+        """Return the tensors that a candidate may hold but need not: convolutions before a batch norm."""
+        return {name for name in self._computed(outputs) if self._before_norm(name)}
+
+    def _computed(self, outputs: Iterable[str]) -> set[str]:
         dependent = set(self.recording.inputs.values())
         needed = self._ancestors([self.recording.outputs[name] for name in outputs])
         names = set()
         for step, name in self.recording.results():
             if dependent.intersection(step.inputs):
                 dependent.add(name)
-                if name in needed and step.operation not in DATA_MOVEMENT and not self._before_norm(name):
+                if name in needed and step.operation not in DATA_MOVEMENT:
                     names.add(name)
         return names
 

@@ -321,10 +321,10 @@ def compare_steps(
     network makes of it later.
     """
     structure = Structure(recording)
-    compared = structure.compared(outputs)
+    compared, folded = structure.compared(outputs), structure.folded(outputs)
     taken: dict[str, str] = {}
     while True:
-        rows, known, missed = _compare_once(recording, structure, compared, tensors, candidate, taken)
+        rows, known, missed = _compare_once(recording, structure, compared, folded, tensors, candidate, taken)
         fresh = next((row for row in rows if row.name in missed and row.candidate is not None), None)
         if fresh is None or len(taken) == MOST_FAULTS:
             break
@@ -340,6 +340,7 @@ def _compare_once(
     recording: Recording,
     structure: Structure,
     compared: set[str],
+    folded: set[str],
     tensors: CandidateTensors,
     candidate: Candidate,
     taken: Mapping[str, str],
@@ -353,7 +354,9 @@ def _compare_once(
     """
     spotlight = Spotlight()
     complete = getattr(candidate, "captures_all", True)
-    predictions = _predict(recording, compared, tensors, candidate.declaration, spotlight, taken, complete)
+    predictions = _predict(
+        recording, compared, folded, tensors, candidate.declaration, spotlight, taken, complete
+    )
     found = {name: item.match for name, item in predictions.items() if item.match}
     known = {match.name for name, match in found.items() if name not in taken}
     output_names = {tensor: output for output, tensor in recording.outputs.items()}
@@ -379,6 +382,7 @@ def _compare_once(
 def _predict(
     recording: Recording,
     compared: set[str],
+    folded: set[str],
     tensors: CandidateTensors,
     declaration: Declaration,
     spotlight: Spotlight,
@@ -389,7 +393,7 @@ def _predict(
     predictions: dict[str, _Prediction] = {}
     for step in recording.steps:
         replay.compute(step)
-        for name in compared.intersection(step.outputs):
+        for name in (compared | folded).intersection(step.outputs):
             value, bound = replay.values[name], replay.bound(name)
             match = _match(tensors, value, bound, complete)
             if match is None and name in taken:
@@ -400,7 +404,7 @@ def _predict(
                 spotlight.show(name, match.values, value, bound, reached)
                 replay.adopt(name, match.values)
                 predictions[name] = _Prediction(step, match, None, 0.0, honest)
-            else:
+            elif name in compared:
                 predictions[name] = _Prediction(step, None, value, bound)
         replay.forget(step)
     return predictions
