@@ -52,8 +52,11 @@ class CandidateTensors:
                 self.by_size[array.size].append(name)
                 self.ranges[name] = _range(array)
 
-    def find(self, reference: Array, bound: Array | float) -> Match | None:
-        """Return the tensor nearest to ``reference`` in any layout, if every element is within its bound."""
+    def find(self, reference: Array, bound: Array | float, spatial: bool = False) -> Match | None:
+        """Return the tensor nearest to ``reference`` in any layout, if every element is within its bound.
+
+        ``spatial``: its last two axes are rows and columns, which no layout exchanges.
+        """
         low, high = _range(reference)
         bound = np.minimum(bound, RESEMBLANCE * max(abs(low), abs(high)))
         reach = float(np.max(bound, initial=0.0))
@@ -62,7 +65,7 @@ class CandidateTensors:
             other_low, other_high = self.ranges[name]
             if not (abs(low - other_low) <= reach and abs(high - other_high) <= reach):
                 continue
-            for values in layouts(self.tensors[name], reference.shape):
+            for values in layouts(self.tensors[name], reference.shape, spatial):
                 worst = worst_of(values, reference, bound)
                 if worst.utilisation <= 1 and (best is None or worst.utilisation < best.worst.utilisation):
                     best = Match(name, values, worst)
@@ -98,13 +101,17 @@ class CandidateTensors:
         return Match(name, values, worst_of(values, reference, bound))
 
 
-def layouts(array: Array, shape: tuple[int, ...]) -> Iterator[Array]:
+def layouts(array: Array, shape: tuple[int, ...], spatial: bool = False) -> Iterator[Array]:
     """Yield ``array`` laid out as ``shape`` in every way a permutation of that shape's axes allows.
 
     The array may have merged or split axes, as long as the permuted shape's elements stand in its order.
+    ``spatial``: of the last two axes, rows stay before columns, as in NCHW and NHWC.
     """
     axes = [axis for axis, size in enumerate(shape) if size != 1]
     for permutation in itertools.permutations(axes):
+        plane = [axis for axis in permutation if axis >= len(shape) - 2]
+        if spatial and plane != sorted(plane):
+            continue
         permuted = array.reshape([shape[axis] for axis in permutation])
         yield permuted.transpose(np.argsort(permutation)).reshape(shape)
 

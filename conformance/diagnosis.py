@@ -18,7 +18,7 @@ from conformance.bounds import Format, Runtime, propagated_bound
 from conformance.faults import CATALOGUE, Fault, Graph, Variant
 from conformance.onnx_file import Node
 from conformance.onnx_graph import OnnxGraph
-from conformance.replay import DATA_MOVEMENT
+from conformance.replay import DATA_MOVEMENT, stored_error
 from conformance.report import Comparison, Diagnosis
 from conformance.utilisation import absolute_error, utilisation
 from refimpl import Recording
@@ -402,7 +402,18 @@ class _Search:
     ) -> tuple[dict[str, Array], dict[str, Array | None]]:
         operands = self._operands(calls, constants)
         formats = (declared.arithmetic, declared.storage)
-        return propagated_bound(calls, operands, *formats, runtime=declared.runtime)
+        errors = self._errors_of_constants(operands.keys() - constants.keys())
+        return propagated_bound(calls, operands, *formats, runtime=declared.runtime, errors=errors)
+
+    def _errors_of_constants(self, names: Iterable[str]) -> dict[str, Array]:
+        """Return by how much the candidate's copies of weights and tables may be off."""
+        graph, storage = self.graph, self.declared.storage
+        errors = {
+            name: stored_error(array, storage, computed=name not in graph.weights)
+            for name in names
+            if (array := graph.constants.get(name)) is not None
+        }
+        return {name: np.full(graph.shapes[name], error) for name, error in errors.items() if error}
 
     def _near(self, value: Array) -> Iterable[str]:
         """Yield the candidate's tensors that may be ``value``, by their extremes."""

@@ -33,12 +33,17 @@ TABLE_ROUNDINGS = 32.0
 """Unit roundoffs of its largest element by which a table that the exporter computes may be off."""
 
 
+SPATIAL = frozenset(["Conv", "ConvTranspose", "BatchNormalization", "MaxPool", "AveragePool", "Resize"])
+"""Operations on maps: batch, channels, rows, columns."""
+
+
 class Structure:
     """Who computes and who uses each tensor of a recording."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
         self.producers = {name: step for step, name in recording.results()}
+        self.maps = _maps(recording)
         self.consumers: dict[str, list[Step]] = {}
         for step in recording.steps:
             for name in set(step.inputs):
@@ -99,6 +104,23 @@ class Structure:
                 reached |= fresh & compared
                 waiting += fresh - compared
         return reached
+
+
+def _maps(recording: Recording) -> set[str]:
+    """Return the tensors whose last two axes are rows and columns: what operations on maps take and give, and
+    what is computed of them, or they of it, element by element."""
+    maps: set[str] = set()
+    before = -1
+    while len(maps) > before:
+        before = len(maps)
+        for step in recording.steps:
+            names = {name for name in (step.inputs[0], step.outputs[0]) if name is not None}
+            alike = len({recording.tensors[name].shape for name in names}) == 1
+            if step.operation in SPATIAL or (
+                alike and step.operation not in DATA_MOVEMENT and not maps.isdisjoint(names)
+            ):
+                maps |= {name for name in names if recording.tensors[name].ndim == 4}
+    return maps
 
 
 class Replay:

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -185,6 +185,7 @@ def _verify_one(
         # Without the tensors around the failing step every mistake of the whole network could be the one.
         if not problems and getattr(candidate, "captures_all", True):
             diagnoses = diagnose(recording, steps, rows, captured, outputs, declaration)
+            fault = _placed(fault, diagnoses, steps, recording)
     except CandidateError as error:
         problems = [*problems, str(error)]
     fault = _graph_fault(nodes, steps) or fault
@@ -320,11 +321,10 @@ def compare_steps(
     or little the
     network makes of it later.
     """
-    structure = Structure(recording)
-    compared, folded = structure.compared(outputs), structure.folded(outputs)
+    sides = _Sides(recording, Structure(recording), outputs, tensors, candidate)
     taken: dict[str, str] = {}
     while True:
-        rows, known, missed = _compare_once(recording, structure, compared, folded, tensors, candidate, taken)
+        rows, known, missed = _compare_once(sides, taken)
         fresh = next((row for row in rows if row.name in missed and row.candidate is not None), None)
         if fresh is None or len(taken) == MOST_FAULTS:
             break
@@ -336,15 +336,45 @@ def compare_steps(
     return rows, Fault(first.name, first.operation, "network", nodes)
 
 
-def _compare_once(
-    recording: Recording,
-    structure: Structure,
-    compared: set[str],
-    folded: set[str],
-    tensors: CandidateTensors,
-    candidate: Candidate,
-    taken: Mapping[str, str],
-) -> tuple[list[Comparison], set[str], set[str]]:
+@dataclass(frozen=True)
+class _Sides:
+    """The reference's run, and the candidate's tensors in which it is looked for."""
+
+    recording: Recording
+    structure: Structure
+    outputs: Sequence[str]
+    tensors: CandidateTensors
+    candidate: Candidate
+
+    @property
+    def complete(self) -> bool:
+        """Whether the candidate gives all of its tensors."""
+        return bool(getattr(self.candidate, "captures_all", True))
+
+    @cached_property
+    def compared(self) -> set[str]:
+        """What the candidate should hold."""
+        return self.structure.compared(self.outputs)
+
+    @cached_property
+    def sought(self) -> set[str]:
+        """What it should hold, and what it may."""
+        return self.compared | self.structure.folded(self.outputs)
+
+    def match(self, name: str, value: Array, bound: Array | float) -> Match | None:
+        """Find a tensor within its bound; where that is so loose, or missing, that anything is, one that
+        resembles it, if the candidate holds all of its tensors: else it may be the next one."""
+        if np.isfinite(bound).any():
+            match = self.tensors.find(value, bound, spatial=name in self.structure.maps)
+            largest = float(np.abs(value).max(initial=0.0))
+            if float(np.max(bound, initial=0.0)) <= RESEMBLANCE * largest:
+                return match
+        else:
+            match = self.tensors.nearest(value, np.inf, set())
+        return match if self.complete and _resembles(match, value) else None
+
+
+def _compare_once(sides: _Sides, taken: Mapping[str, str]) -> tuple[list[Comparison], set[str], set[str]]:
     """Compare every step; where a wrong tensor is ``taken`` for a step, those after it compute on it.
 
     Returns
@@ -353,21 +383,19 @@ def _compare_once(
         The comparisons, the candidate's tensors that are right, and the steps that fail and have none taken.
     """
     spotlight = Spotlight()
-    complete = getattr(candidate, "captures_all", True)
-    predictions = _predict(
-        recording, compared, folded, tensors, candidate.declaration, spotlight, taken, complete
-    )
+    recording, tensors = sides.recording, sides.tensors
+    predictions = _predict(sides, spotlight, taken)
     found = {name: item.match for name, item in predictions.items() if item.match}
     known = {match.name for name, match in found.items() if name not in taken}
     output_names = {tensor: output for output, tensor in recording.outputs.items()}
     rows, missed = [], set()
     for name, item in predictions.items():
         match, missing = item.match, "fail"
-        if match is None and item.value is not None and not complete:
+        if match is None and item.value is not None and not sides.complete:
             match, missing = tensors.named(output_names.get(name, name), item.value, item.bound), "absent"
         elif match is None and item.value is not None:
             match = tensors.nearest(item.value, item.bound, known)
-            fused = structure.soon_found(name, found, compared, FUSION_REACH)
+            fused = sides.structure.soon_found(name, found, sides.compared, FUSION_REACH)
             if fused and not _resembles(match, item.value):
                 match, missing = None, "absent"
         if match and item.value is not None:
@@ -379,46 +407,27 @@ def _compare_once(
     return spotlight.placed(rows), known, missed
 
 
-def _predict(
-    recording: Recording,
-    compared: set[str],
-    folded: set[str],
-    tensors: CandidateTensors,
-    declaration: Declaration,
-    spotlight: Spotlight,
-    taken: Mapping[str, str],
-    complete: bool,
-) -> dict[str, _Prediction]:
-    replay = Replay(recording, declaration.arithmetic, declaration.storage, declaration.runtime)
+def _predict(sides: _Sides, spotlight: Spotlight, taken: Mapping[str, str]) -> dict[str, _Prediction]:
+    declared = sides.candidate.declaration
+    replay = Replay(sides.recording, declared.arithmetic, declared.storage, declared.runtime)
     predictions: dict[str, _Prediction] = {}
-    for step in recording.steps:
+    for step in sides.recording.steps:
         replay.compute(step)
-        for name in (compared | folded).intersection(step.outputs):
+        for name in sides.sought.intersection(step.outputs):
             value, bound = replay.values[name], replay.bound(name)
-            match = _match(tensors, value, bound, complete)
+            match = sides.match(name, value, bound)
             if match is None and name in taken:
-                match = tensors.named(taken[name], value, bound)
+                match = sides.tensors.named(taken[name], value, bound)
             if match:
                 honest = replay.looks_like_rounding(step, name, match.values)
                 reached = match.worst.utilisation if honest else np.inf
                 spotlight.show(name, match.values, value, bound, reached)
                 replay.adopt(name, match.values)
                 predictions[name] = _Prediction(step, match, None, 0.0, honest)
-            elif name in compared:
+            elif name in sides.compared:
                 predictions[name] = _Prediction(step, None, value, bound)
         replay.forget(step)
     return predictions
-
-
-def _match(tensors: CandidateTensors, value: Array, bound: Array | float, complete: bool) -> Match | None:
-    """Find a tensor within its bound; where that is so loose, or missing, that anything is, one that
-    resembles it, if the candidate holds all of its tensors: else it may be the next one."""
-    bounded = bool(np.isfinite(bound).any())
-    match = tensors.find(value, bound) if bounded else tensors.nearest(value, np.inf, set())
-    tight = bounded and float(np.max(bound, initial=0.0)) <= RESEMBLANCE * float(
-        np.abs(value).max(initial=0.0)
-    )
-    return match if tight or (complete and _resembles(match, value)) else None
 
 
 def _output_fault(rows: Sequence[Comparison], recording: Recording) -> Fault | None:
@@ -429,6 +438,19 @@ def _output_fault(rows: Sequence[Comparison], recording: Recording) -> Fault | N
             operation = next(step.operation for step, name in recording.results() if name == tensor)
             return Fault(tensor, operation, "network", ())
     return None
+
+
+def _placed(
+    fault: Fault | None, diagnoses: Sequence[Diagnosis], steps: Sequence[Comparison], recording: Recording
+) -> Fault | None:
+    """Move a fault to the absent step before it at which the likeliest mistake was made: a step that a
+    candidate left out is missing from its tensors, and shows at the next."""
+    call = diagnoses[0].call if fault and diagnoses else None
+    made = next((step.outputs for step in recording.steps if step.name == call), ())
+    absent = next((row for row in steps if row.name in made and row.verdict == "absent"), None)
+    if fault is None or absent is None:
+        return fault
+    return replace(fault, step=absent.name, operation=absent.operation)
 
 
 def _graph_fault(nodes: Sequence[Comparison], steps: Sequence[Comparison]) -> Fault | None:
