@@ -140,6 +140,11 @@ class Diagnosis:
     utilisation: float
     source: str
 
+    @property
+    def named(self) -> str:
+        """The fault with its parameters, as a headline has it."""
+        return ", ".join(part for part in (self.fault, self.detail) if part)
+
 
 @dataclass(frozen=True)
 class MarginHistogram:
@@ -262,7 +267,7 @@ class Decision:
 
     def to_json(self) -> dict[str, Any]:
         """Return the decision with its verdict as plain data."""
-        return {"verdict": self.verdict, **dataclasses.asdict(self)}
+        return _finite({"verdict": self.verdict, **dataclasses.asdict(self)})
 
 
 def merged(decisions: Sequence[Decision]) -> Decision:
@@ -412,9 +417,7 @@ class Report:
         if report.first_fault:
             fault = report.first_fault
             place = f"leaves the reference at {fault.step} ({fault.operation}) on {report.name}"
-            likely = (
-                f": {report.diagnoses[0].fault}, {report.diagnoses[0].detail}" if report.diagnoses else ""
-            )
+            likely = f": {report.diagnoses[0].named}" if report.diagnoses else ""
             return f"FAIL  {self.candidate} {place}{likely}"
         wrong = [row.name for row in report.outputs if row.verdict == "fail"]
         wrong = wrong or [decision.kind for decision in report.decisions if decision.flips]

@@ -380,7 +380,7 @@ def _compare_once(
         if match is None and item.value is not None and not complete:
             match, missing = tensors.named(output_names.get(name, name), item.value, item.bound), "absent"
         elif match is None and item.value is not None:
-            match = tensors.nearest(item.value, item.bound, known)
+            match = tensors.likeliest(output_names.get(name, name), item.value, item.bound, known)
             fused = structure.soon_found(name, found, compared, FUSION_REACH)
             if fused and not _resembles(match, item.value):
                 match, missing = None, "absent"

@@ -191,11 +191,13 @@ def test_junit_counts_what_it_holds(bad: Report) -> None:
     root = tree.fromstring(junit_report(bad))
     leading = bad.leading
     rows = leading.outputs + leading.steps + leading.nodes
-    assert len(root.findall(".//testcase")) == len(rows) + 1 == int(root.get("tests", ""))
+    cases = len(rows) + len(leading.decisions) + 1
+    assert len(root.findall(".//testcase")) == cases == int(root.get("tests", ""))
     failed = [
         f"{case.get('name')}" for case in root.findall(".//testcase") if case.find("failure") is not None
     ]
-    assert failed == [row.name for row in rows if row.verdict == "fail"] + ["verdict"]
+    flipped = [decision.kind for decision in leading.decisions if decision.flips]
+    assert failed == [row.name for row in rows if row.verdict == "fail"] + [*flipped, "verdict"]
     assert len(failed) == int(root.get("failures", ""))
     for suite in root:
         assert int(suite.get("failures", "")) == len(suite.findall("testcase/failure"))
