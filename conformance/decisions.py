@@ -68,7 +68,7 @@ def _kept(
     kept = scores > KEEP_THRESHOLD
     flipped = kept != (_scores(given) > KEEP_THRESHOLD)
     reach = np.where(kept, scores - low, high - scores)
-    return decision_of("kept instances", flipped, tied, np.abs(scores - KEEP_THRESHOLD), reach, "of score")
+    return decision_of("kept instances", flipped, tied, np.abs(scores - KEEP_THRESHOLD), reach, "score")
 
 
 def _labels(reference: Array, given: Array, allowed: float) -> Decision:
@@ -82,7 +82,7 @@ def _labels(reference: Array, given: Array, allowed: float) -> Decision:
     # How far the class the candidate chose is behind is what its error must bridge.
     tied = reference.max(axis=-1) - chosen <= 2 * allowed
     flipped = reference.argmax(axis=-1) != given.argmax(axis=-1)
-    return decision_of("labels", flipped, tied, margin, 2 * allowed, "of logits")
+    return decision_of("labels", flipped, tied, margin, 2 * allowed, "logits")
 
 
 def _pixels(reference: Array, given: Array, allowed: float, places: Array) -> list[Decision]:
@@ -96,8 +96,8 @@ def _pixels(reference: Array, given: Array, allowed: float, places: Array) -> li
     picture = _picture(inside, flipped, tied, overlap, places)
     at = boundary(inside)
     return [
-        decision_of("mask pixels", flipped, tied, margin, allowed, "of logits", overlap, picture),
-        decision_of("boundary pixels", flipped[at], tied[at], margin[at], allowed, "of logits"),
+        decision_of("mask pixels", flipped, tied, margin, allowed, "logits", overlap, picture),
+        decision_of("boundary pixels", flipped[at], tied[at], margin[at], allowed, "logits"),
     ]
 
 

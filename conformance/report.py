@@ -216,7 +216,7 @@ class Decision:
     smallest_iou
         Of the masks, with the reference's.
     unit
-        What margins are differences of.
+        What margins are differences in.
     allowed
         By how much rounding may move such a difference, at most.
     near
@@ -256,7 +256,7 @@ class Decision:
             return f"{self.kind}: not judged, {self.not_judged}"
         parts = [f"{self.kind}: {self.count} decided, {self.flips} flipped, {self.ties} tied"]
         if self.smallest_margin is not None:
-            parts.append(f"smallest margin {self.smallest_margin:.1e} {self.unit}".rstrip())
+            parts.append(f"smallest margin {self.smallest_margin:.1e} in {self.unit}")
         if self.allowed is not None:
             parts.append(f"allowed error {self.allowed:.1e}")
         if self.largest_flipped_margin is not None:

@@ -88,7 +88,7 @@ def compare_tracks(previous: tuple[Array, Array, float], current: tuple[Array, A
         for arrays in zip(*previous[:2], *current[:2], strict=True)
     ]
     flipped, tied, margin, allowed = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return decision_of(KIND, flipped, tied, margin, allowed, "of cosines")
+    return decision_of(KIND, flipped, tied, margin, allowed, "sums of cosines")
 
 
 def _compare_one(

@@ -240,8 +240,11 @@ def print_report(report: Report, all_steps: bool) -> None:
         options.console.print(
             f"The candidate's nodes there: {', '.join(leading.first_fault.candidate_nodes)}", highlight=False
         )
+    for likely in leading.diagnoses[:1]:
+        said = f"Likely mistake, {likely.named}: {likely.happens} Known from: {likely.source}"
+        options.console.print(said, highlight=False, markup=False)
     style = "bold green" if report.verdict == "pass" else "bold red"
-    options.console.print(report.headline(), style=style, highlight=False)
+    options.console.print(report.headline(), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def stages(steps: list[Comparison]) -> list[Comparison]:
