@@ -170,7 +170,8 @@ def decision_of(
 
 def _histogram(margin: Array, allowed: Array, tied: Array, wrong: Array) -> MarginHistogram:
     with np.errstate(divide="ignore", invalid="ignore"):
-        decades = np.log10(np.where(margin > 0, margin / allowed, 0.0)).clip(EDGES[0], EDGES[-1])
+        ratio = np.where(np.isinf(margin), np.inf, np.where(margin > 0, margin / allowed, 0.0))
+        decades = np.log10(ratio).clip(EDGES[0], EDGES[-1])
     groups = (~(tied | wrong), tied, wrong)
     counts = (np.histogram(decades[group], EDGES)[0].tolist() for group in groups)
     return MarginHistogram(list(EDGES), *counts)

@@ -120,9 +120,10 @@ def shape(sizes: Sequence[int]) -> str:
 
 
 def used(utilisation: float | None) -> str:
-    """Return error / bound in two digits, rounded down just below 1: what passes must not look like more."""
-    if utilisation is not None and 0.985 < float(utilisation) <= 1:
-        return "1.0" if float(utilisation) == 1 else "0.99"
+    """Return error / bound in two digits; near 1 rounded away from it, so that it shows which side it is."""
+    if utilisation is not None and 0.985 < float(utilisation) < 1.05:
+        figure = float(utilisation)
+        return "1.0" if figure == 1 else "0.99" if figure < 1 else "1.1"
     return number(utilisation, ".2g")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import json
 import re
 import shlex
@@ -15,18 +17,21 @@ import jsonschema
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import conformance
 from conformance import onnx_export
 from conformance.architecture_figure import architecture_figure
 from conformance.cli import app
+from conformance.decision_charts import FLIPPED, INSIDE, OUTSIDE, TIED, margin_chart, mask_pictures
+from conformance.decisions import decision_of
 from conformance.detail import detail_of
-from conformance.html_report import html_report
+from conformance.html_report import html_report, marked, used
 from conformance.inputs import rendered_input
 from conformance.junit_report import junit_report
 from conformance.markdown_report import markdown_report
-from conformance.report import Comparison, Diagnosis, Fault, InputReport, Report
+from conformance.report import Comparison, Decision, Diagnosis, Fault, InputReport, Report
 from refimpl import MobileInst, MobileInstConfig, Weights, record
 from refimpl.errors import CandidateError, ConfigurationError, ShapeError, VerificationError
 
@@ -96,6 +101,20 @@ UNUSUAL = {
     ),
     "other names": report_of(steps=[row(f"encoder.stage{number}.conv") for number in range(40)]),
     "scalar": report_of(steps=[row("masks", shape=(), worst_index=())]),
+    "decisions": report_of(
+        decisions=[
+            decision_of(
+                "labels",
+                np.array([True, True, False, False]),
+                np.array([True, False, False, True]),
+                np.array([0.5, 3.0, np.inf, 0.0]),
+                np.inf,
+                "logits",
+            ),
+            Decision("mask pixels", 0, 0, 0, None, None, 1.0, "logits"),
+            Decision("track identity", 0, 0, 0, None, None, not_judged=HOSTILE),
+        ]
+    ),
     "absent": report_of(outputs=[Comparison("masks", "masks", None, (1,), *[None] * 6, "absent")]),
 }
 
@@ -220,13 +239,68 @@ def test_markdown_says_what_matters(good: Report, bad: Report) -> None:
     assert f"| `{SLOPE}` |" in text
     assert bad.command is not None
     assert bad.command in text
+    for decision in bad.decisions:
+        assert f"| {decision.kind} | {decision.count} | {decision.flips} | {decision.ties} |" in text
+
+
+def test_every_report_shows_what_flips() -> None:
+    """One label flips for no reason rounding has, one is tied, two agree."""
+    report = UNUSUAL["decisions"]
+    assert report.verdict == "fail"
+    assert report.headline().endswith("outputs labels")
+    assert "| labels | 4 | 1 | 1 |" in markdown_report(report)
+    failures = tree.fromstring(junit_report(report)).findall(".//testcase[@name='labels']/failure")
+    assert [failure.get("message", "").partition(":")[0] for failure in failures] == ["1 of 4 labels flipped"]
+    assert "1 flipped, 1 tied" in report.failure_message()
+    page = html_report(report)
+    assert re.findall(r'data-tip="(\d+) (agreed|tied|flipped):', page) != []
+    assert "not judged" in page
+
+
+def test_a_margin_chart_holds_every_decision() -> None:
+    (labels, *_) = UNUSUAL["decisions"].to_json()["decisions"]
+    chart = margin_chart(labels["histogram"])
+    assert chart is not None
+    counted = dict.fromkeys(("agreed", "tied", "flipped"), 0)
+    for x, y, width, height, series, said in chart.bars:
+        assert 0 <= x <= x + width <= 300
+        assert 0 <= y <= y + height <= 112.01
+        counted[series] += int(said.split()[0])
+    assert counted == {"agreed": 2, "tied": 1, "flipped": 1}
+
+
+def test_masks_are_drawn_pixel_by_pixel() -> None:
+    pictures = mask_pictures({"image": 0, "query": 3, "iou": 0.4, "rows": [".#-", "+<>"]})
+    assert pictures is not None
+    drawn = [pixels_of(uri) for uri in (pictures.reference, pictures.candidate, pictures.flips)]
+    out, inside, flip, tie = OUTSIDE, INSIDE, FLIPPED, TIED
+    assert drawn[0] == [[out, inside, inside], [out, inside, out]]
+    assert drawn[1] == [[out, inside, out], [inside, out, inside]]
+    assert [drawn[2][0][2], *drawn[2][1]] == [flip, flip, tie, tie]
+    assert (pictures.flipped, pictures.tied) == (2, 2)
+
+
+def pixels_of(uri: str) -> list[list[tuple[int, int, int]]]:
+    """Return the colours of a picture in a data URI."""
+    content = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
+    pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    return [[tuple(map(int, colour)) for colour in line] for line in pixels]
+
+
+def test_what_passes_never_looks_like_more_than_its_bound() -> None:
+    shown = {None: "–", 0.0: "0", 0.123: "0.12", 0.996: "0.99", 1.0: "1.0", 1.0001: "1.1", 265.4: "2.7e+02"}
+    assert {value: used(value) for value in shown} == shown
+
+
+def test_backticks_of_the_catalogue_become_code() -> None:
+    assert str(marked("a `b < c` d")) == "a <code>b &lt; c</code> d"
 
 
 @pytest.mark.parametrize("name", UNUSUAL)
 def test_markdown_tables_keep_their_columns(name: str) -> None:
     lines = markdown_report(UNUSUAL[name]).splitlines()
     tables = [len(re.findall(r"(?<!\\)\|", line)) for line in lines if line.startswith("|")]
-    assert set(tables) <= {8}
+    assert set(tables) <= {8, 9}
     assert "<script>" not in re.sub(r"\\<|`[^`]*`", "", "\n".join(lines))
 
 
