@@ -389,7 +389,8 @@ def _compare_once(
         row = _row(name, item.step.operation, recording.tensors[name], match, item.bound, missing)
         if item.match is None and row.verdict == "fail":
             missed.add(name)
-        rows.append(row if item.honest else replace(row, verdict="fail", systematic=True))
+        within = row.verdict != "fail"
+        rows.append(row if item.honest else replace(row, verdict="fail", systematic=within))
     return spotlight.placed(rows), known, missed
 
 
