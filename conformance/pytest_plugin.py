@@ -39,10 +39,14 @@ def mobileinst_verify(request: pytest.FixtureRequest) -> Callable[..., Any]:
         from refimpl.errors import MobileInstError
 
         __tracebackhide__ = True
+        report, unfit = None, ""
         try:
             report = conformance.verify(*arguments, **options)
         except MobileInstError as error:
-            pytest.fail(f"the candidate cannot be judged: {error}", pytrace=False)
+            unfit = str(error)
+        if report is None:
+            # Out of the handler, or pytest would show the error twice.
+            pytest.fail(f"the candidate cannot be judged: {unfit}", pytrace=False)
         count += 1
         if folder is not None:
             _write(report, folder, f"{request.node.nodeid}-{count}")

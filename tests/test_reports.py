@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import conformance
@@ -329,6 +330,26 @@ def test_the_command_line_writes_them_all(folder: Path, tmp_path: Path) -> None:
     tree.parse(outputs["junit"])
 
 
+def test_the_documented_commands_are_those_of_the_program() -> None:
+    documents = Path(__file__).parents[1] / "docs"
+    command = get_command(app)
+    options = {
+        name: {option for parameter in each.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        for name, each in command.commands.items()  # type: ignore[attr-defined]
+    }
+    joined = re.sub(
+        r"\\\n|\n +(?=--)",
+        " ",
+        "\n".join((documents / name).read_text() for name in ("ci.md", "judge.md", "faults.md")),
+    )
+    used = re.findall(r"mobileinst (\w+)([^\n`]*)", joined)
+    given = [
+        (name, option) for name, rest in used if name in options for option in re.findall(r"--[a-z-]+", rest)
+    ]
+    assert len(given) > 10
+    assert [pair for pair in given if pair[1] not in options[pair[0]]] == []
+
+
 def test_the_command_of_files_repeats_the_verdict(bad: Report) -> None:
     assert bad.command is not None
     result = CliRunner().invoke(app, [*shlex.split(bad.command)[1:], "--json", "-"])
@@ -366,6 +387,9 @@ def test_good(mobileinst_verify):
 
 def test_bad(mobileinst_verify):
     mobileinst_verify({bad!r}, CONFIG, {weights!r}, {images!r})
+
+def test_of_another_preset(mobileinst_verify):
+    mobileinst_verify({good!r}, "topformer-tiny", {weights!r}, {images!r})
 """
 
 
@@ -373,11 +397,14 @@ def test_the_fixture_fails_a_test_with_the_report(folder: Path, pytester: pytest
     names = {"good": "good.onnx", "bad": "bad.onnx", "weights": "w.safetensors", "images": "x.npy"}
     pytester.makepyfile(PLUGIN_TEST.format(**{key: str(folder / name) for key, name in names.items()}))
     run = pytester.runpytest_inprocess("--mobileinst-reports=pages")
-    run.assert_outcomes(passed=1, failed=1)
+    run.assert_outcomes(passed=1, failed=2)
     run.stdout.fnmatch_lines(
         ["FAIL  bad.onnx leaves the reference at *", f"*{SLOPE}*", "*reproduce  mobileinst verify *"]
     )
-    assert "conformance/verification.py" not in run.stdout.str()
+    run.stdout.fnmatch_lines(["the candidate cannot be judged: the weights do not fit *--set dim=32*"])
+    assert "During handling" not in run.stdout.str()
+    # No frame of ours, only what is to be done.
+    assert not re.search(r"(conformance|refimpl)/\w+\.py", run.stdout.str())
     pages = sorted(path.name for path in (pytester.path / "pages").iterdir())
     assert len(pages) == 2
     assert "test_bad" in pages[0]
