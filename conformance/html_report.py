@@ -69,6 +69,7 @@ def html_report(report: Report) -> str:
         map_is_whole=_map_is_whole,
         histogram=histogram,
         decided=DECISIONS,
+        flipped=[item.flipped for item in report.inputs],
         questions=QUESTIONS,
         margin_chart=margin_chart,
         masks=mask_pictures(

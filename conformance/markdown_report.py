@@ -83,9 +83,10 @@ def _worst(leading: InputReport) -> Iterator[str]:
 
 def _inputs(report: Report) -> Iterator[str]:
     if len(report.inputs) > 1:
-        yield "\n### Inputs\n\n| input | shape | verdict |\n|---|---|---|"
+        yield "\n### Inputs\n\n| input | shape | flipped | verdict |\n|---|---|---|---|"
         for item in report.inputs:
-            yield f"| {_plain(item.name)} | {'×'.join(map(str, item.shape))} | {item.verdict} |"
+            shape = "×".join(map(str, item.shape))
+            yield f"| {_plain(item.name)} | {shape} | {item.flipped or '–'} | {item.verdict} |"
 
 
 def _figure(value: float | None, style: str = ".1e") -> str:

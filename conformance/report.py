@@ -337,6 +337,11 @@ class InputReport:
         failed = self.first_fault or self.problems or any(row.verdict == "fail" for row in self.outputs)
         return "fail" if failed or any(decision.flips for decision in self.decisions) else "pass"
 
+    @property
+    def flipped(self) -> str:
+        """What flips, in words: ``4 track identity, 1 labels``; empty if nothing does."""
+        return ", ".join(f"{item.flips} {item.kind}" for item in self.decisions if item.flips)
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data; numbers that are not finite become strings."""
         plain = {"verdict": self.verdict, **dataclasses.asdict(self)}

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import conformance
+from conformance.html_report import html_report
+from conformance.markdown_report import markdown_report
 from conformance.plain_candidates import NumpyCandidate, PythonCandidate
 from conformance.report import Decision, Report
 from conformance.track_identity import compare_tracks, cycles, similarity_errors
@@ -191,6 +193,12 @@ def test_exchanged_kernels_lose_the_tracks_there_and_after() -> None:
     _, second, third = tracks(report)
     assert second[0].flips + second[0].ties == 4
     assert third[0].flips + third[0].ties == 4
+    assert [item.flipped for item in report.inputs] == [
+        "",
+        *(f"{item[0].flips} track identity" for item in (second, third)),
+    ]
+    assert f"| frame 1 | 1×3×64×96 | {second[0].flips} track identity | fail |" in markdown_report(report)
+    assert f"flipped: {second[0].flips} track identity" in html_report(report)
 
 
 def test_without_kernels_tracks_are_not_judged() -> None:

@@ -233,7 +233,8 @@ def print_report(report: Report, all_steps: bool) -> None:
         options.console.print(_decisions(report.decisions))
     options.console.print(f"[dim]Tolerance, {report.tolerance}.[/dim]")
     for item in report.inputs:
-        options.console.print(f"{item.verdict.upper():5} {item.name} {item.shape}", highlight=False)
+        flipped = f", flipped: {item.flipped}" if item.flipped else ""
+        options.console.print(f"{item.verdict.upper():5} {item.name} {item.shape}{flipped}", highlight=False)
     for line in leading.remarks:
         options.console.print(line, highlight=False)
     if leading.first_fault and leading.first_fault.candidate_nodes:
