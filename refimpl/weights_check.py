@@ -31,28 +31,42 @@ def check_weights(weights: Mapping[str, Array], shapes: Shapes, hint: Callable[[
         Asked, if anything is wrong, for words that say what the weights may be; they follow the counts.
     """
     shapes = with_folded(weights, shapes)
-    missing = {name: f"expected shape {shape}" for name, shape in shapes.items() if name not in weights}
-    extra = {
-        name: f"of shape {array.shape}; this configuration has no such weight"
-        for name, array in weights.items()
-        if name not in shapes
-    }
-    misshapen = {
-        name: f"has shape {array.shape}, expected {shapes[name]}"
-        for name, array in weights.items()
-        if name in shapes and array.shape != shapes[name]
-    }
+    missing, extra, misshapen = (
+        _missing(weights, shapes),
+        _extra(weights, shapes),
+        _misshapen(weights, shapes),
+    )
     unfit = list(_unfit(weights))
     kinds = {"missing": missing, "extra": extra, "misshapen": misshapen, "unfit": unfit}
-    counts = ", ".join(f"{len(found)} {kind}" for kind, found in kinds.items() if found)
     total = sum(map(len, kinds.values()))
     if total:
-        lines = [*_listed(missing, "missing ", ", "), *_listed(extra, "extra "), *_listed(misshapen), *unfit]
+        counts = ", ".join(f"{len(found)} {kind}" for kind, found in kinds.items() if found)
         said = f"{total} problem{'s' * (total > 1)} ({counts})"
+        lines = [*_listed(missing, "missing ", ", "), *_listed(extra, "extra "), *_listed(misshapen), *unfit]
         raise WeightsError(
             f"the weights do not fit this configuration, {'; '.join(filter(None, (said, hint())))}:\n  "
             + "\n  ".join(lines)
         )
+
+
+def _missing(weights: Mapping[str, Array], shapes: Shapes) -> dict[str, str]:
+    return {name: f"expected shape {shape}" for name, shape in shapes.items() if name not in weights}
+
+
+def _extra(weights: Mapping[str, Array], shapes: Shapes) -> dict[str, str]:
+    return {
+        name: f"of shape {array.shape}; this configuration has no such weight"
+        for name, array in weights.items()
+        if name not in shapes
+    }
+
+
+def _misshapen(weights: Mapping[str, Array], shapes: Shapes) -> dict[str, str]:
+    return {
+        name: f"has shape {array.shape}, expected {shapes[name]}"
+        for name, array in weights.items()
+        if name in shapes and array.shape != shapes[name]
+    }
 
 
 def with_folded(weights: Mapping[str, Array], shapes: Shapes) -> Shapes:
