@@ -24,6 +24,7 @@ def verify(
     inputs: Mapping[str, Array] | Array | StrPath | Sequence[StrPath],
     *,
     name: str | None = None,
+    frames: bool = False,
 ) -> Report:
     """Judge a candidate, as `mobileinst verify` does.
 
@@ -41,6 +42,8 @@ def verify(
         or a picture, which is resized to the candidate's size if that is fixed, else to 320×640.
     name
         What to call the candidate in the report.
+    frames
+        Whether the inputs are consecutive keyframes of one video: then track identity is judged too.
 
     Returns
     -------
@@ -72,7 +75,6 @@ def verify(
 
     network = as_config(config)
     judged, called = as_candidate(candidate)
-    report = judge(
-        judged, network, as_weights(weights, network), as_inputs(inputs, judged), name=name or called
-    )
-    return command_of(report, candidate, config, weights, inputs)
+    given = as_inputs(inputs, judged)
+    report = judge(judged, network, as_weights(weights, network), given, name=name or called, frames=frames)
+    return command_of(report, candidate, config, weights, inputs, frames)

@@ -100,6 +100,16 @@ class CandidateTensors:
         _, name, values = min(matches, key=lambda match: match[0])
         return Match(name, values, worst_of(values, reference, bound))
 
+    def likeliest(
+        self, name: str, reference: Array, bound: Array | float, excluded: set[str]
+    ) -> Match | None:
+        """Return what most likely should have been ``reference``: the tensor of its name and shape, if the
+        candidate kept names, else the `nearest`."""
+        kept = name in self.tensors and name not in excluded
+        if kept and _squeezed(self.tensors[name].shape) == _squeezed(reference.shape):
+            return self.named(name, reference, bound)
+        return self.nearest(reference, bound, excluded)
+
 
 def layouts(array: Array, shape: tuple[int, ...], spatial: bool = False) -> Iterator[Array]:
     """Yield ``array`` laid out as ``shape`` in every way a permutation of that shape's axes allows.

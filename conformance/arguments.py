@@ -77,14 +77,16 @@ def _picture_size(candidate: Candidate) -> tuple[int, int]:
     return shape[2] or DEFAULT_SIZE[0], shape[3] or DEFAULT_SIZE[1]
 
 
-def command_of(report: Report, candidate: Any, config: Any, weights: Any, inputs: Any) -> Report:
+def command_of(
+    report: Report, candidate: Any, config: Any, weights: Any, inputs: Any, frames: bool = False
+) -> Report:
     """Return the report with the command that shows it again, if all that was judged are files."""
     files = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     given = [candidate, weights, *(files if isinstance(files, Sequence) else [None])]
     if not all(isinstance(each, str | os.PathLike) for each in given):
         return report
     words = ["mobileinst", "verify", candidate, *_config_words(as_config(config)), "--weights", weights]
-    words += [word for path in files for word in ("--input", path)]
+    words += [word for path in files for word in ("--input", path)] + ["--frames"] * frames
     return dataclasses.replace(report, command=shlex.join(map(str, words)))
 
 

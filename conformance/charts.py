@@ -107,11 +107,13 @@ def _section(name: str) -> str:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Bars (x, y, width, height, whether beyond the bound, tooltip), the axis's labels, the bound's place."""
+    """Bars (x, y, width, height, whether beyond the bound, tooltip), the axis's labels, the bound's place,
+    the count of the tallest."""
 
     bars: list[tuple[float, float, float, float, bool, str]]
     ticks: list[tuple[float, str]]
     bound: float
+    highest: int
     width: int = 460
     height: int = 260
 
@@ -161,7 +163,7 @@ def _bars(bins: Sequence[tuple[int, float, str]], start: float, end: float) -> H
         ticks = [tick for tick in ticks if tick[0] < left + room - 3 * width] + [
             (left + room - width / 2, "∞")
         ]
-    return Histogram(bars, ticks, left - start * 4 * width)
+    return Histogram(bars, ticks, left - start * 4 * width, highest)
 
 
 @dataclass(frozen=True)
@@ -188,10 +190,11 @@ def heat_map(error_map: Sequence[Sequence[float | None]]) -> HeatMap | None:
     pixels = np.stack([np.interp(share, stops, [colour[c] for colour in INFERNO]) for c in range(3)], axis=-1)
     pixels[~finite] = NOT_FINITE
     height, width = errors.shape
-    return HeatMap(_data_uri(pixels), width, height, largest, _gradient(), int((~finite).sum()))
+    return HeatMap(data_uri(pixels), width, height, largest, _gradient(), int((~finite).sum()))
 
 
-def _data_uri(pixels: Any) -> str:
+def data_uri(pixels: Any) -> str:
+    """Return colours (h, w, 3), 0 to 255, as a PNG that a page can hold."""
     stream = io.BytesIO()
     Image.fromarray(pixels.round().astype(np.uint8)).save(stream, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

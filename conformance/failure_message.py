@@ -22,7 +22,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield report.headline()
     yield from (f"  {problem}" for problem in leading.problems)
     for diagnosis in leading.diagnoses[:1]:
-        yield f"  likely: {diagnosis.happens}"
+        yield f"  likely mistake: {diagnosis.happens}"
+    yield from (f"  {decision}" for decision in leading.decisions if decision.flips)
     failed = [row for row in leading.steps + leading.nodes + leading.outputs if row.verdict == "fail"]
     if failed:
         yield ""

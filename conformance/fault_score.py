@@ -195,7 +195,7 @@ def trial(task: Task) -> Trial:
         detail=injection.variant.detail,
         model=task.model,
         call=injection.call.name,
-        harmless=_is_harmless(chosen, outputs),
+        harmless=is_harmless(chosen, outputs),
         detected=report.verdict == "fail",
         expected=_expected(chosen, captured, report),
         blamed=report.first_fault.step if report.first_fault else None,
@@ -213,7 +213,8 @@ def _crashed(task: Task, injection: Injection, error: str) -> Trial:
     )
 
 
-def _is_harmless(chosen: Case, outputs: Mapping[str, Array]) -> bool:
+def is_harmless(chosen: Case, outputs: Mapping[str, Array]) -> bool:
+    """Tell whether a faulty model's outputs are no further from float64 than rounding carries them."""
     return all(
         name in outputs
         and outputs[name].shape == expected.shape

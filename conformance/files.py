@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -77,3 +78,26 @@ def _target(path: str | os.PathLike[str]) -> Path:
 
 def _unwritable(path: str | os.PathLike[str], error: OSError) -> FileError:
     return FileError(f"cannot write {path}: {error.strerror or error}; choose a folder you may write to")
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary folder to fill; when the block ends well, it becomes the folder ``path``.
+
+    Raises
+    ------
+    FileError
+        ``path`` exists and is no empty folder, or cannot be written.
+    """
+    folder = Path(path)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileError(f"{folder} exists and is no empty folder; name a new one")
+    temporary = folder.with_name(f".{secrets.token_hex(8)}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.replace(temporary, folder)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -12,18 +12,28 @@ from markupsafe import Markup, escape
 
 from conformance.architecture_figure import Box, architecture_figure
 from conformance.charts import depth_chart, heat_map, histogram
+from conformance.decision_charts import margin_chart, mask_pictures
 from conformance.report import Report
 from refimpl import __version__
 
 TEMPLATE = "report_template.html"
 Row = Mapping[str, Any]
 
-SECTIONS = {
-    "decisions": "Decisions and margins",
-    "explanation": "Explanation",
-    "envelope": "Noise envelope",
+DECISIONS = {
+    "kept instances": "whether a query’s score is above 0.005, so that it becomes an instance",
+    "labels": "which class of an instance has the largest logit",
+    "mask pixels": "whether a pixel’s probability is above 0.45, at the masks’ own resolution",
+    "boundary pixels": "those of the mask pixels with a neighbour on the other side",
+    "track identity": "which query of the next keyframe continues a track",
 }
-"""Parts of an input's report that are shown as they are, where it has them."""
+"""Kind of decision → what is decided."""
+QUESTIONS = {
+    "network": "The candidate does not compute what MobileInst does there. On the tensors it fed that step "
+    "itself, the result is further from float64 than rounding explains.",
+    "graph": "The runtime does not compute what the candidate’s own graph says there. The model file may be "
+    "right.",
+}
+"""Question of a fault → what its answer means."""
 
 
 def html_report(report: Report) -> str:
@@ -45,7 +55,7 @@ def html_report(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, shape=shape, subscript=subscript, shade=shade, kind=_kind, label=_label
+        number=number, shape=shape, subscript=subscript, shade=shade, used=used, marked=marked, label=_label
     )
     return environment.get_template(TEMPLATE).render(
         report=content,
@@ -56,8 +66,15 @@ def html_report(report: Report) -> str:
         depth=depth_chart(rows, fault),
         focus=_focus(leading, fault),
         heat_map=heat_map,
+        map_is_whole=_map_is_whole,
         histogram=histogram,
-        sections={title: leading[key] for key, title in SECTIONS.items() if leading.get(key)},
+        decided=DECISIONS,
+        flipped=[item.flipped for item in report.inputs],
+        questions=QUESTIONS,
+        margin_chart=margin_chart,
+        masks=mask_pictures(
+            next((item["picture"] for item in content["decisions"] if item["picture"]), None)
+        ),
         version=__version__,
     )
 
@@ -71,6 +88,12 @@ def _focus(leading: Mapping[str, Any], fault: str | None) -> Row | None:
     if named or failing:
         return (named or failing)[0]
     return max(detailed, key=lambda row: float(row["utilisation"] or 0.0), default=None)
+
+
+def _map_is_whole(row: Row) -> bool:
+    """Tell whether the map of a tensor's error has a block for each element of its last two axes."""
+    error_map, sizes = row["detail"]["error_map"], (1, 1, *row["shape"])
+    return bool(error_map) and (len(error_map), len(error_map[0])) == tuple(sizes[-2:])
 
 
 def _faulty(boxes: Sequence[Box], fault: str | None) -> int | None:
@@ -97,6 +120,23 @@ def shape(sizes: Sequence[int]) -> str:
     return "×".join(map(str, sizes)) or "scalar"
 
 
+def used(utilisation: float | None) -> str:
+    """Return error / bound in two digits; near 1 rounded away from it, so that it shows which side it is."""
+    if utilisation is not None and 0.985 < float(utilisation) < 1.05:
+        figure = float(utilisation)
+        return "1.0" if figure == 1 else "0.99" if figure < 1 else "1.1"
+    return number(utilisation, ".2g")
+
+
+def marked(text: str) -> Markup:
+    """Return a text of the catalogue with what stands between backticks as code."""
+    parts = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        for place, part in enumerate(parts)
+    )
+
+
 def subscript(text: str) -> Markup:
     """Write the end of a word after an underscore smaller and lower, in SVG."""
     words = []
@@ -116,15 +156,6 @@ def shade(utilisation: float | None, failed: bool) -> str:
         return "none"
     steps = ((0.01, "u0"), (0.1, "u1"), (0.5, "u2"))
     return next((name for limit, name in steps if utilisation <= limit), "u3")
-
-
-def _kind(value: Any) -> str:
-    """Tell the template how to show a section: ``table``, ``pairs``, ``list`` or ``text``."""
-    if isinstance(value, Mapping):
-        return "pairs"
-    if isinstance(value, list | tuple):
-        return "table" if value and all(isinstance(item, Mapping) for item in value) else "list"
-    return "text"
 
 
 def _label(value: Any) -> str:

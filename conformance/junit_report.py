@@ -1,4 +1,5 @@
-"""A verification as JUnit XML, which every CI system shows: one test case for each output, step and node."""
+"""A verification as JUnit XML, which every CI system shows: one test case for each output, step, node and
+kind of decision."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import re
 import xml.etree.ElementTree as tree
 from collections.abc import Iterator
 
-from conformance.report import Comparison, InputReport, Report
+from conformance.report import Comparison, Decision, InputReport, Report
 
 KINDS = ("outputs", "steps", "nodes")
 UNPRINTABLE = re.compile("[^\\t\\n\\r -\\ud7ff\\ue000-\\ufffd\U00010000-\U0010ffff]")
@@ -19,6 +20,8 @@ def junit_report(report: Report) -> str:
     for item in report.inputs:
         for kind in KINDS:
             root.append(_suite(item, kind, report.candidate))
+        cases = [_decision_case(decision, item.name) for decision in item.decisions]
+        root.append(_counted(f"{item.name}: decisions", cases))
         root.append(_checks(item))
     for name in ("tests", "failures", "skipped"):
         root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
@@ -38,6 +41,7 @@ def _checks(item: InputReport) -> tree.Element:
     if item.verdict == "fail":
         fault = item.first_fault
         said = [f"first fault at {fault.step} ({fault.operation})"] if fault else []
+        said += [f"likely {likely.named}: {likely.happens}" for likely in item.diagnoses[:1]]
         _said(case, "failure", "; ".join([*said, *item.problems]) or "outputs leave the reference")
     return _counted(f"{item.name}: checks", [case])
 
@@ -58,6 +62,18 @@ def _case(row: Comparison, classname: str, candidate: str) -> tree.Element:
         _said(case, "skipped", f"{candidate} holds no such tensor")
     elif row.verdict != "pass":
         _said(case, "skipped", f"{row.verdict}: {row.operation} has no bound")
+    return case
+
+
+def _decision_case(decision: Decision, input_name: str) -> tree.Element:
+    """Return a case that fails if decisions flip; its output gives the figures."""
+    classname = f"decisions.{_printable(input_name)}"
+    case = tree.Element("testcase", classname=classname, name=_printable(decision.kind))
+    if decision.flips:
+        _said(case, "failure", f"{decision.flips} of {decision.count} {decision.kind} flipped: {decision}")
+    elif decision.not_judged:
+        _said(case, "skipped", f"not judged: {decision.not_judged}")
+    tree.SubElement(case, "system-out").text = _printable(str(decision))
     return case
 
 

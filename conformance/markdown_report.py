@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from conformance.report import Comparison, InputReport, Report
+from conformance.report import Comparison, Decision, InputReport, Report
 
 MOST_ROWS = 10
 
@@ -24,6 +24,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _table("First failing steps", failed[:MOST_ROWS])
     if len(failed) > MOST_ROWS:
         yield f"\n… and {len(failed) - MOST_ROWS} more."
+    yield from _decisions(report.decisions)
     yield from _worst(leading)
     yield from _inputs(report)
     yield f"\nAllowed: {_plain(report.tolerance)}."
@@ -36,8 +37,8 @@ def _problems(leading: InputReport) -> Iterator[str]:
         yield ""
         yield from (f"- {_plain(problem)}" for problem in leading.problems)
     for diagnosis in leading.diagnoses[:1]:
-        named = f"**{_plain(diagnosis.fault)}** {_plain(diagnosis.detail)}"
-        yield f"\nLikely: {named}: {_plain(diagnosis.happens.rstrip('.'))} (at {_code(diagnosis.call)})."
+        happens = _plain(diagnosis.happens.rstrip("."))
+        yield f"\nLikely: **{_plain(diagnosis.named)}**: {happens} (at {_code(diagnosis.call)})."
     fault = leading.first_fault
     if fault and fault.candidate_nodes:
         yield f"\nThe candidate's nodes there: {', '.join(map(_code, fault.candidate_nodes[:MOST_ROWS]))}."
@@ -58,6 +59,20 @@ def _table(title: str, rows: Sequence[Comparison]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
+def _decisions(decisions: Sequence[Decision]) -> Iterator[str]:
+    if not decisions:
+        return
+    yield "\n### Decisions\n"
+    yield "| kind | decided | flipped | tied | smallest margin | allowed error | smallest IoU | verdict |"
+    yield "|---|--:|--:|--:|--:|--:|--:|---|"
+    for item in decisions:
+        counts = ["–"] * 3 if item.not_judged else [str(n) for n in (item.count, item.flips, item.ties)]
+        figures = [_figure(item.smallest_margin), _figure(item.allowed), _figure(item.smallest_iou, ".4f")]
+        verdict = ": ".join(part for part in (item.verdict, _plain(item.not_judged or "")) if part)
+        yield f"| {' | '.join([item.kind, *counts, *figures, verdict])} |"
+    yield "\nFlipped: decided otherwise than the reference. Tied: flipped, but rounding explains it."
+
+
 def _worst(leading: InputReport) -> Iterator[str]:
     judged = [row for row in leading.steps if row.verdict == "pass" and row.utilisation is not None]
     if judged:
@@ -68,9 +83,10 @@ def _worst(leading: InputReport) -> Iterator[str]:
 
 def _inputs(report: Report) -> Iterator[str]:
     if len(report.inputs) > 1:
-        yield "\n### Inputs\n\n| input | shape | verdict |\n|---|---|---|"
+        yield "\n### Inputs\n\n| input | shape | flipped | verdict |\n|---|---|---|---|"
         for item in report.inputs:
-            yield f"| {_plain(item.name)} | {'×'.join(map(str, item.shape))} | {item.verdict} |"
+            shape = "×".join(map(str, item.shape))
+            yield f"| {_plain(item.name)} | {shape} | {item.flipped or '–'} | {item.verdict} |"
 
 
 def _figure(value: float | None, style: str = ".1e") -> str:

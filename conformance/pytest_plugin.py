@@ -28,15 +28,25 @@ def mobileinst_verify(request: pytest.FixtureRequest) -> Callable[..., Any]:
     Returns
     -------
     callable
-        Takes what `conformance.verify` takes; returns the `Report` of a candidate that conforms.
+        Takes what `conformance.verify` takes; returns the `Report` of a candidate that conforms. What cannot
+        be judged, such as a file that is missing, fails the test with what is to be done.
     """
     folder: Path | None = request.config.getoption("--mobileinst-reports")
     count = 0
 
     def verify(*arguments: Any, **options: Any) -> Any:
         nonlocal count
+        from refimpl.errors import MobileInstError
+
         __tracebackhide__ = True
-        report = conformance.verify(*arguments, **options)
+        report, unfit = None, ""
+        try:
+            report = conformance.verify(*arguments, **options)
+        except MobileInstError as error:
+            unfit = str(error)
+        if report is None:
+            # Out of the handler, or pytest would show the error twice.
+            pytest.fail(f"the candidate cannot be judged: {unfit}", pytrace=False)
         count += 1
         if folder is not None:
             _write(report, folder, f"{request.node.nodeid}-{count}")

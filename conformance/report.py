@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,6 +140,59 @@ class Diagnosis:
     utilisation: float
     source: str
 
+    @property
+    def named(self) -> str:
+        """The fault with its parameters, as a headline has it."""
+        return ", ".join(part for part in (self.fault, self.detail) if part)
+
+
+@dataclass(frozen=True)
+class MarginHistogram:
+    """How many decisions have log₁₀(margin / allowed error) between two of ``edges``; the ends count those
+    beyond.
+
+    Attributes
+    ----------
+    edges
+        One more than there are counts. Below 0 rounding may flip a decision, above 0 it may not.
+    agreed, tied, flipped
+        Decisions that come out as the reference's, otherwise within the allowed error, and otherwise.
+    """
+
+    edges: list[float]
+    agreed: list[int]
+    tied: list[int]
+    flipped: list[int]
+
+    def __add__(self, other: MarginHistogram) -> MarginHistogram:
+        """Count the decisions of both, which have the same edges."""
+        counts = (
+            [mine + others for mine, others in zip(getattr(self, name), getattr(other, name), strict=True)]
+            for name in ("agreed", "tied", "flipped")
+        )
+        return MarginHistogram(self.edges, *counts)
+
+
+@dataclass(frozen=True)
+class MaskPicture:
+    """One instance's mask beside the candidate's.
+
+    Attributes
+    ----------
+    image, query
+        Which: the picture of the batch, and the query.
+    iou
+        Of the two masks.
+    rows
+        One character for each pixel: ``.`` outside and ``#`` inside in both; ``-`` only in the reference's
+        mask, ``+`` only in the candidate's; the same within the allowed error: ``<`` and ``>``.
+    """
+
+    image: int
+    query: int
+    iou: float
+    rows: list[str]
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -146,7 +201,8 @@ class Decision:
     Attributes
     ----------
     kind
-        ``kept instances``, ``labels`` or ``mask pixels``.
+        ``kept instances``, ``labels``, ``mask pixels``, ``boundary pixels`` (those of the mask pixels with a
+        neighbour that the reference decides otherwise) or ``track identity``.
     count
         How many decisions there are.
     ties
@@ -154,11 +210,23 @@ class Decision:
     flips
         How many come out otherwise and should not.
     smallest_margin
-        The reference's smallest distance to a flip: of scores for kept instances, else of logits.
+        The reference's smallest distance to a flip, in ``unit``.
     largest_flipped_margin
         Of the flips; None without.
     smallest_iou
         Of the masks, with the reference's.
+    unit
+        What margins are differences in.
+    allowed
+        By how much rounding may move such a difference, at most.
+    near
+        How many decisions lie so near to a flip that rounding may decide them.
+    histogram
+        The margins over the allowed error; None without decisions.
+    picture
+        The mask with the smallest IoU.
+    not_judged
+        Why there is nothing to compare; None if there is.
     """
 
     kind: str
@@ -168,17 +236,65 @@ class Decision:
     smallest_margin: float | None
     largest_flipped_margin: float | None
     smallest_iou: float | None = None
+    unit: str = ""
+    allowed: float | None = None
+    near: int = 0
+    histogram: MarginHistogram | None = None
+    picture: MaskPicture | None = None
+    not_judged: str | None = None
+
+    @property
+    def verdict(self) -> str:
+        """``pass``, ``tie``, ``fail`` or ``not judged``."""
+        if self.not_judged:
+            return "not judged"
+        return "fail" if self.flips else "tie" if self.ties else "pass"
 
     def __str__(self) -> str:
         """Say it in one line."""
+        if self.not_judged:
+            return f"{self.kind}: not judged, {self.not_judged}"
         parts = [f"{self.kind}: {self.count} decided, {self.flips} flipped, {self.ties} tied"]
         if self.smallest_margin is not None:
-            parts.append(f"smallest margin {self.smallest_margin:.1e}")
+            parts.append(f"smallest margin {self.smallest_margin:.1e} in {self.unit}")
+        if self.allowed is not None:
+            parts.append(f"allowed error {self.allowed:.1e}")
         if self.largest_flipped_margin is not None:
             parts.append(f"largest margin flipped {self.largest_flipped_margin:.1e}")
         if self.smallest_iou is not None:
             parts.append(f"smallest mask IoU {self.smallest_iou:.4f}")
         return ", ".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the decision with its verdict as plain data."""
+        return _finite({"verdict": self.verdict, **dataclasses.asdict(self)})
+
+
+def merged(decisions: Sequence[Decision]) -> Decision:
+    """Return the decisions of one kind on several inputs as one; what is judged of them counts."""
+    judged = [decision for decision in decisions if not decision.not_judged]
+    if len(judged) <= 1:
+        return (judged or list(decisions))[0]
+    histograms = [decision.histogram for decision in judged if decision.histogram]
+    worst = min(judged, key=lambda decision: 1.0 if decision.smallest_iou is None else decision.smallest_iou)
+    return dataclasses.replace(
+        judged[0],
+        count=sum(decision.count for decision in judged),
+        ties=sum(decision.ties for decision in judged),
+        flips=sum(decision.flips for decision in judged),
+        near=sum(decision.near for decision in judged),
+        smallest_margin=_extreme(min, (decision.smallest_margin for decision in judged)),
+        largest_flipped_margin=_extreme(max, (decision.largest_flipped_margin for decision in judged)),
+        smallest_iou=worst.smallest_iou,
+        allowed=_extreme(max, (decision.allowed for decision in judged)),
+        histogram=functools.reduce(operator.add, histograms) if histograms else None,
+        picture=worst.picture,
+    )
+
+
+def _extreme(choose: Callable[..., float], values: Iterable[float | None]) -> float | None:
+    given = [value for value in values if value is not None]
+    return choose(given) if given else None
 
 
 @dataclass(frozen=True)
@@ -221,11 +337,17 @@ class InputReport:
         failed = self.first_fault or self.problems or any(row.verdict == "fail" for row in self.outputs)
         return "fail" if failed or any(decision.flips for decision in self.decisions) else "pass"
 
+    @property
+    def flipped(self) -> str:
+        """What flips, in words: ``4 track identity, 1 labels``; empty if nothing does."""
+        return ", ".join(f"{item.flips} {item.kind}" for item in self.decisions if item.flips)
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data; numbers that are not finite become strings."""
         plain = {"verdict": self.verdict, **dataclasses.asdict(self)}
         for key in ("outputs", "steps", "nodes"):
             plain[key] = [_finite(row) for row in plain[key]]
+        plain["decisions"] = [decision.to_json() for decision in self.decisions]
         return plain
 
 
@@ -249,9 +371,18 @@ class Report:
         """The first failing input's report, or the first of all."""
         return next((report for report in self.inputs if report.verdict == "fail"), self.inputs[0])
 
+    @property
+    def decisions(self) -> list[Decision]:
+        """The decisions on all inputs together, one of each kind."""
+        kinds: dict[str, list[Decision]] = {}
+        for report in self.inputs:
+            for decision in report.decisions:
+                kinds.setdefault(decision.kind, []).append(decision)
+        return [merged(decisions) for decisions in kinds.values()]
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data; ``outputs``, ``steps`` and ``first_fault`` are those of
-        `leading`."""
+        `leading`, ``decisions`` those on all inputs."""
         leading = self.leading.to_json()
         return {
             "verdict": self.verdict,
@@ -264,6 +395,7 @@ class Report:
                 key: leading[key]
                 for key in ("outputs", "steps", "nodes", "first_fault", "problems", "diagnoses")
             },
+            "decisions": [decision.to_json() for decision in self.decisions],
             "inputs": [report.to_json() for report in self.inputs],
         }
 
@@ -290,9 +422,7 @@ class Report:
         if report.first_fault:
             fault = report.first_fault
             place = f"leaves the reference at {fault.step} ({fault.operation}) on {report.name}"
-            likely = (
-                f": {report.diagnoses[0].fault}, {report.diagnoses[0].detail}" if report.diagnoses else ""
-            )
+            likely = f": {report.diagnoses[0].named}" if report.diagnoses else ""
             return f"FAIL  {self.candidate} {place}{likely}"
         wrong = [row.name for row in report.outputs if row.verdict == "fail"]
         wrong = wrong or [decision.kind for decision in report.decisions if decision.flips]

@@ -28,6 +28,7 @@ from conformance.envelope import MULTIPLE, SAMPLES
 from conformance.envelope_cache import cached_envelope
 from conformance.replay import Replay, Structure
 from conformance.report import Comparison, Decision, Diagnosis, Fault, InputReport, Report
+from conformance.track_identity import TrackIdentity, frames_of_one_video
 from conformance.utilisation import absolute_error, largest_in, worst_of
 from refimpl import MobileInst, MobileInstConfig, Recording, Step, record
 from refimpl.errors import CandidateError
@@ -100,6 +101,7 @@ def verify(
     progress: Callable[[str], None] = lambda stage: None,
     part: Callable[[MobileInst, Array], RecordableModel] = lambda network, images: network,
     cache: Path | None = None,
+    frames: bool = False,
 ) -> Report:
     """Judge a candidate against the reference.
 
@@ -119,19 +121,26 @@ def verify(
         The float64 network and the images → what the candidate should compute of it; the whole by default.
     cache
         Folder in which envelopes are kept between runs; None: nowhere.
+    frames
+        Whether the inputs are consecutive keyframes of one video: then it is also judged whether the kernels
+        carry each track to the query it should.
 
     Raises
     ------
     ShapeError, NonFiniteError, CandidateError
         An input does not fit, or the candidate cannot be run.
     """
+    if frames:
+        frames_of_one_video({label: np.shape(images) for label, images in inputs.items()})
     wide = {key: array.astype(np.float64) for key, array in weights.items()}
     network = MobileInst(config, wide)
+    tracks = TrackIdentity() if frames else None
     reports = []
     for label, images in inputs.items():
         fed = np.array(images, np.float32)
         judged = part(network, fed)
-        reports.append(_verify_one(candidate, judged, label, fed, partial(_say, progress, label), cache))
+        say = partial(_say, progress, label)
+        reports.append(_verify_one(candidate, judged, label, fed, say, cache, tracks))
     model = {"config": asdict(config), "weights_sha256": weights_hash(weights)}
     return Report(reports, name, model, str(candidate.declaration))
 
@@ -147,6 +156,7 @@ def _verify_one(
     images: Array,
     progress: Callable[[str], None],
     cache: Path | None,
+    tracks: TrackIdentity | None,
 ) -> InputReport:
     """Judge one input; what a failing candidate gave so far is kept."""
     declaration = candidate.declaration
@@ -178,7 +188,7 @@ def _verify_one(
         steps, fault = compare_steps(recording, given, CandidateTensors(captured), candidate)
         every = [*rows, *nodes, *steps]
         problems = problems + _fusion_problems(candidate, images, captured, recording, allowed, every)
-        decisions = _decisions(recording, rows, outputs, allowed)
+        decisions = _decisions(recording, rows, outputs, allowed, tracks)
         if not any(row.verdict == "fail" for row in every):
             remarks = explain_large_errors(recording, rows, steps)
         fault = fault or _output_fault(rows, recording)
@@ -188,6 +198,8 @@ def _verify_one(
             fault = _placed(fault, diagnoses, steps, recording)
     except CandidateError as error:
         problems = [*problems, str(error)]
+        if tracks:
+            tracks.skip()
     fault = _graph_fault(nodes, steps) or fault
     return InputReport(
         label, images.shape, digest, rows, steps, nodes, fault, problems, diagnoses, decisions, remarks
@@ -220,6 +232,7 @@ def _decisions(
     rows: Sequence[Comparison],
     outputs: Mapping[str, Array],
     allowed: Mapping[str, float],
+    tracks: TrackIdentity | None,
 ) -> list[Decision]:
     reference = {name: recording.tensors[tensor] for name, tensor in recording.outputs.items()}
     given = {
@@ -227,7 +240,8 @@ def _decisions(
         for row in rows
         if row.candidate is not None and np.isfinite(outputs[row.candidate]).all()
     }
-    return compare_decisions(reference, given, allowed)
+    found = compare_decisions(reference, given, allowed)
+    return found + (tracks.compare(reference, given, allowed) if tracks else [])
 
 
 def run_twice(
@@ -271,11 +285,14 @@ def compare_outputs(
         One row for each output of the reference (``absent`` if the candidate does not give it), and what is
         wrong with the pairing itself.
     """
+    truth = {name: recording.tensors[tensor] for name, tensor in recording.outputs.items()}
+    named = {name for name in outputs if name in truth and outputs[name].shape == truth[name].shape}
     free = dict(outputs)
     rows = []
-    for name, tensor in recording.outputs.items():
-        reference = recording.tensors[tensor]
-        match = _paired(name, reference, allowed[name], free)
+    for name, reference in truth.items():
+        # An output that bears its own name is not taken for another that is missing.
+        others = {key: array for key, array in free.items() if key == name or key not in named}
+        match = _paired(name, reference, allowed[name], others)
         if match:
             free.pop(match.name)
         rows.append(_row(name, name, reference, match, allowed[name], "absent", introduced=False))
@@ -394,7 +411,7 @@ def _compare_once(sides: _Sides, taken: Mapping[str, str]) -> tuple[list[Compari
         if match is None and item.value is not None and not sides.complete:
             match, missing = tensors.named(output_names.get(name, name), item.value, item.bound), "absent"
         elif match is None and item.value is not None:
-            match = tensors.nearest(item.value, item.bound, known)
+            match = tensors.likeliest(output_names.get(name, name), item.value, item.bound, known)
             fused = sides.structure.soon_found(name, found, sides.compared, FUSION_REACH)
             if fused and not _resembles(match, item.value):
                 match, missing = None, "absent"
@@ -403,7 +420,8 @@ def _compare_once(sides: _Sides, taken: Mapping[str, str]) -> tuple[list[Compari
         row = _row(name, item.step.operation, recording.tensors[name], match, item.bound, missing)
         if item.match is None and row.verdict == "fail":
             missed.add(name)
-        rows.append(row if item.honest else replace(row, verdict="fail", systematic=True))
+        within = row.verdict != "fail"
+        rows.append(row if item.honest else replace(row, verdict="fail", systematic=within))
     return spotlight.placed(rows), known, missed
 
 

@@ -26,6 +26,7 @@ MACHINERY = {
     "refimpl.scope": "finds weights by name",
     "refimpl.weights": "reads and writes weights",
     "refimpl.weights_check": "checks of arguments",
+    "refimpl.weights_hint": "names the preset that weights fit",
 }
 """Modules that compute nothing of the paper → what they do instead."""
 

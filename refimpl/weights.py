@@ -7,6 +7,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from refimpl.inference import preprocess
 from refimpl.model import MobileInst, parameter_shapes
 from refimpl.ops.operation import OPERATIONS, Array, intercepted
 from refimpl.weights_check import check_weights
+from refimpl.weights_hint import likely_configuration
 
 IGNORED_SUFFIX = "num_batches_tracked"
 
@@ -79,7 +81,7 @@ class Weights(Mapping[str, Array]):
             The reader of that format is not installed.
         """
         arrays = canonical(read_arrays(path), config)
-        check_weights(arrays, parameter_shapes(config))
+        check_weights(arrays, parameter_shapes(config), partial(likely_configuration, arrays, config))
         return cls(arrays)
 
     @classmethod
@@ -106,7 +108,7 @@ class Weights(Mapping[str, Array]):
         dtype = next(iter(others.values())).dtype
         narrowed = {name: array.astype(dtype) for name, array in backbone.items()}
         arrays = {**canonical(narrowed, config), **others}
-        check_weights(arrays, parameter_shapes(config))
+        check_weights(arrays, parameter_shapes(config), partial(likely_configuration, arrays, config))
         return cls(arrays)
 
     @classmethod

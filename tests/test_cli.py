@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -136,6 +137,33 @@ def test_verify_without_a_model_exports_its_own(command: Callable[..., Finished]
     finished = command("verify", *SMALL)
     assert finished.code == 0
     assert "PASS" in finished.out
+
+
+def test_verify_of_the_frames_of_a_video(
+    command: Callable[..., Finished], files: Path, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "next.npy", picture(2)[1:])
+    finished = command(
+        *verifying(files), "--input", tmp_path / "next.npy", "--frames", "--json", tmp_path / "r.json"
+    )
+    assert finished.code == 0
+    assert re.search(r"track identity +5 +0 +0 ", finished.out)
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert [item["decisions"][-1]["kind"] for item in report["inputs"]] == [
+        "boundary pixels",
+        "track identity",
+    ]
+    assert "--frames" in report["command"]
+    refused(command(*verifying(files), "--frames"), "two inputs or more")
+    refused(command("verify", files / "it.onnx", "--graph-only", "--frames"), "--frames is about")
+
+
+def test_our_own_export_follows_tracks(command: Callable[..., Finished], files: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "next.npy", picture(2)[1:])
+    frames = ["--input", files / "x.npy", "--input", tmp_path / "next.npy", "--frames"]
+    finished = command("verify", *SMALL, "--weights", files / "w.safetensors", *frames)
+    assert finished.code == 0
+    assert "track identity" in finished.out
 
 
 def test_verify_of_a_batch_of_pictures(command: Callable[..., Finished], files: Path) -> None:

@@ -6,8 +6,9 @@ import narrow_network
 import numpy as np
 import pytest
 
-from conformance.decisions import compare_decisions
+from conformance.decisions import boundary, compare_decisions
 from conformance.plain_candidates import NumpyCandidate, PythonCandidate
+from conformance.report import MaskPicture
 from conformance.verification import verify
 from refimpl.inference import Placement, postprocess
 from refimpl.ops.operation import Array
@@ -36,15 +37,19 @@ def counts(reference: dict[str, Array], given: dict[str, Array]) -> dict[str, tu
     return {item.kind: (item.ties, item.flips) for item in compare_decisions(reference, given, ALLOWED)}
 
 
-NONE = {"kept instances": (0, 0), "labels": (0, 0), "mask pixels": (0, 0)}
+KINDS = ("kept instances", "labels", "mask pixels", "boundary pixels")
+NONE = dict.fromkeys(KINDS, (0, 0))
 
 
 def test_nothing_flips() -> None:
     assert counts(outputs(), outputs()) == NONE
-    kept, labels, pixels = compare_decisions(outputs(), outputs(), ALLOWED)
+    found = compare_decisions(outputs(), outputs(), ALLOWED)
+    kept, labels, pixels, edge = found
     assert labels.smallest_margin == 1.0
     assert pixels.smallest_iou == 1.0
-    assert (kept.count, labels.count, pixels.count) == (2, 1, 2)
+    assert (kept.count, labels.count, pixels.count, edge.count) == (2, 1, 2, 2)
+    assert [decision.verdict for decision in found] == ["pass"] * 4
+    assert pixels.picture == MaskPicture(0, 0, 1.0, ["#."])
 
 
 @pytest.mark.parametrize(("behind", "expected"), [(0.015, (1, 0)), (0.025, (0, 1))])
@@ -59,7 +64,56 @@ def test_mask_pixels(distance: float, expected: tuple[int, int]) -> None:
     threshold = float(np.log(0.45 / 0.55))
     reference = changed("masks", (0, 0, 0, 0), threshold + distance)
     given = changed("masks", (0, 0, 0, 0), threshold - 1e-6)
-    assert counts(reference, given) == {**NONE, "mask pixels": expected}
+    assert counts(reference, given) == {**NONE, "mask pixels": expected, "boundary pixels": expected}
+    picture = compare_decisions(reference, given, ALLOWED)[2].picture
+    assert picture == MaskPicture(0, 0, 0.0, ["<." if expected == (1, 0) else "-."])
+
+
+def test_a_boundary_pixel_has_a_neighbour_on_the_other_side() -> None:
+    """Against the definition, pixel by pixel."""
+    masks = np.random.default_rng(0).random((3, 6, 7)) < 0.3
+    masks[1] = True
+    expected = np.zeros_like(masks)
+    for place, y, x in np.ndindex(masks.shape):
+        for down, right in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+            if 0 <= y + down < 6 and 0 <= x + right < 7:
+                expected[place, y, x] |= masks[place, y, x] != masks[place, y + down, x + right]
+    np.testing.assert_array_equal(boundary(masks), expected)
+    assert not boundary(masks)[1].any()
+
+
+def test_flips_away_from_the_boundary_are_told_apart() -> None:
+    mask = np.full((1, 1, 7, 9), -1.0)
+    mask[..., 1:6, 1:6] = 1.0
+    reference = {name: array[:, :1] for name, array in outputs().items()} | {"masks": mask}
+    given = {**reference, "masks": mask.copy()}
+    given["masks"][..., 3, 3] *= -1
+    given["masks"][..., 1, 4] *= -1
+    _, _, pixels, edge = compare_decisions(reference, given, ALLOWED)
+    assert (pixels.flips, edge.flips) == (2, 1)
+    assert pixels.smallest_iou == 23 / 25
+    assert pixels.picture is not None
+    assert "".join(pixels.picture.rows).count("-") == 2
+
+
+def test_the_histogram_counts_every_decision_by_its_margin() -> None:
+    network = narrow_network.network(np.float64)
+    reference = dict(network(narrow_network.picture().astype(np.float64)).items())
+    noise = np.random.default_rng(0).normal(0, 0.02, reference["masks"].shape)
+    given = {**reference, "masks": reference["masks"] + noise}
+    for decision in compare_decisions(reference, given, ALLOWED):
+        histogram = decision.histogram
+        assert histogram is not None
+        below = histogram.edges.index(0.0)
+        assert sum(histogram.agreed) + decision.ties + decision.flips == decision.count
+        assert (sum(histogram.tied), sum(histogram.flipped)) == (decision.ties, decision.flips)
+        counts = np.sum([histogram.agreed, histogram.tied, histogram.flipped], axis=0)
+        assert counts[:below].sum() == decision.near
+        # A tie of labels may be with another class than the second best.
+        assert decision.kind == "labels" or not any(histogram.tied[below:])
+        assert not any(histogram.flipped[:below])
+    assert decision.flips > 0
+    assert decision.ties > 0
 
 
 @pytest.mark.parametrize(("distance", "expected"), [(0.019, (1, 0)), (0.021, (0, 1))])
@@ -80,7 +134,7 @@ def test_margins_are_those_of_inference() -> None:
     raw = network(narrow_network.picture().astype(np.float64))
     instances = postprocess(raw, Placement.unscaled(*narrow_network.SIZE))
     found = compare_decisions(dict(raw.items()), dict(raw.items()), dict.fromkeys(ALLOWED, 0.0))
-    kept, labels, _ = found
+    kept, labels, *_ = found
     assert labels.count == len(instances)
     assert kept.smallest_margin == pytest.approx(np.abs(instances.keep_margins).min(), rel=1e-12)
 
@@ -95,9 +149,9 @@ def test_a_flip_fails_and_is_said() -> None:
     scenes = {"scene": narrow_network.picture()}
     report = verify(PythonCandidate(turned), narrow_network.CONFIG, narrow_network.weights(), scenes)
     assert report.verdict == "fail"
-    pixels = report.inputs[0].decisions[-1]
+    pixels = report.inputs[0].decisions[2]
     assert pixels.flips > 0
     assert pixels.smallest_iou is not None
     assert pixels.smallest_iou < 0.5
     assert "flipped" in str(pixels)
-    assert report.to_json()["inputs"][0]["decisions"][-1]["flips"] == pixels.flips
+    assert report.to_json()["inputs"][0]["decisions"][2]["flips"] == pixels.flips

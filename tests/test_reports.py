@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import json
 import re
 import shlex
@@ -15,18 +17,22 @@ import jsonschema
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import conformance
 from conformance import onnx_export
 from conformance.architecture_figure import architecture_figure
 from conformance.cli import app
+from conformance.decision_charts import FLIPPED, INSIDE, OUTSIDE, TIED, margin_chart, mask_pictures
+from conformance.decisions import decision_of
 from conformance.detail import detail_of
-from conformance.html_report import html_report
+from conformance.html_report import html_report, marked, used
 from conformance.inputs import rendered_input
 from conformance.junit_report import junit_report
 from conformance.markdown_report import markdown_report
-from conformance.report import Comparison, Diagnosis, Fault, InputReport, Report
+from conformance.report import Comparison, Decision, Diagnosis, Fault, InputReport, Report
 from refimpl import MobileInst, MobileInstConfig, Weights, record
 from refimpl.errors import CandidateError, ConfigurationError, ShapeError, VerificationError
 
@@ -96,6 +102,20 @@ UNUSUAL = {
     ),
     "other names": report_of(steps=[row(f"encoder.stage{number}.conv") for number in range(40)]),
     "scalar": report_of(steps=[row("masks", shape=(), worst_index=())]),
+    "decisions": report_of(
+        decisions=[
+            decision_of(
+                "labels",
+                np.array([True, True, False, False]),
+                np.array([True, False, False, True]),
+                np.array([0.5, 3.0, np.inf, 0.0]),
+                np.inf,
+                "logits",
+            ),
+            Decision("mask pixels", 0, 0, 0, None, None, 1.0, "logits"),
+            Decision("track identity", 0, 0, 0, None, None, not_judged=HOSTILE),
+        ]
+    ),
     "absent": report_of(outputs=[Comparison("masks", "masks", None, (1,), *[None] * 6, "absent")]),
 }
 
@@ -191,11 +211,13 @@ def test_junit_counts_what_it_holds(bad: Report) -> None:
     root = tree.fromstring(junit_report(bad))
     leading = bad.leading
     rows = leading.outputs + leading.steps + leading.nodes
-    assert len(root.findall(".//testcase")) == len(rows) + 1 == int(root.get("tests", ""))
+    cases = len(rows) + len(leading.decisions) + 1
+    assert len(root.findall(".//testcase")) == cases == int(root.get("tests", ""))
     failed = [
         f"{case.get('name')}" for case in root.findall(".//testcase") if case.find("failure") is not None
     ]
-    assert failed == [row.name for row in rows if row.verdict == "fail"] + ["verdict"]
+    flipped = [decision.kind for decision in leading.decisions if decision.flips]
+    assert failed == [row.name for row in rows if row.verdict == "fail"] + [*flipped, "verdict"]
     assert len(failed) == int(root.get("failures", ""))
     for suite in root:
         assert int(suite.get("failures", "")) == len(suite.findall("testcase/failure"))
@@ -218,13 +240,68 @@ def test_markdown_says_what_matters(good: Report, bad: Report) -> None:
     assert f"| `{SLOPE}` |" in text
     assert bad.command is not None
     assert bad.command in text
+    for decision in bad.decisions:
+        assert f"| {decision.kind} | {decision.count} | {decision.flips} | {decision.ties} |" in text
+
+
+def test_every_report_shows_what_flips() -> None:
+    """One label flips for no reason rounding has, one is tied, two agree."""
+    report = UNUSUAL["decisions"]
+    assert report.verdict == "fail"
+    assert report.headline().endswith("outputs labels")
+    assert "| labels | 4 | 1 | 1 |" in markdown_report(report)
+    failures = tree.fromstring(junit_report(report)).findall(".//testcase[@name='labels']/failure")
+    assert [failure.get("message", "").partition(":")[0] for failure in failures] == ["1 of 4 labels flipped"]
+    assert "1 flipped, 1 tied" in report.failure_message()
+    page = html_report(report)
+    assert re.findall(r'data-tip="(\d+) (agreed|tied|flipped):', page) != []
+    assert "not judged" in page
+
+
+def test_a_margin_chart_holds_every_decision() -> None:
+    (labels, *_) = UNUSUAL["decisions"].to_json()["decisions"]
+    chart = margin_chart(labels["histogram"])
+    assert chart is not None
+    counted = dict.fromkeys(("agreed", "tied", "flipped"), 0)
+    for x, y, width, height, series, said in chart.bars:
+        assert 0 <= x <= x + width <= 300
+        assert 0 <= y <= y + height <= 112.01
+        counted[series] += int(said.split()[0])
+    assert counted == {"agreed": 2, "tied": 1, "flipped": 1}
+
+
+def test_masks_are_drawn_pixel_by_pixel() -> None:
+    pictures = mask_pictures({"image": 0, "query": 3, "iou": 0.4, "rows": [".#-", "+<>"]})
+    assert pictures is not None
+    drawn = [pixels_of(uri) for uri in (pictures.reference, pictures.candidate, pictures.flips)]
+    out, inside, flip, tie = OUTSIDE, INSIDE, FLIPPED, TIED
+    assert drawn[0] == [[out, inside, inside], [out, inside, out]]
+    assert drawn[1] == [[out, inside, out], [inside, out, inside]]
+    assert [drawn[2][0][2], *drawn[2][1]] == [flip, flip, tie, tie]
+    assert (pictures.flipped, pictures.tied) == (2, 2)
+
+
+def pixels_of(uri: str) -> list[list[tuple[int, int, int]]]:
+    """Return the colours of a picture in a data URI."""
+    content = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
+    pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    return [[tuple(map(int, colour)) for colour in line] for line in pixels]
+
+
+def test_what_passes_never_looks_like_more_than_its_bound() -> None:
+    shown = {None: "–", 0.0: "0", 0.123: "0.12", 0.996: "0.99", 1.0: "1.0", 1.0001: "1.1", 265.4: "2.7e+02"}
+    assert {value: used(value) for value in shown} == shown
+
+
+def test_backticks_of_the_catalogue_become_code() -> None:
+    assert str(marked("a `b < c` d")) == "a <code>b &lt; c</code> d"
 
 
 @pytest.mark.parametrize("name", UNUSUAL)
 def test_markdown_tables_keep_their_columns(name: str) -> None:
     lines = markdown_report(UNUSUAL[name]).splitlines()
     tables = [len(re.findall(r"(?<!\\)\|", line)) for line in lines if line.startswith("|")]
-    assert set(tables) <= {8}
+    assert set(tables) <= {8, 9}
     assert "<script>" not in re.sub(r"\\<|`[^`]*`", "", "\n".join(lines))
 
 
@@ -251,6 +328,26 @@ def test_the_command_line_writes_them_all(folder: Path, tmp_path: Path) -> None:
     assert command in outputs["markdown"].read_text()
     assert "<!doctype html>" in outputs["html"].read_text()
     tree.parse(outputs["junit"])
+
+
+def test_the_documented_commands_are_those_of_the_program() -> None:
+    documents = Path(__file__).parents[1] / "docs"
+    command = get_command(app)
+    options = {
+        name: {option for parameter in each.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        for name, each in command.commands.items()  # type: ignore[attr-defined]
+    }
+    joined = re.sub(
+        r"\\\n|\n +(?=--)",
+        " ",
+        "\n".join((documents / name).read_text() for name in ("ci.md", "judge.md", "faults.md")),
+    )
+    used = re.findall(r"mobileinst (\w+)([^\n`]*)", joined)
+    given = [
+        (name, option) for name, rest in used if name in options for option in re.findall(r"--[a-z-]+", rest)
+    ]
+    assert len(given) > 10
+    assert [pair for pair in given if pair[1] not in options[pair[0]]] == []
 
 
 def test_the_command_of_files_repeats_the_verdict(bad: Report) -> None:
@@ -290,6 +387,9 @@ def test_good(mobileinst_verify):
 
 def test_bad(mobileinst_verify):
     mobileinst_verify({bad!r}, CONFIG, {weights!r}, {images!r})
+
+def test_of_another_preset(mobileinst_verify):
+    mobileinst_verify({good!r}, "topformer-tiny", {weights!r}, {images!r})
 """
 
 
@@ -297,11 +397,14 @@ def test_the_fixture_fails_a_test_with_the_report(folder: Path, pytester: pytest
     names = {"good": "good.onnx", "bad": "bad.onnx", "weights": "w.safetensors", "images": "x.npy"}
     pytester.makepyfile(PLUGIN_TEST.format(**{key: str(folder / name) for key, name in names.items()}))
     run = pytester.runpytest_inprocess("--mobileinst-reports=pages")
-    run.assert_outcomes(passed=1, failed=1)
+    run.assert_outcomes(passed=1, failed=2)
     run.stdout.fnmatch_lines(
         ["FAIL  bad.onnx leaves the reference at *", f"*{SLOPE}*", "*reproduce  mobileinst verify *"]
     )
-    assert "conformance/verification.py" not in run.stdout.str()
+    run.stdout.fnmatch_lines(["the candidate cannot be judged: the weights do not fit *--set dim=32*"])
+    assert "During handling" not in run.stdout.str()
+    # No frame of ours, only what is to be done.
+    assert not re.search(r"(conformance|refimpl)/\w+\.py", run.stdout.str())
     pages = sorted(path.name for path in (pytester.path / "pages").iterdir())
     assert len(pages) == 2
     assert "test_bad" in pages[0]

@@ -128,6 +128,35 @@ def test_boxes_do_not_overlap_nor_do_labels_leave_them(opened: Callable[..., Any
             assert other[0] >= right or other[2] <= left or other[1] >= bottom or other[3] <= top
 
 
+def test_words_in_charts_do_not_cover_each_other(opened: Callable[..., Any]) -> None:
+    driver = opened(DESKTOP, "light")
+    script = """return [...document.querySelectorAll('svg')].flatMap(svg => {
+        const texts = [...svg.querySelectorAll('text')].map(e => [e.textContent, e.getBoundingClientRect()]);
+        const beside = (a, b) => a.right < b.left + 1 || b.right < a.left + 1;
+        const above = (a, b) => a.bottom < b.top + 4 || b.bottom < a.top + 4;
+        return texts.flatMap(([one, a], place) => texts.slice(place + 1)
+            .filter(([, b]) => !beside(a, b) && !above(a, b)).map(([other]) => [one, other]));
+    })"""
+    assert driver.execute_script(script) == []
+    assert len(driver.find_elements(By.CSS_SELECTOR, "#decisions svg")) == 4
+
+
+def test_the_mask_that_differs_most_is_shown_with_its_flips(opened: Callable[..., Any]) -> None:
+    driver = opened(DESKTOP, "light")
+    pictures = driver.find_elements(By.CSS_SELECTOR, "#decisions .masks img")
+    assert len(pictures) == 3
+    assert all(picture.get_property("naturalWidth") == 12 for picture in pictures)
+    assert all(picture.size["width"] > 200 for picture in pictures)
+
+
+def test_a_phone_shows_the_fault_first(opened: Callable[..., Any]) -> None:
+    """The wide figure is scrolled to the box at fault."""
+    driver = opened(PHONE, "light")
+    place = driver.find_element(By.CSS_SELECTOR, "#network .first").rect
+    left = place["x"] - driver.execute_script("return scrollX")
+    assert 0 <= left <= PHONE[0] - place["width"]
+
+
 def test_it_fits_a_phone(opened: Callable[..., Any]) -> None:
     driver = opened(PHONE, "light")
     assert driver.execute_script("return document.documentElement.scrollWidth") <= PHONE[0]

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -28,6 +29,7 @@ from refimpl.ops.operation import Array
 from refimpl.scenes import render_picture
 from refimpl.scope import Scope
 from refimpl.weights import CALIBRATION_SIZE
+from refimpl.weights_hint import likely_configuration
 
 QUERIES = "instance_decoder.queries"
 
@@ -152,6 +154,51 @@ def test_weights_of_another_preset_are_refused(tmp_path: Path, other: str) -> No
     weights().save(path)
     with pytest.raises(WeightsError, match="do not fit this configuration"):
         Weights.load(path, MobileInstConfig.preset(other, **FIELDS))
+
+
+@pytest.mark.parametrize(
+    ("preset", "fields"),
+    [
+        ("topformer-small", {"dim": 64, "num_queries": 9, "num_classes": 40}),
+        ("seaformer-tiny", {"num_queries": 20}),
+        ("table5/fpn-1conv", {"dim": 32}),
+        ("table3/local-x2", {}),
+        ("sparseinst-topformer-tiny", {"dim": 32, "num_queries": 7, "num_classes": 3, "kernel_dim": 16}),
+    ],
+)
+def test_the_configuration_of_other_weights_is_named(preset: str, fields: dict[str, int]) -> None:
+    made_for = MobileInstConfig.preset(preset, **fields)
+    shapes = parameter_shapes(made_for)
+    made = {name: np.broadcast_to(np.float32(0.5), shape) for name, shape in shapes.items()}
+    said = likely_configuration(made, CONFIG)
+    words = said.removeprefix("they are those of --model ").split(" --set ")
+    named, overrides = words[0], dict(word.split("=") for word in words[1:])
+    config = MobileInstConfig.preset(named, **{field: int(value) for field, value in overrides.items()})
+    # Presets may differ in what has no weights.
+    assert parameter_shapes(config) == shapes
+    assert named == preset
+    assert likely_configuration(made, made_for) == ""
+
+
+def test_no_configuration_is_named_without_need_or_likeness() -> None:
+    assert likely_configuration(broken(), CONFIG) == ""
+    assert likely_configuration({}, CONFIG).startswith("no preset has such weights")
+    assert likely_configuration({"a": np.zeros(()), "b.c": np.zeros(3)}, CONFIG).startswith("no preset")
+
+
+def test_a_hint_leads_and_every_weight_is_listed_once(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    weights().save(path)
+    with pytest.raises(WeightsError) as caught:
+        Weights.load(path, MobileInstConfig.preset("topformer-small", **FIELDS))
+    first, *lines = str(caught.value).splitlines()
+    assert re.search(
+        r"\d+ problems \(\d+ missing, \d+ misshapen\); they are those of --model topformer-tiny", first
+    )
+    total = int(re.findall(r"(\d+) problems", first)[0])
+    counted = [int(found[1]) if (found := re.search(r", (\d+) weights: ", line)) else 1 for line in lines]
+    assert sum(counted) == total
+    assert len(lines) < total / 5
 
 
 def test_a_scope_names_what_it_misses() -> None:

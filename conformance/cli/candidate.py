@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -45,21 +46,30 @@ def judge_candidate(
     inputs: dict[str, Array],
     limit: Limit,
     progress: options.Progress,
+    frames: bool = False,
 ) -> Report:
     """Judge the candidate that ``NAME`` or ``NAME:OPTIONS`` stands for, on every input."""
     kind = text.partition(":")[0]
     name = f"{request.model.name} in {text}" if request.model else text
     progress("candidate")
+    judge = partial(
+        verify,
+        config=request.config,
+        weights=request.weights,
+        inputs=inputs,
+        name=name,
+        progress=progress,
+        frames=frames,
+    )
     if kind in TRUSTED and not limit.wanted:
-        candidate = make(text, request)
-        return verify(candidate, request.config, request.weights, inputs, name=name, progress=progress)
+        return judge(make(text, request))
     local: Candidate | None = make(text, request) if kind == "onnxruntime" else None
     try:
         isolated = IsolatedCandidate(text, request, limit.seconds, local)
     except CandidateError as error:
         return _not_made(name, request, inputs, error)
     try:
-        return verify(isolated, request.config, request.weights, inputs, name=name, progress=progress)
+        return judge(isolated)
     finally:
         isolated.close()
 

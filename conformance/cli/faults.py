@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from conformance.cli import options
 from conformance.false_alarms import Outcome
 from conformance.fault_score import MODELS, Score, Trial
 from conformance.faults import CATALOGUE
+from conformance.faulty_models import write_faulty_models
 from refimpl.errors import ConfigurationError
 
 
@@ -38,6 +40,14 @@ def faults(
     seed: options.Seed = 0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
     listing: Annotated[bool, typer.Option("--list", help="Only list the catalogue.")] = False,
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            "--write",
+            metavar="FOLDER",
+            help="Only write a model with each fault to a new folder, to try mobileinst verify on.",
+        ),
+    ] = None,
     json_file: options.Json = None,
 ) -> None:
     """Put every fault of the catalogue into correct networks, and judge correct implementations too.
@@ -52,9 +62,14 @@ def faults(
       mobileinst faults --quick
 
       mobileinst faults resize normalization --per-fault 1 --inputs 0 --json score.json
+
+      mobileinst faults resize attention/scale --write faulty
     """
     if listing:
         options.console.print(_catalogue())
+        return
+    if write is not None:
+        _write(write, names or [], models or list(MODELS), json_file)
         return
     chosen = _tasks(names or [], models or list(MODELS), per_fault, quick, seed)
     pictures = (1 if quick else 5) if inputs is None else inputs
@@ -78,6 +93,13 @@ def faults(
 def _tasks(
     names: Sequence[str], models: Sequence[str], per_fault: int, quick: bool, seed: int
 ) -> list[fault_score.Task]:
+    _check(names, models)
+    every = fault_score.quick_tasks(models, seed) if quick else fault_score.tasks(models, per_fault)
+    return [task for task in every if not names or task.fault.startswith(tuple(names))]
+
+
+def _check(names: Sequence[str], models: Sequence[str]) -> None:
+    """Raise `ConfigurationError` unless there are such networks, and faults whose names begin so."""
     unknown = [name for name in models if name not in MODELS]
     if unknown:
         raise ConfigurationError(f"no network {unknown[0]!r} for faults; expected one of {', '.join(MODELS)}")
@@ -87,8 +109,26 @@ def _tasks(
             raise ConfigurationError(
                 f"no fault begins with {name!r}; the categories are {', '.join(categories)}"
             )
-    every = fault_score.quick_tasks(models, seed) if quick else fault_score.tasks(models, per_fault)
-    return [task for task in every if not names or task.fault.startswith(tuple(names))]
+
+
+def _write(folder: Path, names: Sequence[str], models: Sequence[str], json_file: Path | None) -> None:
+    """Write faulty models, and say how each is judged."""
+    _check(names, models)
+    chosen = [name for name in CATALOGUE if not names or name.startswith(tuple(names))]
+    with Progress(console=options.progress_console, transient=True) as progress:
+        writing = progress.add_task("models", total=len(chosen))
+        written = write_faulty_models(
+            folder, chosen, models, lambda done, total: progress.update(writing, completed=done)
+        )
+    options.write_json(json_file, [asdict(item) for item in written])
+    if str(json_file) == "-":
+        return
+    for item in written:
+        heading = f"{item.fault} ({item.detail}) at {item.call} of {item.network}"
+        options.console.print(heading, highlight=False, markup=False, soft_wrap=True)
+        options.console.print(f"  {item.command}", highlight=False, markup=False, soft_wrap=True)
+    for name in [name for name in chosen if name not in {item.fault for item in written}]:
+        options.console.print(f"{name}: does no harm to {', '.join(models)}; not written", highlight=False)
 
 
 def _catalogue() -> Table:

@@ -20,7 +20,7 @@ from conformance.report import Comparison, Report
 from conformance.reproduction import RecordedStep, reproduce
 from refimpl.errors import ConfigurationError
 
-COLOURS = {"pass": "green", "fail": "red", "absent": "yellow", "not judged": "yellow"}
+COLOURS = {"pass": "green", "fail": "red", "absent": "yellow", "not judged": "yellow", "tie": "yellow"}
 
 
 Reproduce = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,12 +22,13 @@ from conformance.envelope_cache import cache_folder
 from conformance.inputs import load_inputs, rendered_input
 from conformance.onnx_graph import OnnxGraph
 from conformance.onnx_runtime import RuntimeOptions, declared_by
-from conformance.report import Comparison, Report
+from conformance.report import Comparison, Decision, Report
 from conformance.reproduction import reproduce
 from conformance.reuse_verification import KeyframeKernels, takes_kernels
 from conformance.verification import Candidate
 from conformance.verification import verify as judge
-from refimpl import MobileInst, MobileInstConfig, Weights
+from refimpl import MobileInst
+from refimpl.errors import ConfigurationError
 from refimpl.ops.operation import Array
 
 
@@ -50,6 +51,13 @@ def verify(
         ),
     ] = None,
     batch: Annotated[bool, typer.Option("--batch", help="Stack all inputs into one batch.")] = False,
+    frames: Annotated[
+        bool,
+        typer.Option(
+            "--frames",
+            help="The inputs are consecutive keyframes of one video: judge track identity too.",
+        ),
+    ] = False,
     size: options.Size = None,
     threads: Annotated[
         int, typer.Option("--threads", min=0, help="Threads of the runtime; 0: its own choice.")
@@ -114,6 +122,8 @@ def verify(
     verify_tnn.dispatch(context)
     runtime = RuntimeOptions(threads=threads)
     declared = formats.declared_formats(arithmetic, storage)
+    if graph_only and frames:
+        raise ConfigurationError("--frames is about MobileInst's tracks; --graph-only asks nothing of them")
     if graph_only:
         files = [str(path) for path in inputs or ()]
         with options.progress_console.status("graph") as status:
@@ -139,11 +149,12 @@ def verify(
                 request = Request("", config, arrays, model_file, *declared, threads)
                 kind = candidate or "onnxruntime"
                 limit = candidates.Limit(timeout, limited)
-                report = candidates.judge_candidate(kind, request, fed, limit, status.update)
+                report = candidates.judge_candidate(kind, request, fed, limit, status.update, frames)
             else:
                 run = partial(_in_onnx_runtime, runtime=runtime, declared=declared)
                 kept = None if no_cache else cache_folder()
-                report = _judge(config, arrays, graph, model_file, fed, run, status.update, kept)
+                ask = partial(judge, config=config, weights=arrays, progress=status.update, frames=frames)
+                report = _judge(ask, graph, model_file, fed, run, kept)
                 if reproduction is not None and graph is not None:
                     judged = run(graph)
                     images = fed[report.leading.name]
@@ -168,52 +179,34 @@ def _in_onnx_runtime(
 
 
 def _judge(
-    config: MobileInstConfig,
-    weights: Weights,
+    ask: partial[Report],
     graph: OnnxGraph | None,
     path: Path | None,
     inputs: dict[str, Array],
     run: Callable[..., Candidate],
-    progress: options.Progress,
     cache: Path | None,
 ) -> Report:
-    if graph is not None and path is not None and takes_kernels(graph):
-        kernels = KeyframeKernels(config, weights)
-        candidate = run(graph, others=kernels)
-        return judge(
-            candidate, config, weights, inputs, name=path.name, progress=progress, part=kernels.reuse
-        )
-    if graph is not None and path is not None:
-        return judge(run(graph), config, weights, inputs, name=path.name, progress=progress, cache=cache)
-    return _judge_own_export(config, weights, inputs, run, progress, cache)
+    if graph is None or path is None:
+        return _judge_own_export(ask, inputs, run, cache)
+    if takes_kernels(graph):
+        kernels = KeyframeKernels(ask.keywords["config"], ask.keywords["weights"])
+        return ask(run(graph, others=kernels), inputs=inputs, name=path.name, part=kernels.reuse)
+    return ask(run(graph), inputs=inputs, name=path.name, cache=cache)
 
 
 def _judge_own_export(
-    config: MobileInstConfig,
-    weights: Weights,
-    inputs: dict[str, Array],
-    run: Callable[..., Candidate],
-    progress: options.Progress,
-    cache: Path | None,
+    ask: partial[Report], inputs: dict[str, Array], run: Callable[..., Candidate], cache: Path | None
 ) -> Report:
     """Export for each shape of input, since our own files have static shapes."""
+    network = MobileInst(ask.keywords["config"], ask.keywords["weights"])
+    # Frames of a video are judged together, so they are of one shape.
+    groups = [inputs] if ask.keywords["frames"] else [{label: x} for label, x in inputs.items()]
     reports = []
-    for label, images in inputs.items():
-        progress(f"{label}: export")
-        graph = OnnxGraph.load(onnx_export.export(MobileInst(config, weights), images))
-        reports.append(
-            judge(
-                run(graph),
-                config,
-                weights,
-                {label: images},
-                name="our own export",
-                progress=progress,
-                cache=cache,
-            )
-        )
-    first = reports[0]
-    return Report([report.inputs[0] for report in reports], first.candidate, first.model, first.tolerance)
+    for group in groups:
+        ask.keywords["progress"](f"{', '.join(group)}: export")
+        graph = OnnxGraph.load(onnx_export.export(network, next(iter(group.values()))))
+        reports.append(ask(run(graph), inputs=group, name="our own export", cache=cache))
+    return replace(reports[0], inputs=[item for report in reports for item in report.inputs])
 
 
 def _inputs(
@@ -236,17 +229,23 @@ def print_report(report: Report, all_steps: bool) -> None:
     shown = leading.steps if all_steps else stages(leading.steps)
     options.console.print(_table("Steps" if all_steps else "Stages", shown, "introduced"))
     options.console.print(_table("Outputs", leading.outputs, None))
+    if report.decisions:
+        options.console.print(_decisions(report.decisions))
     options.console.print(f"[dim]Tolerance, {report.tolerance}.[/dim]")
     for item in report.inputs:
-        options.console.print(f"{item.verdict.upper():5} {item.name} {item.shape}", highlight=False)
-    for line in (*leading.decisions, *leading.remarks):
-        options.console.print(str(line), highlight=False)
+        flipped = f", flipped: {item.flipped}" if item.flipped else ""
+        options.console.print(f"{item.verdict.upper():5} {item.name} {item.shape}{flipped}", highlight=False)
+    for line in leading.remarks:
+        options.console.print(line, highlight=False)
     if leading.first_fault and leading.first_fault.candidate_nodes:
         options.console.print(
             f"The candidate's nodes there: {', '.join(leading.first_fault.candidate_nodes)}", highlight=False
         )
+    for likely in leading.diagnoses[:1]:
+        said = f"Likely mistake, {likely.named}: {likely.happens} Known from: {likely.source}"
+        options.console.print(said, highlight=False, markup=False)
     style = "bold green" if report.verdict == "pass" else "bold red"
-    options.console.print(report.headline(), style=style, highlight=False)
+    options.console.print(report.headline(), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def stages(steps: list[Comparison]) -> list[Comparison]:
@@ -272,6 +271,34 @@ def _stage(name: str, rows: list[Comparison]) -> Comparison:
         tolerance=worst.tolerance,
         utilisation=worst.utilisation,
     )
+
+
+def _decisions(decisions: Sequence[Decision]) -> Table:
+    table = Table(title="Decisions", title_justify="left", box=None, pad_edge=False)
+    table.add_column("kind")
+    for name in (
+        "decided",
+        "flipped",
+        "tied",
+        "smallest margin",
+        "allowed error",
+        "near a flip",
+        "smallest IoU",
+    ):
+        table.add_column(name, justify="right")
+    table.add_column("verdict", overflow="fold")
+    for item in decisions:
+        verdict = f"[{COLOURS[item.verdict]}]{item.verdict}[/]" + (
+            f", {item.not_judged}" if item.not_judged else ""
+        )
+        counts = ["-"] * 3 if item.not_judged else [str(n) for n in (item.count, item.flips, item.ties)]
+        margins = [
+            "-" if figure is None else f"{figure:.1e}" for figure in (item.smallest_margin, item.allowed)
+        ]
+        overlap = "-" if item.smallest_iou is None else f"{item.smallest_iou:.4f}"
+        near = "-" if item.not_judged else str(item.near)
+        table.add_row(item.kind, *counts, *margins, near, overlap, verdict)
+    return table
 
 
 def _table(title: str, rows: list[Comparison], introduced: str | None) -> Table:

@@ -161,6 +161,8 @@ def _verify(request: Request) -> int:
         raise ConfigurationError(
             f"--{reports[0][:-5]} is a report on the network; give --weights or --model too"
         )
+    if request.options.get("frames") and not network:
+        raise ConfigurationError("--frames is about the network's tracks; give --weights or --model too")
     if request.options.get("against"):
         return _conversion(request)
     if network:
@@ -376,7 +378,10 @@ def _network(request: Request) -> int:
         candidate = _candidate(request, path, graph, stack)
         fed = {label: inputs[candidate.name] for label, inputs in _fed(request, path, graph).items()}
         images = fed or rendered_input(_image_size(graph.proto.inputs[0].dims), graph.proto.inputs[0].dims[0])
-        report = judge(candidate, config, weights, images, name=path.name, progress=status.update)
+        frames = bool(given.get("frames"))
+        report = judge(
+            candidate, config, weights, images, name=path.name, progress=status.update, frames=frames
+        )
     report = replace(report, command=report_files.command_line(request.context))
     report_files.write_reports(
         report, **{kind: request.path(f"{kind}_file") for kind in ("html", "junit", "markdown")}
