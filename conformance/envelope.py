@@ -7,7 +7,8 @@ Higham & Mary 2019), and the spread is the envelope.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -51,16 +52,43 @@ def envelope(
     dict
         Output → `MULTIPLE` times the largest absolute deviation of the samples.
     """
-    sizes = _expected_roundings(recording, arithmetic, storage, runtime)
-    rng = np.random.default_rng(seed)
     largest = dict.fromkeys(recording.outputs, 0.0)
-    for sample in range(samples):
-        outputs = _perturbed_run(recording, sizes, rng)
-        for name, tensor in recording.outputs.items():
-            deviation = float(absolute_error(outputs[tensor], recording.tensors[tensor]).max(initial=0.0))
-            largest[name] = max(largest[name], deviation)
-        progress(sample + 1, samples)
+    runs = deviations(recording, arithmetic, storage, runtime, samples=samples, seed=seed)
+    for done, sample in enumerate(runs, start=1):
+        for name, deviation in sample.items():
+            largest[name] = max(largest[name], float(deviation.max(initial=0.0)))
+        progress(done, samples)
     return {name: MULTIPLE * deviation for name, deviation in largest.items()}
+
+
+def deviations(
+    recording: Recording,
+    arithmetic: Format,
+    storage: Format,
+    runtime: Runtime,
+    *,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    stored: Mapping[str, float] = MappingProxyType({}),
+) -> Iterator[dict[str, Array]]:
+    """Yield, for each perturbed run, how far every element of each output is from the reference.
+
+    Parameters
+    ----------
+    recording, arithmetic, storage, runtime, samples, seed
+        As of `envelope`.
+    stored
+        Weight or constant → by how much a candidate's copy of it may be off.
+    """
+    sizes = _expected_roundings(recording, arithmetic, storage, runtime)
+    sizes |= {name: np.full(recording.tensors[name].shape, error) for name, error in stored.items()}
+    rng = np.random.default_rng(seed)
+    for _ in range(samples):
+        outputs = _perturbed_run(recording, sizes, rng)
+        yield {
+            name: absolute_error(outputs[tensor], recording.tensors[tensor])
+            for name, tensor in recording.outputs.items()
+        }
 
 
 def _expected_roundings(
@@ -94,6 +122,7 @@ def _perturbed_run(
     last_use = {name: i for i, step in enumerate(recording.steps) for name in step.inputs if name is not None}
     kept = {*recording.outputs.values(), *recording.weights, *recording.constants, *recording.inputs.values()}
     values = {name: recording.tensors[name] for name in kept if name not in recording.outputs.values()}
+    values |= {name: values[name] + _signed(sizes[name], rng) for name in sorted(sizes.keys() & values.keys())}
     for i, step in enumerate(recording.steps):
         operands = [None if name is None else values[name] for name in step.inputs]
         for name, value in zip(

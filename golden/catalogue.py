@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from golden import networks, operations, pictures, training, videos
+from golden import blocks, networks, operations, pictures, training, videos
 from golden.case import Golden
 
 
 def goldens() -> Iterator[Golden]:
     """Yield every golden of the set."""
-    for part in (operations, networks, training, pictures, videos):
+    for part in (operations, blocks, networks, training, pictures, videos):
         yield from part.goldens()

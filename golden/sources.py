@@ -76,11 +76,29 @@ def confirm_operation(
 def confirm_with_pytorch(
     computation: Computation, truth: Mapping[str, Array], bounds: Bounds
 ) -> list[Confirmation]:
-    """Ask PyTorch for a block or a network."""
+    """Ask PyTorch's operators for each recorded step of a block or a network."""
     result = pytorch_source.computed(computation)
     if result is None:
         raise VerificationError("the block has an operation that is not translated to PyTorch")
-    return [confirmed(f"PyTorch {_torch_version()}, float64", result, truth, bounds)]
+    return [confirmed(f"PyTorch {_torch_version()}, step by step, float64", result, truth, bounds)]
+
+
+def module_source() -> str:
+    """Return the name under which the independent modules confirm."""
+    return f"independent nn.Module, PyTorch {_torch_version()}, float64"
+
+
+def module_results(name: str, x: Array, further: Mapping[str, Array]) -> dict[str, Array]:
+    """Run the independent module of a block or a network; its outputs and every submodule's result by path.
+
+    Raises
+    ------
+    MissingDependencyError
+        PyTorch is not installed.
+    """
+    from golden.independent.parts import computed
+
+    return computed(name, x, further)
 
 
 def _left_out(source: str, computation: Computation) -> bool:

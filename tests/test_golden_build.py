@@ -11,15 +11,18 @@ import pytest
 pytestmark = pytest.mark.runtimes
 torch = pytest.importorskip("torch")
 
-import pytorch_models  # noqa: E402
-from pytorch_models.mobileinst import MobileInst  # noqa: E402
-from pytorch_models.seaformer import SeaFormer  # noqa: E402
-from pytorch_models.topformer import TopFormer  # noqa: E402
-from pytorch_models.weights import load  # noqa: E402
-
-from golden import DATA, networks, operations, videos  # noqa: E402
+from golden import (  # noqa: E402
+    DATA,
+    networks,
+    operations,
+    videos,
+)
 from golden.build import build  # noqa: E402
 from golden.case import Case, Confirmation, Golden  # noqa: E402
+from golden.independent.mobileinst import MobileInst  # noqa: E402
+from golden.independent.seaformer import SeaFormer  # noqa: E402
+from golden.independent.topformer import TopFormer  # noqa: E402
+from golden.independent.weights import load  # noqa: E402
 from golden.store import read_manifest  # noqa: E402
 from refimpl.errors import FileError, VerificationError  # noqa: E402
 
