@@ -122,7 +122,9 @@ def _perturbed_run(
     last_use = {name: i for i, step in enumerate(recording.steps) for name in step.inputs if name is not None}
     kept = {*recording.outputs.values(), *recording.weights, *recording.constants, *recording.inputs.values()}
     values = {name: recording.tensors[name] for name in kept if name not in recording.outputs.values()}
-    values |= {name: values[name] + _signed(sizes[name], rng) for name in sorted(sizes.keys() & values.keys())}
+    values |= {
+        name: values[name] + _signed(sizes[name], rng) for name in sorted(sizes.keys() & values.keys())
+    }
     for i, step in enumerate(recording.steps):
         operands = [None if name is None else values[name] for name in step.inputs]
         for name, value in zip(

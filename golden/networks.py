@@ -35,6 +35,8 @@ def _narrow(specs: dict[str, Any], spec: Any, config: MobileInstConfig) -> Compu
     return compute
 
 
+SIZES = ((64, 128), (96, 160))
+
 PARTS = (
     *(
         Part(
@@ -81,7 +83,9 @@ PARTS = (
                 ("refimpl.resnet.resnet",),
             ),
         )
-        for height, width in ((64, 128), (96, 160))
+        for height, width in SIZES
+        # SparseInst and the token pyramid are at the second size in the networks around this one.
+        if name != "sparseinst" or height == 64
     ),
 )
 

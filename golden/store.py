@@ -48,7 +48,9 @@ def write_json(path: Path, content: Any) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     for innermost in (r"\[\n[^][{}]*\]", r"\{\n[^{}]*\}"):
         # A new line never stands inside a string, so what is joined are items.
-        text = re.sub(innermost, lambda found: re.sub(r"\n *", " ", found[0]), text)
+        text = re.sub(
+            innermost, lambda found: re.sub(r",\n *", ", ", re.sub(r"(?<!,)\n *", "", found[0])), text
+        )
     with atomic_write(path) as temporary:
         temporary.write_text(text + "\n", "utf-8")
 

@@ -26,7 +26,7 @@ torch = pytest.importorskip("torch")
 from pytorch_export import align_corners, scale_attention, scale_bias  # noqa: E402
 
 from golden import independent  # noqa: E402
-from golden.independent.instance_decoder import DecoderLayer, PositionEmbeddingSine, LocalFeatures  # noqa: E402
+from golden.independent.instance_decoder import DecoderLayer, LocalFeatures, PositionEmbeddingSine  # noqa: E402
 from golden.independent.layers import MLP, InvertedResidual  # noqa: E402
 from golden.independent.mask_decoder import PyramidPooling, SemanticEnhancer  # noqa: E402
 from golden.independent.seaformer import SeaAttention, SeaBlock  # noqa: E402
