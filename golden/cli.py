@@ -146,7 +146,8 @@ def coverage(data: Data = DATA, json: options.Json = None) -> None:
     options.write_json(json, [asdict(row) for row in rows])
     missing = [row for row in rows if not row.goldens and not row.test]
     if str(json) != "-":
-        table = Table("function", "goldens", "confirmed by", box=None)
+        table = Table("function", "goldens", box=None)
+        table.add_column("confirmed by", overflow="fold")
         for row in rows:
             more = f" and {len(row.goldens) - 1} more" if len(row.goldens) > 1 else ""
             first = row.goldens[0] + more if row.goldens else row.reason or "MISSING"

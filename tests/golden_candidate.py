@@ -146,23 +146,36 @@ CANDIDATES: dict[str, Callable[[Entry], dict[str, np.ndarray]]] = {
 
 def utilisations(entry: Entry, given: dict[str, np.ndarray]) -> dict[str, float]:
     """Return the largest error over bound of each output."""
-    truth = entry.tensors("truth.")
-    largest = {}
+    truth, largest = entry.tensors("truth."), {}
+    bounds = {form: entry.tensors(f"bound.{form}.") for form in ("float32", "float16")}
     for name, array in given.items():
         form = "float16" if array.dtype == np.float16 else "float32"
-        bound = entry.tensors(f"bound.{form}.{name}").get("", np.zeros(()))
-        wide = np.broadcast_to(bound.astype(np.float64), truth[name].shape)
+        bound = bounds[form].get(name, np.zeros(())).astype(np.float64)
+        wide = np.broadcast_to(bound, truth[name].shape)
         largest[name] = float(utilisation(array, truth[name], wide).max())
     return largest
 
 
+def by_pytorch(entry: Entry, dtype: str) -> dict[str, np.ndarray]:
+    """Run the independent module of a block or a network, with all tensors it has by the golden's names."""
+    import torch
+
+    from golden.independent.parts import computed
+
+    further = entry.tensors("input.")
+    found = computed(entry.name, further.pop("x"), further, getattr(torch, dtype))
+    return {name: found[name] for name in entry.outputs if name in found}
+
+
 if __name__ == "__main__":
     parts = [entry for entry in ENTRIES.values() if entry.kind in ("block", "model")]
-    for title, compute in CANDIDATES.items():
-        figures = {
-            kind: max(
-                max(utilisations(entry, compute(entry)).values()) for entry in parts if entry.kind == kind
-            )
-            for kind in ("block", "model")
-        }
-        print(f"{title}: blocks {figures['block']:.2f}, networks {figures['model']:.2f}")
+    eager = {
+        f"PyTorch modules, {dtype}": partial(by_pytorch, dtype=dtype) for dtype in ("float32", "float16")
+    }
+    print("| candidate | blocks | networks |\n|---|---|---|")
+    for title, compute in {**CANDIDATES, **eager}.items():
+        largest = {"block": 0.0, "model": 0.0}
+        for entry in parts:
+            figure = max(utilisations(entry, compute(entry)).values())
+            largest[entry.kind] = max(largest[entry.kind], figure)
+        print(f"| {title} | {largest['block']:.2f} | {largest['model']:.2f} |")

@@ -21,7 +21,6 @@ from golden import DATA, blocks, independent, operations, sources, videos  # noq
 from golden.build import build  # noqa: E402
 from golden.case import Case, Confirmation, Golden  # noqa: E402
 from golden.computation import noise_bounds, of_recording  # noqa: E402
-from golden.independent.parts import computed  # noqa: E402
 from golden.part import Compute  # noqa: E402
 from golden.sources import confirm_with_pytorch  # noqa: E402
 from golden.store import Entry, read_manifest  # noqa: E402
@@ -156,12 +155,10 @@ def test_a_part_without_a_tensor_in_its_module_is_refused(tmp_path: Path) -> Non
         build([everything.golden()], tmp_path / "data")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("entry", MODELS, ids=lambda entry: entry.name)
-def test_the_modules_in_narrow_floats_stay_within_the_bounds(entry: Entry, dtype: torch.dtype) -> None:
-    further = entry.tensors("input.")
-    found = computed(entry.name, further.pop("x"), further, dtype)
-    given = {name: found[name] for name in entry.outputs if name in found}
+def test_the_modules_in_narrow_floats_stay_within_the_bounds(entry: Entry, dtype: str) -> None:
+    given = golden_candidate.by_pytorch(entry, dtype)
     assert len(given) > 50
     assert max(golden_candidate.utilisations(entry, given).values()) <= 1
 
