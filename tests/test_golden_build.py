@@ -20,6 +20,7 @@ from conformance.bounds import FLOAT32  # noqa: E402
 from golden import DATA, blocks, independent, operations, sources, videos  # noqa: E402
 from golden.build import build  # noqa: E402
 from golden.case import Case, Confirmation, Golden  # noqa: E402
+from golden.comparison import disagreement  # noqa: E402
 from golden.computation import noise_bounds, of_recording  # noqa: E402
 from golden.part import Compute  # noqa: E402
 from golden.sources import confirm_with_pytorch  # noqa: E402
@@ -153,6 +154,17 @@ def test_a_part_without_a_tensor_in_its_module_is_refused(tmp_path: Path) -> Non
         pytest.raises(VerificationError, match=r"no tensor for \['attn\.to_q'\]"),
     ):
         build([everything.golden()], tmp_path / "data")
+
+
+def test_the_modules_confirm_the_files() -> None:
+    """What the set says of blocks and networks holds with today's PyTorch, every output of every golden."""
+    for entry in read_manifest(DATA):
+        if entry.kind in ("block", "model"):
+            given = golden_candidate.by_pytorch(entry, "float64")
+            truth, bounds = entry.tensors("truth."), entry.tensors("bound.float32.")
+            known = {name: x for name, x in truth.items() if name in given}
+            assert known.keys() >= {name for name in truth if "." not in name}
+            assert disagreement(given, known, bounds)[1] is None, entry.name
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

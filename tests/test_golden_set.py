@@ -19,7 +19,7 @@ from golden import DATA, SCHEMA
 from golden.check import check
 from golden.coverage import TESTED, coverage, public_functions
 from golden.export import export
-from golden.store import read_manifest, rounded_up
+from golden.store import read_manifest, rounded_up, write_json
 from refimpl.errors import ConfigurationError, FileError
 from refimpl.ops import OPERATIONS
 
@@ -136,6 +136,17 @@ def test_a_bound_is_never_rounded_down() -> None:
     bounds = np.random.default_rng(0).random(1000) * 10.0 ** np.arange(-500, 500, 1).clip(-300, 30)
     assert (rounded_up(bounds).astype(np.float64) >= bounds).all()
     assert rounded_up(np.full((3, 4), 0.1)).shape == ()
+
+
+def test_json_in_few_lines_says_the_same(tmp_path: Path) -> None:
+    content = {
+        "a": [1, [2, -3.5e-7], [], {}, {"b": [], "c": "[\n 1,\n 2]", "d": {"e": "{ \n}", "f": None}}],
+        "g [": ["x\n  y", "],\n [", '"', "\\\n"],
+    }
+    write_json(tmp_path / "a.json", content)
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == content
+    assert "[2, -3.5e-07]" in text
 
 
 def test_every_public_function_is_covered() -> None:
