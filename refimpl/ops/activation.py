@@ -49,18 +49,36 @@ def _pair_product(a: Any, b: Any) -> tuple[Array, Array]:
     return product, error + (a[0] * b[1] + a[1] * b[0])
 
 
-def _one_plus(a: tuple[Array, Array]) -> tuple[Array, Array]:
-    total = 1 + a[0]
-    high = total - 1
-    return total, (1 - (total - high)) + (a[0] - high) + a[1]
+def _pair_sum(a: Any, b: Any) -> tuple[Array, Array]:
+    """Add two pairs."""
+    total = a[0] + b[0]
+    part = total - a[0]
+    return total, ((a[0] - (total - part)) + (b[0] - part)) + a[1] + b[1]
+
+
+def _quotient(a: tuple[Array, Any], b: tuple[Array, Any]) -> Array:
+    """Return the quotient of two pairs, rounded once."""
+    quotient = a[0] / b[0]
+    product, error = _product(quotient, b[0])
+    return quotient + (((a[0] - product) - error) + a[1] - quotient * b[1]) / b[0]
 
 
 def _gated(x: Array, argument: tuple[Array, Array]) -> Array:
     """Return ``x · sigmoid(argument)`` in the dtype of ``x``."""
-    size, rest = argument
+    wide = x.astype(np.float64)
+    ordinary = (0 < np.abs(wide)) & (np.abs(wide) < 1e290) & (np.abs(argument[0]) < 700)
+    near, (size, rest) = np.where(ordinary, wide, 1.0), _chosen(ordinary, argument, (0.0, 0.0))
     decay = np.exp(-np.abs(size))
-    decay = decay - decay * np.where(size < 0, -rest, rest)
-    return np.asarray(np.where(size < 0, x * decay, x) / (1 + decay)).astype(x.dtype, copy=False)
+    pair = decay, decay * np.where(size < 0, rest, -rest)
+    above = _chosen(size < 0, _pair_product((near, 0.0), pair), (near, 0.0))
+    result = _quotient(above, _pair_sum((1.0, 0.0), pair))
+    # Of zeros, huge and infinite numbers the parts of a pair are lost.
+    plain = wide * scipy.special.expit(argument[0])
+    return np.where(ordinary, result, plain).astype(x.dtype, copy=False)
+
+
+def _chosen(condition: Array, a: Any, b: Any) -> tuple[Array, Array]:
+    return np.where(condition, a[0], b[0]), np.where(condition, a[1], b[1])
 
 
 def _normal_distribution(x: Array) -> Array:
@@ -138,16 +156,24 @@ def hard_swish(x: Array) -> Array:
 @operation("Swish")
 def swish(x: Array, *, alpha: float = 1.0) -> Array:
     """Return ``x · sigmoid(alpha · x)``; with ``alpha = 1`` the SiLU. ONNX Swish."""
-    slope = np.float64(x.dtype.type(alpha))
-    # Where the product is beyond ±800 nothing changes but that it may overflow.
-    farthest = 800 / max(abs(slope), 1e-280)
-    return _gated(x, _product(np.clip(x.astype(np.float64), -farthest, farthest), slope))
+    wide, slope = x.astype(np.float64), np.float64(x.dtype.type(alpha))
+    near = np.clip(wide, -1e290, 1e290)  # products of larger numbers overflow
+    return _gated(x, _product(near, slope))
 
 
 @operation("Mish")
 def mish(x: Array) -> Array:
     """Return ``x · tanh(log(1 + exp(x)))``. ONNX Mish."""
-    return np.asarray(x * np.tanh(_softplus(x)))
+    # tanh(log(1 + e)) = e (e + 2) / (e (e + 2) + 2); above zero divided by e², in powers of exp(−x).
+    wide = x.astype(np.float64)
+    ordinary = (0 < np.abs(wide)) & (np.abs(wide) < 700)
+    near = np.where(ordinary, wide, 1.0)
+    decay = np.exp(-np.abs(near))
+    square = _product(decay, decay)
+    above = _pair_sum((2 * decay, 0.0), _chosen(near < 0, square, (1.0, 0.0)))
+    below = _pair_sum(above, _chosen(near < 0, (2.0, 0.0), (2 * square[0], 2 * square[1])))
+    result = _quotient(_pair_product((near, 0.0), above), below)
+    return np.where(ordinary, result, wide * np.tanh(_softplus(wide))).astype(x.dtype, copy=False)
 
 
 @operation("Softplus")
@@ -193,7 +219,9 @@ def gelu(x: Array, *, approximate: str = "none") -> Array:
     if approximate == "tanh":
         # (1 + tanh(z)) / 2 = sigmoid(2z) does not cancel.
         cubic = _pair_product(_product(near, near), _CUBIC)
-        return _gated(x, _pair_product(_pair_product(_one_plus(cubic), (near, 0.0)), _ROOT_OF_8_BY_PI))
+        return _gated(
+            x, _pair_product(_pair_product(_pair_sum((1.0, 0.0), cubic), (near, 0.0)), _ROOT_OF_8_BY_PI)
+        )
     raise UnsupportedOperationError(f"Gelu has approximate {approximate!r}; ONNX knows 'none' and 'tanh'")
 
 
