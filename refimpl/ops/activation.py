@@ -1,19 +1,20 @@
 """Activations: functions of one tensor, in its own float dtype, each as ONNX defines it.
 
 The special functions are SciPy's, accurate to a unit or two in the last place in float64; what is composed of
-them stays within four, in the tails too. Nothing here is computed in a narrower dtype than its input.
+them is within one. Nothing here is computed in a narrower dtype than its input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import scipy  # scipy.special is loaded at its first use: half of the import time
 from numpy.typing import ArrayLike
 
 from refimpl.errors import UnsupportedOperationError
+from refimpl.ops import double_double as dd
+from refimpl.ops.normal_distribution import FARTHEST, upper_tail
 from refimpl.ops.operation import Array, operation
 
 
@@ -22,76 +23,33 @@ def _special(function: Callable[[Array], Array], x: Array) -> Array:
     return np.asarray(function(x)).astype(x.dtype, copy=False)
 
 
-# An exponential of a rounded argument z is off by |z| units in the last place. So arguments are pairs of
-# float64, a number and what it was rounded by (Dekker, Numerische Mathematik 18, 1971).
+# An exponential of a rounded argument z is off by |z| units in the last place, so these are double-double.
 _CUBIC = (0.044715, 2.1960211427085595e-18)
 _ROOT_OF_8_BY_PI = (1.5957691216057308, -9.96930880911092e-17)
-_ROOT_OF_HALF = (0.7071067811865476, -4.833646656726457e-17)
 
 
-def _product(a: Any, b: Any) -> tuple[Array, Array]:
-    """Return ``a · b`` as a pair."""
-    product = a * b
-    (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
-    error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
-    return product, error
-
-
-def _halves(a: Any) -> tuple[Array, Array]:
-    """Split into two numbers of half as many bits, whose products are exact."""
-    scaled = a * 134217729.0  # 2²⁷ + 1
-    high = scaled - (scaled - a)
-    return high, a - high
-
-
-def _pair_product(a: Any, b: Any) -> tuple[Array, Array]:
-    product, error = _product(a[0], b[0])
-    return product, error + (a[0] * b[1] + a[1] * b[0])
-
-
-def _pair_sum(a: Any, b: Any) -> tuple[Array, Array]:
-    """Add two pairs."""
-    total = a[0] + b[0]
-    part = total - a[0]
-    return total, ((a[0] - (total - part)) + (b[0] - part)) + a[1] + b[1]
-
-
-def _quotient(a: tuple[Array, Any], b: tuple[Array, Any]) -> Array:
-    """Return the quotient of two pairs, rounded once."""
-    quotient = a[0] / b[0]
-    product, error = _product(quotient, b[0])
-    return quotient + (((a[0] - product) - error) + a[1] - quotient * b[1]) / b[0]
-
-
-def _gated(x: Array, argument: tuple[Array, Array]) -> Array:
+def _gated(x: Array, argument: dd.Pair) -> Array:
     """Return ``x · sigmoid(argument)`` in the dtype of ``x``."""
     wide = x.astype(np.float64)
-    ordinary = (0 < np.abs(wide)) & (np.abs(wide) < 1e290) & (np.abs(argument[0]) < 700)
-    near, (size, rest) = np.where(ordinary, wide, 1.0), _chosen(ordinary, argument, (0.0, 0.0))
+    ordinary = (np.abs(wide) > 0) & (np.abs(wide) < 1e290) & (np.abs(argument[0]) < 745)
+    near, (size, rest) = np.where(ordinary, wide, 1.0), dd.chosen(ordinary, argument, (0.0, 0.0))
     decay = np.exp(-np.abs(size))
     pair = decay, decay * np.where(size < 0, rest, -rest)
-    above = _chosen(size < 0, _pair_product((near, 0.0), pair), (near, 0.0))
-    result = _quotient(above, _pair_sum((1.0, 0.0), pair))
+    above = dd.chosen(size < 0, dd.multiplied((near, 0.0), pair), (near, 0.0))
+    result = dd.quotient(above, dd.added((1.0, 0.0), pair))
     # Of zeros, huge and infinite numbers the parts of a pair are lost.
     plain = wide * scipy.special.expit(argument[0])
     return np.where(ordinary, result, plain).astype(x.dtype, copy=False)
 
 
-def _chosen(condition: Array, a: Any, b: Any) -> tuple[Array, Array]:
-    return np.where(condition, a[0], b[0]), np.where(condition, a[1], b[1])
-
-
-def _normal_distribution(x: Array) -> Array:
-    """Return Φ(x) = erfc(−x/√2) / 2; far below zero as exp(−x²/2) · erfcx(−x/√2) / 2."""
-    argument, error = _pair_product((-x, 0.0), _ROOT_OF_HALF)
-    slope = 2 / np.sqrt(np.pi)
-    near = scipy.special.erfc(argument) - slope * np.exp(-argument * argument) * error
-    below = np.minimum(x, 0)
-    square, rest = _product(below, below / 2)
-    positive = np.maximum(argument, 0)
-    scaled = scipy.special.erfcx(positive)
-    scaled = scaled + (2 * positive * scaled - slope) * error - rest * scaled
-    return np.asarray(np.where(argument < 0.7, near, np.exp(-square) * scaled) / 2)
+def _weighted(x: Array, tail: dd.Pair) -> Array:
+    """Return ``x · tail`` below zero and ``x · (1 − tail)`` above."""
+    ordinary = (np.abs(x) > 0) & (np.abs(x) < FARTHEST)
+    near = np.where(ordinary, x, 1.0)
+    part = dd.multiplied((near, 0.0), tail)
+    rest = dd.added((near, 0.0), (-part[0], -part[1]))
+    high, low = dd.chosen(near < 0, part, rest)
+    return np.where(ordinary, high + low, x * np.where(x < 0, tail[0], 1 - tail[0]))
 
 
 @operation("Relu")
@@ -158,7 +116,7 @@ def swish(x: Array, *, alpha: float = 1.0) -> Array:
     """Return ``x · sigmoid(alpha · x)``; with ``alpha = 1`` the SiLU. ONNX Swish."""
     wide, slope = x.astype(np.float64), np.float64(x.dtype.type(alpha))
     near = np.clip(wide, -1e290, 1e290)  # products of larger numbers overflow
-    return _gated(x, _product(near, slope))
+    return _gated(x, dd.product(near, slope))
 
 
 @operation("Mish")
@@ -166,13 +124,13 @@ def mish(x: Array) -> Array:
     """Return ``x · tanh(log(1 + exp(x)))``. ONNX Mish."""
     # tanh(log(1 + e)) = e (e + 2) / (e (e + 2) + 2); above zero divided by e², in powers of exp(−x).
     wide = x.astype(np.float64)
-    ordinary = (0 < np.abs(wide)) & (np.abs(wide) < 700)
+    ordinary = (np.abs(wide) > 0) & (np.abs(wide) < 700)
     near = np.where(ordinary, wide, 1.0)
     decay = np.exp(-np.abs(near))
-    square = _product(decay, decay)
-    above = _pair_sum((2 * decay, 0.0), _chosen(near < 0, square, (1.0, 0.0)))
-    below = _pair_sum(above, _chosen(near < 0, (2.0, 0.0), (2 * square[0], 2 * square[1])))
-    result = _quotient(_pair_product((near, 0.0), above), below)
+    square = dd.product(decay, decay)
+    above = dd.added((2 * decay, 0.0), dd.chosen(near < 0, square, (1.0, 0.0)))
+    below = dd.added(above, dd.chosen(near < 0, (2.0, 0.0), (2 * square[0], 2 * square[1])))
+    result = dd.quotient(dd.multiplied((near, 0.0), above), below)
     return np.where(ordinary, result, wide * np.tanh(_softplus(wide))).astype(x.dtype, copy=False)
 
 
@@ -213,14 +171,16 @@ def gelu(x: Array, *, approximate: str = "none") -> Array:
     UnsupportedOperationError
         Another value of ``approximate``.
     """
-    near = np.clip(x.astype(np.float64), -40, 40)  # beyond, nothing changes but that products overflow
+    wide = x.astype(np.float64)
+    # Beyond, nothing changes but that products overflow.
+    near = np.clip(wide, -FARTHEST, FARTHEST)
     if approximate == "none":
-        return np.asarray(x * _normal_distribution(near)).astype(x.dtype, copy=False)
+        return _weighted(wide, upper_tail(np.abs(near))).astype(x.dtype, copy=False)
     if approximate == "tanh":
         # (1 + tanh(z)) / 2 = sigmoid(2z) does not cancel.
-        cubic = _pair_product(_product(near, near), _CUBIC)
+        cubic = dd.multiplied(dd.product(near, near), _CUBIC)
         return _gated(
-            x, _pair_product(_pair_product(_pair_sum((1.0, 0.0), cubic), (near, 0.0)), _ROOT_OF_8_BY_PI)
+            x, dd.multiplied(dd.multiplied(dd.added((1.0, 0.0), cubic), (near, 0.0)), _ROOT_OF_8_BY_PI)
         )
     raise UnsupportedOperationError(f"Gelu has approximate {approximate!r}; ONNX knows 'none' and 'tanh'")
 
