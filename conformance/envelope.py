@@ -11,8 +11,9 @@ Their two perturbations are then one of the same variance.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -63,22 +64,48 @@ def envelope(
     dict
         Output → `MULTIPLE` times the largest absolute deviation of the samples.
     """
-    run = _folded(recording, _expected_roundings(recording, arithmetic, storage, runtime))
+    largest = dict.fromkeys(recording.outputs, 0.0)
+    runs = deviations(recording, arithmetic, storage, runtime, samples=samples, seed=seed)
+    for done, sample in enumerate(runs, start=1):
+        for name, deviation in sample.items():
+            largest[name] = max(largest[name], float(deviation.max(initial=0.0)))
+        progress(done, samples)
+    return {name: MULTIPLE * deviation for name, deviation in largest.items()}
+
+
+def deviations(
+    recording: Recording,
+    arithmetic: Format,
+    storage: Format,
+    runtime: Runtime,
+    *,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    stored: Mapping[str, float] = MappingProxyType({}),
+) -> Iterator[dict[str, Array]]:
+    """Yield, for each perturbed run, how far every element of each output is from the reference.
+
+    Parameters
+    ----------
+    recording, arithmetic, storage, runtime, samples, seed
+        As of `envelope`.
+    stored
+        Weight or constant → by how much a candidate's copy of it may be off.
+    """
+    sizes = _expected_roundings(recording, arithmetic, storage, runtime)
+    sizes |= {name: np.full(recording.tensors[name].shape, error) for name, error in stored.items()}
+    run = _folded(recording, sizes)
     first, *seeds = np.random.SeedSequence(seed).spawn(samples + 1)
     signs = _signs(np.random.default_rng(first))
 
-    def deviations(each: np.random.SeedSequence) -> dict[str, float]:
+    def deviation(each: np.random.SeedSequence) -> dict[str, Array]:
         outputs = _perturbed_run(run, signs, np.random.default_rng(each))
         return {
-            name: float(absolute_error(outputs[tensor], recording.tensors[tensor]).max(initial=0.0))
+            name: absolute_error(outputs[tensor], recording.tensors[tensor])
             for name, tensor in recording.outputs.items()
         }
 
-    largest = dict.fromkeys(recording.outputs, 0.0)
-    for done, sample in enumerate(in_threads(deviations, seeds), start=1):
-        largest = {name: max(size, sample[name]) for name, size in largest.items()}
-        progress(done, samples)
-    return {name: MULTIPLE * deviation for name, deviation in largest.items()}
+    yield from in_threads(deviation, seeds)
 
 
 def _signs(rng: np.random.Generator) -> Array:
@@ -120,7 +147,8 @@ class _Run:
 
 
 def _folded(recording: Recording, sizes: dict[str, Array]) -> _Run:
-    """Return the recorded run, every batch norm folded into the convolution of which it is the only use."""
+    """Return the recorded run, every batch norm folded into the convolution of which it is the only use,
+    unless copies of their weights may be off."""
     uses = Counter(name for step in recording.steps for name in step.inputs)
     uses.update(recording.outputs.values())
     fixed = {
@@ -128,13 +156,14 @@ def _folded(recording: Recording, sizes: dict[str, Array]) -> _Run:
         for name in (*recording.weights, *recording.constants, *recording.inputs.values())
     }
     run = _Run([], fixed, sizes, set(recording.outputs.values()))
+    exact = fixed.keys() - sizes.keys()
     places: dict[str | None, int] = {}
     for step in recording.steps:
         place = places.get(step.inputs[0]) if step.operation == "BatchNormalization" else None
-        if place is not None and uses[step.inputs[0]] == 1 and fixed.keys() >= set(step.inputs[1:]):
+        if place is not None and uses[step.inputs[0]] == 1 and exact >= set(step.inputs[1:]):
             run.steps[place] = _with_norm(run, run.steps[place], step)
             continue
-        if step.operation == "Conv" and fixed.keys() >= {name for name in step.inputs[1:] if name}:
+        if step.operation == "Conv" and exact >= {name for name in step.inputs[1:] if name}:
             places[step.outputs[0]] = len(run.steps)
         run.steps.append(step)
     return run
@@ -171,6 +200,9 @@ def _perturbed_run(run: _Run, signs: Array, rng: np.random.Generator) -> dict[st
     """Run the steps, each result off by its expected rounding in a random direction; free what is used up."""
     last_use = {name: i for i, step in enumerate(run.steps) for name in step.inputs if name is not None}
     values = dict(run.fixed)
+    for name in sorted(run.sizes.keys() & values.keys()):
+        values[name] = values[name].copy(order="C")
+        _perturb(values[name], run.sizes[name], signs, int(rng.integers(SIGNS)))
     for i, step in enumerate(run.steps):
         operands = [None if name is None else values[name] for name in step.inputs]
         for name, value in zip(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from golden import networks, operations, pictures, training, videos
+from golden import blocks, costs, networks, operations, pictures, scenes, training, videos, weights
 from golden.case import Golden
 
 
 def goldens() -> Iterator[Golden]:
     """Yield every golden of the set."""
-    for part in (operations, networks, training, pictures, videos):
+    for part in (operations, blocks, networks, weights, costs, training, pictures, scenes, videos):
         yield from part.goldens()

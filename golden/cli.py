@@ -136,7 +136,7 @@ def export(
 def coverage(data: Data = DATA, json: options.Json = None) -> None:
     """Show which public function of the reference has a golden, and who confirmed it.
 
-    Exit code 1 if one has neither a golden nor a reason.
+    What gives no numbers to compare has the test that holds it to its word. Exit code 1 if one has neither.
     """
     from dataclasses import asdict
 
@@ -144,21 +144,19 @@ def coverage(data: Data = DATA, json: options.Json = None) -> None:
 
     rows = cover(data)
     options.write_json(json, [asdict(row) for row in rows])
-    missing = [row for row in rows if not row.goldens and not row.reason]
+    missing = [row for row in rows if not row.goldens and not row.test]
     if str(json) != "-":
-        table = Table("function", "goldens", "confirmed by", box=None)
+        table = Table("function", "goldens", box=None)
+        table.add_column("confirmed by", overflow="fold")
         for row in rows:
-            first = (
-                f"{row.goldens[0]} and {len(row.goldens) - 1} more"
-                if len(row.goldens) > 1
-                else "".join(row.goldens)
-            )
-            table.add_row(row.function, first or "none", ", ".join(row.sources) or row.reason or "MISSING")
+            more = f" and {len(row.goldens) - 1} more" if len(row.goldens) > 1 else ""
+            first = row.goldens[0] + more if row.goldens else row.reason or "MISSING"
+            table.add_row(row.function, first, ", ".join(row.sources) or row.test or "MISSING")
         options.console.print(table)
         covered = sum(bool(row.goldens) for row in rows)
         options.console.print(
-            f"{len(rows)} functions: {covered} have goldens, {len(rows) - covered - len(missing)} need none "
-            f"for the reason given, {len(missing)} are missing",
+            f"{len(rows)} functions: {covered} have goldens, {len(rows) - covered - len(missing)} a test "
+            f"instead, {len(missing)} neither",
             highlight=False,
         )
     raise typer.Exit(1 if missing else 0)

@@ -11,7 +11,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from conformance.bounds import CPU, Format, introduced_bounds, propagated_bound
-from conformance.envelope import envelope
+from conformance.envelope import deviations
 from conformance.onnx_export import to_onnx
 from conformance.onnx_file import Node
 from conformance.onnx_graph import OnnxGraph, evaluate
@@ -110,10 +110,10 @@ def operation_bounds(computation: Computation, truth: Mapping[str, Array], form:
     for name, bound in zip(node.outputs, bounds, strict=True):
         if bound is None and truth[name].dtype.kind == "f":
             raise ShapeError(f"{node.op_type} with {node.attributes} has no bound; choose another call")
-    return _kept(dict(zip(node.outputs, bounds, strict=True)))
+    return kept(dict(zip(node.outputs, bounds, strict=True)))
 
 
-def _kept(bounds: Mapping[str, Array | None]) -> Bounds:
+def kept(bounds: Mapping[str, Array | None]) -> Bounds:
     return {name: np.asarray(b, np.float64) for name, b in bounds.items() if b is not None and np.any(b)}
 
 
@@ -131,20 +131,47 @@ def of_recording(recording: Recording, outputs: Mapping[str, str]) -> Computatio
 
 
 def chain_bounds(computation: Computation, constants: Sequence[str], form: Format) -> Bounds:
-    """Return the bounds of a block's outputs by running error analysis; tables may be off by rounding."""
-    errors = {
-        name: np.full(computation.operands[name].shape, error)
-        for name in constants
-        if (error := stored_error(computation.operands[name], form, computed=True))
-    }
+    """Return the bounds of a block's outputs by running error analysis; infinite where none is known."""
+    stored = _stored(computation.operands, constants, form)
+    errors = {name: np.full(computation.operands[name].shape, error) for name, error in stored.items()}
     bounds = propagated_bound(computation.nodes, computation.operands, form, form, errors=errors)[1]
-    return _kept({name: bounds[tensor] for name, tensor in computation.outputs.items()})
+    named = {name: bounds[tensor] for name, tensor in computation.outputs.items()}
+    return {name: np.asarray(np.inf) if bound is None else bound for name, bound in named.items()}
+
+
+def _stored(tensors: Mapping[str, Array], constants: Sequence[str], form: Format) -> dict[str, float]:
+    """Return by how much a candidate's copy of each inexact constant may be off."""
+    errors = {name: stored_error(tensors[name], form, computed=True) for name in constants}
+    return {name: error for name, error in errors.items() if error}
+
+
+SAMPLES = 48
+"""Perturbed runs behind a noise bound."""
+MULTIPLE = 4.0
+"""How many root mean squares of its deviations an element may deviate."""
+FLOOR = 0.25
+"""Part of the tensor's root mean square below which no element's is taken to be."""
 
 
 def noise_bounds(recording: Recording, outputs: Mapping[str, str], form: Format) -> Bounds:
-    """Return one number for each tensor of a network: the noise envelope (Monte Carlo, seeded)."""
-    wide = envelope(replace(recording, outputs=dict(outputs)), form, form, CPU)
-    return {name: np.asarray(value) for name, value in wide.items()}
+    """Return how far rounding is seen to carry each element of a network's tensors (Monte Carlo, seeded).
+
+    `MULTIPLE` times the element's root mean square over `SAMPLES` runs, or `FLOOR` of the whole tensor's if
+    that is more: an element at zero behind a ReLU may leave it in a run that was not drawn.
+    """
+    squares = {name: np.zeros(recording.tensors[tensor].shape) for name, tensor in outputs.items()}
+    named, stored = (
+        replace(recording, outputs=dict(outputs)),
+        _stored(recording.tensors, recording.constants, form),
+    )
+    for sample in deviations(named, form, form, CPU, samples=SAMPLES, stored=stored):
+        for name, deviation in sample.items():
+            squares[name] += deviation**2
+    return {name: MULTIPLE * _not_below_floor(np.sqrt(total / SAMPLES)) for name, total in squares.items()}
+
+
+def _not_below_floor(size: Array) -> Array:
+    return np.asarray(np.maximum(size, FLOOR * np.sqrt(np.mean(size * size))))
 
 
 def serialised(recording: Recording, name: str) -> bytes:

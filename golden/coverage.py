@@ -13,46 +13,74 @@ import refimpl
 from golden import DATA
 from golden.store import Entry, read_manifest
 
-MACHINERY = {
-    "refimpl.checkpoint_names": "names of weights in files",
-    "refimpl.config": "configurations",
-    "refimpl.costs": "counts operations",
-    "refimpl.errors": "errors",
-    "refimpl.folding": "rewrites weights; the folded network must equal the plain one's goldens",
-    "refimpl.ops.operation": "registers and intercepts operations",
-    "refimpl.predictions": "checks of arguments",
-    "refimpl.recording": "writes a forward pass down",
-    "refimpl.scenes": "makes pictures to look at",
-    "refimpl.scope": "finds weights by name",
-    "refimpl.weights": "reads and writes weights",
-    "refimpl.weights_check": "checks of arguments",
-    "refimpl.weights_hint": "names the preset that weights fit",
+_REFUSES = "refuses bad arguments"
+_GEOMETRY = "where the windows of Conv and the poolings are"
+_MACHINERY = "registers, names and records operations"
+TESTED = {
+    "refimpl.association.require_kernels": (_REFUSES, "test_tracker.py::test_non_finite_kernels_are_named"),
+    "refimpl.matching.check_target": (_REFUSES, "test_matching.py::test_bad_targets_are_named"),
+    "refimpl.model.check_images": (_REFUSES, "test_weights.py::test_impossible_images_are_named"),
+    "refimpl.predictions.check_predictions": (
+        _REFUSES,
+        "test_inference.py::test_outputs_that_do_not_fit_are_named",
+    ),
+    "refimpl.predictions.require_finite": (
+        _REFUSES,
+        "test_inference.py::test_outputs_that_are_not_finite_are_named",
+    ),
+    "refimpl.weights.check_save_name": (
+        _REFUSES,
+        "test_weights.py::test_another_suffix_is_refused_either_way",
+    ),
+    "refimpl.weights_check.check_weights": (_REFUSES, "test_weights.py::test_one_error_lists_all_problems"),
+    "refimpl.weights.read_arrays": (
+        "reads files, PyTorch's too",
+        "test_weights.py::test_a_pytorch_checkpoint_is_read",
+    ),
+    "refimpl.ops.convolution.padded": (_GEOMETRY, "test_ops_convolution.py::test_windows_are_numpys"),
+    "refimpl.ops.convolution.sliding_windows": (
+        _GEOMETRY,
+        "test_ops_convolution.py::test_windows_are_numpys",
+    ),
+    "refimpl.ops.convolution.split_padding": (
+        _GEOMETRY,
+        "test_ops_convolution.py::test_same_padding_is_what_onnx_computes",
+    ),
+    "refimpl.ops.convolution.per_axis": (
+        _REFUSES,
+        "test_ops_convolution.py::test_operands_that_do_not_fit_are_named",
+    ),
+    "refimpl.ops.elementwise.tensors": (
+        "numbers in the dtype of a tensor",
+        "test_ops_elementwise.py::test_scalars_take_the_dtype_of_the_tensor",
+    ),
+    "refimpl.ops.operation.operation": (
+        _MACHINERY,
+        "test_ops_vocabulary.py::test_attributes_and_defaults_are_onnxs",
+    ),
+    "refimpl.ops.operation.intercepted": (
+        _MACHINERY,
+        "test_recording.py::test_nested_recording_is_undone_after_an_error",
+    ),
+    "refimpl.ops.operation.active_interceptor": (
+        _MACHINERY,
+        "test_recording.py::test_nested_recording_is_undone_after_an_error",
+    ),
+    "refimpl.scope.block": (_MACHINERY, "test_recording.py::test_names_come_from_the_weight_scope"),
+    "refimpl.recording.record": (_MACHINERY, "test_golden_judge.py::test_onnx_runtime_passes"),
 }
-"""Modules that compute nothing of the paper → what they do instead."""
-
-CHECKS = ("check_", "require_")
-"""Functions that only refuse bad arguments."""
-
-NOT_NUMERIC = {
-    "refimpl.model.parameter_shapes": "names and shapes of weights",
-    "refimpl.resnet.resnet50": "of one width only, with weights larger than the set; its blocks have goldens",
-    "refimpl.tracker.track_video": "drives a tracker over a stream",
-    "refimpl.ops.elementwise.tensors": "operands as arrays",
-    **{
-        f"refimpl.ops.convolution.{name}": "geometry inside Conv and the poolings, which have goldens"
-        for name in ("padded", "per_axis", "sliding_windows", "split_padding")
-    },
-}
+"""Function that gives no numbers to compare → what it does instead, and the test that holds it to it."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One public function: the goldens it took part in, who confirmed them, or why it has none."""
+    """One public function: the goldens it took part in and who confirmed them, or what tests it instead."""
 
     function: str
     goldens: tuple[str, ...]
     sources: tuple[str, ...]
     reason: str = ""
+    test: str = ""
 
 
 def coverage(folder: Path = DATA) -> list[Row]:
@@ -88,8 +116,6 @@ def _defined(name: str) -> str:
 def _row(function: str, known: dict[str, list[Entry]]) -> Row:
     entries = known.get(function, [])
     sources = {c["source"].partition(",")[0] for entry in entries for c in entry.record["confirmed_by"]}
-    module, _, name = function.rpartition(".")
-    reason = "" if entries else NOT_NUMERIC.get(function, MACHINERY.get(module, ""))
-    if not entries and not reason and name.startswith(CHECKS):
-        reason = "refuses bad arguments"
-    return Row(function, tuple(entry.name for entry in entries), tuple(sorted(sources)), reason)
+    reason, test = ("", "") if entries else TESTED.get(function, ("", ""))
+    names = tuple(entry.name for entry in entries)
+    return Row(function, names, tuple(sorted(sources)), reason, test and f"tests/{test}")

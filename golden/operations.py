@@ -44,6 +44,16 @@ WITH_ALL_OUTPUTS = {
     "LayerNormalization": ("refimpl.ops.layer_normalization_with_statistics",),
 }
 
+_DOUBLE_DOUBLE = tuple(
+    f"refimpl.ops.double_double.{name}" for name in ("product", "multiplied", "added", "quotient", "chosen")
+)
+BENEATH = {
+    "Gelu": ("refimpl.ops.normal_distribution.upper_tail", *_DOUBLE_DOUBLE),
+    "Swish": _DOUBLE_DOUBLE,
+    "Mish": _DOUBLE_DOUBLE,
+}
+"""What an operation is made of."""
+
 
 class Draw:
     """Random operands of a call, from its own seed."""
@@ -154,7 +164,7 @@ class Call:
         }
         kind = "probe" if self.name.startswith("probes/") else "operation"
         function = f"refimpl.ops.{OPERATIONS[self.op_type].__name__}"
-        covers = WITH_ALL_OUTPUTS.get(self.op_type, ()) if self.outputs > 1 else ()
+        covers = WITH_ALL_OUTPUTS.get(self.op_type, ()) if self.outputs > 1 else BENEATH.get(self.op_type, ())
         return Golden(self.name, kind, function, arguments, self.seed, self.shows, self.case, covers)
 
 

@@ -20,7 +20,7 @@ from refimpl.inference import PIXEL_DEVIATION, PIXEL_MEAN, place, postprocess, p
 from refimpl.ops.operation import Array
 from refimpl.scenes import render_picture
 
-PICTURE, SIZING = (45, 70), (58, 90)
+PICTURE, SIZING = (23, 41), (30, 53)
 ROUNDINGS = 20
 KEEP = 0.4
 
@@ -63,7 +63,7 @@ def _preprocessed() -> Case:
 
 def _drawn_outputs(seed: int) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
-    shapes = {"class_logits": (1, 6, 4), "objectness": (1, 6, 1), "masks": (1, 6, 8, 12)}
+    shapes = {"class_logits": (1, 6, 4), "objectness": (1, 6, 1), "masks": (1, 6, 4, 8)}
     return {name: halves(2 * rng.normal(size=shape)) for name, shape in shapes.items()}
 
 
@@ -76,7 +76,10 @@ def _postprocessed() -> Case:
     truth = {name: x.astype(np.int64) if x.dtype.kind == "i" else x for name, x in truth.items()}
 
     def bounds(form: Format) -> Bounds:
-        few, many = gamma(ROUNDINGS, form.unit_roundoff), gamma(96 + ROUNDINGS, form.unit_roundoff)
+        few, many = (
+            gamma(ROUNDINGS, form.unit_roundoff),
+            gamma(given["masks"][0, 0].size + ROUNDINGS, form.unit_roundoff),
+        )
         return {
             "class_scores": few * result.class_scores,
             "maskness": many * result.maskness,

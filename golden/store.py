@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +44,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Array], name: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON that is readable and ends with a new line."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(
-            json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8"
+    """Write JSON that is readable, what holds no further container in one line, and ends with a new line."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    for innermost in (r"\[\n[^][{}]*\]", r"\{\n[^{}]*\}"):
+        # A new line never stands inside a string, so what is joined are items.
+        text = re.sub(
+            innermost, lambda found: re.sub(r",\n *", ", ", re.sub(r"(?<!,)\n *", "", found[0])), text
         )
+    with atomic_write(path) as temporary:
+        temporary.write_text(text + "\n", "utf-8")
 
 
 def rounded_up(bound: Array) -> Array:

@@ -7,6 +7,7 @@ import io
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from golden.comparison import confirmed
 from golden.sources import _torch_version, _version
 from refimpl.errors import VerificationError
 from refimpl.ops.operation import Array
-from refimpl.tracker import KeyframeTensors, TrackedFrame, Tracker
+from refimpl.tracker import KeyframeTensors, TrackedFrame, Tracker, track_video
 
 CLASSES, DIM, SIZE = 3, 8, (4, 5)
 DECIMALS = 1e-9
@@ -49,19 +50,29 @@ def _video(seed: int, queries: int, keyframes: int, interval: int, tied: bool) -
     return tensors
 
 
+@dataclass(frozen=True)
+class _Replayed:
+    """A network that gives a video's tensors, frame by frame."""
+
+    tensors: dict[str, Array]
+    interval: int
+
+    def keyframe(self, frame: int) -> KeyframeTensors:
+        """Everything of a keyframe."""
+        names = ("class_logits", "objectness", "kernels")
+        logits, objectness, kernels = (
+            self.tensors[f"{name}{frame // self.interval}"].astype(np.float64) for name in names
+        )
+        return KeyframeTensors(logits, objectness, kernels, self.mask_features(frame))
+
+    def mask_features(self, frame: int) -> Array:
+        """The mask features alone."""
+        return self.tensors[f"mask_features{frame}"].astype(np.float64)
+
+
 def _tracked(tensors: dict[str, Array], interval: int, method: str) -> list[TrackedFrame]:
-    wide = {name: x.astype(np.float64) for name, x in tensors.items()}
-    tracker = Tracker(interval, method=method)
-    frames = []
-    for frame in range(sum(name.startswith("mask_features") for name in tensors)):
-        features = wide[f"mask_features{frame}"]
-        if tracker.keyframe_due:
-            k = frame // interval
-            logits, objectness, kernels = (wide[f"{n}{k}"] for n in ("class_logits", "objectness", "kernels"))
-            frames.append(tracker.keyframe(KeyframeTensors(logits, objectness, kernels, features)))
-        else:
-            frames.append(tracker.reuse(features))
-    return frames
+    count = sum(name.startswith("mask_features") for name in tensors)
+    return list(track_video(range(count), _Replayed(tensors, interval), Tracker(interval, method=method)))
 
 
 def _decisions(frames: list[TrackedFrame]) -> dict[str, Any]:
@@ -325,6 +336,7 @@ _TRACKER = (
     "refimpl.tracker.frame_masks",
     "refimpl.tracker.class_scores",
     "refimpl.tracker.is_keyframe",
+    "refimpl.tracker.track_video",
 )
 
 

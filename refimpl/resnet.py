@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from refimpl import ops
 from refimpl.layers import batch_norm, conv
 from refimpl.ops.operation import Array
 from refimpl.scope import Scope, block
 
-STEM_CHANNELS = 64
-STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))
-"""Width and number of the bottlenecks of res2 to res5."""
 EXPANSION = 4
 
 
-def resnet50(images: Array, w: Scope) -> tuple[Array, Array, Array]:
+@dataclass(frozen=True)
+class ResNetSpec:
+    """Channels of the stem, and width and number of the bottlenecks of res2 to res5."""
+
+    stem: int
+    stages: tuple[tuple[int, int], ...]
+
+
+RESNETS = {"resnet50": ResNetSpec(stem=64, stages=((64, 3), (128, 4), (256, 6), (512, 3)))}
+
+
+def resnet(images: Array, w: Scope, spec: ResNetSpec) -> tuple[Array, Array, Array]:
     """Images (B, 3, H, W) → the results of res3, res4 and res5, 1/8, 1/16 and 1/32."""
-    x = stem(images, w / "stem")
+    x = stem(images, w / "stem", spec.stem)
     results = []
-    for i, (width, depth) in enumerate(STAGES):
+    for i, (width, depth) in enumerate(spec.stages):
         for j in range(depth):
             stride = 2 if i > 0 and j == 0 else 1
             x = bottleneck(x, w / f"res{i + 2}" / j, width, stride)
@@ -26,9 +36,9 @@ def resnet50(images: Array, w: Scope) -> tuple[Array, Array, Array]:
 
 
 @block
-def stem(images: Array, w: Scope) -> Array:
+def stem(images: Array, w: Scope, channels: int) -> Array:
     """A 7×7 convolution and a 3×3 maximum, each with stride 2."""
-    x = ops.relu(conv_norm(images, w / "conv1", STEM_CHANNELS, kernel=7, stride=2))
+    x = ops.relu(conv_norm(images, w / "conv1", channels, kernel=7, stride=2))
     return ops.max_pool(x, kernel_shape=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1))
 
 

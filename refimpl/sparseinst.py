@@ -11,7 +11,7 @@ from refimpl.config import MobileInstConfig
 from refimpl.fpn import conv_stack, feature_pyramid, mask_branch
 from refimpl.layers import conv, linear
 from refimpl.ops.operation import Array
-from refimpl.resnet import resnet50
+from refimpl.resnet import RESNETS, resnet
 from refimpl.scope import Scope, block
 from refimpl.topformer import TOPFORMERS, token_pyramid
 
@@ -43,8 +43,8 @@ def sparseinst(images: Array, w: Scope, config: MobileInstConfig) -> SparseInsta
 
 def local_maps(images: Array, w: Scope, name: str) -> tuple[Array, Array, Array]:
     """Images → X3, X4 and X5; of TopFormer, the token pyramid's."""
-    if name == "resnet50":
-        return resnet50(images, w)
+    if name in RESNETS:
+        return resnet(images, w, RESNETS[name])
     _, x3, x4, x5 = token_pyramid(images, w / "tpm", TOPFORMERS[name])
     return x3, x4, x5
 

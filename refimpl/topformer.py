@@ -14,7 +14,6 @@ from refimpl.scope import Scope, block
 KEY_CHANNELS = 16
 VALUE_CHANNELS = 32
 TRANSFORMER_BLOCKS = 4
-STEM_CHANNELS = 16
 
 
 class Features(NamedTuple):
@@ -28,12 +27,13 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class TopFormerSpec:
-    """Rows (kernel, expansion, channels, stride) of the token pyramid, the tapped rows, and the attention
-    heads."""
+    """Rows (kernel, expansion, channels, stride) of the token pyramid, the tapped rows, the attention heads,
+    and the channels of the first convolution."""
 
     rows: tuple[tuple[int, int, int, int], ...]
     taps: tuple[int, int, int, int]
     heads: int
+    stem: int = 16
 
 
 # fmt: off
@@ -81,7 +81,7 @@ def topformer(images: Array, w: Scope, spec: TopFormerSpec) -> Features:
 
 def token_pyramid(images: Array, w: Scope, spec: TopFormerSpec) -> list[Array]:
     """The stem and the inverted residuals; returns the four tapped maps, 1/4 to 1/32."""
-    x = stem(images, w / "stem", STEM_CHANNELS)  # (B, 16, H/2, W/2)
+    x = stem(images, w / "stem", spec.stem)  # (B, stem, H/2, W/2)
     tapped = []
     for i, (kernel, expansion, channels, stride) in enumerate(spec.rows):
         x = inverted_residual(x, w / f"layer{i + 1}", kernel, expansion, channels, stride)

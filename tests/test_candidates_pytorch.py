@@ -16,9 +16,10 @@ from refimpl.errors import CandidateError, FileError
 
 torch = pytest.importorskip("torch")
 
-import pytorch_models  # noqa: E402
-from pytorch_models.export import scale_attention, scale_bias  # noqa: E402
-from pytorch_models.weights import load  # noqa: E402
+from pytorch_export import scale_attention, scale_bias  # noqa: E402
+
+from golden import independent  # noqa: E402
+from golden.independent.weights import load  # noqa: E402
 
 pytestmark = pytest.mark.runtimes
 REQUEST = Request("", CONFIG, weights())
@@ -26,7 +27,7 @@ REQUEST = Request("", CONFIG, weights())
 
 def module() -> Any:
     """Return the independent implementation with the narrow network's weights."""
-    return load(pytorch_models.MobileInst("topformer-tiny", **FIELDS), weights())
+    return load(independent.MobileInst("topformer-tiny", **FIELDS), weights())
 
 
 class AsMapping(torch.nn.Module):

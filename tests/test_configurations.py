@@ -23,7 +23,7 @@ from refimpl.errors import ConfigurationError, WeightsError
 from refimpl.fpn import sum_top_down
 from refimpl.model import backbone, dot_product, parameter_shapes
 from refimpl.query_passing import passed_masks
-from refimpl.resnet import resnet50
+from refimpl.resnet import RESNETS, resnet
 from refimpl.scope import Scope
 from refimpl.seaformer import embed_positions
 from refimpl.sparseinst import add_coordinates, normalise_maps
@@ -389,7 +389,7 @@ def test_translation_shifts_interior_features(preset):
 
 def test_translation_shifts_interior_features_of_resnet():
     w = Scope(network("sparseinst-r50").weights, "backbone")
-    before, after = (resnet50(images, w) for images in translated(noise(1, 3, 32, 640)))
+    before, after = (resnet(images, w, RESNETS["resnet50"]) for images in translated(noise(1, 3, 32, 640)))
     for maps in zip(before, after, strict=True):
         assert_shifted(*maps, margin=256)
 

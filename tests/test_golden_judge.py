@@ -16,6 +16,7 @@ from golden_candidate import ENTRIES, attribute, constant, outputs
 from typer.testing import CliRunner
 
 from conformance.cli import app
+from golden import DATA
 from golden.judge import judge
 from refimpl.errors import FileError
 
@@ -25,10 +26,10 @@ KINDS = ("operations/*", "probes/*", "blocks/*", "models/*")
 
 @pytest.fixture(scope="module")
 def candidate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything that has a model, by ONNX Runtime."""
-    folder = tmp_path_factory.mktemp("onnxruntime")
-    for entry in WITH_MODEL:
-        golden_candidate.write(folder, entry, outputs(entry))
+    """Everything that has a model, by ONNX Runtime, with the program the documents show."""
+    folder, root = tmp_path_factory.mktemp("onnxruntime"), Path(__file__).parent.parent
+    program = root / "docs" / "golden" / "onnx_runtime.py"
+    subprocess.run([sys.executable, program, DATA, folder], check=True)
     return folder
 
 
@@ -43,6 +44,7 @@ def test_onnx_runtime_passes(candidate: Path) -> None:
 PEAK = """
 import resource, sys
 from pathlib import Path
+from golden import DATA
 from golden.judge import judge
 
 judge(Path(sys.argv[1]), only=sys.argv[2:])

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from conformance.cli import app
 from golden import DATA, SCHEMA
 from golden.check import check
-from golden.coverage import coverage
+from golden.coverage import TESTED, coverage, public_functions
 from golden.export import export
-from golden.store import read_manifest, rounded_up
+from golden.store import read_manifest, rounded_up, write_json
 from refimpl.errors import ConfigurationError, FileError
 from refimpl.ops import OPERATIONS
 
@@ -82,11 +82,14 @@ def test_every_operation_has_a_golden() -> None:
 
 
 def test_every_golden_is_confirmed_by_somebody_else() -> None:
-    others = ("PyTorch", "ONNX Runtime", "onnx.reference", "mpmath", "pycocotools", "brute force")
+    others = ("independent nn.Module", "PyTorch", "ONNX Runtime", "onnx.reference", "mpmath")
+    others = (*others, "pycocotools", "brute force")
     for entry in ENTRIES:
         sources = [c["source"] for c in entry.record["confirmed_by"]]
         assert sources
         assert all(source.startswith(others) for source in sources)
+        if entry.kind in ("block", "model"):
+            assert sources[0].startswith("independent nn.Module")
 
 
 def test_special_functions_are_within_an_ulp() -> None:
@@ -108,6 +111,10 @@ def test_special_functions_are_within_an_ulp() -> None:
         "pow",
         "reciprocal",
         "gelu",
+        "swish",
+        "mish",
+        "softplus",
+        "elu",
     ):
         assert any(name.startswith(f"operations/{function}.") for name in ulps)
     assert max(ulps.values()) <= 1
@@ -130,11 +137,31 @@ def test_a_bound_is_never_rounded_down() -> None:
     assert rounded_up(np.full((3, 4), 0.1)).shape == ()
 
 
+def test_json_in_few_lines_says_the_same(tmp_path: Path) -> None:
+    content = {
+        "a": [1, [2, -3.5e-7], [], {}, {"b": [], "c": "[\n 1,\n 2]", "d": {"e": "{ \n}", "f": None}}],
+        "g [": ["x\n  y", "],\n [", '"', "\\\n"],
+    }
+    write_json(tmp_path / "a.json", content)
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == content
+    assert "[2, -3.5e-07]" in text
+
+
 def test_every_public_function_is_covered() -> None:
     rows = coverage()
-    assert not [row.function for row in rows if not row.goldens and not row.reason]
+    assert not [row.function for row in rows if not row.goldens and not row.test]
     assert all(row.sources for row in rows if row.goldens)
-    assert len({row.function for row in rows if row.goldens}) > 150
+    assert len([row for row in rows if row.goldens]) >= 225
+
+
+def test_the_tests_named_instead_of_goldens_exist() -> None:
+    functions = set(public_functions())
+    for function, (reason, test) in TESTED.items():
+        file, _, name = test.partition("::")
+        assert function in functions
+        assert reason
+        assert f"\ndef {name}(" in (Path(__file__).parent / file).read_text()
 
 
 # Bad input.

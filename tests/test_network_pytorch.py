@@ -23,14 +23,15 @@ from refimpl.topformer import Features, attention, pool_pyramid, transformer_blo
 
 torch = pytest.importorskip("torch")
 
-import pytorch_models  # noqa: E402
-from pytorch_models.export import align_corners, scale_attention, scale_bias  # noqa: E402
-from pytorch_models.instance_decoder import DecoderLayer, PositionEmbeddingSine, pool_local  # noqa: E402
-from pytorch_models.layers import MLP, InvertedResidual  # noqa: E402
-from pytorch_models.mask_decoder import PyramidPooling, SemanticEnhancer  # noqa: E402
-from pytorch_models.seaformer import SeaAttention, SeaBlock  # noqa: E402
-from pytorch_models.topformer import Attention, Block  # noqa: E402
-from pytorch_models.weights import load  # noqa: E402
+from pytorch_export import align_corners, scale_attention, scale_bias  # noqa: E402
+
+from golden import independent  # noqa: E402
+from golden.independent.instance_decoder import DecoderLayer, LocalFeatures, PositionEmbeddingSine  # noqa: E402
+from golden.independent.layers import MLP, InvertedResidual  # noqa: E402
+from golden.independent.mask_decoder import PyramidPooling, SemanticEnhancer  # noqa: E402
+from golden.independent.seaformer import SeaAttention, SeaBlock  # noqa: E402
+from golden.independent.topformer import Attention, Block  # noqa: E402
+from golden.independent.weights import load  # noqa: E402
 
 pytestmark = pytest.mark.runtimes
 
@@ -78,9 +79,7 @@ def networks(preset: str, **fields: Any) -> tuple[MobileInst, Any]:
     """The reference and PyTorch's network with the same weights."""
     config = MobileInstConfig.preset(preset, **{**NARROW, **fields})
     weights = Weights.seeded(config, seed=1).astype(np.float64)
-    return MobileInst(config, weights), load(
-        pytorch_models.MobileInst(preset, **{**NARROW, **fields}), weights
-    )
+    return MobileInst(config, weights), load(independent.MobileInst(preset, **{**NARROW, **fields}), weights)
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -115,7 +114,7 @@ def test_ablations(fields: dict[str, Any]) -> None:
 def test_published_widths_have_the_same_weights(preset: str) -> None:
     shapes = parameter_shapes(MobileInstConfig.preset(preset))
     with torch.device("meta"):
-        state = pytorch_models.MobileInst(preset).state_dict()
+        state = independent.MobileInst(preset).state_dict()
     assert dict(shapes) == state_shapes(state)
 
 
@@ -144,7 +143,7 @@ SPARSEINST: tuple[tuple[str, dict[str, Any]], ...] = (
 def test_sparseinst(backbone_name: str, fields: dict[str, Any]) -> None:
     config = MobileInstConfig(architecture="sparseinst", backbone=backbone_name, **fields)
     weights = Weights.seeded(config, seed=1).astype(np.float64)
-    model = load(pytorch_models.SparseInst(backbone_name, **fields), weights)
+    model = load(independent.SparseInst(backbone_name, **fields), weights)
     for size in SIZES[:2]:
         assert_outputs_close(MobileInst(config, weights), model, noise(2, 3, *size))
 
@@ -152,7 +151,7 @@ def test_sparseinst(backbone_name: str, fields: dict[str, Any]) -> None:
 def test_sparseinst_published_widths_have_the_same_weights() -> None:
     shapes = parameter_shapes(MobileInstConfig.preset("sparseinst-r50"))
     with torch.device("meta"):
-        state = pytorch_models.SparseInst().state_dict()
+        state = independent.SparseInst().state_dict()
     assert dict(shapes) == state_shapes(state)
 
 
@@ -281,7 +280,7 @@ def test_sine_position_embedding(height: int, width: int, dim: int) -> None:
 @pytest.mark.parametrize("pooling", ["none", "max4", "max8", "avg8"])
 def test_local_pooling(pooling: str) -> None:
     x = noise(2, 4, 20, 28)  # no multiple of 8
-    assert_close("X_L", local_features(x, Scope({}), pooling), pool_local(torch.from_numpy(x), pooling))
+    assert_close("X_L", local_features(x, Scope({}), pooling), LocalFeatures(pooling)(torch.from_numpy(x)))
 
 
 def test_instance_decoder() -> None:

@@ -3,6 +3,8 @@
 import itertools
 
 import numpy as np
+import onnx
+import onnx.reference
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.signal import correlate
 
 from refimpl.errors import ConfigurationError, ShapeError
-from refimpl.ops.convolution import conv, conv_transpose
+from refimpl.ops.convolution import conv, conv_transpose, padded, sliding_windows, split_padding
 
 quick = settings(max_examples=80, deadline=None)
 
@@ -245,6 +247,42 @@ def test_auto_pad_places_the_odd_element(auto_pad, pads):
     assert same.shape == (1, 3, 3, 4)
     np.testing.assert_array_equal(same, conv(x, w, pads=pads, strides=(2, 2)))
     np.testing.assert_array_equal(conv(x, w, auto_pad="VALID"), conv(x, w))
+
+
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER"])
+def test_same_padding_is_what_onnx_computes(auto_pad):
+    """An impulse at every place finds where ONNX's reference puts the windows."""
+    for size, kernel, stride in [(6, 3, 2), (7, 3, 2), (5, 4, 1), (9, 2, 3), (8, 5, 3), (4, 4, 4)]:
+        x, w = np.eye(size)[:, None], np.arange(1.0, kernel + 1)[None, None]
+        node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], auto_pad=auto_pad, strides=[stride])
+        evaluator = onnx.reference.ReferenceEvaluator(node)
+        (expected,) = evaluator.run(None, {"x": x, "w": w})
+        windows = sliding_windows((size,), (kernel,), auto_pad=auto_pad, strides=(stride,))
+        total = windows.begin[0] + windows.end[0]
+        assert (windows.begin, windows.end) == split_padding(auto_pad, (total,))
+        found = [padded(x, windows)[index] * w[0, 0, tap] for (tap,), index in windows.taps()]
+        np.testing.assert_array_equal(sum(found), expected)
+
+
+@given(st.data())
+def test_windows_are_numpys(data):
+    rank = data.draw(st.integers(1, 3))
+
+    def draw(low, high):
+        return tuple(data.draw(st.integers(low, high)) for _ in range(rank))
+
+    kernel, strides, dilations, begin, end = draw(1, 3), draw(1, 3), draw(1, 2), draw(0, 2), draw(0, 2)
+    size = draw(5, 8)
+    x = np.random.default_rng(0).normal(size=(2, 3, *size))
+    windows = sliding_windows(size, kernel, dilations=dilations, pads=(*begin, *end), strides=strides)
+    around = np.pad(x, [(0, 0), (0, 0), *zip(begin, end, strict=True)])
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    views = np.lib.stride_tricks.sliding_window_view(around, spans, axis=tuple(range(2, 2 + rank)))
+    views = views[(..., *(slice(None, None, s) for s in strides), *(slice(None, None, d) for d in dilations))]
+    assert windows.output == views.shape[2 : 2 + rank]
+    given_to = padded(x, windows)
+    for tap, index in windows.taps():
+        np.testing.assert_array_equal(given_to[index], views[(..., *tap)])
 
 
 @st.composite

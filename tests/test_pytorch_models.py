@@ -10,12 +10,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pytorch_models import MobileInst, SparseInst  # noqa: E402
-from pytorch_models.export import export  # noqa: E402
-from pytorch_models.mobileinst import build_backbone  # noqa: E402
-from pytorch_models.resnet import ResNet50  # noqa: E402
+from pytorch_export import export  # noqa: E402
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
+from golden.independent import MobileInst, SparseInst  # noqa: E402
+from golden.independent.mobileinst import build_backbone  # noqa: E402
+from golden.independent.resnet import ResNet50  # noqa: E402
 
 pytestmark = pytest.mark.runtimes
 

@@ -11,9 +11,9 @@ from refimpl.query_passing import passed_masks
 pytestmark = pytest.mark.runtimes
 torch = pytest.importorskip("torch")
 
-import pytorch_models  # noqa: E402
-from pytorch_models.instance_decoder import pool_local  # noqa: E402
-from pytorch_models.weights import load  # noqa: E402
+from golden import independent  # noqa: E402
+from golden.independent.instance_decoder import LocalFeatures  # noqa: E402
+from golden.independent.weights import load  # noqa: E402
 
 FIELDS = {"dim": 64, "num_queries": 9}
 
@@ -26,16 +26,16 @@ def test_passed_masks_are_pytorchs(pooling, local_layers):
     weights = Weights.seeded(config, seed=1).astype(np.float64)
     reference, theirs = (
         MobileInst(config, weights),
-        load(pytorch_models.MobileInst("topformer-tiny", **fields), weights),
+        load(independent.MobileInst("topformer-tiny", **fields), weights),
     )
     images = np.random.default_rng(0).normal(size=(2, 2, 3, 64, 128))
     ours = [reference(frame) for frame in images]
     with torch.no_grad():
         first, second = (theirs(torch.from_numpy(frame)) for frame in images)
         decoder = theirs.instance_decoder
-        local = pool_local(second.mask_features, pooling)
-        queries = decoder._decode(first.global_queries, local, decoder.local_decoder)
-        expected = torch.einsum("bnd,bdhw->bnhw", decoder._kernels(queries), second.mask_features).numpy()
+        local = LocalFeatures(pooling)(second.mask_features)
+        queries = decoder.decode(first.global_queries, local, decoder.local_decoder)
+        expected = torch.einsum("bnd,bdhw->bnhw", decoder.kernel_head(queries), second.mask_features).numpy()
     result = passed_masks(reference, ours[0].global_queries, ours[1].mask_features)
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
     assert np.abs(result - ours[1].masks).max() > 1e-3 * np.abs(expected).max()

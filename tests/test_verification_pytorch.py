@@ -18,9 +18,10 @@ from refimpl.scenes import render_picture
 
 torch = pytest.importorskip("torch")
 
-import pytorch_models  # noqa: E402
-from pytorch_models.export import align_corners, export, scale_attention, scale_bias  # noqa: E402
-from pytorch_models.weights import load  # noqa: E402
+from pytorch_export import align_corners, export, scale_attention, scale_bias  # noqa: E402
+
+from golden import independent  # noqa: E402
+from golden.independent.weights import load  # noqa: E402
 
 pytestmark = pytest.mark.runtimes
 
@@ -63,7 +64,7 @@ def exported(
     """Export the independent implementation with the folder's weights, after a fault was put in."""
     config = MobileInstConfig.preset("topformer-tiny", **SETTINGS)
     model = load(
-        pytorch_models.MobileInst("topformer-tiny", **SETTINGS),
+        independent.MobileInst("topformer-tiny", **SETTINGS),
         Weights.load(folder / "w.safetensors", config),
     )
     fault(model)

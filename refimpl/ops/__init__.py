@@ -112,7 +112,6 @@ from refimpl.ops.operation import (
     Array,
     Interceptor,
     active_interceptor,
-    float_like,
     intercepted,
     operation,
 )
@@ -211,7 +210,6 @@ __all__ = [
     "exp",
     "expand",
     "flatten",
-    "float_like",
     "floor",
     "gather",
     "gather_elements",

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
-import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -70,8 +69,3 @@ def operation(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         return call
 
     return register
-
-
-def float_like(value: Any, like: Array) -> Array:
-    """Return ``value`` as an array of ``like``'s dtype: a scalar operand takes the tensor's precision."""
-    return np.asarray(value, dtype=like.dtype)

@@ -64,10 +64,10 @@ TOPFORMERS: dict[str, tuple[Rows, tuple[int, ...], int]] = {
 class TokenPyramid(nn.Module):
     """Stem and inverted residuals `layer1`, `layer2`, …; returns the tapped maps, 1/4 to 1/32."""
 
-    def __init__(self, rows: Rows, taps: tuple[int, ...]):
+    def __init__(self, rows: Rows, taps: tuple[int, ...], stem: int = 16):
         super().__init__()
-        self.stem = nn.Sequential(ConvBN(3, 16, 3, stride=2), nn.ReLU())
-        channels = 16
+        self.stem = nn.Sequential(ConvBN(3, stem, 3, stride=2), nn.ReLU())
+        channels = stem
         for i, (kernel, expansion, out_channels, stride) in enumerate(rows, start=1):
             self.add_module(f"layer{i}", InvertedResidual(channels, kernel, expansion, out_channels, stride))
             channels = out_channels
@@ -134,19 +134,26 @@ class Blocks(nn.Module):
         return x
 
 
+class PyramidPool(nn.Module):
+    """Every map averaged to half the size of the last, rounded up; channels one after another."""
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        height, width = maps[-1].shape[-2:]
+        size = ((height - 1) // 2 + 1, (width - 1) // 2 + 1)
+        return torch.cat([F.adaptive_avg_pool2d(x, size) for x in maps], dim=1)
+
+
 class TopFormer(nn.Module):
     """X3, X4, X5 (tapped maps 1/8 to 1/32) and X6 (the blocks' output at 1/64)."""
 
-    def __init__(self, rows: Rows, taps: tuple[int, ...], heads: int, depth: int = 4):
+    def __init__(self, rows: Rows, taps: tuple[int, ...], heads: int, stem: int = 16, depth: int = 4):
         super().__init__()
         tapped = [rows[i][2] for i in taps]
-        self.tpm = TokenPyramid(rows, taps)
+        self.tpm = TokenPyramid(rows, taps, stem)
+        self.ppa = PyramidPool()
         self.trans = Blocks(sum(tapped), heads, depth)
         self.channels = (*tapped[1:], sum(tapped))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         maps = self.tpm(images)
-        height, width = maps[-1].shape[-2:]
-        size = ((height - 1) // 2 + 1, (width - 1) // 2 + 1)
-        tokens = torch.cat([F.adaptive_avg_pool2d(x, size) for x in maps], dim=1)
-        return maps[1], maps[2], maps[3], self.trans(tokens)
+        return maps[1], maps[2], maps[3], self.trans(self.ppa(maps))

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .instance_decoder import DecoderLayer
-from .layers import Resize
-from .topformer import Attention
+from golden.independent.instance_decoder import DecoderLayer
+from golden.independent.layers import Resize
+from golden.independent.topformer import Attention
 
 
 @contextlib.contextmanager

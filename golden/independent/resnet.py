@@ -20,9 +20,9 @@ class Conv2d(nn.Conv2d):
 class Stem(nn.Module):
     """7×7 stride 2, ReLU, 3×3 max pooling stride 2."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 64):
         super().__init__()
-        self.conv1 = Conv2d(3, 64, 7, stride=2)
+        self.conv1 = Conv2d(3, channels, 7, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(F.relu(self.conv1(x)), 3, stride=2, padding=1)
@@ -52,17 +52,20 @@ def _stage(in_channels: int, hidden: int, depth: int, stride: int) -> nn.Sequent
 
 
 class ResNet50(nn.Module):
-    """res3, res4, res5 at 1/8, 1/16, 1/32."""
+    """res3, res4, res5 at 1/8, 1/16, 1/32; other ``widths`` and ``depths`` for a small one."""
 
-    channels = (512, 1024, 2048)
-
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        stem: int = 64,
+        widths: tuple[int, ...] = (64, 128, 256, 512),
+        depths: tuple[int, ...] = (3, 4, 6, 3),
+    ):
         super().__init__()
-        self.stem = Stem()
-        self.res2 = _stage(64, 64, 3, 1)
-        self.res3 = _stage(256, 128, 4, 2)
-        self.res4 = _stage(512, 256, 6, 2)
-        self.res5 = _stage(1024, 512, 3, 2)
+        self.stem = Stem(stem)
+        channels = [stem, *(4 * width for width in widths)]
+        stages = zip(channels, widths, depths, (1, 2, 2, 2), strict=False)
+        self.res2, self.res3, self.res4, self.res5 = (_stage(*stage) for stage in stages)
+        self.channels = tuple(channels[2:])
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x3 = self.res3(self.res2(self.stem(images)))

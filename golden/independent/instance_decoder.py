@@ -52,13 +52,37 @@ class DecoderLayer(nn.Module):
         return self.self_norm(queries + update)
 
 
-def pool_local(x: Tensor, pooling: str) -> Tensor:
+class LocalFeatures(nn.Module):
     """Table 4's poolings of X_mask: "none", "max4", "max8", "avg8"."""
-    if pooling == "none":
-        return x
-    pool = F.max_pool2d if pooling.startswith("max") else F.avg_pool2d
-    size = int(pooling[3:])
-    return pool(x, size, stride=size)
+
+    def __init__(self, pooling: str):
+        super().__init__()
+        self.pooling = pooling
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.pooling == "none":
+            return x
+        pool = F.max_pool2d if self.pooling.startswith("max") else F.avg_pool2d
+        size = int(self.pooling[3:])
+        return pool(x, size, stride=size)
+
+
+class InitialQueries(nn.Module):
+    """The learned queries (N, dim), once for each picture."""
+
+    def forward(self, queries: Tensor, batch: int) -> Tensor:
+        return queries.expand(batch, -1, -1)
+
+
+class KernelHead(nn.ModuleList):
+    """A perceptron of three layers, ReLU between."""
+
+    def __init__(self, dim: int):
+        super().__init__(nn.Linear(dim, dim) for _ in range(3))
+
+    def forward(self, queries: Tensor) -> Tensor:
+        first, second, last = self
+        return last(F.relu(second(F.relu(first(queries)))))
 
 
 class InstanceDecoder(nn.Module):
@@ -76,8 +100,9 @@ class InstanceDecoder(nn.Module):
         local_pooling: str = "max8",
     ):
         super().__init__()
-        self.local_pooling = local_pooling
         self.queries = nn.Parameter(torch.randn(num_queries, dim))
+        self.initial_queries = InitialQueries()
+        self.local_features = LocalFeatures(local_pooling)
         if global_layers:
             self.global_proj = nn.Conv2d(global_channels, dim, 1)
         self.position = PositionEmbeddingSine(dim)
@@ -85,25 +110,22 @@ class InstanceDecoder(nn.Module):
         self.local_decoder = nn.ModuleList(DecoderLayer(dim, num_heads) for _ in range(local_layers))
         self.class_head = nn.Linear(dim, num_classes)
         self.objectness_head = nn.Linear(dim, 1)
-        self.kernel_head = nn.ModuleList(nn.Linear(dim, dim) for _ in range(3))
+        self.kernel_head = KernelHead(dim)
 
     def forward(self, x6: Tensor, mask_features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Class logits, objectness, kernels and the queries after the global decoder, each (B, N, …)."""
-        queries = self.queries.expand(x6.shape[0], -1, -1)
+        queries = self.initial_queries(self.queries, x6.shape[0])
         if len(self.global_decoder):
-            queries = self._decode(queries, self.global_proj(x6), self.global_decoder)
+            queries = self.decode(queries, self.global_proj(x6), self.global_decoder)
         global_queries = queries
         if len(self.local_decoder):
-            local = pool_local(mask_features, self.local_pooling)
-            queries = self._decode(queries, local, self.local_decoder)
-        return self.class_head(queries), self.objectness_head(queries), self._kernels(queries), global_queries
+            queries = self.decode(queries, self.local_features(mask_features), self.local_decoder)
+        kernels = self.kernel_head(queries)
+        return self.class_head(queries), self.objectness_head(queries), kernels, global_queries
 
-    def _decode(self, queries: Tensor, x: Tensor, layers: nn.ModuleList) -> Tensor:
+    def decode(self, queries: Tensor, x: Tensor, layers: nn.ModuleList) -> Tensor:
+        """Update the queries (B, N, dim) from a map (B, dim, H, W)."""
         tokens, pos = x.flatten(2).transpose(1, 2), self.position(x)
         for layer in layers:
             queries = layer(queries, tokens, pos)
         return queries
-
-    def _kernels(self, queries: Tensor) -> Tensor:
-        first, second, last = self.kernel_head
-        return last(F.relu(second(F.relu(first(queries)))))
