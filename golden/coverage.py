@@ -33,6 +33,14 @@ TESTED = {
         "test_weights.py::test_another_suffix_is_refused_either_way",
     ),
     "refimpl.weights_check.check_weights": (_REFUSES, "test_weights.py::test_one_error_lists_all_problems"),
+    "refimpl.weights_check.with_folded": (
+        "names weights in files",
+        "test_weights.py::test_folded_weights_are_saved_and_loaded",
+    ),
+    "refimpl.weights_hint.likely_configuration": (
+        "names the preset that weights fit",
+        "test_weights.py::test_the_configuration_of_other_weights_is_named",
+    ),
     "refimpl.weights.read_arrays": (
         "reads files, PyTorch's too",
         "test_weights.py::test_a_pytorch_checkpoint_is_read",
