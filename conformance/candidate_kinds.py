@@ -12,7 +12,7 @@ from typing import Any
 
 from conformance.bounds import CPU, FLOAT32, Format, format_of
 from conformance.bounds.formats import BFLOAT16
-from conformance.candidates import OnnxRuntimeCandidate
+from conformance.candidates import OnnxRuntimeCandidate, checked_candidate
 from conformance.dump_candidate import DumpCandidate
 from conformance.onnx_graph import OnnxGraph
 from conformance.onnx_runtime import RuntimeOptions, declared_by
@@ -132,11 +132,13 @@ def make(text: str, request: Request) -> Candidate:
     ------
     ConfigurationError
         There is no candidate of that name; the message lists all.
+    CandidateError
+        Another package's function returned something else than a candidate.
     MobileInstError
         As the candidate's own.
     """
     name, _, options = text.partition(":")
-    return _kind(name)(Request(**{**vars(request), "options": options}))
+    return checked_candidate(_kind(name)(Request(**{**vars(request), "options": options})))
 
 
 def _kind(name: str) -> Kind:

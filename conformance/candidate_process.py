@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -25,6 +25,8 @@ from safetensors.numpy import load_file, save_file
 
 from conformance.bounds import BFLOAT16, CPU, FLOAT16, FLOAT32, FLOAT64, MOBILE, ONNX_RUNTIME
 from conformance.candidate_kinds import Request, make
+from conformance.fusions import Fusion
+from conformance.onnx_graph import OnnxGraph
 from conformance.plain_candidates import computed_from, first_line
 from conformance.report import Comparison
 from conformance.verification import Candidate, Declaration
@@ -41,7 +43,7 @@ ENDING = 5.0
 """Seconds that a process which has closed its output may take to end."""
 
 
-class IsolatedCandidate:
+class IsolatedCandidate(Candidate):
     """A candidate that `candidate_kinds.make` makes in another process.
 
     Parameters
@@ -53,7 +55,7 @@ class IsolatedCandidate:
     timeout
         Seconds that each run may take, and making it if more than `STARTING`; None: as long as it likes.
     local
-        The same candidate in this process, if it has a graph to be judged; its runs are not used.
+        The same candidate in this process, if it has a graph to be judged.
 
     Raises
     ------
@@ -105,6 +107,19 @@ class IsolatedCandidate:
         if self.local:
             return self.local.nodes_between(tensor, known)
         return computed_from(self.sources, tensor, known)
+
+    def find_fusion(
+        self,
+        images: Array,
+        captured: Mapping[str, Array],
+        is_right: Callable[[Mapping[str, Array]], bool],
+    ) -> Fusion | None:
+        """Find what optimisation makes wrong, in this process: both kinds of run have ended well before."""
+        return self.local.find_fusion(images, captured, is_right) if self.local else None
+
+    def own_graph(self, images: Array) -> tuple[OnnxGraph, Mapping[str, Array]] | None:
+        """Return its graph, if it has one, and what that is fed."""
+        return self.local.own_graph(images) if self.local else None
 
     def close(self) -> None:
         """End the process and remove its files."""
@@ -248,8 +263,8 @@ def _introduction(candidate: Candidate) -> dict[str, Any]:
         "arithmetic": declared.arithmetic.name,
         "storage": declared.storage.name,
         "runtime": declared.runtime.name,
-        "captures": getattr(candidate, "captures", "every tensor it returns"),
-        "captures_all": getattr(candidate, "captures_all", True),
+        "captures": candidate.captures,
+        "captures_all": candidate.captures_all,
     }
 
 

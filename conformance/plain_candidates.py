@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from conformance.bounds import FLOAT32, FLOAT64, Format
-from conformance.report import Comparison
-from conformance.verification import Declaration
+from conformance.verification import Candidate, Declaration
 from refimpl import MobileInst, MobileInstConfig, record
 from refimpl.errors import CandidateError
 from refimpl.ops.operation import OPERATIONS, Array
 
 
-class GraphlessCandidate:
+class GraphlessCandidate(Candidate):
     """What all candidates share whose nodes nobody can replay: only the first question is asked of them.
 
     Attributes
@@ -28,25 +27,17 @@ class GraphlessCandidate:
         Tensor → tensors it was computed from, where known.
     """
 
+    declaration = Declaration()
     captures = "its outputs only"
     captures_all = False
-    """Whether a tensor that it does not capture is one that it does not compute."""
 
     def __init__(self, declaration: Declaration | None = None) -> None:
         self.declaration = declaration or Declaration()
         self.sources: dict[str, tuple[str, ...]] = {}
 
-    def run(self, images: Array) -> Mapping[str, Array]:
-        """Return the outputs by name."""
-        raise NotImplementedError
-
     def capture(self, images: Array) -> Mapping[str, Array]:
         """Return every tensor that can be had by name: the outputs, unless a subclass has more."""
         return self.run(images)
-
-    def judge(self, images: Array, tensors: Mapping[str, Array]) -> list[Comparison]:
-        """Return nothing: there is no graph to replay."""
-        return []
 
     def nodes_between(self, tensor: str, known: set[str]) -> Sequence[str]:
         """Return the tensors that ``tensor`` is computed from up to ``known`` ones, itself the last."""

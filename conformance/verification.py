@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -33,6 +33,10 @@ from refimpl import MobileInst, MobileInstConfig, Recording, Step, record
 from refimpl.errors import CandidateError
 from refimpl.ops.operation import Array
 from refimpl.recording import RecordableModel
+
+if TYPE_CHECKING:
+    from conformance.fusions import Fusion
+    from conformance.onnx_graph import OnnxGraph
 
 MOST_FAULTS = 3
 """How many wrong tensors are taken over, one after another, so that the steps behind them are judged too."""
@@ -71,11 +75,24 @@ class Declaration:
 
 
 class Candidate(Protocol):
-    """What verification needs of an implementation under test."""
+    """What verification needs of an implementation under test.
+
+    What has a body here need not be written by a class that derives from this one.
+    """
 
     @property
     def declaration(self) -> Declaration:
         """The arithmetic it is judged by."""
+
+    @property
+    def captures(self) -> str:
+        """What it can capture, in words."""
+        return "every tensor it computes"
+
+    @property
+    def captures_all(self) -> bool:
+        """Whether a tensor that it does not capture is one that it does not compute."""
+        return True
 
     def run(self, images: Array) -> Mapping[str, Array]:
         """Return the outputs by name."""
@@ -85,9 +102,24 @@ class Candidate(Protocol):
 
     def judge(self, images: Array, tensors: Mapping[str, Array]) -> list[Comparison]:
         """Judge the candidate's own nodes on its own tensors; empty if it has no graph."""
+        return []
 
     def nodes_between(self, tensor: str, known: set[str]) -> Sequence[str]:
         """Return the names of the nodes that compute ``tensor`` from ``known`` tensors."""
+        return []
+
+    def find_fusion(
+        self,
+        images: Array,
+        captured: Mapping[str, Array],
+        is_right: Callable[[Mapping[str, Array]], bool],
+    ) -> Fusion | None:
+        """Find what optimisation alone makes wrong; None if there is no such thing, or it cannot be found."""
+        return None
+
+    def own_graph(self, images: Array) -> tuple[OnnxGraph, Mapping[str, Array]] | None:
+        """Return the ONNX graph it runs and what that is fed; None if there is none."""
+        return None
 
 
 def verify(
@@ -183,7 +215,7 @@ def _verify_one(
             remarks = explain_large_errors(recording, rows, steps)
         fault = fault or _output_fault(rows, recording)
         # Without the tensors around the failing step every mistake of the whole network could be the one.
-        if not problems and getattr(candidate, "captures_all", True):
+        if not problems and candidate.captures_all:
             diagnoses = diagnose(recording, steps, rows, captured, outputs, declaration)
     except CandidateError as error:
         problems = [*problems, str(error)]
@@ -209,8 +241,7 @@ def _fusion_problems(
     def is_right(outputs: Mapping[str, Array]) -> bool:
         return all(row.verdict != "fail" for row in compare_outputs(recording, allowed, outputs)[0])
 
-    find = getattr(candidate, "find_fusion", None)
-    fusion = find(images, captured, is_right) if find else None
+    fusion = candidate.find_fusion(images, captured, is_right)
     return [] if fusion is None else [str(fusion)]
 
 
@@ -352,7 +383,7 @@ def _compare_once(
         The comparisons, the candidate's tensors that are right, and the steps that fail and have none taken.
     """
     spotlight = Spotlight()
-    complete = getattr(candidate, "captures_all", True)
+    complete = candidate.captures_all
     predictions = _predict(recording, compared, tensors, candidate.declaration, spotlight, taken, complete)
     found = {name: item.match for name, item in predictions.items() if item.match}
     known = {match.name for name, match in found.items() if name not in taken}
