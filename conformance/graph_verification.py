@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from conformance.envelope import envelope
+from conformance.diagnosis import diagnose_node
+from conformance.envelope_cache import cached_envelope
 from conformance.fusions import find_fusion
 from conformance.graph_inputs import described
 from conformance.onnx_file import Node
 from conformance.onnx_graph import OnnxGraph, evaluate
 from conformance.onnx_runtime import OnnxRuntimeGraph
-from conformance.report import Comparison, Fault, InputReport, Report
+from conformance.report import Comparison, Diagnosis, Fault, InputReport, Report
 from conformance.utilisation import worst_of
 from conformance.verification import Declaration, run_twice
 from refimpl import Recording, Step
@@ -47,6 +49,7 @@ def verify_graph(
     *,
     name: str = "candidate",
     progress: Callable[[str], None] = lambda stage: None,
+    cache: Path | None = None,
 ) -> Report:
     """Judge a runtime on a graph of its own, MobileInst or not.
 
@@ -60,6 +63,8 @@ def verify_graph(
         What to call the candidate in the report.
     progress
         Called with a few words before each stage.
+    cache
+        Folder in which envelopes are kept between runs; None: nowhere.
 
     Returns
     -------
@@ -79,11 +84,14 @@ def verify_graph(
     rows: list[Comparison] = []
     nodes: list[Comparison] = []
     problems: list[str] = []
+    diagnoses: list[Diagnosis] = []
+    first = None
     try:
         progress("candidate")
         outputs, problems = run_twice(candidate.run, feeds)
         progress("noise envelope")
-        allowed = envelope(recording, declared.arithmetic, declared.storage, declared.runtime)
+        formats = (declared.arithmetic, declared.storage, declared.runtime)
+        allowed = cached_envelope(recording, *formats, cache)
         rows = [
             _output(candidate.graph, recording, name, outputs.get(name), allowed[name])
             for name in candidate.graph.outputs
@@ -92,15 +100,19 @@ def verify_graph(
         captured = candidate.capture(feeds)
         progress("node by node")
         nodes = candidate.judge(feeds, captured)
-        if any(row.verdict == "fail" for row in rows) and all(row.verdict != "fail" for row in nodes):
+        first = next((row for row in nodes if row.verdict == "fail"), None)
+        if first is not None and not problems:
+            progress("diagnosis")
+            known = {**recording.tensors, **feeds, **captured}
+            diagnoses = diagnose_node(candidate.graph, known, first, declared)
+        if any(row.verdict == "fail" for row in rows) and first is None:
             progress("optimisers")
             problems += fusion_problems(candidate, feeds, captured, recording, allowed)
     except CandidateError as error:
         problems = [*problems, str(error)]
-    first = next((row for row in nodes if row.verdict == "fail"), None)
     fault = Fault(first.name, first.operation, "graph", (first.candidate or first.name,)) if first else None
     shape = next((array.shape for array in feeds.values()), ())
-    item = InputReport(described(feeds), shape, _digest(feeds), rows, [], nodes, fault, problems)
+    item = InputReport(described(feeds), shape, _digest(feeds), rows, [], nodes, fault, problems, diagnoses)
     return Report([item], name, _model(candidate.graph), str(declared))
 
 
