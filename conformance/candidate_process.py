@@ -23,7 +23,7 @@ from typing import Any, TextIO
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from conformance.bounds import BFLOAT16, CPU, FLOAT16, FLOAT32, FLOAT64, MOBILE, ONNX_RUNTIME
+from conformance.bounds import FORMATS, RUNTIMES
 from conformance.candidate_kinds import Request, make
 from conformance.fusions import Fusion
 from conformance.onnx_graph import OnnxGraph
@@ -34,8 +34,6 @@ from refimpl import MobileInstConfig
 from refimpl.errors import CandidateError, MobileInstError
 from refimpl.ops.operation import Array
 
-FORMATS = {format.name: format for format in (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)}
-RUNTIMES = {runtime.name: runtime for runtime in (CPU, ONNX_RUNTIME, MOBILE)}
 WEIGHTS = "weights.safetensors"
 STARTING = 60.0
 """Seconds that a candidate may take to be made, even if a run may take less."""

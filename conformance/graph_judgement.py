@@ -114,7 +114,7 @@ class _Judge:
         rows = []
         for name, truth, bound, scale in zip(node.outputs, truths, bounds, scales, strict=False):
             if name in self.known:
-                row = _row(node, name, self.known[name], truth, bound, self.spotlight)
+                row = judged_row(node, name, self.known[name], truth, bound, self.spotlight)
                 if node.op_type in SUMS and row.verdict == "pass" and not (bound is None or scale is None):
                     varied = operands[0] is not None and is_varied(operands[0])
                     if varied and hides_a_fault(self.known[name], truth, bound, scale):
@@ -179,9 +179,10 @@ def _exact_row(node: Node, name: str, values: Array) -> Comparison:
     return Comparison(name, node.op_type, node.name, values.shape, 0.0, 0.0, place, 0.0, 0.0, 0.0, "pass")
 
 
-def _row(
+def judged_row(
     node: Node, name: str, values: Array, truth: Array, bound: Array | None, spotlight: Spotlight
 ) -> Comparison:
+    """Return the comparison of a node's result with float64, within a bound; None: not judged."""
     if values.shape != truth.shape:
         return Comparison(name, node.op_type, name, truth.shape, None, None, None, None, None, None, "fail")
     error = absolute_error(values, truth)

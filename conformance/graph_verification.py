@@ -112,7 +112,7 @@ def verify_graph(
         problems = [*problems, str(error)]
     fault = Fault(first.name, first.operation, "graph", (first.candidate or first.name,)) if first else None
     shape = next((array.shape for array in feeds.values()), ())
-    item = InputReport(described(feeds), shape, _digest(feeds), rows, [], nodes, fault, problems, diagnoses)
+    item = InputReport(described(feeds), shape, digest_of(feeds), rows, [], nodes, fault, problems, diagnoses)
     return Report([item], name, _model(candidate.graph), str(declared))
 
 
@@ -186,7 +186,8 @@ def _output(
     )
 
 
-def _digest(feeds: Mapping[str, Array]) -> str:
+def digest_of(feeds: Mapping[str, Array]) -> str:
+    """Return a SHA-256 over the inputs' names, dtypes, shapes and bytes."""
     digest = hashlib.sha256()
     for name, array in feeds.items():
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())

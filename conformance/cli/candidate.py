@@ -4,6 +4,7 @@ misbehave."""
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
@@ -11,9 +12,9 @@ import typer
 
 from conformance.candidate_kinds import KINDS, Request, make
 from conformance.candidate_process import IsolatedCandidate
-from conformance.cli import options
+from conformance.cli.course import Course
 from conformance.report import InputReport, Report
-from conformance.verification import Candidate, verify, weights_hash
+from conformance.verification import Candidate, weights_hash
 from refimpl.errors import CandidateError
 from refimpl.ops.operation import Array
 
@@ -39,32 +40,25 @@ class Limit:
     wanted: bool
 
 
-def judge_candidate(
-    text: str,
-    request: Request,
-    inputs: dict[str, Array],
-    limit: Limit,
-    progress: options.Progress,
-) -> Report:
+def judge_candidate(text: str, request: Request, course: Course, limit: Limit) -> Report:
     """Judge the candidate that ``NAME`` or ``NAME:OPTIONS`` stands for, on every input."""
     kind = text.partition(":")[0]
     name = f"{request.model.name} in {text}" if request.model else text
-    progress("candidate")
+    course.progress("candidate")
     if kind in TRUSTED and not limit.wanted:
-        candidate = make(text, request)
-        return verify(candidate, request.config, request.weights, inputs, name=name, progress=progress)
+        return course.judge(make(text, request), name)
     local: Candidate | None = make(text, request) if kind == "onnxruntime" else None
     try:
         isolated = IsolatedCandidate(text, request, limit.seconds, local)
     except CandidateError as error:
-        return _not_made(name, request, inputs, error)
+        return _not_made(name, request, course.inputs, error)
     try:
-        return verify(isolated, request.config, request.weights, inputs, name=name, progress=progress)
+        return course.judge(isolated, name)
     finally:
         isolated.close()
 
 
-def _not_made(name: str, request: Request, inputs: dict[str, Array], error: CandidateError) -> Report:
+def _not_made(name: str, request: Request, inputs: Mapping[str, Array], error: CandidateError) -> Report:
     items = [
         InputReport(label, x.shape, hashlib.sha256(x.tobytes()).hexdigest(), [], [], [], None, [str(error)])
         for label, x in inputs.items()

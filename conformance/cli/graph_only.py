@@ -17,10 +17,18 @@ from conformance.graph_verification import verify_graph
 from conformance.onnx_graph import OnnxGraph
 from conformance.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, declared_by
 from conformance.report import Comparison, Report
-from conformance.reproduction import RecordedStep, reproduce
+from conformance.reproduction import reproduce_node
+from conformance.step_folder import check_new_folder
 from refimpl.errors import ConfigurationError
 
 COLOURS = {"pass": "green", "fail": "red", "absent": "yellow", "not judged": "yellow"}
+
+
+def _new_folder(folder: Path | None) -> Path | None:
+    """Refuse a folder that is in use before any work."""
+    if folder is not None:
+        check_new_folder(folder)
+    return folder
 
 
 Reproduce = Annotated[
@@ -28,24 +36,23 @@ Reproduce = Annotated[
     typer.Option(
         "--reproduce",
         metavar="FOLDER",
-        help="Write the first node that the runtime computes wrongly to a new folder: minimal model, inputs, "
-        "outputs, float64, bounds, and the command that shows it again.",
+        callback=_new_folder,
+        help="Write the first wrong step to a new folder: minimal model, inputs, outputs, float64, bounds, "
+        "and the command that shows it again.",
     ),
 ]
 Recorded = Annotated[
     Path | None,
-    typer.Option(
-        "--recorded", metavar="FOLDER", help="With --graph-only: judge outputs that --reproduce wrote."
-    ),
+    typer.Option("--recorded", metavar="FOLDER", help="Judge again the step that --reproduce wrote."),
 ]
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where to write a failing step, and where to read what a step made."""
+    """Where to write a failing step, and where envelopes are kept; None: nowhere."""
 
     reproduce: Path | None = None
-    recorded: Path | None = None
+    cache: Path | None = None
 
 
 def judge_graph(
@@ -65,19 +72,18 @@ def judge_graph(
     graph = OnnxGraph.load(path)
     feeds = graph_inputs(graph, files, shapes, seed)
     declared = declared_by(graph, *formats)
-    if folders.recorded is not None:
-        recorded = RecordedStep(graph, folders.recorded, declared)
-        return verify_graph(recorded, feeds, name=f"{path.name}, recorded", progress=progress)
     candidate = OnnxRuntimeGraph(graph, runtime, declared)
-    report = verify_graph(candidate, feeds, name=path.name, progress=progress)
+    report = verify_graph(candidate, feeds, name=path.name, progress=progress, cache=folders.cache)
     if folders.reproduce is not None:
-        say_reproduced(reproduce(folders.reproduce, report, candidate, feeds))
+        wrong = report.leading.first_fault is not None
+        known = {**feeds, **(candidate.capture(feeds) if wrong else {})}
+        say_reproduced(reproduce_node(folders.reproduce, report.leading, graph, known, declared))
     return report
 
 
 def say_reproduced(command: str | None) -> None:
     """Say how the failing step is shown again."""
-    text = f"shown again by: {command}" if command else "no node is wrong: nothing to reproduce"
+    text = f"shown again by: {command}" if command else "no step on its own is wrong: nothing to reproduce"
     options.progress_console.print(text, highlight=False, soft_wrap=True)
 
 

@@ -17,17 +17,17 @@ from conformance.candidates import OnnxRuntimeCandidate, images_input, only_inpu
 from conformance.cli import candidate as candidates
 from conformance.cli import formats, options, report_files, verify_tnn
 from conformance.cli import graph_only as graph_only_command
+from conformance.cli.course import Course
 from conformance.cli.graph_only import COLOURS, Folders, judge_graph, print_graph_report
 from conformance.envelope_cache import cache_folder
 from conformance.inputs import load_inputs, rendered_input
 from conformance.onnx_graph import OnnxGraph
 from conformance.onnx_runtime import RuntimeOptions, declared_by
+from conformance.recorded_step import judge_folder
 from conformance.report import Comparison, Report
-from conformance.reproduction import reproduce
 from conformance.reuse_verification import KeyframeKernels, takes_kernels
 from conformance.verification import Candidate
-from conformance.verification import verify as judge
-from refimpl import MobileInst, MobileInstConfig, Weights
+from refimpl import MobileInst
 from refimpl.ops.operation import Array
 
 
@@ -114,7 +114,10 @@ def verify(
     verify_tnn.dispatch(context)
     runtime = RuntimeOptions(threads=threads)
     declared = formats.declared_formats(arithmetic, storage)
-    if graph_only:
+    kept = None if no_cache else cache_folder()
+    if recorded is not None:
+        report = judge_folder(recorded)
+    elif graph_only:
         files = [str(path) for path in inputs or ()]
         with options.progress_console.status("graph") as status:
             report = judge_graph(
@@ -124,7 +127,7 @@ def verify(
                 seed,
                 runtime,
                 declared,
-                Folders(reproduction, recorded),
+                Folders(reproduction, kept),
                 status.update,
             )
     else:
@@ -135,25 +138,20 @@ def verify(
             status.update("inputs")
             fed = _inputs(inputs or [], graph, options.parse_size(size), batch)
             limited = report_files.is_given(context, "timeout")
+            course = Course(config, arrays, fed, status.update, kept, reproduction)
             if candidate or (limited and model_file):
                 request = Request("", config, arrays, model_file, *declared, threads)
                 kind = candidate or "onnxruntime"
                 limit = candidates.Limit(timeout, limited)
-                report = candidates.judge_candidate(kind, request, fed, limit, status.update)
+                report = candidates.judge_candidate(kind, request, course, limit)
             else:
                 run = partial(_in_onnx_runtime, runtime=runtime, declared=declared)
-                kept = None if no_cache else cache_folder()
-                report = _judge(config, arrays, graph, model_file, fed, run, status.update, kept)
-                if reproduction is not None and graph is not None:
-                    judged = run(graph)
-                    images = fed[report.leading.name]
-                    command = reproduce(reproduction, report, judged.model, judged.feeds(images))
-                    graph_only_command.say_reproduced(command)
+                report = _judge(course, graph, model_file, run)
     report = replace(report, command=report_files.command_line(context))
     options.write_json(json_file, report.to_json())
     report_files.write_reports(report, html=html_file, junit=junit_file, markdown=markdown_file)
     if str(json_file) != "-":
-        (print_graph_report if graph_only else print_report)(report, all_steps)
+        (print_graph_report if graph_only or recorded else print_report)(report, all_steps)
     raise typer.Exit(0 if report.verdict == "pass" else 1)
 
 
@@ -168,50 +166,26 @@ def _in_onnx_runtime(
 
 
 def _judge(
-    config: MobileInstConfig,
-    weights: Weights,
-    graph: OnnxGraph | None,
-    path: Path | None,
-    inputs: dict[str, Array],
-    run: Callable[..., Candidate],
-    progress: options.Progress,
-    cache: Path | None,
+    course: Course, graph: OnnxGraph | None, path: Path | None, run: Callable[..., Candidate]
 ) -> Report:
-    if graph is not None and path is not None and takes_kernels(graph):
-        kernels = KeyframeKernels(config, weights)
-        candidate = run(graph, others=kernels)
-        return judge(
-            candidate, config, weights, inputs, name=path.name, progress=progress, part=kernels.reuse
-        )
-    if graph is not None and path is not None:
-        return judge(run(graph), config, weights, inputs, name=path.name, progress=progress, cache=cache)
-    return _judge_own_export(config, weights, inputs, run, progress, cache)
+    if graph is None or path is None:
+        return _judge_own_export(course, run)
+    if takes_kernels(graph):
+        kernels = KeyframeKernels(course.config, course.weights)
+        return course.judge(run(graph, others=kernels), path.name, kernels.reuse)
+    return course.judge(run(graph), path.name)
 
 
-def _judge_own_export(
-    config: MobileInstConfig,
-    weights: Weights,
-    inputs: dict[str, Array],
-    run: Callable[..., Candidate],
-    progress: options.Progress,
-    cache: Path | None,
-) -> Report:
+def _judge_own_export(course: Course, run: Callable[..., Candidate]) -> Report:
     """Export for each shape of input, since our own files have static shapes."""
-    reports = []
-    for label, images in inputs.items():
-        progress(f"{label}: export")
-        graph = OnnxGraph.load(onnx_export.export(MobileInst(config, weights), images))
-        reports.append(
-            judge(
-                run(graph),
-                config,
-                weights,
-                {label: images},
-                name="our own export",
-                progress=progress,
-                cache=cache,
-            )
-        )
+    reports: list[Report] = []
+    for label, images in course.inputs.items():
+        course.progress(f"{label}: export")
+        graph = OnnxGraph.load(onnx_export.export(MobileInst(course.config, course.weights), images))
+        first_to_fail = all(report.verdict == "pass" for report in reports)
+        written = course.reproduction if first_to_fail else None
+        each = replace(course, inputs={label: images}, reproduction=written)
+        reports.append(each.judge(run(graph), "our own export"))
     first = reports[0]
     return Report([report.inputs[0] for report in reports], first.candidate, first.model, first.tolerance)
 
