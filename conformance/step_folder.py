@@ -40,13 +40,18 @@ class StepFolder:
     arrays: dict[str, Array] = field(default_factory=dict)
     contents: list[str] = field(default_factory=list)
 
+    def add(self, name: str, array: Array, what: str) -> None:
+        """Add an array and what is said of it."""
+        self.arrays[name] = array
+        self.contents.append(what)
+
     def add_operands(
         self, model: str, names: Sequence[str], values: Mapping[str, Array], prefix: str = "input"
     ) -> None:
         """Add what a model is fed, ``PREFIX_N.npy`` its input N."""
         for place, name in enumerate(names):
-            self.arrays[f"{prefix}_{place}.npy"] = values[name]
-            self.contents.append(f"`{prefix}_{place}.npy`: input `{name}` of `{model}`")
+            file = f"{prefix}_{place}.npy"
+            self.add(file, values[name], f"`{file}`: input `{name}` of `{model}`")
 
     def write(self, folder: Path, diagnoses: Sequence[Diagnosis] = ()) -> str:
         """Write everything, whole or not at all, and return the command that shows the step again.

@@ -15,14 +15,26 @@ import pytest
 import wrong_candidates
 from narrow_network import OPTIONS, network, picture
 from onnx import helper, numpy_helper
-from test_verification import align_corners, attribute, change
+from test_verification import (
+    align_corners,
+    attribute,
+    change,
+    dropped_relu,
+    softmax_axis,
+    transposed_weight,
+    wrong_pads,
+)
 from typer.testing import CliRunner
 
+from conformance.candidates import OnnxRuntimeCandidate
 from conformance.cli import app
 from conformance.onnx_export import export
+from conformance.onnx_graph import OnnxGraph
 from conformance.plain_candidates import NumpyCandidate
 from conformance.recorded_step import MODEL, RecordedStep, judge_folder
+from conformance.reproduction import reproduce
 from conformance.step_folder import StepFolder
+from conformance.verification import verify
 from refimpl.ops.operation import Array
 
 STEM = "backbone.tpm.stem.0"
@@ -110,6 +122,21 @@ def test_the_two_models_side_by_side(tmp_path: Path, model: onnx.ModelProto) -> 
     assert "resize/corners aligned" in json.loads((tmp_path / "again.json").read_text())["headline"]
     code, output = invoke(*commands(folder)[1])
     assert code == 0, output
+
+
+@pytest.mark.parametrize("fault", [transposed_weight, wrong_pads, dropped_relu, softmax_axis])
+def test_a_tensor_is_compared_with_its_own_step(tmp_path: Path, model: onnx.ModelProto, fault: Any) -> None:
+    """Where a tensor before or after is nearer by value, the operators tell which is meant."""
+    fault(model)
+    candidate = OnnxRuntimeCandidate(OnnxGraph.load(model), threads=1)
+    report = verify(candidate, narrow_network.CONFIG, narrow_network.weights(), {"x": picture()})
+    assert reproduce(tmp_path / "step", report, candidate, network(np.float64), picture())
+    assert judge_folder(tmp_path / "step").verdict == "fail"
+    right, wrong = (onnx.load(tmp_path / "step" / name).graph for name in ("step.onnx", "candidate.onnx"))
+    changed = {"Relu": "Identity"} if fault is dropped_relu else {}
+    assert [changed.get(n.op_type, n.op_type) for n in right.node] == [n.op_type for n in wrong.node]
+    assert [n.name for n in right.node] == [n.name for n in wrong.node]
+    assert right.output[0].name == wrong.output[0].name
 
 
 def test_several_steps_between_captured_tensors(tmp_path: Path, model: onnx.ModelProto) -> None:
