@@ -11,6 +11,7 @@ import numpy as np
 from conformance.fusions import Fusion, find_fusion
 from conformance.onnx_graph import OnnxGraph
 from conformance.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
+from conformance.onnx_runtime_process import runtime_graph
 from conformance.report import Comparison
 from conformance.verification import Candidate, Declaration
 from refimpl.errors import CandidateError, ShapeError
@@ -75,6 +76,8 @@ class OnnxRuntimeCandidate(Candidate):
         As of `OnnxRuntimeGraph`.
     others
         Images → what the model's other inputs are fed, for a model that has some.
+    timeout
+        Seconds that a run may take, in a process of its own; None: in this one, as long as it likes.
     """
 
     captures = OnnxRuntimeGraph.captures
@@ -87,11 +90,12 @@ class OnnxRuntimeCandidate(Candidate):
         options: RuntimeOptions | None = None,
         declaration: Declaration | None = None,
         others: Callable[[Array], Mapping[str, Array]] | None = None,
+        timeout: float | None = None,
     ) -> None:
         self.graph = graph
         self.input = images_input(graph) if others else only_input(graph)
         self.others = others
-        self.model = OnnxRuntimeGraph(graph, options or RuntimeOptions(threads=threads), declaration)
+        self.model = runtime_graph(graph, options or RuntimeOptions(threads=threads), declaration, timeout)
 
     @property
     def declaration(self) -> Declaration:

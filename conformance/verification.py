@@ -20,6 +20,7 @@ import numpy as np
 
 from conformance.alignment import CandidateTensors, Match
 from conformance.bounds import CPU, FLOAT32, Format, Runtime
+from conformance.candidate_arrays import attempted
 from conformance.conditioning import explain_large_errors
 from conformance.decisions import NEEDED_OUTPUTS, compare_decisions
 from conformance.detail import Spotlight
@@ -193,7 +194,9 @@ def _verify_one(
     fault = None
     try:
         progress("candidate")
-        outputs, problems = run_twice(lambda feeds: candidate.run(feeds["images"]), {"images": images})
+        outputs, problems = run_twice(
+            lambda feeds: attempted(candidate.run, feeds["images"]), {"images": images}
+        )
         progress("reference in float64")
         recording = record(network, images.astype(np.float64))
         progress("noise envelope")
@@ -202,7 +205,7 @@ def _verify_one(
         rows, pairing = compare_outputs(recording, allowed, outputs)
         problems = problems + pairing
         progress("candidate, every tensor")
-        captured = candidate.capture(images)
+        captured = attempted(candidate.capture, images)
         progress("its own graph, node by node")
         nodes = candidate.judge(images, captured)
         progress("comparing step by step")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
 import typer
@@ -14,7 +14,7 @@ from conformance.candidate_kinds import KINDS, Request, make
 from conformance.candidate_process import IsolatedCandidate
 from conformance.cli.course import Course
 from conformance.report import InputReport, Report
-from conformance.verification import Candidate, weights_hash
+from conformance.verification import weights_hash
 from refimpl.errors import CandidateError
 from refimpl.ops.operation import Array
 
@@ -28,7 +28,7 @@ Kind = Annotated[
         "onnxruntime:level=basic,threads=2,provider=NAME,disabled=A+B. Default: onnxruntime.",
     ),
 ]
-TRUSTED = ("numpy", "dumps", "onnxruntime")
+TRUSTED = ("numpy", "dumps")
 """Kinds that run no code of others; they are given a process of their own only with a time limit."""
 
 
@@ -45,11 +45,11 @@ def judge_candidate(text: str, request: Request, course: Course, limit: Limit) -
     kind = text.partition(":")[0]
     name = f"{request.model.name} in {text}" if request.model else text
     course.progress("candidate")
-    if kind in TRUSTED and not limit.wanted:
-        return course.judge(make(text, request), name)
-    local: Candidate | None = make(text, request) if kind == "onnxruntime" else None
+    if kind == "onnxruntime" or (kind in TRUSTED and not limit.wanted):
+        limited = replace(request, timeout=limit.seconds if limit.wanted else None)
+        return course.judge(make(text, limited), name)
     try:
-        isolated = IsolatedCandidate(text, request, limit.seconds, local)
+        isolated = IsolatedCandidate(text, request, limit.seconds)
     except CandidateError as error:
         return _not_made(name, request, course.inputs, error)
     try:

@@ -15,7 +15,8 @@ from conformance.cli.formats import Formats
 from conformance.graph_inputs import graph_inputs
 from conformance.graph_verification import verify_graph
 from conformance.onnx_graph import OnnxGraph
-from conformance.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, declared_by
+from conformance.onnx_runtime import RuntimeOptions, declared_by
+from conformance.onnx_runtime_process import runtime_graph
 from conformance.report import Comparison, Report
 from conformance.reproduction import reproduce_node
 from conformance.step_folder import check_new_folder
@@ -64,6 +65,7 @@ def judge_graph(
     formats: Formats,
     folders: Folders,
     progress: options.Progress,
+    timeout: float | None = None,
 ) -> Report:
     """Judge an ONNX file node by node, on inputs from files or seeded random ones."""
     if path is None:
@@ -72,7 +74,7 @@ def judge_graph(
     graph = OnnxGraph.load(path)
     feeds = graph_inputs(graph, files, shapes, seed)
     declared = declared_by(graph, *formats)
-    candidate = OnnxRuntimeGraph(graph, runtime, declared)
+    candidate = runtime_graph(graph, runtime, declared, timeout)
     report = verify_graph(candidate, feeds, name=path.name, progress=progress, cache=folders.cache)
     if folders.reproduce is not None:
         wrong = report.leading.first_fault is not None

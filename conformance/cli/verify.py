@@ -115,6 +115,7 @@ def verify(
     runtime = RuntimeOptions(threads=threads)
     declared = formats.declared_formats(arithmetic, storage)
     kept = None if no_cache else cache_folder()
+    limited = report_files.is_given(context, "timeout")
     if recorded is not None:
         report = judge_folder(recorded)
     elif graph_only:
@@ -129,6 +130,7 @@ def verify(
                 declared,
                 Folders(reproduction, kept),
                 status.update,
+                timeout if limited else None,
             )
     else:
         with options.progress_console.status("weights") as status:
@@ -137,7 +139,6 @@ def verify(
             arrays = options.load_weights(config, weights, backbone_weights, seed)
             status.update("inputs")
             fed = _inputs(inputs or [], graph, options.parse_size(size), batch)
-            limited = report_files.is_given(context, "timeout")
             course = Course(config, arrays, fed, status.update, kept, reproduction)
             if candidate or (limited and model_file):
                 request = Request("", config, arrays, model_file, *declared, threads)
