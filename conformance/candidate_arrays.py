@@ -11,7 +11,7 @@ from refimpl.errors import CandidateError, MobileInstError
 from refimpl.ops.operation import Array
 
 
-def attempted(method: Callable[[Array], Any], images: Array) -> dict[str, Array]:
+def attempted(method: Callable[[Any], Any], given: Any) -> dict[str, Array]:
     """Return the arrays that a candidate's method returns.
 
     Raises
@@ -22,7 +22,7 @@ def attempted(method: Callable[[Array], Any], images: Array) -> dict[str, Array]
         As the method's own.
     """
     try:
-        result = method(images)
+        result = method(given)
     except MobileInstError:
         raise
     except Exception as error:

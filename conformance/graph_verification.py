@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from conformance.candidate_arrays import attempted
 from conformance.diagnosis import diagnose_node
 from conformance.envelope_cache import cached_envelope
 from conformance.fusions import find_fusion
@@ -88,7 +90,9 @@ def verify_graph(
     first = None
     try:
         progress("candidate")
-        outputs, problems = run_twice(candidate.run, feeds)
+        # A graph may mean NaN: then the runtime is to make it, too.
+        infinite = [name for name in candidate.graph.outputs if not _is_finite(recording.tensors[name])]
+        outputs, problems = run_twice(partial(attempted, candidate.run), feeds, infinite)
         progress("noise envelope")
         formats = (declared.arithmetic, declared.storage, declared.runtime)
         allowed = cached_envelope(recording, *formats, cache)
@@ -96,8 +100,10 @@ def verify_graph(
             _output(candidate.graph, recording, name, outputs.get(name), allowed[name])
             for name in candidate.graph.outputs
         ]
+        misshapen = _misshapen(outputs, {row.name: row.shape for row in rows})
+        problems += misshapen
         progress("candidate, every tensor")
-        captured = candidate.capture(feeds)
+        captured = attempted(candidate.capture, feeds)
         progress("node by node")
         nodes = candidate.judge(feeds, captured)
         first = next((row for row in nodes if row.verdict == "fail"), None)
@@ -105,7 +111,7 @@ def verify_graph(
             progress("diagnosis")
             known = {**recording.tensors, **feeds, **captured}
             diagnoses = diagnose_node(candidate.graph, known, first, declared)
-        if any(row.verdict == "fail" for row in rows) and first is None:
+        if any(row.verdict == "fail" for row in rows) and first is None and not misshapen:
             progress("optimisers")
             problems += fusion_problems(candidate, feeds, captured, recording, allowed)
     except CandidateError as error:
@@ -114,6 +120,25 @@ def verify_graph(
     shape = next((array.shape for array in feeds.values()), ())
     item = InputReport(described(feeds), shape, digest_of(feeds), rows, [], nodes, fault, problems, diagnoses)
     return Report([item], name, _model(candidate.graph), str(declared))
+
+
+def _is_finite(array: Array) -> bool:
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+
+
+def _misshapen(outputs: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Say which outputs are not those of the graph."""
+    absent = [f"it gives no output {name!r}" for name in shapes if name not in outputs]
+    unknown = [f"its output {name!r} is none of the graph's" for name in outputs if name not in shapes]
+    return [
+        *absent,
+        *unknown,
+        *(
+            f"its output {name!r} has shape {outputs[name].shape}; the graph's has {shape}"
+            for name, shape in shapes.items()
+            if name in outputs and outputs[name].shape != shape
+        ),
+    ]
 
 
 def fusion_problems(
