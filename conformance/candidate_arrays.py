@@ -11,19 +11,28 @@ from refimpl.errors import CandidateError, MobileInstError
 from refimpl.ops.operation import Array
 
 
-def attempted(method: Callable[[Any], Any], given: Any) -> dict[str, Array]:
+def attempted(
+    method: Callable[[Any], Any], given: Any, passed: type[MobileInstError] = CandidateError
+) -> dict[str, Array]:
     """Return the arrays that a candidate's method returns.
+
+    Parameters
+    ----------
+    method, given
+        What is called, and with what.
+    passed
+        Errors that say enough as they are.
 
     Raises
     ------
     CandidateError
-        It raised an error, or returned something other than arrays of numbers.
+        It raised another error, or returned something other than arrays of numbers.
     MobileInstError
-        As the method's own.
+        One that is passed.
     """
     try:
         result = method(given)
-    except MobileInstError:
+    except passed:
         raise
     except Exception as error:
         raise CandidateError(f"it crashes: {type(error).__name__}: {first_line(error)}") from error

@@ -108,6 +108,8 @@ def python(request: Request) -> Candidate:
 
 def dumps(request: Request) -> Candidate:
     """``dumps:FOLDER``."""
+    if not request.options:
+        raise ConfigurationError("--candidate dumps:FOLDER names the folder; there is none after the colon")
     return DumpCandidate(Path(request.options), NEEDED_OUTPUTS, request.declaration)
 
 

@@ -28,7 +28,7 @@ from conformance.candidate_kinds import Request, make
 from conformance.child_process import STARTING, crashed, hung, next_line, start
 from conformance.plain_candidates import computed_from
 from conformance.verification import Candidate, Declaration
-from refimpl import MobileInstConfig
+from refimpl import MobileInstConfig, errors
 from refimpl.errors import CandidateError, MobileInstError
 from refimpl.ops.operation import Array
 
@@ -135,6 +135,8 @@ class IsolatedCandidate(Candidate):
         ------
         CandidateError
             The process ended or did not answer in time, or the candidate failed.
+        MobileInstError
+            What was asked for cannot be: the candidate's own.
         """
         assert self.process is not None
         assert self.process.stdin is not None
@@ -153,7 +155,8 @@ class IsolatedCandidate(Candidate):
             raise crashed(self._stop(ENDING))
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise CandidateError(answer["error"])
+            kind: type[MobileInstError] = getattr(errors, answer.get("kind", ""), CandidateError)
+            raise kind(answer["error"])
         return answer
 
     def _stop(self, patience: float = 0.0) -> int:
@@ -196,7 +199,7 @@ def main(folder: Path) -> None:
             else:
                 answer = _answer(candidate, question["call"], folder)
         except MobileInstError as error:
-            answer = {"error": str(error)}
+            answer = {"error": str(error), "kind": type(error).__name__}
         except (Exception, KeyboardInterrupt) as error:  # the candidate's own
             answer = {"error": f"it crashes: {type(error).__name__}: {first_line(error)}"}
         answers.write(json.dumps(answer) + "\n")
@@ -231,7 +234,7 @@ def _introduction(candidate: Candidate) -> dict[str, Any]:
 
 def _answer(candidate: Candidate, method: str, folder: Path) -> dict[str, Any]:
     images = np.load(folder / "images.npy", allow_pickle=False)
-    tensors = attempted(getattr(candidate, method), images)
+    tensors = attempted(getattr(candidate, method), images, passed=MobileInstError)
     for place, array in enumerate(tensors.values()):
         np.save(folder / f"tensor_{place}.npy", array, allow_pickle=False)
     np.save(folder / "images.npy", images)

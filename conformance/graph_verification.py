@@ -22,7 +22,7 @@ from conformance.report import Comparison, Diagnosis, Fault, InputReport, Report
 from conformance.utilisation import worst_of
 from conformance.verification import Declaration, run_twice
 from refimpl import Recording, Step
-from refimpl.errors import CandidateError
+from refimpl.errors import CandidateError, MobileInstError
 from refimpl.ops.operation import Array
 
 
@@ -90,9 +90,10 @@ def verify_graph(
     first = None
     try:
         progress("candidate")
+        call = partial(attempted, passed=MobileInstError)
         # A graph may mean NaN: then the runtime is to make it, too.
         infinite = [name for name in candidate.graph.outputs if not _is_finite(recording.tensors[name])]
-        outputs, problems = run_twice(partial(attempted, candidate.run), feeds, infinite)
+        outputs, problems = run_twice(partial(call, candidate.run), feeds, infinite)
         progress("noise envelope")
         formats = (declared.arithmetic, declared.storage, declared.runtime)
         allowed = cached_envelope(recording, *formats, cache)
@@ -103,7 +104,7 @@ def verify_graph(
         misshapen = _misshapen(outputs, {row.name: row.shape for row in rows})
         problems += misshapen
         progress("candidate, every tensor")
-        captured = attempted(candidate.capture, feeds)
+        captured = call(candidate.capture, feeds)
         progress("node by node")
         nodes = candidate.judge(feeds, captured)
         first = next((row for row in nodes if row.verdict == "fail"), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,10 +52,15 @@ class PyTorchCandidate(GraphlessCandidate):
             It is missing, or no such program.
         """
         torch = import_torch()
+        if not path.is_file():
+            raise FileError(f"{path}: there is no such file")
+        logging.disable()  # PyTorch would show the traceback of what is caught here
         try:
             return cls(torch.export.load(path).module(), declaration)
         except Exception as error:  # PyTorch raises types of many libraries here
             raise FileError(f"{path}: is no exported program: {first_line(error)}") from error
+        finally:
+            logging.disable(logging.NOTSET)
 
     def run(self, images: Array) -> dict[str, Array]:
         """Run it without gradients and return its outputs."""
@@ -73,13 +79,13 @@ class PyTorchCandidate(GraphlessCandidate):
         attention.set_fastpath_enabled(False)
         try:
             with capture, capture.modules(self.module):
-                self.run(images)
+                outputs = self.run(images)
         finally:
             attention.set_fastpath_enabled(fused)
         self.sources = capture.sources
         # What runs compiled, or outside of PyTorch, shows no operator.
         self.captures_all = bool(capture.tensors)
-        return capture.tensors
+        return capture.tensors or outputs
 
     def _as_numpy(self, value: Any) -> Any:
         if isinstance(value, self.torch.Tensor):

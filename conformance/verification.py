@@ -31,7 +31,7 @@ from conformance.replay import Replay, Structure
 from conformance.report import Comparison, Decision, Diagnosis, Fault, InputReport, Report
 from conformance.utilisation import absolute_error, worst_of
 from refimpl import MobileInst, MobileInstConfig, Recording, Step, record
-from refimpl.errors import CandidateError
+from refimpl.errors import CandidateError, MobileInstError
 from refimpl.ops.operation import Array
 from refimpl.recording import RecordableModel
 
@@ -194,9 +194,8 @@ def _verify_one(
     fault = None
     try:
         progress("candidate")
-        outputs, problems = run_twice(
-            lambda feeds: attempted(candidate.run, feeds["images"]), {"images": images}
-        )
+        call = partial(attempted, passed=MobileInstError)
+        outputs, problems = run_twice(lambda feeds: call(candidate.run, feeds["images"]), {"images": images})
         progress("reference in float64")
         recording = record(network, images.astype(np.float64))
         progress("noise envelope")
@@ -205,7 +204,7 @@ def _verify_one(
         rows, pairing = compare_outputs(recording, allowed, outputs)
         problems = problems + pairing
         progress("candidate, every tensor")
-        captured = attempted(candidate.capture, images)
+        captured = call(candidate.capture, images)
         progress("its own graph, node by node")
         nodes = candidate.judge(images, captured)
         progress("comparing step by step")

@@ -90,6 +90,31 @@ def test_a_tensor_returned_by_a_callable_is_an_array() -> None:
     judged(PythonCandidate(run)).raise_on_failure()
 
 
+class Outside(torch.nn.Module):
+    """Computes where PyTorch does not see it, as compiled code does, and returns some kind of tensor."""
+
+    def __init__(self, kind: Any = lambda tensor: tensor) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, images: Any) -> Any:
+        made = network()(images.numpy())
+        return {name: self.kind(torch.from_numpy(array.copy())) for name, array in made.items()}
+
+
+def test_what_is_computed_outside_is_not_missing() -> None:
+    candidate = PyTorchCandidate(Outside())
+    assert set(candidate.capture(picture())) == set(candidate.run(picture()))
+    assert not candidate.captures_all
+    judged(candidate).raise_on_failure()
+
+
+@pytest.mark.parametrize("kind", [lambda tensor: tensor.to_sparse(), lambda tensor: tensor.to("meta")])
+def test_tensors_without_numbers(kind: Any) -> None:
+    with pytest.raises(CandidateError, match="its outputs are not arrays of numbers"):
+        PyTorchCandidate(Outside(kind)).run(picture())
+
+
 def test_what_cannot_be_loaded_or_run(tmp_path: Path) -> None:
     (tmp_path / "it.pt2").write_bytes(b"no program")
     with pytest.raises(FileError, match=r"it.pt2: is no exported program"):
