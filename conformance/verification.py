@@ -27,10 +27,11 @@ from conformance.detail import Spotlight
 from conformance.diagnosis import diagnose
 from conformance.envelope import MULTIPLE, SAMPLES
 from conformance.envelope_cache import cached_envelope
+from conformance.recording_cache import cached_recording
 from conformance.replay import Replay, Structure
 from conformance.report import Comparison, Decision, Diagnosis, Fault, InputReport, Report
 from conformance.utilisation import absolute_error, worst_of
-from refimpl import MobileInst, MobileInstConfig, Recording, Step, record
+from refimpl import MobileInst, MobileInstConfig, Recording, Step
 from refimpl.errors import CandidateError, MobileInstError
 from refimpl.ops.operation import Array
 from refimpl.recording import RecordableModel
@@ -151,7 +152,7 @@ def verify(
     part
         The float64 network and the images → what the candidate should compute of it; the whole by default.
     cache
-        Folder in which envelopes are kept between runs; None: nowhere.
+        Folder in which the reference's runs and envelopes are kept between verdicts; None: nowhere.
 
     Raises
     ------
@@ -197,7 +198,7 @@ def _verify_one(
         call = partial(attempted, passed=MobileInstError)
         outputs, problems = run_twice(lambda feeds: call(candidate.run, feeds["images"]), {"images": images})
         progress("reference in float64")
-        recording = record(network, images.astype(np.float64))
+        recording = cached_recording(network, images.astype(np.float64), cache)
         progress("noise envelope")
         declared = (declaration.arithmetic, declaration.storage, declaration.runtime)
         allowed = cached_envelope(recording, *declared, cache)
