@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -80,47 +81,83 @@ def verify_graph(
     UnsupportedOperationError
         A node wants what its operation does not compute.
     """
-    declared = candidate.declaration
     progress("float64")
     recording = graph_recording(candidate.graph, feeds)
-    rows: list[Comparison] = []
-    nodes: list[Comparison] = []
-    problems: list[str] = []
-    diagnoses: list[Diagnosis] = []
-    first = None
+    course = _Course(candidate, feeds, recording, progress, cache)
     try:
-        progress("candidate")
-        call = partial(attempted, passed=MobileInstError)
-        # A graph may mean NaN: then the runtime is to make it, too.
-        infinite = [name for name in candidate.graph.outputs if not _is_finite(recording.tensors[name])]
-        outputs, problems = run_twice(partial(call, candidate.run), feeds, infinite)
-        progress("noise envelope")
-        formats = (declared.arithmetic, declared.storage, declared.runtime)
-        allowed = cached_envelope(recording, *formats, cache)
-        rows = [
-            _output(candidate.graph, recording, name, outputs.get(name), allowed[name])
-            for name in candidate.graph.outputs
-        ]
-        misshapen = _misshapen(outputs, {row.name: row.shape for row in rows})
-        problems += misshapen
-        progress("candidate, every tensor")
-        captured = call(candidate.capture, feeds)
-        progress("node by node")
-        nodes = candidate.judge(feeds, captured)
-        first = next((row for row in nodes if row.verdict == "fail"), None)
-        if first is not None and not problems:
-            progress("diagnosis")
-            known = {**recording.tensors, **feeds, **captured}
-            diagnoses = diagnose_node(candidate.graph, known, first, declared)
-        if any(row.verdict == "fail" for row in rows) and first is None and not misshapen:
-            progress("optimisers")
-            problems += fusion_problems(candidate, feeds, captured, recording, allowed)
+        allowed = course.judge_outputs()
+        course.judge_nodes(allowed)
     except CandidateError as error:
-        problems = [*problems, str(error)]
-    fault = Fault(first.name, first.operation, "graph", (first.candidate or first.name,)) if first else None
-    shape = next((array.shape for array in feeds.values()), ())
-    item = InputReport(described(feeds), shape, digest_of(feeds), rows, [], nodes, fault, problems, diagnoses)
-    return Report([item], name, _model(candidate.graph), str(declared))
+        course.problems.append(str(error))
+    return Report([course.report()], name, _model(candidate.graph), str(candidate.declaration))
+
+
+@dataclass
+class _Course:
+    """A verdict on its way: what is found so far is kept if the candidate fails later."""
+
+    candidate: GraphCandidate
+    feeds: Mapping[str, Array]
+    recording: Recording
+    progress: Callable[[str], None]
+    cache: Path | None
+    outputs: list[Comparison] = field(default_factory=list)
+    nodes: list[Comparison] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    diagnoses: list[Diagnosis] = field(default_factory=list)
+
+    def judge_outputs(self) -> dict[str, float]:
+        """Compare what the shipped run gives with float64; return how far each output may be off."""
+        graph, declared = self.candidate.graph, self.candidate.declaration
+        self.progress("candidate")
+        # A graph may mean NaN: then the runtime is to make it, too.
+        infinite = [name for name in graph.outputs if not _is_finite(self.recording.tensors[name])]
+        run = partial(attempted, self.candidate.run, passed=MobileInstError)
+        outputs, self.problems = run_twice(run, self.feeds, infinite)
+        self.progress("noise envelope")
+        formats = (declared.arithmetic, declared.storage, declared.runtime)
+        allowed = cached_envelope(self.recording, *formats, self.cache)
+        self.outputs = [
+            _output(graph, self.recording, name, outputs.get(name), allowed[name]) for name in graph.outputs
+        ]
+        self.problems += _misshapen(outputs, {row.name: row.shape for row in self.outputs})
+        return allowed
+
+    def judge_nodes(self, allowed: Mapping[str, float]) -> None:
+        """Replay every node; name the mistake of the first that is wrong, or the optimiser if none is."""
+        self.progress("candidate, every tensor")
+        captured = attempted(self.candidate.capture, self.feeds, passed=MobileInstError)
+        self.progress("node by node")
+        self.nodes = self.candidate.judge(self.feeds, captured)
+        if self.first is not None and not self.problems:
+            self.progress("diagnosis")
+            known = {**self.recording.tensors, **self.feeds, **captured}
+            declared = self.candidate.declaration
+            self.diagnoses = diagnose_node(self.candidate.graph, known, self.first, declared)
+        given = all(row.candidate is not None for row in self.outputs)
+        if self.first is None and given and any(row.verdict == "fail" for row in self.outputs):
+            self.progress("optimisers")
+            self.problems += fusion_problems(self.candidate, self.feeds, captured, self.recording, allowed)
+
+    @property
+    def first(self) -> Comparison | None:
+        """The first node that is wrong."""
+        return next((row for row in self.nodes if row.verdict == "fail"), None)
+
+    def report(self) -> InputReport:
+        """Return all of it."""
+        first = self.first
+        return InputReport(
+            described(self.feeds),
+            next((array.shape for array in self.feeds.values()), ()),
+            digest_of(self.feeds),
+            self.outputs,
+            [],
+            self.nodes,
+            Fault(first.name, first.operation, "graph", (first.candidate or first.name,)) if first else None,
+            self.problems,
+            self.diagnoses,
+        )
 
 
 def _is_finite(array: Array) -> bool:

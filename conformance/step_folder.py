@@ -62,7 +62,7 @@ class StepFolder:
             The folder cannot be written, or is not empty.
         """
         command = shlex.join(["mobileinst", "verify", "--recorded", str(folder)])
-        readme = "\n".join(self._readme(folder, command, diagnoses))
+        readme = "\n".join(self._readme(folder, command, diagnoses)) + "\n"
         check_new_folder(folder)
         temporary = folder.with_name(f".{secrets.token_hex(8)}")
         try:

@@ -96,7 +96,8 @@ def print_graph_report(report: Report, all_nodes: bool) -> None:
     options.console.print(
         _table("Nodes" if all_nodes else "Nodes, of each operator the most utilised", shown)
     )
-    options.console.print(_table("Outputs", item.outputs))
+    if item.outputs:
+        options.console.print(_table("Outputs", item.outputs))
     total = report.model["nodes"]
     judged = sum(row.verdict != "not judged" for row in item.nodes)
     options.console.print(f"{judged} results of {total} nodes judged, inputs {item.name}", highlight=False)
