@@ -208,6 +208,30 @@ def test_a_candidate_without_such_a_tensor(tmp_path: Path) -> None:
         assert judge_folder(tmp_path / "step").verdict == verdict
 
 
+def test_what_cannot_be_reproduced_leaves_the_verdict(tmp_path: Path) -> None:
+    """A candidate that fails when it is run once more; a folder that cannot be made."""
+    np.save(tmp_path / "x.npy", picture())
+    (tmp_path / "tired.py").write_text(
+        "import wrong_candidates\ncalls = []\n"
+        "def tired(images):\n"
+        "    calls.append(None)\n"
+        "    if len(calls) > 3:\n"
+        "        raise RuntimeError('no more')\n"
+        "    return wrong_candidates.wrong_bias(images)\n"
+    )
+    (tmp_path / "file").write_text("in the way")
+    given = [*OPTIONS, "--input", tmp_path / "x.npy", "--json", tmp_path / "r.json"]
+    for kind, folder in (
+        ("tired.py:tired", "step"),
+        (wrong_candidates.__file__ + ":wrong_bias", "file/step"),
+    ):
+        candidate = f"python:{tmp_path / kind}"
+        code, output = invoke("verify", *given, "--candidate", candidate, "--reproduce", tmp_path / folder)
+        assert code == 1, output
+        assert not (tmp_path / "step").exists()
+        assert json.loads((tmp_path / "r.json").read_text())["outputs"]
+
+
 def test_damaged_folders(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for folder, text in (("empty", None), ("torn", "{"), ("list", "[]"), ("other", '{"step": "a"}')):

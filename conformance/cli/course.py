@@ -57,7 +57,7 @@ class Course:
         report = verify(*given, name=name, progress=self.progress, part=part, cache=self.cache)
         if self.reproduction is not None:
             self.progress("reproduction")
-            images = np.array(self.inputs[report.leading.name], np.float32)
+            folder, images = self.reproduction, np.array(self.inputs[report.leading.name], np.float32)
             network = part(MobileInst(self.config, self.weights.astype(np.float64)), images)
-            say_reproduced(reproduce(self.reproduction, report, candidate, network, images))
+            say_reproduced(lambda: reproduce(folder, report, candidate, network, images))
         return report

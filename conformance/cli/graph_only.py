@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,12 +15,13 @@ from conformance.cli.formats import Formats
 from conformance.graph_inputs import graph_inputs
 from conformance.graph_verification import verify_graph
 from conformance.onnx_graph import OnnxGraph
-from conformance.onnx_runtime import RuntimeOptions, declared_by
+from conformance.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, declared_by
 from conformance.onnx_runtime_process import runtime_graph
-from conformance.report import Comparison, Report
+from conformance.report import Comparison, InputReport, Report
 from conformance.reproduction import reproduce_node
 from conformance.step_folder import check_new_folder
-from refimpl.errors import ConfigurationError
+from refimpl.errors import ConfigurationError, MobileInstError
+from refimpl.ops.operation import Array
 
 COLOURS = {"pass": "green", "fail": "red", "absent": "yellow", "not judged": "yellow"}
 
@@ -77,15 +78,24 @@ def judge_graph(
     candidate = runtime_graph(graph, runtime, declared, timeout)
     report = verify_graph(candidate, feeds, name=path.name, progress=progress, cache=folders.cache)
     if folders.reproduce is not None:
-        wrong = report.leading.first_fault is not None
-        known = {**feeds, **(candidate.capture(feeds) if wrong else {})}
-        say_reproduced(reproduce_node(folders.reproduce, report.leading, graph, known, declared))
+        item, folder = report.leading, folders.reproduce
+        say_reproduced(lambda: reproduce_node(folder, item, graph, _known(candidate, feeds, item), declared))
     return report
 
 
-def say_reproduced(command: str | None) -> None:
-    """Say how the failing step is shown again."""
-    text = f"shown again by: {command}" if command else "no step on its own is wrong: nothing to reproduce"
+def _known(candidate: OnnxRuntimeGraph, feeds: Mapping[str, Array], item: InputReport) -> dict[str, Array]:
+    return {**feeds, **(candidate.capture(feeds) if item.first_fault else {})}
+
+
+def say_reproduced(write: Callable[[], str | None]) -> None:
+    """Write the failing step, and say how it is shown again, or why not: the verdict stands in any case."""
+    try:
+        command = write()
+        text = (
+            f"shown again by: {command}" if command else "no step on its own is wrong: nothing to reproduce"
+        )
+    except MobileInstError as error:
+        text = f"nothing reproduced: {error}"
     options.progress_console.print(text, highlight=False, soft_wrap=True)
 
 
