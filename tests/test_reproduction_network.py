@@ -59,7 +59,7 @@ def arrays(folder: Path, name: str) -> Array:
 def reproduced(tmp_path: Path, *arguments: str) -> dict[str, Any]:
     """Judge a wrong candidate with --reproduce; the folder's command must lead with the same step."""
     np.save(tmp_path / "x.npy", picture())
-    given = [*OPTIONS, "--input", tmp_path / "x.npy", "--json", tmp_path / "r.json", "--no-cache"]
+    given = [*OPTIONS, "--input", tmp_path / "x.npy", "--json", tmp_path / "r.json"]
     code, output = invoke("verify", *arguments, *given, "--reproduce", tmp_path / "step")
     assert code == 1, output
     report: dict[str, Any] = json.loads((tmp_path / "r.json").read_text())
