@@ -31,7 +31,7 @@ def verify(
     Parameters
     ----------
     candidate
-        An ONNX file or model, run in ONNX Runtime, or any object with the methods of
+        An ONNX file or model, run in ONNX Runtime, or any object of a class derived from
         `conformance.verification.Candidate`.
     config
         The network it should be, or a preset's name.

@@ -126,6 +126,13 @@ def layouts(array: Array, shape: tuple[int, ...], spatial: bool = False) -> Iter
         yield permuted.transpose(np.argsort(permutation)).reshape(shape)
 
 
+def aligned(array: Array, reference: Array) -> Array:
+    """Return an array in that layout of ``reference``'s shape in which it is nearest to it."""
+    return min(
+        layouts(array, reference.shape), key=lambda x: float(absolute_error(x, reference).max(initial=0.0))
+    )
+
+
 def _range(array: Array) -> tuple[float, float]:
     return float(array.min()), float(array.max())
 

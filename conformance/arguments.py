@@ -12,17 +12,16 @@ from typing import Any
 import numpy as np
 import onnx
 
-from conformance.candidates import OnnxRuntimeCandidate
+from conformance.candidates import OnnxRuntimeCandidate, checked_candidate
 from conformance.inputs import load_inputs
 from conformance.onnx_graph import OnnxGraph
 from conformance.report import Report
 from conformance.verification import Candidate
 from refimpl import MobileInstConfig, Weights
-from refimpl.errors import CandidateError, ConfigurationError, ShapeError
+from refimpl.errors import ConfigurationError, ShapeError
 from refimpl.ops.operation import Array
 
 DEFAULT_SIZE = (320, 640)
-METHODS = ("run", "capture", "judge", "nodes_between")
 
 
 def as_candidate(given: Any) -> tuple[Candidate, str]:
@@ -31,13 +30,7 @@ def as_candidate(given: Any) -> tuple[Candidate, str]:
         return OnnxRuntimeCandidate(OnnxGraph.load(Path(given))), Path(given).name
     if isinstance(given, onnx.ModelProto):
         return OnnxRuntimeCandidate(OnnxGraph.load(given)), given.graph.name or "model"
-    missing = [method for method in METHODS if not callable(getattr(given, method, None))]
-    if missing:
-        raise CandidateError(
-            f"the candidate is {type(given).__name__}, which has no {', '.join(missing)}; "
-            "give the path of an ONNX file, an onnx.ModelProto, or an object with the methods of Candidate"
-        )
-    return given, type(given).__name__
+    return checked_candidate(given), type(given).__name__
 
 
 def as_config(given: MobileInstConfig | str) -> MobileInstConfig:

@@ -12,11 +12,12 @@ from typing import Any
 
 from conformance.bounds import CPU, FLOAT32, Format, format_of
 from conformance.bounds.formats import BFLOAT16
-from conformance.candidates import OnnxRuntimeCandidate
+from conformance.candidate_arrays import first_line
+from conformance.candidates import OnnxRuntimeCandidate, checked_candidate
 from conformance.dump_candidate import DumpCandidate
 from conformance.onnx_graph import OnnxGraph
 from conformance.onnx_runtime import RuntimeOptions, declared_by
-from conformance.plain_candidates import NumpyCandidate, PythonCandidate, first_line
+from conformance.plain_candidates import NumpyCandidate, PythonCandidate
 from conformance.pytorch_candidate import PyTorchCandidate
 from conformance.verification import NEEDED_OUTPUTS, Candidate, Declaration
 from refimpl import MobileInstConfig
@@ -43,6 +44,8 @@ class Request:
         The formats declared, None where not.
     threads
         Threads it may use; 0: its own choice.
+    timeout
+        Seconds that ONNX Runtime may take for a run, in a process of its own; None: in this one.
     """
 
     options: str
@@ -52,6 +55,7 @@ class Request:
     arithmetic: Format | None = None
     storage: Format | None = None
     threads: int = 0
+    timeout: float | None = None
 
     @property
     def declaration(self) -> Declaration:
@@ -70,7 +74,9 @@ def onnx_runtime(request: Request) -> Candidate:
         raise ConfigurationError("--candidate onnxruntime runs a model: name its .onnx file")
     graph = OnnxGraph.load(request.model)
     declaration = declared_by(graph, request.arithmetic, request.storage)
-    return OnnxRuntimeCandidate(graph, options=runtime_options(request), declaration=declaration)
+    return OnnxRuntimeCandidate(
+        graph, options=runtime_options(request), declaration=declaration, timeout=request.timeout
+    )
 
 
 def runtime_options(request: Request) -> RuntimeOptions:
@@ -102,6 +108,8 @@ def python(request: Request) -> Candidate:
 
 def dumps(request: Request) -> Candidate:
     """``dumps:FOLDER``."""
+    if not request.options:
+        raise ConfigurationError("--candidate dumps:FOLDER names the folder; there is none after the colon")
     return DumpCandidate(Path(request.options), NEEDED_OUTPUTS, request.declaration)
 
 
@@ -132,11 +140,13 @@ def make(text: str, request: Request) -> Candidate:
     ------
     ConfigurationError
         There is no candidate of that name; the message lists all.
+    CandidateError
+        Another package's function returned something else than a candidate.
     MobileInstError
         As the candidate's own.
     """
     name, _, options = text.partition(":")
-    return _kind(name)(Request(**{**vars(request), "options": options}))
+    return checked_candidate(_kind(name)(Request(**{**vars(request), "options": options})))
 
 
 def _kind(name: str) -> Kind:

@@ -14,34 +14,30 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from conformance.bounds import BFLOAT16, CPU, FLOAT16, FLOAT32, FLOAT64, MOBILE, ONNX_RUNTIME
+from conformance.bounds import FORMATS, RUNTIMES
+from conformance.candidate_arrays import attempted, first_line
 from conformance.candidate_kinds import Request, make
-from conformance.plain_candidates import computed_from, first_line
-from conformance.report import Comparison
+from conformance.child_process import STARTING, crashed, hung, next_line, start
+from conformance.plain_candidates import computed_from
 from conformance.verification import Candidate, Declaration
-from refimpl import MobileInstConfig
+from refimpl import MobileInstConfig, errors
 from refimpl.errors import CandidateError, MobileInstError
 from refimpl.ops.operation import Array
 
-FORMATS = {format.name: format for format in (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)}
-RUNTIMES = {runtime.name: runtime for runtime in (CPU, ONNX_RUNTIME, MOBILE)}
 WEIGHTS = "weights.safetensors"
-STARTING = 60.0
-"""Seconds that a candidate may take to be made, even if a run may take less."""
 ENDING = 5.0
 """Seconds that a process which has closed its output may take to end."""
 
 
-class IsolatedCandidate:
+class IsolatedCandidate(Candidate):
     """A candidate that `candidate_kinds.make` makes in another process.
 
     Parameters
@@ -52,8 +48,6 @@ class IsolatedCandidate:
         What it is made from.
     timeout
         Seconds that each run may take, and making it if more than `STARTING`; None: as long as it likes.
-    local
-        The same candidate in this process, if it has a graph to be judged; its runs are not used.
 
     Raises
     ------
@@ -61,11 +55,10 @@ class IsolatedCandidate:
         It cannot be made.
     """
 
-    def __init__(
-        self, text: str, request: Request, timeout: float | None = None, local: Candidate | None = None
-    ) -> None:
-        self.text, self.request, self.timeout, self.local = text, request, timeout, local
+    def __init__(self, text: str, request: Request, timeout: float | None = None) -> None:
+        self.text, self.request, self.timeout = text, request, timeout
         self.sources: dict[str, tuple[str, ...]] = {}
+        self.complete = True
         self.folder = tempfile.TemporaryDirectory(prefix="candidate-")
         self.process: subprocess.Popen[str] | None = None
         plain = {name: np.ascontiguousarray(array) for name, array in request.weights.items()}
@@ -86,7 +79,7 @@ class IsolatedCandidate:
     @property
     def captures_all(self) -> bool:
         """Whether a tensor that it does not capture is one that it does not compute."""
-        return bool(self.hello["captures_all"])
+        return self.complete
 
     def run(self, images: Array) -> dict[str, Array]:
         """Return its outputs; ``images`` is changed if the candidate changes it."""
@@ -96,14 +89,8 @@ class IsolatedCandidate:
         """Return its tensors."""
         return self._call("capture", images)
 
-    def judge(self, images: Array, tensors: Mapping[str, Array]) -> list[Comparison]:
-        """Judge its graph, in this process."""
-        return self.local.judge(images, tensors) if self.local else []
-
     def nodes_between(self, tensor: str, known: set[str]) -> Sequence[str]:
-        """Return the nodes that compute ``tensor`` from ``known`` tensors, as far as it tells."""
-        if self.local:
-            return self.local.nodes_between(tensor, known)
+        """Return the tensors that ``tensor`` is computed from up to ``known`` ones, as far as it tells."""
         return computed_from(self.sources, tensor, known)
 
     def close(self) -> None:
@@ -118,6 +105,7 @@ class IsolatedCandidate:
         np.save(folder / "images.npy", images)
         answer = self._ask({"call": method}, self.timeout)
         self.sources = {name: tuple(listed) for name, listed in answer["sources"].items()}
+        self.complete = bool(answer["captures_all"])
         if images.flags.writeable:
             images[...] = np.load(folder / "images.npy", allow_pickle=False)
         return {
@@ -126,14 +114,7 @@ class IsolatedCandidate:
         }
 
     def _start(self) -> dict[str, Any]:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "conformance.candidate_process", self.folder.name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
+        self.process = start("conformance.candidate_process", self.folder.name)
         request = self.request
         return self._ask(
             {
@@ -154,27 +135,28 @@ class IsolatedCandidate:
         ------
         CandidateError
             The process ended or did not answer in time, or the candidate failed.
+        MobileInstError
+            What was asked for cannot be: the candidate's own.
         """
         assert self.process is not None
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        lines: list[str] = []
-        reader = threading.Thread(target=_read_line, args=(self.process.stdout, lines), daemon=True)
         with suppress(OSError):  # it ended; the missing answer tells
             self.process.stdin.write(json.dumps(question) + "\n")
             self.process.stdin.flush()
-        reader.start()
-        reader.join(timeout)
-        if reader.is_alive():
+        try:
+            line = next_line(self.process, timeout)
+        except KeyboardInterrupt:
             self._stop()
-            raise CandidateError(
-                f"it hangs: no answer within {timeout:g} s; give a longer --timeout if it is slow"
-            )
-        if not lines or not lines[0]:
-            raise CandidateError(f"it crashes: {_ending(self._stop(ENDING))}")
-        answer: dict[str, Any] = json.loads(lines[0])
+            raise
+        if line is None:
+            self._stop()
+            raise hung(timeout)
+        if not line:
+            raise crashed(self._stop(ENDING))
+        answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise CandidateError(answer["error"])
+            kind: type[MobileInstError] = getattr(errors, answer.get("kind", ""), CandidateError)
+            raise kind(answer["error"])
         return answer
 
     def _stop(self, patience: float = 0.0) -> int:
@@ -194,16 +176,6 @@ class IsolatedCandidate:
         return status
 
 
-def _read_line(stream: TextIO, lines: list[str]) -> None:
-    lines.append(stream.readline())
-
-
-def _ending(status: int) -> str:
-    if status < 0:
-        return f"its process was ended by {signal.Signals(-status).name}"
-    return f"its process ended with status {status}"
-
-
 # --- the candidate's side -------------------------------------------------------------------------
 
 
@@ -212,8 +184,13 @@ def main(folder: Path) -> None:
     # What the candidate prints must not come between the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    # Nor may it read the questions.
+    questions = os.fdopen(os.dup(0), encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    # Ctrl-C reaches both processes; the other one ends this.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     candidate: Candidate | None = None
-    for line in sys.stdin:
+    for line in questions:
         question = json.loads(line)
         try:
             if candidate is None:
@@ -222,8 +199,8 @@ def main(folder: Path) -> None:
             else:
                 answer = _answer(candidate, question["call"], folder)
         except MobileInstError as error:
-            answer = {"error": str(error)}
-        except Exception as error:  # the candidate's own
+            answer = {"error": str(error), "kind": type(error).__name__}
+        except (Exception, KeyboardInterrupt) as error:  # the candidate's own
             answer = {"error": f"it crashes: {type(error).__name__}: {first_line(error)}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
@@ -244,23 +221,26 @@ def _make(question: dict[str, Any], folder: Path) -> Candidate:
 
 def _introduction(candidate: Candidate) -> dict[str, Any]:
     declared = candidate.declaration
+    if declared.runtime.name not in RUNTIMES:
+        known = ", ".join(RUNTIMES)
+        raise CandidateError(f"it declares the runtime {declared.runtime.name!r}; known are {known}")
     return {
         "arithmetic": declared.arithmetic.name,
         "storage": declared.storage.name,
         "runtime": declared.runtime.name,
-        "captures": getattr(candidate, "captures", "every tensor it returns"),
-        "captures_all": getattr(candidate, "captures_all", True),
+        "captures": candidate.captures,
     }
 
 
 def _answer(candidate: Candidate, method: str, folder: Path) -> dict[str, Any]:
     images = np.load(folder / "images.npy", allow_pickle=False)
-    tensors = getattr(candidate, method)(images)
+    tensors = attempted(getattr(candidate, method), images, passed=MobileInstError)
     for place, array in enumerate(tensors.values()):
         np.save(folder / f"tensor_{place}.npy", array, allow_pickle=False)
     np.save(folder / "images.npy", images)
     return {
         "tensors": list(tensors),
+        "captures_all": candidate.captures_all,
         "sources": {k: list(v) for k, v in getattr(candidate, "sources", {}).items()},
     }
 

@@ -4,16 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from conformance.fusions import Fusion, find_fusion
 from conformance.onnx_graph import OnnxGraph
 from conformance.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
+from conformance.onnx_runtime_process import runtime_graph
 from conformance.report import Comparison
-from conformance.verification import Declaration
+from conformance.verification import Candidate, Declaration
 from refimpl.errors import CandidateError, ShapeError
 from refimpl.ops.operation import Array
+
+MEMBERS = (
+    *("run", "capture", "judge", "nodes_between", "find_fusion", "own_graph"),
+    *("declaration", "captures", "captures_all"),
+)
+"""What a candidate has; see `conformance.verification.Candidate`."""
+
+
+def checked_candidate(given: Any) -> Candidate:
+    """Return what is given if it is a candidate.
+
+    Raises
+    ------
+    CandidateError
+        It lacks members of one; the message lists them.
+    """
+    missing = [member for member in MEMBERS if not hasattr(given, member)]
+    if missing:
+        raise CandidateError(
+            f"the candidate is {type(given).__name__}, which has no {', '.join(missing)}; "
+            "give the path of an ONNX file, an onnx.ModelProto, or an object of a class derived from "
+            "conformance.verification.Candidate"
+        )
+    candidate: Candidate = given
+    return candidate
 
 
 @dataclass(frozen=True)
@@ -36,7 +63,7 @@ class GraphInput:
             )
 
 
-class OnnxRuntimeCandidate:
+class OnnxRuntimeCandidate(Candidate):
     """An ONNX model of the network in ONNX Runtime.
 
     Parameters
@@ -49,9 +76,12 @@ class OnnxRuntimeCandidate:
         As of `OnnxRuntimeGraph`.
     others
         Images → what the model's other inputs are fed, for a model that has some.
+    timeout
+        Seconds that a run may take, in a process of its own; None: in this one, as long as it likes.
     """
 
     captures = OnnxRuntimeGraph.captures
+    captures_all = True
 
     def __init__(
         self,
@@ -60,11 +90,12 @@ class OnnxRuntimeCandidate:
         options: RuntimeOptions | None = None,
         declaration: Declaration | None = None,
         others: Callable[[Array], Mapping[str, Array]] | None = None,
+        timeout: float | None = None,
     ) -> None:
         self.graph = graph
         self.input = images_input(graph) if others else only_input(graph)
         self.others = others
-        self.model = OnnxRuntimeGraph(graph, options or RuntimeOptions(threads=threads), declaration)
+        self.model = runtime_graph(graph, options or RuntimeOptions(threads=threads), declaration, timeout)
 
     @property
     def declaration(self) -> Declaration:
@@ -97,6 +128,10 @@ class OnnxRuntimeCandidate:
     ) -> Fusion | None:
         """Find what optimisation makes wrong; see `conformance.fusions`."""
         return find_fusion(self.model, self.feeds(images), captured, is_right)
+
+    def own_graph(self, images: Array) -> tuple[OnnxGraph, dict[str, Array]]:
+        """Return the model's graph and what it is fed."""
+        return self.graph, self.feeds(images)
 
     def nodes_between(self, tensor: str, known: set[str]) -> list[str]:
         """Return the nodes, in order, that compute ``tensor`` from ``known`` tensors and constants."""

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from conformance.alignment import CandidateTensors, layouts
+from conformance.alignment import CandidateTensors, aligned, layouts
 from conformance.bounds import Format, Runtime, propagated_bound
 from conformance.faults import CATALOGUE, Fault, Graph, Variant
 from conformance.onnx_file import Node
@@ -124,6 +124,32 @@ def diagnose_node(
     return search.diagnoses(node.name, known[node.name], node.utilisation)
 
 
+def steps_behind(
+    recording: Recording, steps: Sequence[Comparison], captured: Mapping[str, Array], target: str
+) -> tuple[list[Node], dict[str, Array]]:
+    """Return the reference's steps between a tensor and the candidate's that agree, and what they are fed.
+
+    Parameters
+    ----------
+    recording, steps, captured
+        As of `diagnose`; without steps, all of the network up to the tensor is returned.
+    target
+        The reference's name of the tensor.
+
+    Returns
+    -------
+    calls, operands
+        In order; by the reference's names and in its layouts, float64: the images, and the candidate's
+        tensors. Weights and constants are not among them.
+    """
+    graph = Graph.of_recording(recording)
+    values = _AlignedValues(recording, graph, steps, captured)
+    calls = _chain(graph, values, {target})
+    made = {*recording.weights, *recording.constants, *(name for call in calls for name in call.outputs)}
+    fed = dict.fromkeys(name for call in calls for name in call.inputs if name and name not in made)
+    return calls, {name: values[name] for name in fed}
+
+
 def _fresh(steps: Sequence[Comparison], first: Comparison, captured: Mapping[str, Array]) -> CandidateTensors:
     """Return the candidate's tensors that are none of the reference's up to the first that fails."""
     before = steps[: steps.index(first)]
@@ -175,20 +201,13 @@ class _AlignedValues(_KnownValues):
 
     def _value(self, name: str) -> Array:
         if name in self.names:
-            return self._aligned(self.captured[self.names[name] or ""], self.recording.tensors[name])
+            return _widened(aligned(self.captured[self.names[name] or ""], self.recording.tensors[name]))
         call = self.graph.producers.get(name)
         if call is None:
             return _widened(self.recording.tensors[name])
         made = _computed([call], {operand: self[operand] for operand in call.inputs if operand})
         self.computed.update({key: array for key, array in made.items() if key in call.outputs})
         return self.computed[name]
-
-    @staticmethod
-    def _aligned(array: Array, reference: Array) -> Array:
-        laid_out = min(
-            layouts(array, reference.shape), key=lambda x: float(absolute_error(x, reference).max())
-        )
-        return laid_out.astype(np.float64)
 
 
 def _widened(array: Array) -> Array:
@@ -212,6 +231,18 @@ class _Hypothesis:
     fault: Fault
     call: Node
     variant: Variant
+
+
+def _chain(graph: Graph, values: _KnownValues, targets: set[str]) -> list[Node]:
+    waiting, found, seen = list(targets), set(), set(targets)
+    while waiting:
+        call = graph.producers.get(waiting.pop())
+        if call is not None and call.name not in found:
+            found.add(call.name)
+            fresh = {name for name in call.inputs if name and not values.is_known(name)} - seen
+            seen |= fresh
+            waiting += fresh
+    return [call for call in graph.calls if call.name in found]
 
 
 class _Search:
@@ -263,15 +294,7 @@ class _Search:
 
     def chain(self, targets: set[str]) -> list[Node]:
         """Return the calls that compute tensors from what is known, in order."""
-        waiting, found, seen = list(targets), set(), set(targets)
-        while waiting:
-            call = self.graph.producers.get(waiting.pop())
-            if call is not None and call.name not in found:
-                found.add(call.name)
-                fresh = {name for name in call.inputs if name and not self.values.is_known(name)} - seen
-                seen |= fresh
-                waiting += fresh
-        return [call for call in self.graph.calls if call.name in found]
+        return _chain(self.graph, self.values, targets)
 
     def _replaced(self, chain: list[Node], call: Node, others: tuple[Node, ...]) -> list[Node]:
         """Return the chain with other calls in the place of one; what that is fed comes first if it is

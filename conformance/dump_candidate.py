@@ -71,7 +71,8 @@ class DumpCandidate(GraphlessCandidate):
             )
         if _absurd(array) and not _absurd(array.byteswap()):
             raise FileError(
-                f"{where} has numbers up to {np.abs(array).max():.1e}: its bytes are in reverse order"
+                f"{where} has numbers up to {_largest(array[np.isfinite(array)]):.1e}: its bytes are in "
+                "reverse order"
             )
 
     def run(self, images: Array) -> dict[str, Array]:
@@ -99,10 +100,12 @@ class DumpCandidate(GraphlessCandidate):
 
 
 def _absurd(array: Array) -> bool:
-    with np.errstate(all="ignore"):
-        return bool(array.size) and not float(np.abs(array).max()) < min(
-            ABSURD, float(np.finfo(array.dtype).max) / 4
-        )
+    finite = array[np.isfinite(array)]
+    return _largest(finite) >= min(ABSURD, float(np.finfo(array.dtype).max) / 4)
+
+
+def _largest(array: Array) -> float:
+    return float(np.abs(array).max(initial=0.0))
 
 
 def read_dumps(folder: Path) -> dict[str, Array]:
@@ -118,7 +121,9 @@ def read_dumps(folder: Path) -> dict[str, Array]:
         raise FileError(f"{folder}: there is no such folder of dumps")
     tensors: dict[str, Array] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix not in READERS or not path.is_file():
+        if path.suffix in READERS and not path.is_file():
+            raise FileError(f"{path}: is no regular file; a folder of dumps holds files of tensors")
+        if path.suffix not in READERS:
             raise FileError(
                 f"{path}: an extra file; a folder of dumps holds nothing but {', '.join(sorted(READERS))}"
             )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import conformance.bounds
+import conformance.onnx_graph
 import refimpl
 from conformance import envelope as envelopes
 from conformance.bounds import Format, Runtime
@@ -70,7 +71,8 @@ def _key(recording: Recording, arithmetic: Format, storage: Format, runtime: Run
     it."""
     digest = hashlib.sha256(repr((np.__version__, arithmetic, storage, runtime, runtime.allowances)).encode())
     folders = [Path(module.__path__[0]) for module in (conformance.bounds, refimpl)]
-    sources = [Path(envelopes.__file__), *(path for each in folders for path in sorted(each.rglob("*.py")))]
+    files = [Path(module.__file__ or "") for module in (envelopes, conformance.onnx_graph)]
+    sources = [*files, *(path for each in folders for path in sorted(each.rglob("*.py")))]
     for source in sources:
         digest.update(source.read_bytes())
     for step in recording.steps:

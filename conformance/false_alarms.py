@@ -19,7 +19,6 @@ from conformance.inputs import rendered_input
 from conformance.onnx_graph import OnnxGraph, evaluate_node
 from conformance.onnx_runtime import LEVELS, RuntimeOptions
 from conformance.pytorch_replay import PyTorchReplay, import_torch
-from conformance.report import Comparison
 from conformance.verification import Candidate, Declaration, verify
 from refimpl import MobileInst, MobileInstConfig, Recording, Step, Weights, record
 from refimpl.errors import MissingDependencyError
@@ -191,7 +190,7 @@ def _exported(name: str) -> OnnxGraph:
 # --- implementations that compute a recording step by step ----------------------------------------
 
 
-class SteppedCandidate:
+class SteppedCandidate(Candidate):
     """A recorded network whose every step is computed by some function, all results kept.
 
     Parameters
@@ -203,6 +202,8 @@ class SteppedCandidate:
     declaration
         The arithmetic that this is.
     """
+
+    declaration = Declaration()
 
     def __init__(self, recording: Recording, compute: Compute, declaration: Declaration) -> None:
         self.recording = recording
@@ -226,14 +227,6 @@ class SteppedCandidate:
             values |= results
             made |= results
         return made
-
-    def judge(self, images: Array, tensors: Mapping[str, Array]) -> list[Comparison]:
-        """It has no graph of its own."""
-        return []
-
-    def nodes_between(self, tensor: str, known: set[str]) -> list[str]:
-        """It has no nodes of its own."""
-        return []
 
 
 def _plain(step: Step, operands: list[Array | None]) -> tuple[Array, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from conformance.onnx_graph import OnnxGraph, TensorInfo
 from refimpl.errors import ConfigurationError, FileError, ShapeError
+from refimpl.npy_header import check_claim
 from refimpl.ops.operation import Array
 
 LARGEST_INPUT = 2**28
@@ -86,14 +87,17 @@ def read_array(path: Path) -> Array:
         The file is missing, truncated, of another format, or holds Python objects.
     """
     try:
-        array = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            check_claim(file, path.stat().st_size, str(path))
+            file.seek(0)
+            array = np.load(file, allow_pickle=False)
+    except FileError:
+        raise
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}; give a .npy file") from error
     except (ValueError, EOFError) as error:
         raise FileError(f"{path}: is no array of numbers in NumPy's .npy format: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise FileError(f"{path}: is an archive of arrays; give one .npy file for each input")
-    return array
+    return np.asarray(array)
 
 
 def random_input(info: TensorInfo, shape: Shape | None, seed: int) -> Array:

@@ -209,16 +209,19 @@ def _result(
 ) -> _Result:
     """Compare one tensor; with a ``scale``, its errors must also look like rounding."""
     if values.shape != truth.shape:
-        nothing = (None,) * 6
-        return _Result(Comparison(name, node.op_type, name, truth.shape, *nothing, "fail"), values)
-    row = _row(node, name, values, truth, bound)
+        return _Result(judged_row(node, name, values, truth, bound), values)
+    row = judged_row(node, name, values, truth, bound)
     bounded = row.verdict == "pass" and bound is not None and scale is not None
     if bounded and hides_a_fault(values, truth, np.asarray(bound), np.asarray(scale)):
         row = replace(row, verdict="fail", systematic=True)
     return _Result(row, values, truth, bound)
 
 
-def _row(node: Node, name: str, values: Array, truth: Array, bound: Array | None) -> Comparison:
+def judged_row(node: Node, name: str, values: Array, truth: Array, bound: Array | None) -> Comparison:
+    """Return the comparison of a node's result with float64, within a bound; None: not judged."""
+    if values.shape != truth.shape:
+        nothing = (None,) * 6
+        return Comparison(name, node.op_type, name, truth.shape, *nothing, "fail")
     error = absolute_error(values, truth)
     worst = worst_in(error, np.inf if bound is None else bound)
     largest, place = largest_in(error)

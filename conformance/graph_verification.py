@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from conformance.envelope import envelope
+from conformance.candidate_arrays import attempted
+from conformance.diagnosis import diagnose_node
+from conformance.envelope_cache import cached_envelope
 from conformance.fusions import find_fusion
 from conformance.graph_inputs import described
 from conformance.onnx_file import Node
 from conformance.onnx_graph import OnnxGraph, evaluate
 from conformance.onnx_runtime import OnnxRuntimeGraph
-from conformance.report import Comparison, Fault, InputReport, Report
+from conformance.report import Comparison, Diagnosis, Fault, InputReport, Report
 from conformance.utilisation import worst_of
 from conformance.verification import Declaration, run_twice
 from refimpl import Recording, Step
-from refimpl.errors import CandidateError
+from refimpl.errors import CandidateError, MobileInstError
 from refimpl.ops.operation import Array
 
 
@@ -47,6 +52,7 @@ def verify_graph(
     *,
     name: str = "candidate",
     progress: Callable[[str], None] = lambda stage: None,
+    cache: Path | None = None,
 ) -> Report:
     """Judge a runtime on a graph of its own, MobileInst or not.
 
@@ -60,6 +66,8 @@ def verify_graph(
         What to call the candidate in the report.
     progress
         Called with a few words before each stage.
+    cache
+        Folder in which envelopes are kept between runs; None: nowhere.
 
     Returns
     -------
@@ -73,35 +81,102 @@ def verify_graph(
     UnsupportedOperationError
         A node wants what its operation does not compute.
     """
-    declared = candidate.declaration
     progress("float64")
     recording = graph_recording(candidate.graph, feeds)
-    rows: list[Comparison] = []
-    nodes: list[Comparison] = []
-    problems: list[str] = []
+    course = _Course(candidate, feeds, recording, progress, cache)
     try:
-        progress("candidate")
-        outputs, problems = run_twice(candidate.run, feeds)
-        progress("noise envelope")
-        allowed = envelope(recording, declared.arithmetic, declared.storage, declared.runtime)
-        rows = [
-            _output(candidate.graph, recording, name, outputs.get(name), allowed[name])
-            for name in candidate.graph.outputs
-        ]
-        progress("candidate, every tensor")
-        captured = candidate.capture(feeds)
-        progress("node by node")
-        nodes = candidate.judge(feeds, captured)
-        if any(row.verdict == "fail" for row in rows) and all(row.verdict != "fail" for row in nodes):
-            progress("optimisers")
-            problems += fusion_problems(candidate, feeds, captured, recording, allowed)
+        allowed = course.judge_outputs()
+        course.judge_nodes(allowed)
     except CandidateError as error:
-        problems = [*problems, str(error)]
-    first = next((row for row in nodes if row.verdict == "fail"), None)
-    fault = Fault(first.name, first.operation, "graph", (first.candidate or first.name,)) if first else None
-    shape = next((array.shape for array in feeds.values()), ())
-    item = InputReport(described(feeds), shape, _digest(feeds), rows, [], nodes, fault, problems)
-    return Report([item], name, _model(candidate.graph), str(declared))
+        course.problems.append(str(error))
+    return Report([course.report()], name, _model(candidate.graph), str(candidate.declaration))
+
+
+@dataclass
+class _Course:
+    """A verdict on its way: what is found so far is kept if the candidate fails later."""
+
+    candidate: GraphCandidate
+    feeds: Mapping[str, Array]
+    recording: Recording
+    progress: Callable[[str], None]
+    cache: Path | None
+    outputs: list[Comparison] = field(default_factory=list)
+    nodes: list[Comparison] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    diagnoses: list[Diagnosis] = field(default_factory=list)
+
+    def judge_outputs(self) -> dict[str, float]:
+        """Compare what the shipped run gives with float64; return how far each output may be off."""
+        graph, declared = self.candidate.graph, self.candidate.declaration
+        self.progress("candidate")
+        # A graph may mean NaN: then the runtime is to make it, too.
+        infinite = [name for name in graph.outputs if not _is_finite(self.recording.tensors[name])]
+        run = partial(attempted, self.candidate.run, passed=MobileInstError)
+        outputs, self.problems = run_twice(run, self.feeds, infinite)
+        self.progress("noise envelope")
+        formats = (declared.arithmetic, declared.storage, declared.runtime)
+        allowed = cached_envelope(self.recording, *formats, self.cache)
+        self.outputs = [
+            _output(graph, self.recording, name, outputs.get(name), allowed[name]) for name in graph.outputs
+        ]
+        self.problems += _misshapen(outputs, {row.name: row.shape for row in self.outputs})
+        return allowed
+
+    def judge_nodes(self, allowed: Mapping[str, float]) -> None:
+        """Replay every node; name the mistake of the first that is wrong, or the optimiser if none is."""
+        self.progress("candidate, every tensor")
+        captured = attempted(self.candidate.capture, self.feeds, passed=MobileInstError)
+        self.progress("node by node")
+        self.nodes = self.candidate.judge(self.feeds, captured)
+        if self.first is not None and not self.problems:
+            self.progress("diagnosis")
+            known = {**self.recording.tensors, **self.feeds, **captured}
+            declared = self.candidate.declaration
+            self.diagnoses = diagnose_node(self.candidate.graph, known, self.first, declared)
+        given = all(row.candidate is not None for row in self.outputs)
+        if self.first is None and given and any(row.verdict == "fail" for row in self.outputs):
+            self.progress("optimisers")
+            self.problems += fusion_problems(self.candidate, self.feeds, captured, self.recording, allowed)
+
+    @property
+    def first(self) -> Comparison | None:
+        """The first node that is wrong."""
+        return next((row for row in self.nodes if row.verdict == "fail"), None)
+
+    def report(self) -> InputReport:
+        """Return all of it."""
+        first = self.first
+        return InputReport(
+            described(self.feeds),
+            next((array.shape for array in self.feeds.values()), ()),
+            digest_of(self.feeds),
+            self.outputs,
+            [],
+            self.nodes,
+            Fault(first.name, first.operation, "graph", (first.candidate or first.name,)) if first else None,
+            self.problems,
+            self.diagnoses,
+        )
+
+
+def _is_finite(array: Array) -> bool:
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+
+
+def _misshapen(outputs: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Say which outputs are not those of the graph."""
+    absent = [f"it gives no output {name!r}" for name in shapes if name not in outputs]
+    unknown = [f"its output {name!r} is none of the graph's" for name in outputs if name not in shapes]
+    return [
+        *absent,
+        *unknown,
+        *(
+            f"its output {name!r} has shape {outputs[name].shape}; the graph's has {shape}"
+            for name, shape in shapes.items()
+            if name in outputs and outputs[name].shape != shape
+        ),
+    ]
 
 
 def fusion_problems(
@@ -174,7 +249,8 @@ def _output(
     )
 
 
-def _digest(feeds: Mapping[str, Array]) -> str:
+def digest_of(feeds: Mapping[str, Array]) -> str:
+    """Return a SHA-256 over the inputs' names, dtypes, shapes and bytes."""
     digest = hashlib.sha256()
     for name, array in feeds.items():
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())

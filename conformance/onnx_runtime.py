@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 
 from conformance.bounds import FLOAT32, ONNX_RUNTIME, Format, format_of
+from conformance.candidate_arrays import first_line
 from conformance.graph_judgement import judge_nodes
 from conformance.onnx_graph import OnnxGraph
 from conformance.report import Comparison
@@ -168,14 +169,26 @@ class OnnxRuntimeGraph:
     def _run(
         self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions
     ) -> dict[str, Array]:
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
-        try:
-            session = options.session(model)
-            arrays = session.run(None, dict(feeds))
-        except Exception as error:  # ONNX Runtime raises its own unrelated types
-            first_line = str(error).strip().splitlines()[0]
-            raise CandidateError(f"ONNX Runtime cannot run the model on {shapes}: {first_line}") from error
-        return dict(zip((output.name for output in session.get_outputs()), arrays, strict=True))
+        return run_model(model, feeds, options)
+
+
+def run_model(
+    model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions
+) -> dict[str, Array]:
+    """Run a model once and return its outputs by name.
+
+    Raises
+    ------
+    CandidateError
+        The runtime fails.
+    """
+    shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
+    try:
+        session = options.session(model)
+        arrays = session.run(None, dict(feeds))
+    except Exception as error:  # ONNX Runtime raises its own unrelated types
+        raise CandidateError(f"ONNX Runtime cannot run the model on {shapes}: {first_line(error)}") from error
+    return dict(zip((output.name for output in session.get_outputs()), arrays, strict=True))
 
 
 def declared_by(

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from conformance.bounds import FLOAT32, FLOAT64, Format
-from conformance.report import Comparison
-from conformance.verification import Declaration
+from conformance.candidate_arrays import attempted
+from conformance.verification import Candidate, Declaration
 from refimpl import MobileInst, MobileInstConfig, record
-from refimpl.errors import CandidateError
 from refimpl.ops.operation import OPERATIONS, Array
 
 
-class GraphlessCandidate:
+class GraphlessCandidate(Candidate):
     """What all candidates share whose nodes nobody can replay: only the first question is asked of them.
 
     Attributes
@@ -28,25 +27,17 @@ class GraphlessCandidate:
         Tensor → tensors it was computed from, where known.
     """
 
+    declaration = Declaration()
     captures = "its outputs only"
     captures_all = False
-    """Whether a tensor that it does not capture is one that it does not compute."""
 
     def __init__(self, declaration: Declaration | None = None) -> None:
         self.declaration = declaration or Declaration()
         self.sources: dict[str, tuple[str, ...]] = {}
 
-    def run(self, images: Array) -> Mapping[str, Array]:
-        """Return the outputs by name."""
-        raise NotImplementedError
-
     def capture(self, images: Array) -> Mapping[str, Array]:
         """Return every tensor that can be had by name: the outputs, unless a subclass has more."""
         return self.run(images)
-
-    def judge(self, images: Array, tensors: Mapping[str, Array]) -> list[Comparison]:
-        """Return nothing: there is no graph to replay."""
-        return []
 
     def nodes_between(self, tensor: str, known: set[str]) -> Sequence[str]:
         """Return the tensors that ``tensor`` is computed from up to ``known`` ones, itself the last."""
@@ -95,50 +86,11 @@ class PythonCandidate(GraphlessCandidate):
 
     def run(self, images: Array) -> dict[str, Array]:
         """Call the function."""
-        return named_arrays(_called(self.function, images))
+        return attempted(self.function, images)
 
     def capture(self, images: Array) -> dict[str, Array]:
         """Call the capturing function, or else the function."""
-        return named_arrays(_called(self.more or self.function, images))
-
-
-def _called(function: Callable[[Array], Any], images: Array) -> Any:
-    try:
-        return function(images)
-    except Exception as error:
-        raise CandidateError(f"it crashes: {type(error).__name__}: {first_line(error)}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return next(iter(str(error).strip().splitlines()), "no message")
-
-
-def named_arrays(result: Any) -> dict[str, Array]:
-    """Return what a candidate returned as arrays by name; a sequence's are numbered.
-
-    Raises
-    ------
-    CandidateError
-        It holds something other than arrays of numbers.
-    """
-    named = {str(name): np.asarray(value) for name, value in _items(result) if value is not None}
-    wrong = [f"{name} is {array.dtype}" for name, array in named.items() if array.dtype.kind not in "fiub"]
-    if wrong or not named:
-        what = "; ".join(wrong) or f"it returned {type(result).__name__} without arrays"
-        raise CandidateError(f"its outputs are not arrays of numbers: {what}")
-    return named
-
-
-def _items(result: Any) -> list[tuple[str, Any]]:
-    if callable(getattr(result, "items", None)):
-        return list(result.items())
-    if hasattr(result, "_asdict"):
-        return list(result._asdict().items())
-    if hasattr(result, "__dataclass_fields__"):
-        return [(name, getattr(result, name)) for name in result.__dataclass_fields__]
-    listed = result if isinstance(result, list | tuple) else [result]
-    return [(f"output_{place}", value) for place, value in enumerate(listed)]
+        return attempted(self.more or self.function, images)
 
 
 class NumpyCandidate(GraphlessCandidate):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from conformance.plain_candidates import GraphlessCandidate, first_line, named_arrays
+from conformance.candidate_arrays import attempted, first_line
+from conformance.plain_candidates import GraphlessCandidate
 from conformance.pytorch_replay import import_torch
 from conformance.verification import Declaration
-from refimpl.errors import CandidateError, FileError
+from refimpl.errors import FileError
 from refimpl.ops.operation import Array
 
 
@@ -50,19 +52,24 @@ class PyTorchCandidate(GraphlessCandidate):
             It is missing, or no such program.
         """
         torch = import_torch()
+        if not path.is_file():
+            raise FileError(f"{path}: there is no such file")
+        logging.disable()  # PyTorch would show the traceback of what is caught here
         try:
             return cls(torch.export.load(path).module(), declaration)
         except Exception as error:  # PyTorch raises types of many libraries here
             raise FileError(f"{path}: is no exported program: {first_line(error)}") from error
+        finally:
+            logging.disable(logging.NOTSET)
 
     def run(self, images: Array) -> dict[str, Array]:
         """Run it without gradients and return its outputs."""
-        try:
-            with self.torch.no_grad():
-                result = self.module(self.torch.from_numpy(np.require(images, requirements="W")))
-        except Exception as error:
-            raise CandidateError(f"it crashes: {type(error).__name__}: {first_line(error)}") from error
-        return named_arrays(self._as_numpy(result))
+        return attempted(self._returned, images)
+
+    def _returned(self, images: Array) -> Any:
+        with self.torch.no_grad():
+            result = self.module(self.torch.from_numpy(np.require(images, requirements="W")))
+        return self._as_numpy(result)
 
     def capture(self, images: Array) -> dict[str, Array]:
         """Run it with every operator's result written down, in order, attention not fused."""
@@ -72,15 +79,17 @@ class PyTorchCandidate(GraphlessCandidate):
         attention.set_fastpath_enabled(False)
         try:
             with capture, capture.modules(self.module):
-                self.run(images)
+                outputs = self.run(images)
         finally:
             attention.set_fastpath_enabled(fused)
         self.sources = capture.sources
-        return capture.tensors
+        # What runs compiled, or outside of PyTorch, shows no operator.
+        self.captures_all = bool(capture.tensors)
+        return capture.tensors or outputs
 
     def _as_numpy(self, value: Any) -> Any:
         if isinstance(value, self.torch.Tensor):
-            return array_of(self.torch, value)
+            return array_of(self.torch, value) if _is_plain(self.torch, value) else value
         if callable(getattr(value, "items", None)):
             return {name: self._as_numpy(item) for name, item in value.items()}
         if hasattr(value, "_asdict"):
@@ -94,6 +103,11 @@ def array_of(torch: Any, tensor: Any) -> Array:
     """Return a copy of a tensor's numbers; bfloat16, which NumPy has not, as float32."""
     plain = tensor.detach().to(torch.float32) if tensor.dtype == torch.bfloat16 else tensor.detach()
     return np.array(plain.cpu().numpy())
+
+
+def _is_plain(torch: Any, tensor: Any) -> bool:
+    """Tell whether a tensor's numbers can be read: it is dense, and has some."""
+    return tensor.layout == torch.strided and tensor.device.type != "meta"
 
 
 def _capture(torch: Any) -> Any:
@@ -132,7 +146,7 @@ def _capture(torch: Any) -> Any:
                 path, kind = self.path[-1] if self.path else "", operator.split("::")[-1]
                 name = _unused(f"{path}/{kind}".lstrip("/"), self.sources)
                 self.sources[name] = inputs
-                if not same and tensor.is_floating_point():
+                if not same and tensor.is_floating_point() and _is_plain(torch, tensor):
                     self.tensors[name] = array_of(torch, tensor)
             self.names[id(tensor)] = name
             self.alive.append(tensor)

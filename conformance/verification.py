@@ -10,30 +10,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from conformance.alignment import CandidateTensors, Match
 from conformance.bounds import CPU, FLOAT32, Format, Runtime
+from conformance.candidate_arrays import attempted
 from conformance.conditioning import explain_large_errors
 from conformance.decisions import NEEDED_OUTPUTS, compare_decisions
 from conformance.detail import Spotlight
 from conformance.diagnosis import diagnose
 from conformance.envelope import MULTIPLE, SAMPLES
 from conformance.envelope_cache import cached_envelope
+from conformance.recording_cache import cached_recording
 from conformance.replay import Replay, Structure
 from conformance.report import Comparison, Decision, Diagnosis, Fault, InputReport, Report
 from conformance.track_identity import TrackIdentity, frames_of_one_video
 from conformance.utilisation import absolute_error, largest_in, worst_of
-from refimpl import MobileInst, MobileInstConfig, Recording, Step, record
-from refimpl.errors import CandidateError
+from refimpl import MobileInst, MobileInstConfig, Recording, Step
+from refimpl.errors import CandidateError, MobileInstError
 from refimpl.ops.operation import Array
 from refimpl.recording import RecordableModel
+
+if TYPE_CHECKING:
+    from conformance.fusions import Fusion
+    from conformance.onnx_graph import OnnxGraph
 
 MOST_FAULTS = 3
 """How many wrong tensors are taken over, one after another, so that the steps behind them are judged too."""
@@ -72,11 +78,24 @@ class Declaration:
 
 
 class Candidate(Protocol):
-    """What verification needs of an implementation under test."""
+    """What verification needs of an implementation under test.
+
+    What has a body here need not be written by a class that derives from this one.
+    """
 
     @property
     def declaration(self) -> Declaration:
         """The arithmetic it is judged by."""
+
+    @property
+    def captures(self) -> str:
+        """What it can capture, in words."""
+        return "every tensor it computes"
+
+    @property
+    def captures_all(self) -> bool:
+        """Whether a tensor that it does not capture is one that it does not compute."""
+        return True
 
     def run(self, images: Array) -> Mapping[str, Array]:
         """Return the outputs by name."""
@@ -86,9 +105,24 @@ class Candidate(Protocol):
 
     def judge(self, images: Array, tensors: Mapping[str, Array]) -> list[Comparison]:
         """Judge the candidate's own nodes on its own tensors; empty if it has no graph."""
+        return []
 
     def nodes_between(self, tensor: str, known: set[str]) -> Sequence[str]:
         """Return the names of the nodes that compute ``tensor`` from ``known`` tensors."""
+        return []
+
+    def find_fusion(
+        self,
+        images: Array,
+        captured: Mapping[str, Array],
+        is_right: Callable[[Mapping[str, Array]], bool],
+    ) -> Fusion | None:
+        """Find what optimisation alone makes wrong; None if there is no such thing, or it cannot be found."""
+        return None
+
+    def own_graph(self, images: Array) -> tuple[OnnxGraph, Mapping[str, Array]] | None:
+        """Return the ONNX graph it runs and what that is fed; None if there is none."""
+        return None
 
 
 def verify(
@@ -120,7 +154,7 @@ def verify(
     part
         The float64 network and the images → what the candidate should compute of it; the whole by default.
     cache
-        Folder in which envelopes are kept between runs; None: nowhere.
+        Folder in which the reference's runs and envelopes are kept between verdicts; None: nowhere.
     frames
         Whether the inputs are consecutive keyframes of one video: then it is also judged whether the kernels
         carry each track to the query it should.
@@ -171,16 +205,17 @@ def _verify_one(
     fault = None
     try:
         progress("candidate")
-        outputs, problems = run_twice(lambda feeds: candidate.run(feeds["images"]), {"images": images})
+        call = partial(attempted, passed=MobileInstError)
+        outputs, problems = run_twice(lambda feeds: call(candidate.run, feeds["images"]), {"images": images})
         progress("reference in float64")
-        recording = record(network, images.astype(np.float64))
+        recording = cached_recording(network, images.astype(np.float64), cache)
         progress("noise envelope")
         declared = (declaration.arithmetic, declaration.storage, declaration.runtime)
         allowed = cached_envelope(recording, *declared, cache)
         rows, pairing = compare_outputs(recording, allowed, outputs)
         problems = problems + pairing
         progress("candidate, every tensor")
-        captured = candidate.capture(images)
+        captured = call(candidate.capture, images)
         progress("its own graph, node by node")
         nodes = candidate.judge(images, captured)
         progress("comparing step by step")
@@ -193,7 +228,7 @@ def _verify_one(
             remarks = explain_large_errors(recording, rows, steps)
         fault = fault or _output_fault(rows, recording)
         # Without the tensors around the failing step every mistake of the whole network could be the one.
-        if not problems and getattr(candidate, "captures_all", True):
+        if not problems and candidate.captures_all:
             diagnoses = diagnose(recording, steps, rows, captured, outputs, declaration)
             fault = _placed(fault, diagnoses, steps, recording)
     except CandidateError as error:
@@ -222,8 +257,7 @@ def _fusion_problems(
     def is_right(outputs: Mapping[str, Array]) -> bool:
         return all(row.verdict != "fail" for row in compare_outputs(recording, allowed, outputs)[0])
 
-    find = getattr(candidate, "find_fusion", None)
-    fusion = find(images, captured, is_right) if find else None
+    fusion = candidate.find_fusion(images, captured, is_right)
     return [] if fusion is None else [str(fusion)]
 
 
@@ -245,9 +279,12 @@ def _decisions(
 
 
 def run_twice(
-    run: Callable[[Mapping[str, Array]], Mapping[str, Array]], feeds: Mapping[str, Array]
+    run: Callable[[Mapping[str, Array]], Mapping[str, Array]],
+    feeds: Mapping[str, Array],
+    infinite: Collection[str] = (),
 ) -> tuple[dict[str, Array], list[str]]:
-    """Run a candidate, and say if it rewrites its input, does not repeat itself, or is not finite."""
+    """Run a candidate, and say if it rewrites its input, does not repeat itself, or is not finite, but for
+    the outputs that should be ``infinite``."""
     problems = []
     given = {name: array.copy() for name, array in feeds.items()}
     outputs = {name: np.array(array) for name, array in run(given).items()}
@@ -260,7 +297,7 @@ def run_twice(
     for name, array in outputs.items():
         if name not in again or not _same(array, again[name]):
             problems.append(f"it is not repeatable: two runs on the same input differ in output {name!r}")
-        elif array.dtype.kind == "f" and not np.isfinite(array).all():
+        elif name not in infinite and array.dtype.kind == "f" and not np.isfinite(array).all():
             count = np.count_nonzero(~np.isfinite(array))
             problems.append(
                 f"its output {name!r} has {count} of {array.size} numbers that are NaN or infinite"
@@ -363,11 +400,6 @@ class _Sides:
     tensors: CandidateTensors
     candidate: Candidate
 
-    @property
-    def complete(self) -> bool:
-        """Whether the candidate gives all of its tensors."""
-        return bool(getattr(self.candidate, "captures_all", True))
-
     @cached_property
     def compared(self) -> set[str]:
         """What the candidate should hold."""
@@ -388,7 +420,7 @@ class _Sides:
                 return match
         else:
             match = self.tensors.nearest(value, np.inf, set())
-        return match if self.complete and _resembles(match, value) else None
+        return match if self.candidate.captures_all and _resembles(match, value) else None
 
 
 def _compare_once(sides: _Sides, taken: Mapping[str, str]) -> tuple[list[Comparison], set[str], set[str]]:
@@ -408,7 +440,7 @@ def _compare_once(sides: _Sides, taken: Mapping[str, str]) -> tuple[list[Compari
     rows, missed = [], set()
     for name, item in predictions.items():
         match, missing = item.match, "fail"
-        if match is None and item.value is not None and not sides.complete:
+        if match is None and item.value is not None and not sides.candidate.captures_all:
             match, missing = tensors.named(output_names.get(name, name), item.value, item.bound), "absent"
         elif match is None and item.value is not None:
             match = tensors.likeliest(output_names.get(name, name), item.value, item.bound, known)

@@ -6,6 +6,8 @@ import math
 import os
 import tempfile
 import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,7 @@ from refimpl.errors import FileError, MissingDependencyError
 from refimpl.folding import fold_batch_norm
 from refimpl.inference import preprocess
 from refimpl.model import MobileInst, parameter_shapes
+from refimpl.npy_header import check_claim
 from refimpl.ops.operation import OPERATIONS, Array, intercepted
 from refimpl.weights_check import check_weights
 from refimpl.weights_hint import likely_configuration
@@ -253,30 +256,34 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
 def _read_npz(path: Path) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(path) as archive:
-            _check_npz_sizes(archive, path)
+            _check_npz_members(archive, path)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, RuntimeError) as error:
         if isinstance(error, FileError):
             raise
         raise FileError(f"{path} is not a readable .npz file of plain arrays: {error}") from error
 
 
-def _check_npz_sizes(archive: zipfile.ZipFile, path: Path) -> None:
-    """Refuse an archive whose arrays claim more bytes than it holds: NumPy would allocate before reading."""
+LARGEST_INFLATED = 2**28
+MOST_INFLATION = 200
+"""A member that is larger and was deflated by more is no array of numbers anyone computed."""
+
+
+def _check_npz_members(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse what NumPy would read without asking: arrays of one name, and those far larger than the file."""
+    names = Counter(member.filename.removesuffix(".npy") for member in archive.infolist())
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise FileError(f"{path} holds {', '.join(map(repr, twice))} more than once")
     for member in archive.infolist():
-        with archive.open(member) as file:
-            version = np.lib.format.read_magic(file)
-            read = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
+        if member.file_size > max(LARGEST_INFLATED, MOST_INFLATION * member.compress_size):
+            raise FileError(
+                f"{path}: {member.filename} inflates {member.compress_size} bytes to {member.file_size}; "
+                "save the arrays uncompressed"
             )
-            shape, _, dtype = read(file)
-            if math.prod(shape) * dtype.itemsize > member.file_size:
-                raise FileError(
-                    f"{path}: {member.filename} claims shape {shape} of {dtype}, more than the file holds"
-                )
+        with archive.open(member) as file:
+            check_claim(file, member.file_size, f"{path}: {member.filename}")
 
 
 def _read_pth(path: Path) -> dict[str, Array]:

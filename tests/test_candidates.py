@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import wrong_candidates
 from narrow_network import CONFIG, OPTIONS, picture, weights
 from typer.testing import CliRunner
 
+import refimpl.weights
 from conformance import candidate_kinds
 from conformance.bounds import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from conformance.candidate_kinds import Request, make
@@ -63,6 +67,53 @@ def test_a_callable_that_captures() -> None:
     full = NumpyCandidate(CONFIG, weights())
     report = judged(PythonCandidate(full.run, capture=full.capture))
     report.raise_on_failure()
+
+
+PACKAGE = """
+from conformance.plain_candidates import PythonCandidate
+from conformance.verification import Candidate, Declaration
+from refimpl import MobileInst
+
+class Least(Candidate):
+    "The least that a candidate is: how it computes, and what comes out."
+    declaration = Declaration()
+
+    def __init__(self, network):
+        self.network = network
+
+    def run(self, images):
+        return dict(self.network(images).items())
+
+    def capture(self, images):
+        return self.run(images)
+
+    captures_all = False
+
+def least(request):
+    return Least(MobileInst(request.config, request.weights))
+
+def wrong(request):
+    return "no candidate"
+"""
+POINTS = "[mobileinst.candidates]\nleast = third_party:least\nwrong = third_party:wrong\n"
+
+
+def test_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pip leaves in site-packages: a module and its metadata; found in the judge's and in its own
+    process."""
+    metadata = tmp_path / "third_party-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(POINTS)
+    (tmp_path / "third_party.py").write_text(PACKAGE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, report = run(tmp_path, "--candidate", "least:with options")
+    assert (code, report["candidate"]) == (0, "least:with options")
+    with pytest.raises(CandidateError, match="the candidate is str, which has no run, capture"):
+        make("wrong", REQUEST)
+    code, report = run(tmp_path, "--candidate", "wrong")
+    assert code == 1
+    assert "the candidate is str" in report["headline"]
 
 
 def test_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +230,62 @@ def test_refused_dumps(tmp_path: Path, tensors: dict[str, Array]) -> None:
         DumpCandidate(folder, NEEDED_OUTPUTS)
 
 
+def header(shape: tuple[int, ...]) -> bytes:
+    """Return what stands before the numbers of an array in a .npy file."""
+    stream = io.BytesIO()
+    fields = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, fields)
+    return stream.getvalue()
+
+
+def test_refused_files_of_dumps(tmp_path: Path, tensors: dict[str, Array]) -> None:
+    """Nothing is allocated, unpickled or left out because a file says so."""
+    outputs = {name: tensors[name] for name in NEEDED_OUTPUTS}
+    huge = header((10**9, 10**4)) + bytes(16)
+
+    def refused(name: str, message: str, change: Callable[[Path], object]) -> None:
+        folder = write(tmp_path / name, outputs, "npy")
+        change(folder)
+        with pytest.raises(FileError, match=message):
+            DumpCandidate(folder, NEEDED_OUTPUTS)
+
+    def archived(name: str, content: bytes) -> Callable[[Path], object]:
+        def add(folder: Path) -> None:
+            with zipfile.ZipFile(folder / "more.npz", "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+                archive.writestr(name, content)
+
+        return add
+
+    def twice(folder: Path) -> None:
+        for name in ("extra.npy", "extra"):
+            archived(name, header((1,)) + bytes(4))(folder)
+
+    refused("npy", "claims shape", lambda folder: (folder / "masks.npy").write_bytes(huge))
+    refused("npz", "claims shape", archived("extra.npy", huge))
+    refused("twice", "holds 'extra' more than once", twice)
+    unpickled = np.asarray([{}, None], object)
+    refused("objects", "Python objects", lambda folder: np.save(folder / "masks.npy", unpickled))
+    refused("objects_npz", "Python objects", lambda folder: np.savez(folder / "more.npz", extra=unpickled))
+    refused("folder", "no regular file", lambda folder: (folder / "more.npy").mkdir())
+
+
+def test_an_archive_that_inflates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousandfold, as zeros do: refused from a size on, before it is inflated."""
+    monkeypatch.setattr(refimpl.weights, "LARGEST_INFLATED", 2**16)
+    np.savez_compressed(tmp_path / "small.npz", a=np.zeros(2**13, np.float32))
+    np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(2**20, np.float32))
+    assert refimpl.weights.read_arrays(tmp_path / "small.npz")["a"].shape == (2**13,)
+    with pytest.raises(FileError, match=r"a\.npy inflates \d+ bytes to 4194432"):
+        refimpl.weights.read_arrays(tmp_path / "bomb.npz")
+
+
+def test_dumps_that_are_not_finite_are_not_reversed(tmp_path: Path, tensors: dict[str, Array]) -> None:
+    outputs = {name: tensors[name] for name in NEEDED_OUTPUTS}
+    outputs["masks"] = np.full_like(outputs["masks"], np.nan)
+    report = judged(make(f"dumps:{write(tmp_path / 'nan', outputs, 'npy')}", REQUEST))
+    assert "its output 'masks' has 480 of 480 numbers that are NaN" in report.headline()
+
+
 def test_dumps_of_another_input(tmp_path: Path, tensors: dict[str, Array]) -> None:
     outputs = {name: tensors[name] for name in NEEDED_OUTPUTS}
     same, other = ({**outputs, "images": picture() + np.float32(shift)} for shift in (0, 1))
@@ -197,6 +304,7 @@ HEADLINES = {
     "not_repeatable": "it is not repeatable: two runs on the same input differ in output 'class_logits'",
     "rewrites_its_input": "it rewrites its input",
     "no_arrays": "its outputs are not arrays of numbers: masks is <U4",
+    "raises_our_error": "it crashes: ShapeError",
 }
 
 
@@ -251,6 +359,29 @@ def test_the_command_survives(tmp_path: Path, name: str, headline: str) -> None:
     code, report = run(tmp_path, "--candidate", f"python:{WRONG}:{name}", "--timeout", "4")
     assert code == 1
     assert headline in report["headline"]
+
+
+def test_the_process_has_its_streams_to_itself() -> None:
+    candidate = IsolatedCandidate(f"python:{WRONG}:reads_the_questions", REQUEST, timeout=60)
+    try:
+        assert set(candidate.run(picture())) >= set(NEEDED_OUTPUTS)
+    finally:
+        candidate.close()
+    candidate = IsolatedCandidate(f"python:{WRONG}:interrupts", REQUEST, timeout=60)
+    try:
+        with pytest.raises(CandidateError, match="it crashes: KeyboardInterrupt"):
+            candidate.run(picture())
+    finally:
+        candidate.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("nothing:x", ConfigurationError), ("numpy:float8", ConfigurationError), ("dumps:missing", FileError)],
+)
+def test_bad_usage_is_no_verdict_in_another_process_either(text: str, kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        IsolatedCandidate(text, REQUEST, timeout=60)
 
 
 def test_what_cannot_be_made_fails(tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from narrow_network import CONFIG, FIELDS, picture, weights
+from narrow_network import CONFIG, FIELDS, network, picture, weights
 
 from conformance.candidate_kinds import Request, make
 from conformance.plain_candidates import PythonCandidate
 from conformance.pytorch_candidate import PyTorchCandidate
+from conformance.recorded_step import judge_folder
+from conformance.reproduction import reproduce
 from conformance.verification import verify
 from refimpl.errors import CandidateError, FileError
 
@@ -66,7 +69,7 @@ def test_an_exported_program(tmp_path: Path) -> None:
         (lambda model: scale_bias(model, "mask_decoder.output.1.bn.bias"), "mask_decoder.output.1"),
     ],
 )
-def test_a_wrong_module_fails_at_the_fault(fault: Any, place: str) -> None:
+def test_a_wrong_module_fails_at_the_fault(fault: Any, place: str, tmp_path: Path) -> None:
     wrong = module()
     fault(wrong)
     report = judged(PyTorchCandidate(wrong))
@@ -74,6 +77,10 @@ def test_a_wrong_module_fails_at_the_fault(fault: Any, place: str) -> None:
     first = report.inputs[0].first_fault
     assert first.step.startswith(place)
     assert first.candidate_nodes
+    reference = network(np.float64)
+    assert reproduce(tmp_path / "step", report, PyTorchCandidate(wrong), reference, picture())
+    again = judge_folder(tmp_path / "step")
+    assert (again.verdict, again.leading.first_fault.step) == ("fail", first.step)
 
 
 def test_a_tensor_returned_by_a_callable_is_an_array() -> None:
@@ -82,6 +89,31 @@ def test_a_tensor_returned_by_a_callable_is_an_array() -> None:
             return module()(torch.from_numpy(images.copy()))
 
     judged(PythonCandidate(run)).raise_on_failure()
+
+
+class Outside(torch.nn.Module):
+    """Computes where PyTorch does not see it, as compiled code does, and returns some kind of tensor."""
+
+    def __init__(self, kind: Any = lambda tensor: tensor) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, images: Any) -> Any:
+        made = network()(images.numpy())
+        return {name: self.kind(torch.from_numpy(array.copy())) for name, array in made.items()}
+
+
+def test_what_is_computed_outside_is_not_missing() -> None:
+    candidate = PyTorchCandidate(Outside())
+    assert set(candidate.capture(picture())) == set(candidate.run(picture()))
+    assert not candidate.captures_all
+    judged(candidate).raise_on_failure()
+
+
+@pytest.mark.parametrize("kind", [lambda tensor: tensor.to_sparse(), lambda tensor: tensor.to("meta")])
+def test_tensors_without_numbers(kind: Any) -> None:
+    with pytest.raises(CandidateError, match="its outputs are not arrays of numbers"):
+        PyTorchCandidate(Outside(kind)).run(picture())
 
 
 def test_what_cannot_be_loaded_or_run(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from conformance.graph_inputs import graph_inputs
 from conformance.graph_verification import verify_graph
 from conformance.onnx_graph import OnnxGraph
 from conformance.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
-from conformance.reproduction import reproduce
+from conformance.report import Report
+from conformance.reproduction import reproduce_node
 from refimpl.errors import FileError
 from refimpl.ops.operation import Array
 
@@ -48,21 +49,31 @@ def folder(tmp_path: Path) -> Path:
     """A reproduced step."""
     candidate = WrongConvolution(GRAPH)
     report = verify_graph(candidate, FEEDS)
-    assert reproduce(tmp_path / "step", report, candidate, FEEDS) is not None
+    assert written(tmp_path / "step", report, candidate) is not None
     return tmp_path / "step"
 
 
+def written(folder: Path, report: Report, candidate: OnnxRuntimeGraph) -> str | None:
+    """Write what a runtime computes wrongly."""
+    known = {**FEEDS, **candidate.capture(FEEDS)}
+    return reproduce_node(folder, report.leading, GRAPH, known, candidate.declaration)
+
+
 def command(folder: Path) -> list[str]:
-    """Return the arguments of the command in the folder's README."""
+    """Return the arguments of the command in the folder's README that judges what is recorded."""
+    return commands(folder)[0]
+
+
+def commands(folder: Path) -> list[list[str]]:
+    """Return the arguments of the commands in the folder's README."""
     lines = (folder / "README.md").read_text().splitlines()
-    (line,) = [line for line in lines if line.startswith("    mobileinst ")]
-    return shlex.split(line)[1:]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("    mobileinst ")]
 
 
 def test_the_folder_is_complete_and_minimal(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        *("step.onnx", "README.md", "input_0.npy"),
+        *("step.onnx", "step.json", "README.md", "input_0.npy"),
         *("candidate_0.npy", "truth_0.npy", "bound_0.npy"),
     }
     model = onnx.load(folder / "step.onnx")
@@ -80,14 +91,13 @@ def test_the_command_shows_it_again(folder: Path) -> None:
     assert result.exit_code == 1, result.output
     assert "leaves the reference at" in result.output
     # Without what was recorded, the installed runtime computes it, rightly.
-    anew = command(folder)
-    result = CliRunner().invoke(app, anew[: anew.index("--recorded")])
+    result = CliRunner().invoke(app, commands(folder)[1])
     assert result.exit_code == 0, result.output
 
 
 def test_nothing_to_reproduce(tmp_path: Path) -> None:
     candidate = OnnxRuntimeGraph(GRAPH)
-    assert reproduce(tmp_path / "step", verify_graph(candidate, FEEDS), candidate, FEEDS) is None
+    assert written(tmp_path / "step", verify_graph(candidate, FEEDS), candidate) is None
     assert not (tmp_path / "step").exists()
 
 
@@ -97,5 +107,5 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     candidate = WrongConvolution(GRAPH)
     report = verify_graph(candidate, FEEDS)
     with pytest.raises(FileError, match="no empty folder"):
-        reproduce(tmp_path / "step", report, candidate, FEEDS)
+        written(tmp_path / "step", report, candidate)
     assert [path.name for path in tmp_path.iterdir()] == ["step"]

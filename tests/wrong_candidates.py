@@ -41,6 +41,23 @@ def hangs(images: Array) -> Any:
     time.sleep(3600)
 
 
+def reads_the_questions(images: Array) -> dict[str, Array]:
+    """Wait for someone to type, as a forgotten breakpoint does."""
+    if sys.stdin.read():
+        raise ValueError("someone typed")
+    return right(images)
+
+
+def interrupts(images: Array) -> Any:
+    """End as if the user had pressed Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def raises_our_error(images: Array) -> Any:
+    """Fail within the reference's own code."""
+    return REFERENCE(images[:, :2])
+
+
 def not_finite(images: Array) -> dict[str, Array]:
     """Give NaN among the masks."""
     outputs = right(images)

@@ -6,9 +6,9 @@ per family, registered under the ONNX name; the functions that are approximated 
 `conformance.bounds.allowances`.
 """
 
-from conformance.bounds.allowances import CPU, MOBILE, ONNX_RUNTIME, Allowance, Runtime
+from conformance.bounds.allowances import CPU, MOBILE, ONNX_RUNTIME, RUNTIMES, Allowance, Runtime
 from conformance.bounds.bias import BiasTest, bias_test, utilisation
-from conformance.bounds.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Format, format_of
+from conformance.bounds.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, FORMATS, Format, format_of
 from conformance.bounds.introduced import introduced_bound, introduced_bounds
 from conformance.bounds.propagation import carried_bounds, propagated_bound
 from conformance.bounds.step import RULES, Shared
@@ -19,9 +19,11 @@ __all__ = [
     "FLOAT16",
     "FLOAT32",
     "FLOAT64",
+    "FORMATS",
     "MOBILE",
     "ONNX_RUNTIME",
     "RULES",
+    "RUNTIMES",
     "Allowance",
     "BiasTest",
     "Format",

@@ -109,3 +109,6 @@ ONNX_RUNTIME = replace(CPU, name="onnxruntime", one_pass_variance=True)
 
 MOBILE = Runtime("mobile", _MOBILE)
 """Phones: OpenCL's full profile, NEON approximations."""
+
+RUNTIMES = {each.name: each for each in (CPU, ONNX_RUNTIME, MOBILE)}
+"""Runtimes by name."""

@@ -49,6 +49,10 @@ FLOAT16 = Format("float16", 2.0**-11, 2.0**-14, 65504.0)
 BFLOAT16 = Format("bfloat16", 2.0**-8, 2.0**-126, 2.0**127 * (2 - 2.0**-7))
 
 
+FORMATS = {each.name: each for each in (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)}
+"""Formats by name."""
+
+
 def format_of(dtype: DTypeLike) -> Format:
     """Return the format of a float dtype (bfloat16 by its name, as `ml_dtypes` gives it).
 

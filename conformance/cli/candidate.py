@@ -4,17 +4,17 @@ misbehave."""
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
 import typer
 
 from conformance.candidate_kinds import KINDS, Request, make
 from conformance.candidate_process import IsolatedCandidate
-from conformance.cli import options
+from conformance.cli.course import Course
 from conformance.report import InputReport, Report
-from conformance.verification import Candidate, verify, weights_hash
+from conformance.verification import weights_hash
 from refimpl.errors import CandidateError
 from refimpl.ops.operation import Array
 
@@ -28,7 +28,7 @@ Kind = Annotated[
         "onnxruntime:level=basic,threads=2,provider=NAME,disabled=A+B. Default: onnxruntime.",
     ),
 ]
-TRUSTED = ("numpy", "dumps", "onnxruntime")
+TRUSTED = ("numpy", "dumps")
 """Kinds that run no code of others; they are given a process of their own only with a time limit."""
 
 
@@ -40,41 +40,25 @@ class Limit:
     wanted: bool
 
 
-def judge_candidate(
-    text: str,
-    request: Request,
-    inputs: dict[str, Array],
-    limit: Limit,
-    progress: options.Progress,
-    frames: bool = False,
-) -> Report:
+def judge_candidate(text: str, request: Request, course: Course, limit: Limit) -> Report:
     """Judge the candidate that ``NAME`` or ``NAME:OPTIONS`` stands for, on every input."""
     kind = text.partition(":")[0]
     name = f"{request.model.name} in {text}" if request.model else text
-    progress("candidate")
-    judge = partial(
-        verify,
-        config=request.config,
-        weights=request.weights,
-        inputs=inputs,
-        name=name,
-        progress=progress,
-        frames=frames,
-    )
-    if kind in TRUSTED and not limit.wanted:
-        return judge(make(text, request))
-    local: Candidate | None = make(text, request) if kind == "onnxruntime" else None
+    course.progress("candidate")
+    if kind == "onnxruntime" or (kind in TRUSTED and not limit.wanted):
+        limited = replace(request, timeout=limit.seconds if limit.wanted else None)
+        return course.judge(make(text, limited), name)
     try:
-        isolated = IsolatedCandidate(text, request, limit.seconds, local)
+        isolated = IsolatedCandidate(text, request, limit.seconds)
     except CandidateError as error:
-        return _not_made(name, request, inputs, error)
+        return _not_made(name, request, course.inputs, error)
     try:
-        return judge(isolated)
+        return course.judge(isolated, name)
     finally:
         isolated.close()
 
 
-def _not_made(name: str, request: Request, inputs: dict[str, Array], error: CandidateError) -> Report:
+def _not_made(name: str, request: Request, inputs: Mapping[str, Array], error: CandidateError) -> Report:
     items = [
         InputReport(label, x.shape, hashlib.sha256(x.tobytes()).hexdigest(), [], [], [], None, [str(error)])
         for label, x in inputs.items()

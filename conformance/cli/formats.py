@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from conformance.bounds import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Format
+from conformance.bounds import FORMATS, Format
 
 Formats = tuple[Format | None, Format | None]
 """Arithmetic and storage; None where not declared."""
@@ -21,8 +21,6 @@ class FormatName(StrEnum):
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
 
-
-FORMATS = {format.name: format for format in (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)}
 
 Arithmetic = Annotated[
     FormatName | None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,11 +16,21 @@ from conformance.graph_inputs import graph_inputs
 from conformance.graph_verification import verify_graph
 from conformance.onnx_graph import OnnxGraph
 from conformance.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, declared_by
-from conformance.report import Comparison, Report
-from conformance.reproduction import RecordedStep, reproduce
-from refimpl.errors import ConfigurationError
+from conformance.onnx_runtime_process import runtime_graph
+from conformance.report import Comparison, InputReport, Report
+from conformance.reproduction import reproduce_node
+from conformance.step_folder import check_new_folder
+from refimpl.errors import ConfigurationError, MobileInstError
+from refimpl.ops.operation import Array
 
 COLOURS = {"pass": "green", "fail": "red", "absent": "yellow", "not judged": "yellow", "tie": "yellow"}
+
+
+def _new_folder(folder: Path | None) -> Path | None:
+    """Refuse a folder that is in use before any work."""
+    if folder is not None:
+        check_new_folder(folder)
+    return folder
 
 
 Reproduce = Annotated[
@@ -28,24 +38,23 @@ Reproduce = Annotated[
     typer.Option(
         "--reproduce",
         metavar="FOLDER",
-        help="Write the first node that the runtime computes wrongly to a new folder: minimal model, inputs, "
-        "outputs, float64, bounds, and the command that shows it again.",
+        callback=_new_folder,
+        help="Write the first wrong step to a new folder: minimal model, inputs, outputs, float64, bounds, "
+        "and the command that shows it again.",
     ),
 ]
 Recorded = Annotated[
     Path | None,
-    typer.Option(
-        "--recorded", metavar="FOLDER", help="With --graph-only: judge outputs that --reproduce wrote."
-    ),
+    typer.Option("--recorded", metavar="FOLDER", help="Judge again the step that --reproduce wrote."),
 ]
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where to write a failing step, and where to read what a step made."""
+    """Where to write a failing step, and where envelopes are kept; None: nowhere."""
 
     reproduce: Path | None = None
-    recorded: Path | None = None
+    cache: Path | None = None
 
 
 def judge_graph(
@@ -57,6 +66,7 @@ def judge_graph(
     formats: Formats,
     folders: Folders,
     progress: options.Progress,
+    timeout: float | None = None,
 ) -> Report:
     """Judge an ONNX file node by node, on inputs from files or seeded random ones."""
     if path is None:
@@ -65,19 +75,27 @@ def judge_graph(
     graph = OnnxGraph.load(path)
     feeds = graph_inputs(graph, files, shapes, seed)
     declared = declared_by(graph, *formats)
-    if folders.recorded is not None:
-        recorded = RecordedStep(graph, folders.recorded, declared)
-        return verify_graph(recorded, feeds, name=f"{path.name}, recorded", progress=progress)
-    candidate = OnnxRuntimeGraph(graph, runtime, declared)
-    report = verify_graph(candidate, feeds, name=path.name, progress=progress)
+    candidate = runtime_graph(graph, runtime, declared, timeout)
+    report = verify_graph(candidate, feeds, name=path.name, progress=progress, cache=folders.cache)
     if folders.reproduce is not None:
-        say_reproduced(reproduce(folders.reproduce, report, candidate, feeds))
+        item, folder = report.leading, folders.reproduce
+        say_reproduced(lambda: reproduce_node(folder, item, graph, _known(candidate, feeds, item), declared))
     return report
 
 
-def say_reproduced(command: str | None) -> None:
-    """Say how the failing step is shown again."""
-    text = f"shown again by: {command}" if command else "no node is wrong: nothing to reproduce"
+def _known(candidate: OnnxRuntimeGraph, feeds: Mapping[str, Array], item: InputReport) -> dict[str, Array]:
+    return {**feeds, **(candidate.capture(feeds) if item.first_fault else {})}
+
+
+def say_reproduced(write: Callable[[], str | None]) -> None:
+    """Write the failing step, and say how it is shown again, or why not: the verdict stands in any case."""
+    try:
+        command = write()
+        text = (
+            f"shown again by: {command}" if command else "no step on its own is wrong: nothing to reproduce"
+        )
+    except MobileInstError as error:
+        text = f"nothing reproduced: {error}"
     options.progress_console.print(text, highlight=False, soft_wrap=True)
 
 
@@ -88,7 +106,8 @@ def print_graph_report(report: Report, all_nodes: bool) -> None:
     options.console.print(
         _table("Nodes" if all_nodes else "Nodes, of each operator the most utilised", shown)
     )
-    options.console.print(_table("Outputs", item.outputs))
+    if item.outputs:
+        options.console.print(_table("Outputs", item.outputs))
     total = report.model["nodes"]
     judged = sum(row.verdict != "not judged" for row in item.nodes)
     options.console.print(f"{judged} results of {total} nodes judged, inputs {item.name}", highlight=False)

@@ -17,16 +17,16 @@ from conformance.candidates import OnnxRuntimeCandidate, images_input, only_inpu
 from conformance.cli import candidate as candidates
 from conformance.cli import formats, options, report_files, verify_tnn
 from conformance.cli import graph_only as graph_only_command
+from conformance.cli.course import Course
 from conformance.cli.graph_only import COLOURS, Folders, judge_graph, print_graph_report
 from conformance.envelope_cache import cache_folder
 from conformance.inputs import load_inputs, rendered_input
 from conformance.onnx_graph import OnnxGraph
 from conformance.onnx_runtime import RuntimeOptions, declared_by
+from conformance.recorded_step import judge_folder
 from conformance.report import Comparison, Decision, Report
-from conformance.reproduction import reproduce
 from conformance.reuse_verification import KeyframeKernels, takes_kernels
 from conformance.verification import Candidate
-from conformance.verification import verify as judge
 from refimpl import MobileInst
 from refimpl.errors import ConfigurationError
 from refimpl.ops.operation import Array
@@ -124,7 +124,11 @@ def verify(
     declared = formats.declared_formats(arithmetic, storage)
     if graph_only and frames:
         raise ConfigurationError("--frames is about MobileInst's tracks; --graph-only asks nothing of them")
-    if graph_only:
+    kept = None if no_cache else cache_folder()
+    limited = report_files.is_given(context, "timeout")
+    if recorded is not None:
+        report = judge_folder(recorded)
+    elif graph_only:
         files = [str(path) for path in inputs or ()]
         with options.progress_console.status("graph") as status:
             report = judge_graph(
@@ -134,8 +138,9 @@ def verify(
                 seed,
                 runtime,
                 declared,
-                Folders(reproduction, recorded),
+                Folders(reproduction, kept),
                 status.update,
+                timeout if limited else None,
             )
     else:
         with options.progress_console.status("weights") as status:
@@ -144,27 +149,20 @@ def verify(
             arrays = options.load_weights(config, weights, backbone_weights, seed)
             status.update("inputs")
             fed = _inputs(inputs or [], graph, options.parse_size(size), batch)
-            limited = report_files.is_given(context, "timeout")
+            course = Course(config, arrays, fed, status.update, kept, reproduction, frames)
             if candidate or (limited and model_file):
                 request = Request("", config, arrays, model_file, *declared, threads)
                 kind = candidate or "onnxruntime"
                 limit = candidates.Limit(timeout, limited)
-                report = candidates.judge_candidate(kind, request, fed, limit, status.update, frames)
+                report = candidates.judge_candidate(kind, request, course, limit)
             else:
                 run = partial(_in_onnx_runtime, runtime=runtime, declared=declared)
-                kept = None if no_cache else cache_folder()
-                ask = partial(judge, config=config, weights=arrays, progress=status.update, frames=frames)
-                report = _judge(ask, graph, model_file, fed, run, kept)
-                if reproduction is not None and graph is not None:
-                    judged = run(graph)
-                    images = fed[report.leading.name]
-                    command = reproduce(reproduction, report, judged.model, judged.feeds(images))
-                    graph_only_command.say_reproduced(command)
+                report = _judge(course, graph, model_file, run)
     report = replace(report, command=report_files.command_line(context))
     options.write_json(json_file, report.to_json())
     report_files.write_reports(report, html=html_file, junit=junit_file, markdown=markdown_file)
     if str(json_file) != "-":
-        (print_graph_report if graph_only else print_report)(report, all_steps)
+        (print_graph_report if graph_only or recorded else print_report)(report, all_steps)
     raise typer.Exit(0 if report.verdict == "pass" else 1)
 
 
@@ -179,33 +177,29 @@ def _in_onnx_runtime(
 
 
 def _judge(
-    ask: partial[Report],
-    graph: OnnxGraph | None,
-    path: Path | None,
-    inputs: dict[str, Array],
-    run: Callable[..., Candidate],
-    cache: Path | None,
+    course: Course, graph: OnnxGraph | None, path: Path | None, run: Callable[..., Candidate]
 ) -> Report:
     if graph is None or path is None:
-        return _judge_own_export(ask, inputs, run, cache)
+        return _judge_own_export(course, run)
     if takes_kernels(graph):
-        kernels = KeyframeKernels(ask.keywords["config"], ask.keywords["weights"])
-        return ask(run(graph, others=kernels), inputs=inputs, name=path.name, part=kernels.reuse)
-    return ask(run(graph), inputs=inputs, name=path.name, cache=cache)
+        kernels = KeyframeKernels(course.config, course.weights)
+        return course.judge(run(graph, others=kernels), path.name, kernels.reuse)
+    return course.judge(run(graph), path.name)
 
 
-def _judge_own_export(
-    ask: partial[Report], inputs: dict[str, Array], run: Callable[..., Candidate], cache: Path | None
-) -> Report:
+def _judge_own_export(course: Course, run: Callable[..., Candidate]) -> Report:
     """Export for each shape of input, since our own files have static shapes."""
-    network = MobileInst(ask.keywords["config"], ask.keywords["weights"])
+    network = MobileInst(course.config, course.weights)
     # Frames of a video are judged together, so they are of one shape.
-    groups = [inputs] if ask.keywords["frames"] else [{label: x} for label, x in inputs.items()]
-    reports = []
+    groups = [course.inputs] if course.frames else [{label: x} for label, x in course.inputs.items()]
+    reports: list[Report] = []
     for group in groups:
-        ask.keywords["progress"](f"{', '.join(group)}: export")
+        course.progress(f"{', '.join(group)}: export")
         graph = OnnxGraph.load(onnx_export.export(network, next(iter(group.values()))))
-        reports.append(ask(run(graph), inputs=group, name="our own export", cache=cache))
+        first_to_fail = all(report.verdict == "pass" for report in reports)
+        written = course.reproduction if first_to_fail else None
+        each = replace(course, inputs=group, reproduction=written)
+        reports.append(each.judge(run(graph), "our own export"))
     return replace(reports[0], inputs=[item for report in reports for item in report.inputs])
 
 

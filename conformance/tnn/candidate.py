@@ -18,7 +18,7 @@ from conformance.tnn.layers import HardSigmoid
 from conformance.tnn.proto import Layer
 from conformance.tnn.rounding import declared
 from conformance.utilisation import worst_of
-from conformance.verification import Declaration
+from conformance.verification import Candidate, Declaration
 from refimpl.errors import CandidateError
 
 Array = NDArray[Any]
@@ -29,7 +29,7 @@ SIXTH = 1 / 6
 """The slope of the network's hard sigmoid, which the proto's six digits cannot hold."""
 
 
-class TnnCandidate:
+class TnnCandidate(Candidate):
     """A TNN graph judged as an implementation of the network.
 
     Its tensors are what the converted file means, in float32; its outputs those of a run, where one is given.

@@ -1,0 +1,51 @@
+"""Processes that may crash or hang: started, asked for a line with a time limit, and what is said of their
+end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+from refimpl.errors import CandidateError
+
+STARTING = 60.0
+"""Seconds that a process may take to load what it needs, even if a run may take less."""
+
+
+def start(module: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a module of this program as a process that is talked to in lines."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )
+
+
+def next_line(process: subprocess.Popen[str], timeout: float | None) -> str | None:
+    """Return the next line that a process writes, empty if it has ended; None if there is none in time."""
+    lines: list[str] = []
+    assert process.stdout is not None
+    stream = process.stdout
+    reader = threading.Thread(target=lambda: lines.append(stream.readline()), daemon=True)
+    reader.start()
+    reader.join(timeout)
+    return lines[0] if lines else None
+
+
+def crashed(status: int) -> CandidateError:
+    """Return the error of a process that ended with a status, without an answer."""
+    if status < 0:
+        return CandidateError(f"it crashes: its process was ended by {signal.Signals(-status).name}")
+    return CandidateError(f"it crashes: its process ended with status {status}")
+
+
+def hung(timeout: float | None) -> CandidateError:
+    """Return the error of a process that did not answer in time."""
+    return CandidateError(
+        f"it hangs: no answer within {timeout or 0:g} s; give a longer --timeout if it is slow"
+    )
