@@ -8,8 +8,9 @@ BIN := .venv/bin
 verify: .venv/installed
 	$(BIN)/mobileinst verify
 
+# One thread each: the workers share the cores.
 test: .venv/installed-test
-	$(BIN)/python -m pytest -q -m "not runtimes" -n auto $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not runtimes" -n auto $(PYTEST_ARGS)
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

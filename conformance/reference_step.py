@@ -53,15 +53,17 @@ class ReferenceStep:
         self.images = images
         self.captured = candidate.capture(images)
         self.own = candidate.own_graph(images)
+        # A step that the candidate left out, at which the fault is, shows at the first that fails.
+        self.failing = next((row for row in item.steps if row.verdict == "fail"), None)
+        self.target = self.failing.name if self.failing else fault.step
         self.agreeing = {row.candidate for row in item.steps if row.verdict == "pass" and row.candidate}
 
     def folder(self) -> StepFolder | None:
         """Return what shows the fault; None if no steps on their own do."""
-        name, note = self.fault.step, RecordedStep.of(self.fault, self.candidate.declaration)
-        row = next((row for row in self.item.steps if row.name == name and row.verdict == "fail"), None)
-        if row is not None:
-            return self._of_step(note, row)
-        row = next(row for row in self.item.outputs if self.recording.outputs[row.name] == name)
+        note = RecordedStep.of(self.fault, self.candidate.declaration)
+        if self.failing is not None:
+            return self._of_step(note, self.failing)
+        row = next(row for row in self.item.outputs if self.recording.outputs[row.name] == self.target)
         values = self._as_reference(self.candidate.run(self.images)[row.candidate or ""])
         # Its operands tell more, if they were captured; the whole network leaves the envelope in any case.
         whole = RecordedStep.of(self.fault, self.candidate.declaration, row.tolerance)
@@ -86,8 +88,8 @@ class ReferenceStep:
         """
         if self.own is None or self.captured[nearest].size == 0:
             return nearest
-        truth = self.recording.tensors[self.fault.step]
-        calls, _ = steps_behind(self.recording, self.item.steps, self.captured, self.fault.step)
+        truth = self.recording.tensors[self.target]
+        calls, _ = steps_behind(self.recording, self.item.steps, self.captured, self.target)
         wanted = Counter(call.op_type for call in calls)
         operators = {node.name: node.op_type for node in self.own[0].nodes}
 
@@ -102,7 +104,7 @@ class ReferenceStep:
 
     def _as_reference(self, array: Array, any_layout: bool = False) -> Array:
         """Return a tensor of the candidate in the failing one's shape and layout."""
-        reference = self.recording.tensors[self.fault.step]
+        reference = self.recording.tensors[self.target]
         if _squeezed(array) == _squeezed(reference) and not any_layout:
             return array.reshape(reference.shape)
         return aligned(array, reference)
@@ -112,9 +114,9 @@ class ReferenceStep:
     ) -> StepFolder | None:
         """Return the reference's steps between the tensors that agree and the failing one, if they show the
         failure."""
-        calls, operands = steps_behind(self.recording, steps, self.captured, note.step)
+        calls, operands = steps_behind(self.recording, steps, self.captured, self.target)
         dtype = np.float64 if note.storage == FLOAT64.name else np.float32
-        part = _part(self.recording, calls, operands, note.step, dtype)
+        part = _part(self.recording, calls, operands, self.target, dtype)
         model = onnx_export.to_onnx(part, "step")
         feeds = {name: part.tensors[name] for name in operands}
         judged = judge_steps(note, OnnxGraph.load(model), feeds, values)
