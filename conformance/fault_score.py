@@ -182,7 +182,7 @@ def trial(task: Task) -> Trial:
     """Put one fault into its model and judge it."""
     chosen = case(task.model)
     injection = injections(CATALOGUE[task.fault], chosen.graph)[task.number]
-    model = injected(chosen.model, chosen.recording, injection)
+    model = anonymous(injected(chosen.model, chosen.recording, injection))
     try:
         candidate = OnnxRuntimeCandidate(OnnxGraph.load(model), threads=1)
         outputs, captured = candidate.run(chosen.images), candidate.capture(chosen.images)
@@ -202,6 +202,23 @@ def trial(task: Task) -> Trial:
         diagnoses=tuple(diagnosis.fault for diagnosis in report.diagnoses),
         baselines=alarms(outputs, chosen.reference),
     )
+
+
+def anonymous(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose nodes and inner tensors have lost their names: they are no hint to the judge."""
+    renamed = onnx.ModelProto()
+    renamed.CopyFrom(model)
+    graph = renamed.graph
+    kept = {"", *(value.name for value in (*graph.input, *graph.output))}
+    inner = [name for node in graph.node for name in node.output] + [x.name for x in graph.initializer]
+    names = {name: f"t{number}" for number, name in enumerate(inner) if name not in kept}
+    for number, node in enumerate(graph.node):
+        node.name = f"n{number}"
+        for operands in (node.input, node.output):
+            operands[:] = [names.get(name, name) for name in operands]
+    for value in (*graph.initializer, *graph.value_info):
+        value.name = names.get(value.name, value.name)
+    return renamed
 
 
 def _crashed(task: Task, injection: Injection, error: str) -> Trial:
