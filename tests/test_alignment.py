@@ -66,6 +66,19 @@ def test_layouts_are_all_permutations(seed: int, shape: tuple[int, ...]) -> None
     assert {np.ascontiguousarray(layout).tobytes() for layout in layouts(array, shape)} == expected
 
 
+def test_no_layout_of_a_map_exchanges_rows_and_columns() -> None:
+    """NCHW is kept as NHWC, by no runtime as NCWH; tokens and heads may stand in any order."""
+    reference = random(0, (2, 3, 4, 5))
+    channels_last = np.ascontiguousarray(reference.transpose(0, 2, 3, 1))
+    turned = np.ascontiguousarray(reference.transpose(0, 1, 3, 2))
+    tensors = CandidateTensors({"turned": turned})
+    assert tensors.find(reference, 0.0) is not None
+    assert tensors.find(reference, 0.0, spatial=True) is None
+    found = CandidateTensors({"turned": turned, "it": channels_last}).find(reference, 0.0, spatial=True)
+    assert found is not None
+    assert (found.name, found.values.tolist()) == ("it", reference.tolist())
+
+
 @settings(deadline=None)
 @given(
     SEEDS,

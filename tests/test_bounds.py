@@ -41,7 +41,7 @@ from conformance.bounds.measurement import (
     smallest_detectable_faults,
 )
 from conformance.bounds.propagation import CARRIED
-from conformance.bounds.trials import trial, tried
+from conformance.bounds.trials import Trial, trial, tried
 from refimpl.errors import UnsupportedOperationError
 from refimpl.ops import OPERATIONS
 from refimpl.ops.operation import Array
@@ -119,6 +119,34 @@ def test_bounds_that_rounding_reaches_are_not_loose() -> None:
     ):
         assert seen[op_type, "onnxruntime float32"] > 0.1
         assert seen[op_type, "float16 storage of float32"] > 0.8
+
+
+@settings(max_examples=200, deadline=None)
+@given(op_type=st.sampled_from(tried()), seed=SEEDS, scale=SCALES)
+def test_no_correct_implementation_looks_biased(op_type: str, seed: int, scale: float) -> None:
+    """The false alarms are 1e-9 by design, so among a thousand errors of float32 there is none."""
+    for name in ("numpy float32", "onnxruntime float32"):
+        implementation = next(one for one in IMPLEMENTATIONS if one.name == name)
+        call = trial(op_type, seed, scale)
+        rounded = Trial(op_type, tuple(narrowed(x) for x in call.inputs), call.attributes)
+        results = implementation.compute(rounded)
+        with np.errstate(all="ignore"):
+            made = OPERATIONS[op_type](*rounded.inputs, **call.attributes)
+        truths = made if isinstance(made, tuple) else (made,)
+        arguments = (rounded.inputs, call.attributes, truths, FLOAT32, FLOAT32)
+        bounds, sizes = (
+            introduced_bounds(op_type, *arguments, runtime=implementation.runtime, probable=probable)
+            for probable in (False, True)
+        )
+        for result, truth, bound, size in zip(results or (), truths, bounds, sizes, strict=False):
+            if bound is not None and size is not None and truth.dtype.kind == "f":
+                with np.errstate(all="ignore"):
+                    error = result.astype(np.float64) - truth
+                    assert not bias_test(error, bound, size).suspicious, name
+
+
+def narrowed(x: Array | None) -> Array | None:
+    return FLOAT32.rounded(x) if x is not None and x.dtype.kind == "f" else x
 
 
 # --- orders of summation --------------------------------------------------------------------------

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from typer.testing import CliRunner
 
 from conformance.baselines import alarms
 from conformance.cli import app
 from conformance.false_alarms import ILL_CONDITIONED, CorrectRun, judge_one
-from conformance.fault_score import Task, case, score, trial
+from conformance.fault_score import Task, anonymous, case, score, trial
 from conformance.faults import CATALOGUE, injected, injections
 from conformance.onnx_graph import OnnxGraph, evaluate
 
@@ -88,6 +89,50 @@ def test_an_ill_conditioned_network_passes_though_its_outputs_are_off_by_percent
     assert outcome.headline is None
     assert outcome.deviation > 0.005
     assert all(outcome.baselines.values())
+
+
+@pytest.mark.parametrize("implementation", ["float16 storage", "folded, float16 storage"])
+def test_it_passes_even_where_no_digit_is_left(implementation: str) -> None:
+    """Of float16's 11 bits the network loses 12: its outputs are noise, and still no step is wrong."""
+    outcome = judge_one(CorrectRun(ILL_CONDITIONED, implementation, seed=1))
+    assert outcome is not None
+    assert outcome.headline is None
+    assert outcome.deviation > 0.5
+
+
+@pytest.mark.parametrize(
+    ("model", "fault", "call"),
+    [
+        ("topformer-base", "decoder/residual missing", "backbone.tpm.layer3/Add"),
+        ("sparseinst-topformer-tiny", "activation/missing", "encoder.ppm/Relu_2"),
+        ("topformer-tiny", "layout/flattened column by column", "instance_decoder.global_decoder/Reshape"),
+        (
+            "topformer-tiny",
+            "layout/flattened column by column",
+            "backbone.trans.transformer_blocks.0.attn/Reshape",
+        ),
+    ],
+)
+def test_a_fault_that_hides_behind_the_next_step_is_localised(model: str, fault: str, call: str) -> None:
+    """A step left out, and rows taken for columns, show only in what is computed of them."""
+    places = [item.call.name for item in injections(CATALOGUE[fault], case(model).graph)]
+    result = trial(Task(model, fault, places.index(call)))
+    assert result.blamed == result.expected
+    assert fault in result.diagnoses
+
+
+def test_names_are_no_hint() -> None:
+    model = case(MODEL).model
+    renamed = anonymous(model)
+    before, after = ({name for node in m.graph.node for name in node.output} for m in (model, renamed))
+    assert before & after == {output.name for output in model.graph.output}
+    images = case(MODEL).images
+    runs = [
+        onnxruntime.InferenceSession(m.SerializeToString()).run(None, {"images": images})
+        for m in (model, renamed)
+    ]
+    for first, second in zip(*runs, strict=True):
+        assert np.array_equal(first, second)
 
 
 def test_the_baselines_are_those_of_their_libraries() -> None:
