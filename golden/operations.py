@@ -48,9 +48,14 @@ _DOUBLE_DOUBLE = tuple(
     f"refimpl.ops.double_double.{name}" for name in ("product", "multiplied", "added", "quotient", "chosen")
 )
 BENEATH = {
-    "Gelu": ("refimpl.ops.normal_distribution.upper_tail", *_DOUBLE_DOUBLE),
-    "Swish": _DOUBLE_DOUBLE,
-    "Mish": _DOUBLE_DOUBLE,
+    "Gelu": (
+        "refimpl.ops.last_place.gelu",
+        "refimpl.ops.last_place.gelu_tanh",
+        "refimpl.ops.normal_distribution.upper_tail",
+        *_DOUBLE_DOUBLE,
+    ),
+    "Swish": ("refimpl.ops.last_place.swish", *_DOUBLE_DOUBLE),
+    "Mish": ("refimpl.ops.last_place.mish", *_DOUBLE_DOUBLE),
 }
 """What an operation is made of."""
 

@@ -1,7 +1,8 @@
 """Activations: functions of one tensor, in its own float dtype, each as ONNX defines it.
 
 The special functions are SciPy's, accurate to a unit or two in the last place in float64; what is composed of
-them is within one. Nothing here is computed in a narrower dtype than its input.
+them is within one there (`refimpl.ops.last_place`). Nothing here is computed in a narrower dtype than its
+input.
 """
 
 from __future__ import annotations
@@ -13,43 +14,13 @@ import scipy  # scipy.special is loaded at its first use: half of the import tim
 from numpy.typing import ArrayLike
 
 from refimpl.errors import UnsupportedOperationError
-from refimpl.ops import double_double as dd
-from refimpl.ops.normal_distribution import FARTHEST, upper_tail
+from refimpl.ops import last_place
 from refimpl.ops.operation import Array, operation
 
 
 def _special(function: Callable[[Array], Array], x: Array) -> Array:
     """Apply a SciPy function, which widens float16, and return to the dtype of ``x``."""
     return np.asarray(function(x)).astype(x.dtype, copy=False)
-
-
-# An exponential of a rounded argument z is off by |z| units in the last place, so these are double-double.
-_CUBIC = (0.044715, 2.1960211427085595e-18)
-_ROOT_OF_8_BY_PI = (1.5957691216057308, -9.96930880911092e-17)
-
-
-def _gated(x: Array, argument: dd.Pair) -> Array:
-    """Return ``x · sigmoid(argument)`` in the dtype of ``x``."""
-    wide = x.astype(np.float64)
-    ordinary = (np.abs(wide) > 0) & (np.abs(wide) < 1e290) & (np.abs(argument[0]) < 745)
-    near, (size, rest) = np.where(ordinary, wide, 1.0), dd.chosen(ordinary, argument, (0.0, 0.0))
-    decay = np.exp(-np.abs(size))
-    pair = decay, decay * np.where(size < 0, rest, -rest)
-    above = dd.chosen(size < 0, dd.multiplied((near, 0.0), pair), (near, 0.0))
-    result = dd.quotient(above, dd.added((1.0, 0.0), pair))
-    # Of zeros, huge and infinite numbers the parts of a pair are lost.
-    plain = wide * scipy.special.expit(argument[0])
-    return np.where(ordinary, result, plain).astype(x.dtype, copy=False)
-
-
-def _weighted(x: Array, tail: dd.Pair) -> Array:
-    """Return ``x · tail`` below zero and ``x · (1 − tail)`` above."""
-    ordinary = (np.abs(x) > 0) & (np.abs(x) < FARTHEST)
-    near = np.where(ordinary, x, 1.0)
-    part = dd.multiplied((near, 0.0), tail)
-    rest = dd.added((near, 0.0), (-part[0], -part[1]))
-    high, low = dd.chosen(near < 0, part, rest)
-    return np.where(ordinary, high + low, x * np.where(x < 0, tail[0], 1 - tail[0]))
 
 
 @operation("Relu")
@@ -114,24 +85,18 @@ def hard_swish(x: Array) -> Array:
 @operation("Swish")
 def swish(x: Array, *, alpha: float = 1.0) -> Array:
     """Return ``x · sigmoid(alpha · x)``; with ``alpha = 1`` the SiLU. ONNX Swish."""
-    wide, slope = x.astype(np.float64), np.float64(x.dtype.type(alpha))
-    near = np.clip(wide, -1e290, 1e290)  # products of larger numbers overflow
-    return _gated(x, dd.product(near, slope))
+    slope = x.dtype.type(alpha)
+    if x.dtype == np.float64:
+        return last_place.swish(x, slope)
+    return np.asarray(x * _special(scipy.special.expit, x * slope))
 
 
 @operation("Mish")
 def mish(x: Array) -> Array:
     """Return ``x · tanh(log(1 + exp(x)))``. ONNX Mish."""
-    # tanh(log(1 + e)) = e (e + 2) / (e (e + 2) + 2); above zero divided by e², in powers of exp(−x).
-    wide = x.astype(np.float64)
-    ordinary = (np.abs(wide) > 0) & (np.abs(wide) < 700)
-    near = np.where(ordinary, wide, 1.0)
-    decay = np.exp(-np.abs(near))
-    square = dd.product(decay, decay)
-    above = dd.added((2 * decay, 0.0), dd.chosen(near < 0, square, (1.0, 0.0)))
-    below = dd.added(above, dd.chosen(near < 0, (2.0, 0.0), (2 * square[0], 2 * square[1])))
-    result = dd.quotient(dd.multiplied((near, 0.0), above), below)
-    return np.where(ordinary, result, wide * np.tanh(_softplus(wide))).astype(x.dtype, copy=False)
+    if x.dtype == np.float64:
+        return last_place.mish(x)
+    return np.asarray(x * np.tanh(_softplus(x)))
 
 
 @operation("Softplus")
@@ -171,18 +136,15 @@ def gelu(x: Array, *, approximate: str = "none") -> Array:
     UnsupportedOperationError
         Another value of ``approximate``.
     """
-    wide = x.astype(np.float64)
-    # Beyond, nothing changes but that products overflow.
-    near = np.clip(wide, -FARTHEST, FARTHEST)
+    if approximate not in ("none", "tanh"):
+        raise UnsupportedOperationError(f"Gelu has approximate {approximate!r}; ONNX knows 'none' and 'tanh'")
+    if x.dtype == np.float64:
+        return last_place.gelu(x) if approximate == "none" else last_place.gelu_tanh(x)
     if approximate == "none":
-        return _weighted(wide, upper_tail(np.abs(near))).astype(x.dtype, copy=False)
-    if approximate == "tanh":
-        # (1 + tanh(z)) / 2 = sigmoid(2z) does not cancel.
-        cubic = dd.multiplied(dd.product(near, near), _CUBIC)
-        return _gated(
-            x, dd.multiplied(dd.multiplied(dd.added((1.0, 0.0), cubic), (near, 0.0)), _ROOT_OF_8_BY_PI)
-        )
-    raise UnsupportedOperationError(f"Gelu has approximate {approximate!r}; ONNX knows 'none' and 'tanh'")
+        return np.asarray(x * _special(scipy.special.ndtr, x))
+    # (1 + tanh(z)) / 2 = sigmoid(2z) does not cancel for very negative x.
+    inner = x.dtype.type(np.sqrt(2 / np.pi)) * (x + x.dtype.type(0.044715) * x * x * x)
+    return np.asarray(x * _special(scipy.special.expit, 2 * inner))
 
 
 @operation("Softmax")
