@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,20 +35,30 @@ def cache_folder() -> Path:
 
 
 def cached_envelope(
-    recording: Recording, arithmetic: Format, storage: Format, runtime: Runtime, folder: Path | None
+    recording: Recording,
+    arithmetic: Format,
+    storage: Format,
+    runtime: Runtime,
+    folder: Path | None,
+    progress: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, float]:
     """Return the envelope, read from ``folder`` if it was computed before; parameters as of `envelope`.
 
     A file that cannot be read or written costs the time to compute it, nothing else. None: no cache.
+    ``progress`` is told in words how many runs are done.
     """
+
+    def say(done: int, total: int) -> None:
+        progress(f"noise envelope, {done} of {total} runs")
+
     if folder is None:
-        return envelopes.envelope(recording, arithmetic, storage, runtime)
+        return envelopes.envelope(recording, arithmetic, storage, runtime, progress=say)
     path = folder / f"{_key(recording, arithmetic, storage, runtime)}.json"
     with suppress(OSError, ValueError, TypeError, AttributeError):
         found = json.loads(path.read_text(encoding="utf-8"))
         if found.keys() == recording.outputs.keys() and all(_is_size(value) for value in found.values()):
             return {name: float(value) for name, value in found.items()}
-    computed = envelopes.envelope(recording, arithmetic, storage, runtime)
+    computed = envelopes.envelope(recording, arithmetic, storage, runtime, progress=say)
     with suppress(OSError, FileError):
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:

@@ -116,7 +116,7 @@ class _Course:
         outputs, self.problems = run_twice(run, self.feeds, infinite)
         self.progress("noise envelope")
         formats = (declared.arithmetic, declared.storage, declared.runtime)
-        allowed = cached_envelope(self.recording, *formats, self.cache)
+        allowed = cached_envelope(self.recording, *formats, self.cache, self.progress)
         self.outputs = [
             _output(graph, self.recording, name, outputs.get(name), allowed[name]) for name in graph.outputs
         ]

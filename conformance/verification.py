@@ -211,7 +211,7 @@ def _verify_one(
         recording = cached_recording(network, images.astype(np.float64), cache)
         progress("noise envelope")
         declared = (declaration.arithmetic, declaration.storage, declaration.runtime)
-        allowed = cached_envelope(recording, *declared, cache)
+        allowed = cached_envelope(recording, *declared, cache, progress)
         rows, pairing = compare_outputs(recording, allowed, outputs)
         problems = problems + pairing
         progress("candidate, every tensor")

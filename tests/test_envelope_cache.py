@@ -31,7 +31,7 @@ def test_the_same_content_is_found_again(
     assert cached_envelope(recording, *ARGUMENTS, folder) == expected
     (path,) = folder.iterdir()
 
-    def refuse(*_: object) -> dict[str, float]:
+    def refuse(*_: object, **__: object) -> dict[str, float]:
         raise AssertionError("computed again")
 
     monkeypatch.setattr(envelope, "envelope", refuse)
@@ -52,7 +52,7 @@ def test_another_input_has_another_envelope(recording: Recording) -> None:
 
 def test_the_oldest_go(recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(envelope_cache, "MOST_FILES", 2)
-    monkeypatch.setattr(envelope, "envelope", lambda *_: dict.fromkeys(recording.outputs, 1.0))
+    monkeypatch.setattr(envelope, "envelope", lambda *_, **__: dict.fromkeys(recording.outputs, 1.0))
     for name in ("a", "b"):
         (tmp_path / f"{name}.json").write_text("{}")
     cached_envelope(recording, *ARGUMENTS, tmp_path)
