@@ -33,7 +33,7 @@ Forward = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one peer's forward at a number of threads."""
+    """Seconds of one peer's forward, or of a stage of the judge, at a number of threads."""
 
     peer: str
     threads: int
@@ -43,6 +43,10 @@ class Timing:
     def median(self) -> float:
         """The median of the repeats."""
         return statistics.median(self.seconds)
+
+    def ratio(self, other: Timing) -> float:
+        """The median of the ratios to another's time in the same repeat."""
+        return statistics.median(mine / its for mine, its in zip(self.seconds, other.seconds, strict=True))
 
 
 def measure(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from conformance import onnx_export
 from conformance.alignment import CandidateTensors
-from conformance.benchmark import peak_megabytes
+from conformance.benchmark import Timing, peak_megabytes
 from conformance.candidates import OnnxRuntimeCandidate
 from conformance.envelope import SAMPLES, envelope
 from conformance.onnx_graph import OnnxGraph
@@ -29,24 +27,6 @@ LIMITS = {NODES: 5.0, ENVELOPE: SAMPLES + 1.0}
 """Stage → the forwards it may cost."""
 
 
-@dataclass(frozen=True)
-class StageTiming:
-    """Seconds of one stage of a verdict, one value for each repeat."""
-
-    stage: str
-    threads: int
-    seconds: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        """The median of the repeats."""
-        return statistics.median(self.seconds)
-
-    def ratio(self, other: StageTiming) -> float:
-        """The median of the ratios to another stage's time in the same repeat."""
-        return statistics.median(a / b for a, b in zip(self.seconds, other.seconds, strict=True))
-
-
 def measure_judging(
     config: MobileInstConfig,
     weights: Weights,
@@ -54,7 +34,7 @@ def measure_judging(
     threads: int,
     repeats: int,
     progress: Callable[[], None] = lambda: None,
-) -> tuple[list[StageTiming], float]:
+) -> tuple[list[Timing], float]:
     """Time the stages of the verdict on our own export, in turn, after one warm-up of each.
 
     Parameters
@@ -83,7 +63,7 @@ def measure_judging(
                 if repeat:
                     seconds[name].append(time.perf_counter() - start)
                 progress()
-    return [StageTiming(name, threads, tuple(each)) for name, each in seconds.items()], peak_megabytes()
+    return [Timing(name, threads, tuple(each)) for name, each in seconds.items()], peak_megabytes()
 
 
 def _stages(config: MobileInstConfig, weights: Weights, images: Array) -> dict[str, Callable[[], Any]]:

@@ -191,6 +191,18 @@ def test_explain(command: Callable[..., Finished], tmp_path: Path) -> None:
     )
 
 
+def test_bench_of_the_judge(command: Callable[..., Finished], tmp_path: Path) -> None:
+    arguments = ["--judge", *SMALL, "--repeats", 1, "--threads", 1]
+    finished = command("bench", *arguments, "--json", tmp_path / "j.json")
+    assert finished.code == 0
+    stages = {row["stage"]: row for row in json.loads((tmp_path / "j.json").read_text())["stages"]}
+    assert len(stages) == 4
+    assert stages["float64 forward"]["ratio"] == 1
+    assert [row["limit"] for row in stages.values()] == [None, 5.0, 9.0, None]
+    assert all(row["median"] > 0 for row in stages.values())
+    assert "every node replayed" in finished.out
+
+
 def test_explain_lists_the_presets(command: Callable[..., Finished]) -> None:
     assert "topformer-base" in command("explain", "--list").out
     assert "topformer-base" in json.loads(command("explain", "--list", "--json", "-").out)

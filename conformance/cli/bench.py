@@ -126,10 +126,12 @@ def _bench_judge(
             )
             rows += [
                 {
-                    **asdict(one),
+                    "stage": one.peer,
+                    "threads": count,
+                    "seconds": one.seconds,
                     "median": one.median,
                     "ratio": one.ratio(timings[0]),
-                    "limit": LIMITS.get(one.stage),
+                    "limit": LIMITS.get(one.peer),
                 }
                 for one in timings
             ]
@@ -141,7 +143,9 @@ def _bench_judge(
         table.add_column(name, justify="right")
     for row in rows:
         limit = "-" if row["limit"] is None else f"{row['limit']:g}"
-        table.add_row(row["stage"], str(row["threads"]), f"{row['median']:.2f}", f"{row['ratio']:.2f}", limit)
+        table.add_row(
+            str(row["stage"]), str(row["threads"]), f"{row['median']:.2f}", f"{row['ratio']:.2f}", limit
+        )
     options.console.print(table)
     options.console.print(f"peak memory of this process: {memory:.0f} MB", highlight=False)
 
