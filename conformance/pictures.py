@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
+from conformance.evaluation.segmentations import encode
 from conformance.files import atomic_write
-from conformance.segmentations import encode
 from refimpl.errors import FileError, ShapeError
 from refimpl.inference import STRIDE, Instances
 from refimpl.predictions import require_finite

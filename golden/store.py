@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from conformance.evaluation.ytvis import read_json
 from conformance.files import atomic_write
-from conformance.ytvis import read_json
 from golden import DATA, FORMAT, FORMAT_VERSION
 from refimpl.errors import FileError
 from refimpl.ops.operation import Array

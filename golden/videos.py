@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from conformance import ytvis
 from conformance.bounds import FLOAT32, Format
 from conformance.bounds.formats import gamma
+from conformance.evaluation import ytvis
 from conformance.pytorch_replay import import_torch
 from golden.case import Bounds, Case, Confirmation, Golden, halves
 from golden.comparison import confirmed
@@ -259,7 +259,7 @@ def _documents(seed: int, largest: int, absent: bool) -> tuple[dict[str, Any], l
 
 
 def _encoded(masks: list[Array]) -> list[Any]:
-    from conformance.segmentations import encode
+    from conformance.evaluation.segmentations import encode
 
     return list(encode(np.stack(masks)))
 
@@ -376,7 +376,7 @@ def goldens() -> Iterator[Golden]:
         yield Golden(
             f"evaluation/{name}",
             "evaluation",
-            "conformance.ytvis.evaluate",
+            "conformance.evaluation.ytvis.evaluate",
             {"largest": largest},
             seed,
             shows,

@@ -11,8 +11,8 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from conformance.association_command import CommandCandidate, CommandFailure
-from conformance.association_properties import (
+from conformance.trackers.association_command import CommandCandidate, CommandFailure
+from conformance.trackers.association_properties import (
     CallableCandidate,
     NotOffered,
     ReferenceCandidate,
@@ -25,7 +25,7 @@ from conformance.association_properties import (
     check_property,
     properties,
 )
-from conformance.known_bad_trackers import KNOWN_BAD, Bad, GreedyClaimedOptimal
+from conformance.trackers.known_bad_trackers import KNOWN_BAD, Bad, GreedyClaimedOptimal
 from refimpl.errors import ConfigurationError
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -13,18 +13,19 @@ from narrow_network import CONFIG, OPTIONS, network, picture, weights
 from PIL import Image
 from typer.testing import CliRunner
 
-from conformance import onnx_export, video_tracking
-from conformance.association_properties import properties
+from conformance import onnx_export
 from conformance.candidates import OnnxRuntimeCandidate
 from conformance.cli import app
-from conformance.known_bad_trackers import KNOWN_BAD
+from conformance.evaluation.ytvis import evaluate_files
 from conformance.onnx_graph import OnnxGraph
 from conformance.reuse_verification import KeyframeKernels, takes_kernels
+from conformance.trackers.association_properties import properties
+from conformance.trackers.known_bad_trackers import KNOWN_BAD
 from conformance.verification import verify
-from conformance.video_benchmark import operations_per_frame
-from conformance.video_frames import open_video
-from conformance.video_networks import NumpyNetwork, OnnxPair
-from conformance.ytvis import evaluate_files
+from conformance.video import tracking as video_tracking
+from conformance.video.benchmark import operations_per_frame
+from conformance.video.frames import open_video
+from conformance.video.networks import NumpyNetwork, OnnxPair
 from refimpl import MobileInst
 from refimpl.errors import CandidateError, FileError, MobileInstError, ShapeError
 from refimpl.model import KernelReuse

@@ -14,10 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from conformance.graph_inputs import graph_inputs
 from conformance.graph_verification import verify_graph
-from conformance.html_report import html_report
 from conformance.onnx_graph import OnnxGraph
 from conformance.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
 from conformance.report import Report
+from conformance.reports.html_report import html_report
 from refimpl.ops.operation import Array
 
 Mistake = Callable[[Array], Array]

@@ -23,16 +23,16 @@ from typer.testing import CliRunner
 
 import conformance
 from conformance import onnx_export
-from conformance.architecture_figure import architecture_figure
 from conformance.cli import app
-from conformance.decision_charts import FLIPPED, INSIDE, OUTSIDE, TIED, margin_chart, mask_pictures
 from conformance.decisions import decision_of
 from conformance.detail import detail_of
-from conformance.html_report import html_report, marked, used
 from conformance.inputs import rendered_input
-from conformance.junit_report import junit_report
-from conformance.markdown_report import markdown_report
 from conformance.report import Comparison, Decision, Diagnosis, Fault, InputReport, Report
+from conformance.reports.architecture_figure import architecture_figure
+from conformance.reports.decision_charts import FLIPPED, INSIDE, OUTSIDE, TIED, margin_chart, mask_pictures
+from conformance.reports.html_report import html_report, marked, used
+from conformance.reports.junit_report import junit_report
+from conformance.reports.markdown_report import markdown_report
 from refimpl import MobileInst, MobileInstConfig, Weights, record
 from refimpl.errors import CandidateError, ConfigurationError, ShapeError, VerificationError
 
@@ -149,7 +149,7 @@ def test_the_fault_is_found_where_it_was_put(good: Report, bad: Report) -> None:
 @pytest.mark.parametrize("name", ["good", "bad", *UNUSUAL])
 def test_json_follows_its_schema(name: str, request: pytest.FixtureRequest) -> None:
     report = UNUSUAL[name] if name in UNUSUAL else request.getfixturevalue(name)
-    schema = json.loads(files("conformance").joinpath("report_schema.json").read_text())
+    schema = json.loads(files("conformance.reports").joinpath("report_schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(json.loads(json.dumps(report.to_json(), allow_nan=False)), schema)
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 import conformance
 from conformance import onnx_export
-from conformance.html_report import html_report
 from conformance.inputs import rendered_input
+from conformance.reports.html_report import html_report
 from refimpl import MobileInst, MobileInstConfig, Weights
 
 webdriver = pytest.importorskip("selenium.webdriver")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import conformance
-from conformance.html_report import html_report
-from conformance.markdown_report import markdown_report
 from conformance.plain_candidates import NumpyCandidate, PythonCandidate
 from conformance.report import Decision, Report
+from conformance.reports.html_report import html_report
+from conformance.reports.markdown_report import markdown_report
 from conformance.track_identity import compare_tracks, cycles, similarity_errors
 from refimpl.association import associate
 from refimpl.errors import ShapeError

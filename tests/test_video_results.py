@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from conformance import ytvis
-from conformance.video_results import TrackLog, picture_masks, scene_ground_truth, video_results
+from conformance.evaluation import ytvis
+from conformance.video.results import TrackLog, picture_masks, scene_ground_truth, video_results
 from refimpl.errors import FileError
 from refimpl.inference import Placement, postprocess
 from refimpl.scenes import Oracle, make_scene

@@ -13,8 +13,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from conformance import coco, segmentations, ytvis
-from conformance.result_comparison import compare_files
+from conformance.evaluation import coco, segmentations, ytvis
+from conformance.evaluation.result_comparison import compare_files
 from refimpl.errors import FileError
 
 SIZE = (20, 40)

@@ -15,7 +15,7 @@ from conformance.benchmark import NUMPY, Timing, measure, peak_memory
 from conformance.cli import options
 from conformance.inputs import rendered_input
 from conformance.judge_benchmark import LIMITS, measure_judging
-from conformance.video_benchmark import (
+from conformance.video.benchmark import (
     PAPER_MILLISECONDS,
     IntervalTiming,
     measure_intervals,

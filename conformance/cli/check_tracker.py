@@ -12,8 +12,9 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from conformance.association_command import CommandCandidate
-from conformance.association_properties import (
+from conformance.cli import options
+from conformance.trackers.association_command import CommandCandidate
+from conformance.trackers.association_properties import (
     Candidate,
     Outcome,
     ReferenceCandidate,
@@ -22,8 +23,7 @@ from conformance.association_properties import (
     check_property,
     properties,
 )
-from conformance.cli import options
-from conformance.known_bad_trackers import KNOWN_BAD
+from conformance.trackers.known_bad_trackers import KNOWN_BAD
 from refimpl.errors import ConfigurationError
 
 

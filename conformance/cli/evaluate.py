@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from conformance import coco, ytvis
 from conformance.cli import options
-from conformance.result_comparison import compare_files
+from conformance.evaluation import coco, ytvis
+from conformance.evaluation.result_comparison import compare_files
 from refimpl.errors import ConfigurationError
 
 EVALUATIONS = {"coco": coco.evaluate_files, "ytvis": ytvis.evaluate_files}

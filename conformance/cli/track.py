@@ -12,14 +12,15 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from conformance import video_tracking, ytvis
 from conformance.cli import options
+from conformance.evaluation import ytvis
 from conformance.pictures import write_picture, write_results
 from conformance.verification import weights_hash
-from conformance.video_frames import Video, open_video
-from conformance.video_networks import NumpyNetwork, OnnxPair
-from conformance.video_results import TrackLog, scene_ground_truth, video_results
-from conformance.video_tracking import Tracking
+from conformance.video import tracking as video_tracking
+from conformance.video.frames import Video, open_video
+from conformance.video.networks import NumpyNetwork, OnnxPair
+from conformance.video.results import TrackLog, scene_ground_truth, video_results
+from conformance.video.tracking import Tracking
 from refimpl import MobileInst
 from refimpl.association import METHODS
 from refimpl.errors import ConfigurationError, MobileInstError

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from conformance.association_properties import FrameAnswer, ReferenceCandidate, VideoFrame
+from conformance.trackers.association_properties import FrameAnswer, ReferenceCandidate, VideoFrame
 from refimpl.association import associate, associate_similarities, cosine_similarity
 from refimpl.tracker import frame_masks
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from conformance import segmentations
-from conformance.ytvis import (
+from conformance.evaluation import segmentations
+from conformance.evaluation.ytvis import (
     MAX_DETECTIONS,
     SIDES,
     Evaluation,

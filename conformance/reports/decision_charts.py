@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.charts import data_uri
+from conformance.reports.charts import data_uri
 
 WIDTH, HEIGHT = 300, 150
 LEFT, RIGHT, TOP, BOTTOM = 10, 290, 30, 112

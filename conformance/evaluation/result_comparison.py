@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from conformance import segmentations
-from conformance.ytvis import (
+from conformance.evaluation import segmentations
+from conformance.evaluation.ytvis import (
     MaskSequence,
     PathLike,
     integer_of,

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
+from conformance.evaluation.ytvis import read_json
 from conformance.files import atomic_write
 from conformance.pictures import draw_masks
-from conformance.video_frames import Video
-from conformance.video_results import TrackLog, picture_masks
-from conformance.ytvis import read_json
+from conformance.video.frames import Video
+from conformance.video.results import TrackLog, picture_masks
 from refimpl.errors import ConfigurationError
 from refimpl.inference import Sizing, place, preprocess
 from refimpl.tracker import Network, Tracker, TrackerState

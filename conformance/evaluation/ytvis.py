@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance import segmentations
+from conformance.evaluation import segmentations
 from refimpl.errors import FileError
 
 Array = NDArray[Any]

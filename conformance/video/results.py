@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from conformance import segmentations
+from conformance.evaluation import segmentations
 from conformance.files import atomic_write
 from refimpl.errors import FileError
 from refimpl.inference import Placement, placement_matrices

@@ -14,7 +14,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from conformance import onnx_export
-from conformance.video_networks import NumpyNetwork, OnnxPair
+from conformance.video.networks import NumpyNetwork, OnnxPair
 from refimpl import MobileInst, MobileInstConfig, Weights, record
 from refimpl.costs import step_costs
 from refimpl.inference import preprocess

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.association_properties import (
+from conformance.trackers.association_properties import (
     FrameAnswer,
     NotOffered,
     Refusal,

@@ -1,0 +1,1 @@
+"""The faces of a report: an HTML page with its figures, JUnit XML, Markdown."""
