@@ -91,7 +91,8 @@ def diagnose(
         return []
     graph = Graph.of_recording(recording)
     values = _AlignedValues(recording, graph, steps, captured)
-    if first in steps:
+    is_output = first.name in recording.outputs.values() and first.candidate in given
+    if first in steps and not is_output:
         search = _Search(graph, values, _fresh(steps, first, captured), declared)
         return search.diagnoses(first.name, _observed(first, captured), first.utilisation)
     # The run in which every tensor was captured is the one whose operands are known.
@@ -99,7 +100,8 @@ def diagnose(
     if observed is None:
         return []
     search = _Search(graph, values, CandidateTensors({first.name: observed}), declared, certain=True)
-    return search.diagnoses(recording.outputs[first.name], observed, first.utilisation)
+    target = first.name if first in steps else recording.outputs[first.name]
+    return search.diagnoses(target, observed, first.utilisation)
 
 
 def diagnose_node(

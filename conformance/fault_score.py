@@ -245,11 +245,13 @@ def _deviation(values: Array, expected: Array) -> float:
 
 
 def _expected(chosen: Case, captured: Mapping[str, Array], report: InputReport) -> str | None:
-    """Return the first judged tensor of the right model that the faulty one holds under no name, bit for
-    bit."""
+    """Return the first judged tensor of the right model that the faulty one holds under no name, bit for bit,
+    or does not give as the output that it is."""
     held = {_fingerprint(array) for array in captured.values()}
     for row in report.steps:
-        if _fingerprint(chosen.captured[chosen.output_name(row.name)]) not in held:
+        name = chosen.output_name(row.name)
+        same = _same_output(chosen, captured, name) if name in chosen.outputs else None
+        if not (_fingerprint(chosen.captured[name]) in held if same is None else same):
             return row.name
     changed = (
         tensor

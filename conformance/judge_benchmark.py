@@ -73,7 +73,7 @@ def _stages(config: MobileInstConfig, weights: Weights, images: Array) -> dict[s
     recording = record(wide, images.astype(np.float64))
     declared = candidate.declaration
     formats = (declared.arithmetic, declared.storage, declared.runtime)
-    given = list(recording.outputs)
+    given = {name: name for name in recording.outputs}
     return {
         FORWARD: lambda: wide(images.astype(np.float64)),
         NODES: lambda: candidate.judge(images, captured),

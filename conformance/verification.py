@@ -219,7 +219,7 @@ def _verify_one(
         progress("its own graph, node by node")
         nodes = candidate.judge(images, captured)
         progress("comparing step by step")
-        given = [row.name for row in rows if row.candidate is not None]
+        given = {row.name: row.candidate for row in rows if row.candidate is not None}
         steps, fault = compare_steps(recording, given, CandidateTensors(captured), candidate)
         every = [*rows, *nodes, *steps]
         problems = problems + _fusion_problems(candidate, images, captured, recording, allowed, every)
@@ -366,14 +366,24 @@ class _Prediction:
 
 
 def compare_steps(
-    recording: Recording, outputs: Sequence[str], tensors: CandidateTensors, candidate: Candidate
+    recording: Recording,
+    outputs: Mapping[str, str],
+    tensors: CandidateTensors,
+    candidate: Candidate,
 ) -> tuple[list[Comparison], Fault | None]:
     """Find every tensor of the reference in the candidate, and the first step that the candidate computes
     differently.
 
     Each step is computed on the candidate's own tensors, so an error is seen where it is made, however much
-    or little the
-    network makes of it later.
+    or little the network makes of it later.
+
+    Parameters
+    ----------
+    recording
+        The reference's run.
+    outputs
+        Output → the candidate's tensor that is given for it.
+    tensors, candidate
     """
     sides = _Sides(recording, Structure(recording), outputs, tensors, candidate)
     taken: dict[str, str] = {}
@@ -396,7 +406,7 @@ class _Sides:
 
     recording: Recording
     structure: Structure
-    outputs: Sequence[str]
+    outputs: Mapping[str, str]
     tensors: CandidateTensors
     candidate: Candidate
 
@@ -409,6 +419,23 @@ class _Sides:
     def sought(self) -> set[str]:
         """What it should hold, and what it may."""
         return self.compared | self.structure.folded(self.outputs)
+
+    @cached_property
+    def given(self) -> dict[str, str]:
+        """Tensor of the reference that is an output → the candidate's that is given for it."""
+        return {self.recording.outputs[name]: own for name, own in self.outputs.items()}
+
+    def wrong_output(self, name: str, value: Array, bound: Array | float) -> Match | None:
+        """Return what the candidate gives for a tensor, if that is an output and not within its bound.
+
+        Nothing is computed of an output, so what is done to it last shows nowhere else.
+        """
+        own = self.tensors.tensors.get(self.given.get(name, ""))
+        alike = own is not None and own.shape == value.shape
+        if not alike or not self.candidate.captures_all or not np.isfinite(bound).any():
+            return None
+        match = self.tensors.named(self.given[name], value, bound)
+        return match if match is not None and match.worst.utilisation > 1 else None
 
     def match(self, name: str, value: Array, bound: Array | float) -> Match | None:
         """Find a tensor within its bound; where that is so loose, or missing, that anything is, one that
@@ -463,16 +490,19 @@ def _predict(sides: _Sides, spotlight: Spotlight, taken: Mapping[str, str]) -> d
     predictions: dict[str, _Prediction] = {}
     for step in sides.recording.steps:
         replay.compute(step)
-        for name in sides.sought.intersection(step.outputs):
-            value, bound = replay.values[name], replay.bound(name)
-            match = sides.match(name, value, bound)
+        for name in {*sides.sought, *sides.given}.intersection(step.outputs):
+            value, bound, honest = replay.values[name], replay.bound(name), True
+            match = sides.match(name, value, bound) if name in sides.sought else None
             if match is None and name in taken:
                 match = sides.tensors.named(taken[name], value, bound)
             if match:
                 honest = replay.looks_like_rounding(step, name, match.values)
+                replay.adopt(name, match.values)
+            if match or name not in sides.sought:
+                match = sides.wrong_output(name, value, bound) or match
+            if match:
                 reached = match.worst.utilisation if honest else np.inf
                 spotlight.show(name, match.values, value, bound, reached)
-                replay.adopt(name, match.values)
                 predictions[name] = _Prediction(step, match, None, 0.0, honest)
             elif name in sides.compared:
                 predictions[name] = _Prediction(step, None, value, bound)

@@ -121,6 +121,20 @@ def test_a_fault_that_hides_behind_the_next_step_is_localised(model: str, fault:
     assert fault in result.diagnoses
 
 
+@pytest.mark.parametrize(
+    "fault", ["quantization/float16 storage", "postprocessing/ReLU after the last layer"]
+)
+def test_what_is_done_to_an_output_last_is_seen(fault: str) -> None:
+    """Nothing is computed of an output, and its noise envelope is wider than a rounding to float16."""
+    model = "topformer-tiny"
+    calls = [item.call.name for item in injections(CATALOGUE[fault], case(model).graph)]
+    last = "masks/MatMul" if fault.startswith("quantization") else calls[-1]
+    result = trial(Task(model, fault, calls.index(last)))
+    assert result.detected
+    assert result.blamed == result.expected
+    assert fault in result.diagnoses
+
+
 def test_names_are_no_hint() -> None:
     model = case(MODEL).model
     renamed = anonymous(model)
