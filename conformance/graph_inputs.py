@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from conformance.onnx_graph import OnnxGraph, TensorInfo
-from refimpl.errors import ConfigurationError, FileError, ShapeError
+from refimpl.errors import ConfigurationError, FileError, NonFiniteError, ShapeError
 from refimpl.npy_header import check_claim
 from refimpl.ops.operation import Array
 
@@ -44,13 +44,26 @@ def graph_inputs(
         A file is missing or no array.
     ShapeError
         An axis of a random input has no length.
+    NonFiniteError
+        A file holds numbers that are NaN or infinite.
     """
-    named = {name: read_array(Path(path)) for name, path in _assigned(graph, files, "--input").items()}
+    named = {name: _finite(Path(path)) for name, path in _assigned(graph, files, "--input").items()}
     lengths = {name: parse_shape(text) for name, text in _assigned(graph, shapes, "--shape").items()}
     return {
         name: named[name] if name in named else random_input(info, lengths.get(name), seed)
         for name, info in graph.inputs.items()
     }
+
+
+def _finite(path: Path) -> Array:
+    """Read an array; of NaN and infinities every runtime makes the same nothing."""
+    array = read_array(path)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        count = np.count_nonzero(~np.isfinite(array))
+        raise NonFiniteError(
+            f"{path} has {count} of {array.size} numbers that are NaN or infinite; give finite input"
+        )
+    return array
 
 
 def _assigned(graph: OnnxGraph, options: Sequence[str], option: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -129,6 +129,7 @@ class _Course:
         captured = attempted(self.candidate.capture, self.feeds, passed=MobileInstError)
         self.progress("node by node")
         self.nodes = self.candidate.judge(self.feeds, captured)
+        self._leave_unjudged()
         if self.first is not None and not self.problems:
             self.progress("diagnosis")
             known = {**self.recording.tensors, **self.feeds, **captured}
@@ -138,6 +139,19 @@ class _Course:
         if self.first is None and given and any(row.verdict == "fail" for row in self.outputs):
             self.progress("optimisers")
             self.problems += fusion_problems(self.candidate, self.feeds, captured, self.recording, allowed)
+
+    def _leave_unjudged(self) -> None:
+        """Guess nothing of outputs that depend on a node without bound: no run has perturbed that."""
+        open_ends = {row.name for row in self.nodes if row.verdict == "not judged"}
+        for step in self.recording.steps:
+            if not open_ends.isdisjoint(step.inputs):
+                open_ends.update(step.outputs)
+        self.outputs = [
+            replace(row, tolerance=None, utilisation=None, verdict="not judged")
+            if row.name in open_ends and row.candidate is not None
+            else row
+            for row in self.outputs
+        ]
 
     @property
     def first(self) -> Comparison | None:

@@ -67,6 +67,11 @@ class RuntimeOptions:
             raise ConfigurationError(
                 f"ONNX Runtime has no provider {self.provider!r} here; installed are {', '.join(available)}"
             )
+        if self.provider_options and self.provider == "CPUExecutionProvider":
+            raise ConfigurationError(
+                f"the CPU provider has no option {', '.join(self.provider_options)}; "
+                "expected level, threads, provider or disabled"
+            )
 
     def session(self, model: onnx.ModelProto) -> Any:
         """Return an inference session of a model."""

@@ -45,7 +45,7 @@ class Folder:
         return [name for name in (*own, *raw) if name in self.files]
 
     def strangers(self, entries: tuple[Entry, ...]) -> list[str]:
-        """Return what answers no golden."""
+        """Return what answers none of all goldens, those not asked for included."""
         known = {name for entry in entries for name in self.files_of(entry)}
         return [f"{self.path / name}: answers no golden" for name in sorted(self.files - known)]
 

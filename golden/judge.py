@@ -94,15 +94,16 @@ def judge(
     FileError
         The set is damaged, or there is no such folder, or no golden fits a pattern.
     """
-    entries = selected(read_manifest(folder), only)
+    every = read_manifest(folder)
+    entries = selected(every, only)
     files = Folder(candidate)
+    damaged = [problem for entry in entries for problem in integrity_problems(entry)]
+    if damaged:
+        raise FileError("; ".join(damaged))
     rows: list[Row] = []
-    problems = files.strangers(entries)
+    problems = files.strangers(every)
     for entry in entries:
         progress(entry.name)
-        damaged = integrity_problems(entry)
-        if damaged:
-            raise FileError("; ".join(damaged))
         found, wrong = files.tensors(entry)
         problems += wrong
         for row in _rows(entry, found, problems):

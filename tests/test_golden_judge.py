@@ -208,6 +208,12 @@ def test_everything_wrong_with_a_folder_is_listed_together(tmp_path: Path) -> No
     assert [row.verdict for row in judgement.rows] == ["pass"]
 
 
+def test_goldens_that_were_not_asked_for_are_no_strangers(candidate: Path) -> None:
+    judgement = judge(candidate, only=["probes/softmax.*"])
+    assert judgement.problems == []
+    assert {row.golden.partition("/")[0] for row in judgement.rows} == {"probes"}
+
+
 def test_the_command_prints_a_table_writes_json_and_exits(tmp_path: Path) -> None:
     entry, folder, report = ENTRIES["probes/average_pool.ones"], tmp_path / "mine", tmp_path / "report.json"
     golden_candidate.write(folder, entry, outputs(entry, attribute("count_include_pad", 1)))

@@ -19,7 +19,7 @@ from conformance.graph_inputs import graph_inputs, parse_shape
 from conformance.graph_verification import verify_graph
 from conformance.onnx_graph import OnnxGraph
 from conformance.onnx_runtime import LEVELS, OnnxRuntimeGraph, RuntimeOptions
-from refimpl.errors import ConfigurationError, FileError, ShapeError
+from refimpl.errors import ConfigurationError, FileError, NonFiniteError, ShapeError
 from refimpl.ops.operation import Array
 
 MODELS: dict[str, tuple[onnx.ModelProto, list[str]]] = {
@@ -43,6 +43,46 @@ def test_a_correct_runtime_passes(model: str, level: str) -> None:
         (item,) = report.inputs
         assert len(item.nodes) == len(graph.nodes)
         assert {row.verdict for row in [*item.nodes, *item.outputs]} == {"pass"}
+
+
+def without_bound(op_type: str, sizes: list[int], **attributes: Any) -> onnx.ModelProto:
+    """One operation that has no bound with these attributes, and a ReLU of its result."""
+    last = onnx.numpy_helper.from_array(np.array(sizes, np.int64), "last")
+    names = ["x", "last"] if op_type == "TopK" else ["x", "", "", "last"]
+    made = ["made", "places"][: 2 if op_type == "TopK" else 1]
+    nodes = [
+        onnx.helper.make_node(op_type, names, made, **attributes),
+        onnx.helper.make_node("Relu", ["made"], ["y"]),
+    ]
+    infos = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 1, 5, 6])]
+    outputs = [onnx.ValueInfoProto(name=name) for name in ("made", "y")]
+    graph = onnx.helper.make_graph(nodes, "open", infos, outputs, [last])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    return onnx.shape_inference.infer_shapes(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        without_bound("Resize", [1, 1, 9, 11], mode="cubic", exclude_outside=1),
+        without_bound("TopK", [3], sorted=0),
+    ],
+    ids=["cubic", "TopK"],
+)
+def test_outputs_behind_a_node_without_bound_are_not_guessed(model: onnx.ModelProto) -> None:
+    graph = OnnxGraph.load(model)
+    report = verify_graph(OnnxRuntimeGraph(graph, RuntimeOptions(threads=1)), graph_inputs(graph))
+    (item,) = report.inputs
+    assert report.verdict == "pass"
+    assert {row.verdict for row in item.outputs} == {"not judged"}
+    assert {row.utilisation for row in item.outputs} == {None}
+
+
+def test_input_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.full((1, 1, 5, 6), np.nan, np.float32))
+    graph = OnnxGraph.load(without_bound("TopK", [3]))
+    with pytest.raises(NonFiniteError, match="30 of 30 numbers"):
+        graph_inputs(graph, [str(tmp_path / "x.npy")])
 
 
 class WrongNode(OnnxRuntimeGraph):

@@ -124,6 +124,10 @@ def verify(
     declared = formats.declared_formats(arithmetic, storage)
     if graph_only and frames:
         raise ConfigurationError("--frames is about MobileInst's tracks; --graph-only asks nothing of them")
+    if recorded is not None and model_file is not None:
+        raise ConfigurationError(
+            f"--recorded judges what is in {recorded} alone; to judge {model_file}, leave --recorded out"
+        )
     kept = None if no_cache else cache_folder()
     limited = report_files.is_given(context, "timeout")
     if recorded is not None:
@@ -236,7 +240,9 @@ def print_report(report: Report, all_steps: bool) -> None:
             f"The candidate's nodes there: {', '.join(leading.first_fault.candidate_nodes)}", highlight=False
         )
     for likely in leading.diagnoses[:1]:
-        said = f"Likely mistake, {likely.named}: {likely.happens} Known from: {likely.source}"
+        said = (
+            f"Likely mistake, {likely.named}: {likely.happens} (at {likely.call}) Known from: {likely.source}"
+        )
         options.console.print(said, highlight=False, markup=False)
     style = "bold green" if report.verdict == "pass" else "bold red"
     options.console.print(report.headline(), style=style, highlight=False, markup=False, soft_wrap=True)

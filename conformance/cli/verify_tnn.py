@@ -84,7 +84,9 @@ Keep = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
-Timeout = Annotated[float, typer.Option("--timeout", help="Seconds a run may take.", rich_help_panel=PANEL)]
+Timeout = Annotated[
+    float, typer.Option("--timeout", min=0.1, help="Seconds a run may take.", rich_help_panel=PANEL)
+]
 
 
 @dataclass(frozen=True)
