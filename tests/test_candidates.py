@@ -144,14 +144,17 @@ def test_malformed_options(text: str, message: str) -> None:
         make(text, REQUEST)
 
 
-def test_options_of_onnx_runtime() -> None:
-    text = "level=basic,threads=2,disabled=GeluFusion+ConvActivationFusion,some=thing"
+def test_options_of_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = "XnnpackExecutionProvider"
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [other, "CPUExecutionProvider"])
+    text = f"level=basic,threads=2,disabled=GeluFusion+ConvActivationFusion,provider={other},some=thing"
     options = candidate_kinds.runtime_options(Request(text, CONFIG, weights()))
     assert (options.level, options.threads) == ("basic", 2)
     assert options.disabled_optimizers == ("GeluFusion", "ConvActivationFusion")
     assert options.provider_options == {"some": "thing"}
-    for wrong in ("level=most", "threads=many", "provider=NoSuchProvider"):
-        with pytest.raises(ConfigurationError, match=wrong.partition("=")[2]):
+    for wrong in ("level=most", "threads=many", "provider=NoSuchProvider", "thread=2"):
+        named = "thread" if wrong == "thread=2" else wrong.partition("=")[2]
+        with pytest.raises(ConfigurationError, match=named):
             candidate_kinds.runtime_options(Request(wrong, CONFIG, weights()))
 
 
