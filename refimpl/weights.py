@@ -323,9 +323,10 @@ _READERS: dict[str, Callable[[Path], dict[str, Array]]] = {
 
 
 def _save_safetensors(arrays: dict[str, Array], path: Path) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    # Not `save_file`, whose files none but their owner may read.
+    path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
 def _save_npz(arrays: dict[str, Array], path: Path) -> None:

@@ -66,6 +66,14 @@ def test_folded_weights_are_saved_and_loaded(tmp_path: Path, suffix: str) -> Non
     )
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_a_saved_file_may_be_read_by_whoever_may_read_others(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "other").write_bytes(b"")
+    weights().save(tmp_path / f"w{suffix}")
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
 def test_saving_replaces_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "w.npz"
     path.write_bytes(b"old")

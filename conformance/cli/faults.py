@@ -37,7 +37,9 @@ def faults(
         int | None,
         typer.Option("--inputs", min=0, help="Pictures for each correct run. Default: 5, with --quick 1."),
     ] = None,
-    seed: options.Seed = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="With --quick: chooses each fault's network and place.")
+    ] = 0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
     listing: Annotated[bool, typer.Option("--list", help="Only list the catalogue.")] = False,
     write: Annotated[
