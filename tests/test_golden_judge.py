@@ -210,7 +210,7 @@ def test_everything_wrong_with_a_folder_is_listed_together(tmp_path: Path) -> No
 
 def test_goldens_that_were_not_asked_for_are_no_strangers(candidate: Path) -> None:
     judgement = judge(candidate, only=["probes/softmax.*"])
-    assert judgement.problems == []
+    assert not judgement.problems
     assert {row.golden.partition("/")[0] for row in judgement.rows} == {"probes"}
 
 
