@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-    from conformance.report import Report
-    from conformance.verification import Candidate
+    from conformance.judge.verification import Candidate
+    from conformance.reports.report import Report
     from refimpl import MobileInstConfig
     from refimpl.ops.operation import Array
 
@@ -32,7 +32,7 @@ def verify(
     ----------
     candidate
         An ONNX file or model, run in ONNX Runtime, or any object of a class derived from
-        `conformance.verification.Candidate`.
+        `conformance.judge.verification.Candidate`.
     config
         The network it should be, or a preset's name.
     weights
@@ -70,8 +70,8 @@ def verify(
     'pass'
     """
     # Imported here: a pytest run that does not use the plugin's fixture should not load a runtime.
-    from conformance.arguments import as_candidate, as_config, as_inputs, as_weights, command_of
-    from conformance.verification import verify as judge
+    from conformance.judge.arguments import as_candidate, as_config, as_inputs, as_weights, command_of
+    from conformance.judge.verification import verify as judge
 
     network = as_config(config)
     judged, called = as_candidate(candidate)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from golden import blocks, costs, networks, operations, pictures, scenes, training, videos, weights
 from golden.case import Golden
+from golden.declared import blocks, costs, networks, operations, pictures, scenes, training, videos, weights
 
 
 def goldens() -> Iterator[Golden]:

@@ -11,7 +11,7 @@ import numpy as np
 from golden import DATA
 from golden.case import Golden
 from golden.catalogue import goldens
-from golden.comparison import disagreement
+from golden.sources.comparison import disagreement
 from golden.store import BOUND, TRUTH, Entry, integrity_problems, read_manifest, strangers
 from refimpl.errors import FileError
 

@@ -11,11 +11,11 @@ import onnx
 from onnx import helper, numpy_helper
 
 from conformance.bounds import CPU, Format, introduced_bounds, propagated_bound
-from conformance.envelope import deviations
-from conformance.onnx_export import to_onnx
-from conformance.onnx_file import Node
-from conformance.onnx_graph import OnnxGraph, evaluate
-from conformance.replay import stored_error
+from conformance.bounds.envelope import deviations
+from conformance.graph.onnx_export import to_onnx
+from conformance.graph.onnx_file import Node
+from conformance.graph.onnx_graph import OnnxGraph, evaluate
+from conformance.judge.replay import stored_error
 from golden.case import Bounds
 from refimpl import Recording
 from refimpl.errors import ShapeError

@@ -126,10 +126,10 @@ def _fault(failure: Failure) -> str | None:
 
 
 def _catalogue(failure: Failure) -> str | None:
-    from conformance.diagnosis import diagnose_node
-    from conformance.onnx_graph import OnnxGraph
-    from conformance.report import Comparison
-    from conformance.verification import Declaration
+    from conformance.graph.onnx_graph import OnnxGraph
+    from conformance.judge.diagnosis import diagnose_node
+    from conformance.judge.verification import Declaration
+    from conformance.reports.report import Comparison
 
     graph = OnnxGraph.load(failure.entry.path(".onnx"))
     form = FORMATS[failure.format]
@@ -160,7 +160,7 @@ Mistake = tuple[str, Callable[..., Array]]
 
 def _own_mistakes(failure: Failure) -> str | None:
     """Try the mistakes of this package, which need the operands only."""
-    from conformance.onnx_graph import OnnxGraph
+    from conformance.graph.onnx_graph import OnnxGraph
 
     node = OnnxGraph.load(failure.entry.path(".onnx")).nodes[0]
     operands = {

@@ -11,16 +11,16 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from conformance.benchmark import NUMPY, Timing, measure, peak_memory
 from conformance.cli import options
-from conformance.inputs import rendered_input
-from conformance.judge_benchmark import LIMITS, measure_judging
-from conformance.video.benchmark import (
+from conformance.evidence.benchmark import NUMPY, Timing, measure, peak_memory
+from conformance.evidence.judge_benchmark import LIMITS, measure_judging
+from conformance.evidence.video_benchmark import (
     PAPER_MILLISECONDS,
     IntervalTiming,
     measure_intervals,
     operations_per_frame,
 )
+from conformance.pictures.inputs import rendered_input
 from refimpl import MobileInstConfig, Weights
 from refimpl.ops.operation import Array
 

@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from conformance.candidate_kinds import KINDS, Request, make
-from conformance.candidate_process import IsolatedCandidate
+from conformance.candidates.kinds import KINDS, Request, make
+from conformance.candidates.process import IsolatedCandidate
 from conformance.cli.course import Course
-from conformance.report import InputReport, Report
-from conformance.verification import weights_hash
+from conformance.judge.verification import weights_hash
+from conformance.reports.report import InputReport, Report
 from refimpl.errors import CandidateError
 from refimpl.ops.operation import Array
 

@@ -10,7 +10,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from conformance.cli import options
-from conformance.paper_costs import PAPER_GFLOPS, PaperRow, disagreements, paper_rows
+from conformance.evidence.paper_costs import PAPER_GFLOPS, PaperRow, disagreements, paper_rows
 from refimpl.costs import (
     Roofline,
     StageCost,

@@ -10,9 +10,9 @@ import numpy as np
 
 from conformance.cli.graph_only import say_reproduced
 from conformance.cli.options import Progress
-from conformance.report import Report
-from conformance.reproduction import reproduce
-from conformance.verification import Candidate, verify
+from conformance.judge.verification import Candidate, verify
+from conformance.reports.report import Report
+from conformance.reproduction.folder import reproduce
 from refimpl import MobileInst, MobileInstConfig, Weights
 from refimpl.ops.operation import Array
 from refimpl.recording import RecordableModel

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from conformance.cli import options
 from conformance.cli.explain_tnn import explain_tnn
-from conformance.inputs import rendered_input
+from conformance.pictures.inputs import rendered_input
 from refimpl import MobileInst, MobileInstConfig, Recording, Weights, record
 from refimpl.config import PRESETS
 from refimpl.costs import StepCost, step_costs

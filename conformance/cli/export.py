@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import typer
 
-from conformance import onnx_export
 from conformance.cli import options
-from conformance.inputs import rendered_input
+from conformance.graph import onnx_export
+from conformance.pictures.inputs import rendered_input
 from conformance.tnn.export import for_tnn, golden_input_path, write_golden_input
 from conformance.tnn.lint import TARGETS
 from refimpl import MobileInst

@@ -11,13 +11,13 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from conformance import false_alarms, fault_score
-from conformance.baselines import BASELINES
 from conformance.cli import options
-from conformance.false_alarms import Outcome
-from conformance.fault_score import MODELS, Score, Trial
+from conformance.evidence import false_alarms, fault_score
+from conformance.evidence.baselines import BASELINES
+from conformance.evidence.false_alarms import Outcome
+from conformance.evidence.fault_score import MODELS, Score, Trial
+from conformance.evidence.faulty_models import write_faulty_models
 from conformance.faults import CATALOGUE
-from conformance.faulty_models import write_faulty_models
 from refimpl.errors import ConfigurationError
 
 

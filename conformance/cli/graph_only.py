@@ -10,16 +10,16 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, declared_by
+from conformance.candidates.onnx_runtime_process import runtime_graph
 from conformance.cli import options
 from conformance.cli.formats import Formats
-from conformance.graph_inputs import graph_inputs
-from conformance.graph_verification import verify_graph
-from conformance.onnx_graph import OnnxGraph
-from conformance.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, declared_by
-from conformance.onnx_runtime_process import runtime_graph
-from conformance.report import Comparison, InputReport, Report
-from conformance.reproduction import reproduce_node
-from conformance.step_folder import check_new_folder
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.graph_verification import verify_graph
+from conformance.pictures.graph_inputs import graph_inputs
+from conformance.reports.report import Comparison, InputReport, Report
+from conformance.reproduction.folder import reproduce_node
+from conformance.reproduction.step_folder import check_new_folder
 from refimpl.errors import ConfigurationError, MobileInstError
 from refimpl.ops.operation import Array
 

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from conformance.cli import options
-from conformance.gradient_check import CheckedTerm, check_losses
+from conformance.evidence.gradient_check import CheckedTerm, check_losses
 from refimpl import MobileInst
 from refimpl.errors import ConfigurationError
 

@@ -11,10 +11,10 @@ import typer
 
 from conformance.cli.options import writable
 from conformance.files import atomic_write
-from conformance.report import Report
 from conformance.reports.html_report import html_report
 from conformance.reports.junit_report import junit_report
 from conformance.reports.markdown_report import markdown_report
+from conformance.reports.report import Report
 
 Html = Annotated[
     Path | None,

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from conformance.cli import options
 from conformance.files import check_writable
-from conformance.pictures import (
+from conformance.pictures.picture import (
     COCO_CATEGORY_IDS,
     annotate,
     coco_results,

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from conformance.cli import options
 from conformance.evaluation import ytvis
-from conformance.pictures import write_picture, write_results
-from conformance.verification import weights_hash
+from conformance.judge.verification import weights_hash
+from conformance.pictures.picture import write_picture, write_results
 from conformance.video import tracking as video_tracking
 from conformance.video.frames import Video, open_video
 from conformance.video.networks import NumpyNetwork, OnnxPair

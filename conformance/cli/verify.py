@@ -11,22 +11,22 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from conformance import onnx_export
-from conformance.candidate_kinds import Request
-from conformance.candidates import OnnxRuntimeCandidate, images_input, only_input
+from conformance.candidates.kinds import Request
+from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, images_input, only_input
+from conformance.candidates.onnx_runtime import RuntimeOptions, declared_by
 from conformance.cli import candidate as candidates
 from conformance.cli import formats, options, report_files, verify_tnn
 from conformance.cli import graph_only as graph_only_command
 from conformance.cli.course import Course
 from conformance.cli.graph_only import COLOURS, Folders, judge_graph, print_graph_report
-from conformance.envelope_cache import cache_folder
-from conformance.inputs import load_inputs, rendered_input
-from conformance.onnx_graph import OnnxGraph
-from conformance.onnx_runtime import RuntimeOptions, declared_by
-from conformance.recorded_step import judge_folder
-from conformance.report import Comparison, Decision, Report
-from conformance.reuse_verification import KeyframeKernels, takes_kernels
-from conformance.verification import Candidate
+from conformance.graph import onnx_export
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.envelope_cache import cache_folder
+from conformance.judge.reuse_verification import KeyframeKernels, takes_kernels
+from conformance.judge.verification import Candidate
+from conformance.pictures.inputs import load_inputs, rendered_input
+from conformance.reports.report import Comparison, Decision, Report
+from conformance.reproduction.recorded_step import judge_folder
 from refimpl import MobileInst
 from refimpl.errors import ConfigurationError
 from refimpl.ops.operation import Array

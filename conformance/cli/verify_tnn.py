@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from conformance.cli import options, report_files, tnn_tables
-from conformance.inputs import load_inputs, rendered_input
-from conformance.onnx_graph import OnnxGraph
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.verification import verify as judge
+from conformance.pictures.inputs import load_inputs, rendered_input
 from conformance.tnn.adb import AdbRunner
 from conformance.tnn.archive import dump_folder, is_archive
 from conformance.tnn.batch import run_batch
@@ -32,7 +33,6 @@ from conformance.tnn.survey import (
     survey,
 )
 from conformance.tnn.text import read_check, read_check_folder, read_input, read_output
-from conformance.verification import verify as judge
 from refimpl.errors import ConfigurationError, FileError
 from refimpl.ops.operation import Array
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from conformance.bounds import Format
 from conformance.faults.graph import Graph, Shape
-from conformance.onnx_file import Node
+from conformance.graph.onnx_file import Node
 from refimpl.ops.operation import Array
 
 

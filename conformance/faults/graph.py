@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from conformance.onnx_file import Node
-from conformance.onnx_graph import OnnxGraph
+from conformance.graph.onnx_file import Node
+from conformance.graph.onnx_graph import OnnxGraph
 from refimpl import Recording, Step
 from refimpl.ops.operation import Array
 

@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from conformance.faults.catalogue import Fault, Variant
 from conformance.faults.graph import Graph
-from conformance.onnx_file import Node
+from conformance.graph.onnx_file import Node
 from refimpl import Recording
 from refimpl.ops.operation import Array
 

@@ -1,1 +1,1 @@
-"""The faces of a report: an HTML page with its figures, JUnit XML, Markdown."""
+"""A verdict's records and their faces: terminal, HTML, JUnit, Markdown, JSON; charts and figure."""

@@ -10,10 +10,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from conformance.report import Report
 from conformance.reports.architecture_figure import Box, architecture_figure
 from conformance.reports.charts import depth_chart, heat_map, histogram
 from conformance.reports.decision_charts import margin_chart, mask_pictures
+from conformance.reports.report import Report
 from refimpl import __version__
 
 TEMPLATE = "report_template.html"

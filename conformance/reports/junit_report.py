@@ -7,7 +7,7 @@ import re
 import xml.etree.ElementTree as tree
 from collections.abc import Iterator
 
-from conformance.report import Comparison, Decision, InputReport, Report
+from conformance.reports.report import Comparison, Decision, InputReport, Report
 
 KINDS = ("outputs", "steps", "nodes")
 UNPRINTABLE = re.compile("[^\\t\\n\\r -\\ud7ff\\ue000-\\ufffd\U00010000-\U0010ffff]")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from conformance.report import Comparison, Decision, InputReport, Report
+from conformance.reports.report import Comparison, Decision, InputReport, Report
 
 MOST_ROWS = 10
 

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.bounds import FLOAT16
-from conformance.report import Comparison
+from conformance.bounds.utilisation import worst_of
+from conformance.judge.verification import Candidate, Declaration
+from conformance.reports.report import Comparison
 from conformance.tnn.dumps import Step
 from conformance.tnn.evaluation import evaluate
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.layers import HardSigmoid
 from conformance.tnn.proto import Layer
 from conformance.tnn.rounding import declared
-from conformance.utilisation import worst_of
-from conformance.verification import Candidate, Declaration
 from refimpl.errors import CandidateError
 
 Array = NDArray[Any]

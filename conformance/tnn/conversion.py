@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.onnx_file import Node
-from conformance.onnx_graph import OnnxGraph, evaluate_node
-from conformance.onnx_graph import evaluate as evaluate_onnx
+from conformance.graph.onnx_file import Node
+from conformance.graph.onnx_graph import OnnxGraph, evaluate_node
+from conformance.graph.onnx_graph import evaluate as evaluate_onnx
 from conformance.tnn.evaluation import evaluate_layer, magnitude
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.layers import Parameters

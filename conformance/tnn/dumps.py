@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.bounds import FLOAT32
+from conformance.bounds.utilisation import Worst, hides_a_fault, worst_of
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.proto import Layer
 from conformance.tnn.recording import TRUNCATED
 from conformance.tnn.rounding import DUMP_TEXT, Allowed, Declared, allowed_of, declared
 from conformance.tnn.text import DumpName, parse_dump_name, read_dump
-from conformance.utilisation import Worst, hides_a_fault, worst_of
 from refimpl.errors import FileError
 
 Array = NDArray[Any]

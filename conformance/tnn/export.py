@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from conformance.onnx_graph import OnnxGraph, evaluate_node
+from conformance.graph.onnx_graph import OnnxGraph, evaluate_node
 from conformance.tnn.lint import lint
 from conformance.tnn.text import write_input
 from refimpl import __version__
@@ -72,7 +72,7 @@ def for_tnn(model: onnx.ModelProto) -> onnx.ModelProto:
     Parameters
     ----------
     model
-        A model of `conformance.onnx_export`, float32, batch norms folded.
+        A model of `conformance.graph.onnx_export`, float32, batch norms folded.
 
     Raises
     ------

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.bounds import BFLOAT16, FLOAT16
-from conformance.onnx_file import Node
+from conformance.graph.onnx_file import Node
 from conformance.tnn.evaluation import evaluate, evaluate_layer
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.proto import Layer

@@ -9,8 +9,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from conformance.bounds import BFLOAT16, FLOAT16, FLOAT32, MOBILE, Format, Runtime, carried_bounds
-from conformance.envelope import envelope
-from conformance.onnx_file import Node
+from conformance.bounds.envelope import envelope
+from conformance.graph.onnx_file import Node
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.proto import Layer
 from conformance.tnn.recording import nodes, record_graph, record_layers, stored_errors, with_stored_inputs
@@ -160,8 +160,8 @@ def allowed_outputs(
 ) -> dict[str, tuple[Array, float]]:
     """Return for each output of a graph the exact result, and how far rounding alone may carry it.
 
-    The latter is the noise envelope of `conformance.envelope`, the inputs' own rounding included, and the
-    text's.
+    The latter is the noise envelope of `conformance.bounds.envelope`, the inputs' own rounding included, and
+    the text's.
     """
     recording = with_stored_inputs(record_graph(graph, inputs))
     noise = envelope(recording, how.arithmetic, how.storage, how.runtime)

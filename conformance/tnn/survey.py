@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.onnx_graph import OnnxGraph
+from conformance.bounds.utilisation import Worst, worst_of
+from conformance.graph.onnx_graph import OnnxGraph
 from conformance.tnn.conversion import Conversion, compare_conversion
 from conformance.tnn.graph import TnnGraph, read_graph
 from conformance.tnn.rounding import allowed_outputs, declared
 from conformance.tnn.runner import DEVICES, PRECISIONS, Settings, found_arithmetic
 from conformance.tnn.text import read_input, read_output
-from conformance.utilisation import Worst, worst_of
 from refimpl.errors import FileError, MobileInstError
 
 Array = NDArray[Any]

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from conformance.onnx_file import Node, array_of, node_of
+from conformance.graph.onnx_file import Node, array_of, node_of
 from conformance.tnn.evaluation import same_pads
 from refimpl.ops.operation import OPERATIONS
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from conformance.pictures import read_picture
+from conformance.pictures.picture import read_picture
 from refimpl.errors import FileError, MissingDependencyError, ShapeError
 
 Array = NDArray[Any]

@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 
 from conformance.evaluation.ytvis import read_json
 from conformance.files import atomic_write
-from conformance.pictures import draw_masks
+from conformance.pictures.picture import draw_masks
 from conformance.video.frames import Video
 from conformance.video.results import TrackLog, picture_masks
 from refimpl.errors import ConfigurationError

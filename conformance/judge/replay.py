@@ -1,0 +1,222 @@
+"""Replaying the reference in float64, step by step, on a candidate's own tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from conformance.bounds import Format, Runtime, Shared, carried_bounds
+from conformance.bounds.utilisation import hides_a_fault, is_varied
+from conformance.graph.onnx_file import Node
+from refimpl import Recording, Step
+from refimpl.ops.operation import OPERATIONS, Array
+
+DATA_MOVEMENT = frozenset(
+    [
+        "Reshape",
+        "Transpose",
+        "Expand",
+        "Unsqueeze",
+        "Squeeze",
+        "Split",
+        "Slice",
+        "Gather",
+        "Identity",
+        "Concat",
+        "Cast",
+    ]
+)
+"""Operations whose results a candidate need not hold as tensors of their own."""
+
+TABLE_ROUNDINGS = 32.0
+"""Unit roundoffs of its largest element by which a table that the exporter computes may be off."""
+
+
+SPATIAL = frozenset(["Conv", "ConvTranspose", "BatchNormalization", "MaxPool", "AveragePool", "Resize"])
+"""Operations on maps: batch, channels, rows, columns."""
+
+
+class Structure:
+    """Who computes and who uses each tensor of a recording."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.producers = {name: step for step, name in recording.results()}
+        self.maps = _maps(recording)
+        self.consumers: dict[str, list[Step]] = {}
+        for step in recording.steps:
+            for name in set(step.inputs):
+                if name is not None:
+                    self.consumers.setdefault(name, []).append(step)
+
+    def compared(self, outputs: Iterable[str]) -> set[str]:
+        """Return the tensors that a candidate with these outputs should hold.
+
+        Left out: what does not depend on the images, what only moves data, and a convolution before its
+        batch norm.
+        """
+        return {name for name in self._computed(outputs) if not self._before_norm(name)}
+
+    def folded(self, outputs: Iterable[str]) -> set[str]:
+        """Return the tensors that a candidate may hold but need not: convolutions before a batch norm."""
+        return {name for name in self._computed(outputs) if self._before_norm(name)}
+
+    def _computed(self, outputs: Iterable[str]) -> set[str]:
+        dependent = set(self.recording.inputs.values())
+        needed = self._ancestors([self.recording.outputs[name] for name in outputs])
+        names = set()
+        for step, name in self.recording.results():
+            if dependent.intersection(step.inputs):
+                dependent.add(name)
+                if name in needed and step.operation not in DATA_MOVEMENT:
+                    names.add(name)
+        return names
+
+    def _ancestors(self, waiting: list[str]) -> set[str]:
+        found: set[str] = set()
+        while waiting:
+            name = waiting.pop()
+            if name not in found and name in self.producers:
+                found.add(name)
+                waiting += [source for source in self.producers[name].inputs if source is not None]
+        return found
+
+    def _before_norm(self, name: str) -> bool:
+        return any(step.operation == "BatchNormalization" for step in self.consumers.get(name, []))
+
+    def soon_found(self, name: str, found: Mapping[str, object], compared: set[str], reach: int) -> bool:
+        """Tell whether a tensor computed from ``name`` through fewer than ``reach`` other compared ones is
+        among those found."""
+        front = {name}
+        for _ in range(reach):
+            front = self._next_compared(front, compared)
+            if any(tensor in found for tensor in front):
+                return True
+        return False
+
+    def _next_compared(self, front: set[str], compared: set[str]) -> set[str]:
+        reached, waiting, seen = set(), list(front), set(front)
+        while waiting:
+            for step in self.consumers.get(waiting.pop(), []):
+                fresh = set(step.outputs) - seen
+                seen |= fresh
+                reached |= fresh & compared
+                waiting += fresh - compared
+        return reached
+
+
+def _maps(recording: Recording) -> set[str]:
+    """Return the tensors whose last two axes are rows and columns: what operations on maps take and give, and
+    what is computed of them, or they of it, element by element."""
+    maps: set[str] = set()
+    before = -1
+    while len(maps) > before:
+        before = len(maps)
+        for step in recording.steps:
+            names = {name for name in (step.inputs[0], step.outputs[0]) if name is not None}
+            alike = len({recording.tensors[name].shape for name in names}) == 1
+            if step.operation in SPATIAL or (
+                alike and step.operation not in DATA_MOVEMENT and not maps.isdisjoint(names)
+            ):
+                maps |= {name for name in names if recording.tensors[name].ndim == 4}
+    return maps
+
+
+class Replay:
+    """A float64 forward pass that takes over a candidate's tensors where they are known, with a bound on
+    every result.
+
+    After `adopt`, the steps that follow compute on the candidate's values: what the candidate has differs
+    from the result by the error it introduced there. What it lacks is carried along, with the bound of all
+    that it may have fused.
+    """
+
+    def __init__(self, recording: Recording, arithmetic: Format, storage: Format, runtime: Runtime) -> None:
+        self.formats = (arithmetic, storage)
+        self.runtime = runtime
+        self.last_use = {
+            name: step.name for step in recording.steps for name in step.inputs if name is not None
+        }
+        self.values = {name: recording.tensors[name] for name in recording.inputs.values()}
+        self.bounds: dict[str, Array | None] = {}
+        self.scales: dict[str, Array | None] = {}
+        self.fixed = {*recording.weights, *recording.constants}
+        for name in [*recording.weights, *recording.constants]:
+            self.values[name] = recording.tensors[name]
+            error = stored_error(recording.tensors[name], storage, computed=name in recording.constants)
+            if error:
+                self.bounds[name] = self.scales[name] = np.full(recording.tensors[name].shape, error)
+
+    def compute(self, step: Step) -> None:
+        """Compute one step, how far a correct candidate's result may be from it, and how far rounding is
+        likely to carry it."""
+        node = Node(
+            step.name,
+            step.operation,
+            tuple(name or "" for name in step.inputs),
+            step.outputs,
+            step.attributes,
+        )
+        operands = [None if name is None else self.values[name] for name in step.inputs]
+        with np.errstate(all="ignore"):
+            result = OPERATIONS[step.operation](*operands, **step.attributes)
+        outputs = result if isinstance(result, tuple) else (result,)
+        self.values.update(zip(step.outputs, outputs, strict=True))
+        shared: Shared = {}
+        for errors, probable in ((self.bounds, False), (self.scales, True)):
+            before = [errors.get(name or "", 0.0) for name in step.inputs]
+            after = carried_bounds(
+                node,
+                operands,
+                before,
+                outputs,
+                *self.formats,
+                runtime=self.runtime,
+                probable=probable,
+                shared=shared,
+            )
+            errors.update(zip(step.outputs, after, strict=False))
+
+    def bound(self, name: str) -> Array | float:
+        """Return how far a correct candidate's tensor may be from ``values[name]``; infinite where no bound
+        is known."""
+        bound = self.bounds.get(name, 0.0)
+        return np.inf if bound is None else bound
+
+    def looks_like_rounding(self, step: Step, name: str, values: Array) -> bool:
+        """Tell whether a candidate's tensor differs from a step's ``values[name]`` as rounding does, and not
+        only within its bound."""
+        bound, scale = self.bounds.get(name), self.scales.get(name)
+        operands = [
+            self.values[source] for source in step.inputs if source is not None and source not in self.fixed
+        ]
+        if bound is None or scale is None or not all(map(is_varied, operands)):
+            return True
+        return not hides_a_fault(values, self.values[name], bound, scale)
+
+    def forget(self, step: Step) -> None:
+        """Free what no later step uses."""
+        for name in {*step.inputs, *step.outputs}:
+            if name is not None and self.last_use.get(name, step.name) == step.name:
+                for kept in (self.values, self.bounds, self.scales):
+                    kept.pop(name, None)
+
+    def adopt(self, name: str, values: Array) -> None:
+        """Continue with the candidate's values of a tensor."""
+        self.values[name] = values.astype(np.float64)
+        self.bounds.pop(name, None)
+        self.scales.pop(name, None)
+
+
+def stored_error(array: Array, storage: Format, computed: bool) -> float:
+    """Return by how much a candidate's copy of a fixed tensor may be off.
+
+    Nothing if the format holds it exactly; one rounding for a weight or a scalar; more for a table that the
+    exporter computes itself in its own precision, as it does position embeddings: sines of angles up to 2π
+    that are rounded first.
+    """
+    if array.dtype.kind != "f" or np.array_equal(storage.rounded(array), array):
+        return 0.0
+    roundings = TABLE_ROUNDINGS if computed and array.ndim else 1.0
+    return roundings * storage.unit_roundoff * float(np.abs(array).max())

@@ -1,0 +1,29 @@
+"""A correct candidate of a network that magnifies rounding passes, and the report says what magnifies."""
+
+from __future__ import annotations
+
+import narrow_network
+
+from conformance.candidates.plain import NumpyCandidate
+from conformance.evidence.false_alarms import ill_conditioned
+from conformance.judge.verification import verify
+
+
+def test_an_ill_conditioned_network_is_explained() -> None:
+    weights = ill_conditioned(narrow_network.weights())
+    candidate = NumpyCandidate(narrow_network.CONFIG, weights)
+    report = verify(candidate, narrow_network.CONFIG, weights, {"scene": narrow_network.picture()})
+    report.raise_on_failure()
+    (item,) = report.inputs
+    assert max(row.relative_error or 0 for row in item.outputs) > 1e-3
+    (remark,) = item.remarks
+    assert "ill-conditioned network, not a fault" in remark
+    assert "magnifies most" in remark
+
+
+def test_a_well_conditioned_network_needs_no_explanation() -> None:
+    weights = narrow_network.weights()
+    candidate = NumpyCandidate(narrow_network.CONFIG, weights)
+    report = verify(candidate, narrow_network.CONFIG, weights, {"scene": narrow_network.picture()})
+    report.raise_on_failure()
+    assert report.inputs[0].remarks == []

@@ -1,0 +1,229 @@
+"""Conversions that kept the meaning pass, the others are named with their trap; the runtime says which."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from tnn_data import file, graph, graph_names, inputs, naive_outputs
+
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.tnn.conversion import compare_conversion
+from conformance.tnn.graph import TnnGraph, join
+from conformance.tnn.lint import lint
+from conformance.tnn.model import Model, RawBuffer, Resource
+from conformance.tnn.proto import parse_proto, write_proto
+from refimpl.errors import ShapeError
+
+TRAP_OF = {
+    "avgpool3_p1_incl": "average-pool-counts-padding",
+    "resize_asym": "resize-asymmetric-linear",
+    "softmax_default_axis": "softmax-default-axis",
+}
+
+
+@functools.cache
+def wrong_conversions() -> set[str]:
+    """Return the graphs for which the runtime does not compute what ONNX Runtime makes of their source."""
+    return {name for name in graph_names() if _differs(name)}
+
+
+def _differs(name: str) -> bool:
+    session = onnxruntime.InferenceSession(file(name, ".onnx"), providers=["CPUExecutionProvider"])
+    expected = session.run(None, inputs(name))
+    found = naive_outputs(name)
+    return any(
+        np.abs(found[output.name] - array).max() > 1e-4 * np.abs(array).max()
+        for output, array in zip(session.get_outputs(), expected, strict=True)
+    )
+
+
+def source(name: str) -> OnnxGraph:
+    return OnnxGraph.load(file(name, ".onnx"))
+
+
+def test_the_files_hold_both_kinds():
+    assert wrong_conversions() == set(TRAP_OF)
+    assert len(graph_names()) > 35
+
+
+@pytest.mark.parametrize("name", graph_names())
+def test_real_conversions_are_judged_as_the_runtime_behaves(name):
+    conversion = compare_conversion(graph(name), source(name))
+    findings = {finding.rule for finding in lint(file(name, ".onnx"))}
+    assert conversion.unmatched == ()
+    assert {meaning.tensor for meaning in conversion.meanings} >= set(graph(name).proto.outputs)
+    if name in wrong_conversions():
+        assert not conversion.kept
+        (fault,) = conversion.faults
+        assert [trap.rule for trap in fault.traps] == [TRAP_OF[name]]
+        assert findings == {TRAP_OF[name]}
+    else:
+        assert conversion.kept
+        assert findings == set()
+
+
+@pytest.mark.parametrize("name", sorted(TRAP_OF))
+def test_a_trap_is_found_on_the_runtime_s_own_inputs(name):
+    (fault,) = compare_conversion(graph(name), source(name), inputs(name)).faults
+    assert fault.error > 0.01
+    assert fault.index != ()
+
+
+def test_different_seeds_judge_alike():
+    for seed in range(3):
+        assert compare_conversion(graph("mha"), source("mha"), seed=seed).kept
+        assert not compare_conversion(graph("resize_asym"), source("resize_asym"), seed=seed).kept
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "layer"),
+    [
+        ("mha", b"reshape7 transpose8 4 0 2 3 1", b"reshape7 transpose8 4 0 3 1 2", "Transpose_8"),
+        ("mha", b"softmax15 3", b"softmax15 2", "Softmax_15"),
+        ("mha", b"w16 y 1 1e-05", b"w16 y 1 0.001", "Add_30"),
+        ("conv1x1_add_relu", b"ReLU Relu_3", b"Sigmoid Relu_3", "Relu_3"),
+        ("conv_bn_relu6", b"ReLU6", b"ReLU", "Clip_3"),
+        ("hardsigmoid", b"0.166667", b"0.2", "HardSigmoid_1"),
+        ("dwconv_s2", b"3 3 2 2 1 1 1", b"3 3 2 2 0 0 1", "Conv_1"),
+        ("maxpool_ceil", b"-1 1 0 0 0", b"-1 0 0 0 0", "MaxPool_1"),
+        ("resize_aligncorners", b"2 2 2 1", b"2 2 2 0", "Resize_1"),
+        ("split_swap_concat", b"split1_1 split1_0 y", b"split1_0 split1_1 y", "Concat_2"),
+        ("slice_gather", b"1 2 1 9", b"1 3 1 10", "Slice_1"),
+        ("reshape_transpose", b"3 0 2 1", b"3 0 1 2", "Transpose_2"),
+        ("gelu_erf", b"GELU", b"ReLU", "Mul_5"),
+    ],
+)
+def test_a_planted_mistake_is_found_at_its_layer_alone(name, old, new, layer):
+    content = write_proto(graph(name).proto)
+    assert old in content
+    planted = join(parse_proto(content.replace(old, new), name), graph(name).model, name)
+    conversion = compare_conversion(planted, source(name))
+    assert {fault.name for fault in conversion.faults} == {layer}
+
+
+def with_buffers(found: TnnGraph, change) -> TnnGraph:
+    """Return a graph whose constants went through ``change(owner, role, buffer)``."""
+    resources = tuple(
+        dataclasses.replace(
+            item, buffers={role: change(item.name, role, b) for role, b in item.buffers.items()}
+        )
+        for item in found.model.resources
+    )
+    constants = {name: change(name, "map", buffer) for name, buffer in found.constants.items()} or None
+    return join(
+        found.proto, dataclasses.replace(found.model, resources=resources, constants=constants), "changed"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "role"),
+    [
+        ("mha", "MatMul_9", "constant"),
+        ("mha", "w15", "map"),
+        ("gemm", "Gemm_1", "bias"),
+        ("bn_alone", "", "scale"),
+    ],
+)
+def test_one_altered_constant_is_blamed(name, owner, role):
+    def alter(who: str, what: str, buffer: RawBuffer) -> RawBuffer:
+        values = buffer.values.copy()
+        if (who == owner or not owner) and what == role:
+            values.flat[3] *= 1.0001
+        return RawBuffer(values, buffer.dtype)
+
+    conversion = compare_conversion(with_buffers(graph(name), alter), source(name))
+    names = {fault.name for fault in conversion.faults}
+    assert names == {owner or "BatchNormalization_1"}
+    assert all((fault.type == "constant") == (role == "map") for fault in conversion.faults)
+
+
+@pytest.mark.parametrize("name", ["mha", "conv_bn_relu6", "gemm", "se_hsig_mul"])
+def test_half_weights_are_storage_not_another_meaning(name):
+    half = with_buffers(graph(name), lambda who, what, b: RawBuffer(b.values.astype(np.float16), 1))
+    assert compare_conversion(half, source(name)).kept
+
+
+def test_a_lost_output_and_another_model_are_named():
+    proto = dataclasses.replace(graph("multi_io").proto, outputs=("cls",))
+    conversion = compare_conversion(dataclasses.replace(graph("multi_io"), proto=proto), source("multi_io"))
+    assert conversion.lost_outputs == ("mask",)
+    assert not conversion.kept
+    with pytest.raises(ShapeError, match="different models"):
+        compare_conversion(graph("mha"), source("gemm"))
+
+
+def test_a_layer_of_another_shape_is_a_fault_not_a_crash():
+    content = write_proto(graph("avgpool2").proto).replace(b"1 2 2 2 2", b"1 2 2 1 1")
+    (fault,) = compare_conversion(
+        join(parse_proto(content, "p"), graph("avgpool2").model, "p"), source("avgpool2")
+    ).faults
+    assert "shape (1, 16, 7, 11), in the source (1, 16, 4, 6)" in fault.message
+
+
+def one_node(
+    operator: str, dims: tuple[int, ...], constants=(), opset: int = 13, **attributes
+) -> onnx.ModelProto:
+    """Return a model of one node on ``x`` and constants; a constant of None is an absent operand."""
+    held = [(f"c{index}", value) for index, value in enumerate(constants) if value is not None]
+    operands = ["x", *("" if value is None else f"c{index}" for index, value in enumerate(constants))]
+    node = helper.make_node(operator, operands, ["y"], name="node", **attributes)
+    infos = [helper.make_tensor_value_info("x", TensorProto.FLOAT, dims)]
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    arrays = [numpy_helper.from_array(value, name) for name, value in held]
+    found = helper.make_graph([node], "g", infos, [result], arrays)
+    return helper.make_model(found, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def converted(line: str, dims: tuple[int, ...], **buffers: np.ndarray) -> TnnGraph:
+    """Return the graph the converter makes: one layer from ``x`` to ``y``."""
+    lines = ("1 2 1 4206624772", f"x {len(dims)} {' '.join(map(str, dims))} 0", "x y", "y", "1", line)
+    proto = parse_proto("".join(f'"{words} ,"\n' for words in lines).encode(), "p")
+    held = {role: RawBuffer(values) for role, values in buffers.items()}
+    layer_type, name = line.split()[:2]
+    return join(proto, Model((Resource(layer_type, name, held, 1),) if held else ()), "p")
+
+
+WEIGHT = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("model", "line", "buffers", "trap"),
+    [
+        (
+            one_node("Conv", (1, 3, 9, 9), [WEIGHT], pads=[0, 0, 2, 2], strides=[1, 1]),
+            "Convolution c 1 1 x y 1 3 4 3 3 1 1 0 0 0 0 1 1 0",
+            {"weight": WEIGHT},
+            "asymmetric-pads",
+        ),
+        (
+            one_node("Resize", (1, 3, 10, 13), [None, np.float32([1, 1, 1.7, 1.7])], mode="linear"),
+            "Upsample u 1 1 x y 2 1.7 1.7 0",
+            {},
+            "resize-floored-scale",
+        ),
+        (
+            one_node("Resize", (1, 3, 7, 7), [None, None, np.array([1, 3, 10, 10])], mode="nearest"),
+            "Upsample u 1 1 x y 1 0 0 0 10 10",
+            {},
+            "resize-nearest-rule",
+        ),
+    ],
+)
+def test_traps_without_a_real_file_are_confirmed_by_replay(model, line, buffers, trap):
+    dims = tuple(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)
+    (fault,) = compare_conversion(converted(line, dims, **buffers), OnnxGraph.load(model)).faults
+    assert [item.rule for item in fault.traps] == [trap]
+
+
+def test_a_mistake_that_no_trap_makes_is_not_blamed_on_one():
+    """The source falls into a trap, but the layer computes something else again."""
+    content = write_proto(graph("resize_asym").proto).replace(b"2 2 2 0", b"2 2 2 1")
+    planted = join(parse_proto(content, "p"), graph("resize_asym").model, "p")
+    (fault,) = compare_conversion(planted, source("resize_asym")).faults
+    assert fault.traps == ()

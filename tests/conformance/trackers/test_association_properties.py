@@ -1,0 +1,179 @@
+"""The properties hold for the reference, and every known-bad tracker is caught by the one that should."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+
+from conformance.trackers.association_command import CommandCandidate, CommandFailure
+from conformance.trackers.association_properties import (
+    CallableCandidate,
+    NotOffered,
+    ReferenceCandidate,
+    Refusal,
+    VideoFrame,
+    assignments,
+    catch_table,
+    catch_table_markdown,
+    check_candidate,
+    check_property,
+    properties,
+)
+from conformance.trackers.known_bad_trackers import KNOWN_BAD, Bad, GreedyClaimedOptimal
+from refimpl.errors import ConfigurationError
+
+DOCS = Path(__file__).parents[3] / "docs"
+BY_NAME = {wanted.name: wanted for wanted in properties()}
+
+
+@pytest.mark.parametrize("method", ["optimal", "greedy"])
+def test_the_reference_has_every_property(method):
+    outcomes = list(check_candidate(ReferenceCandidate(method), method, examples=30))
+    assert [(one.name, one.message) for one in outcomes if not one.holds] == []
+    # Only the few possible shapes of empty sides are exhausted before 30 cases.
+    assert all(one.cases >= 30 or one.name == "empty_sides" for one in outcomes)
+
+
+@pytest.mark.parametrize("name", KNOWN_BAD)
+def test_known_bad_trackers_are_caught(name):
+    make, wanted = KNOWN_BAD[name]
+    outcome = check_property(BY_NAME[wanted], make(), examples=300, shrink=False)
+    assert outcome.holds is False, f"{wanted} holds for the tracker with {name}"
+    assert outcome.message
+    assert json.loads(outcome.line)["op"] in ("associate", "video")
+
+
+def test_the_frame_of_the_known_bad_trackers_is_sound():
+    """Without its defect each would pass: what is caught is the defect."""
+    assert all(outcome.holds for outcome in check_candidate(Bad(), examples=20))
+
+
+def test_the_counterexample_is_the_smallest():
+    """A tracker that goes wrong wherever two slots want one query is shown two slots of one channel."""
+    make, wanted = KNOWN_BAD["best query of each slot alone"]
+    request = check_property(BY_NAME[wanted], make(), examples=200).request
+    assert np.shape(request["previous"]) == (2, 1)
+
+
+def test_the_table_names_what_catches():
+    table = catch_table({"greedy": GreedyClaimedOptimal}, examples=40)
+    assert "optimal_scipy" in table["greedy"]
+    assert "keyframe_schedule" not in table["greedy"]
+    assert "| greedy | " in catch_table_markdown(table)
+    assert "**nothing**" in catch_table_markdown({"sound": []})
+
+
+def test_assignments_are_counted_by_the_formula():
+    """m! / (m − n)! for n ≤ m, and the same for the transposed."""
+    assert [len(assignments(*shape)) for shape in ((3, 3), (2, 4), (4, 2), (0, 3))] == [6, 12, 12, 1]
+
+
+def test_any_callable_can_be_checked():
+    """SciPy on cosines, written here: all properties of associations but the tie rule, and no videos."""
+
+    def scipys(previous, current):
+        if not np.isfinite(previous).all() or not np.isfinite(current).all():
+            raise ValueError
+        answer = np.full(len(previous), -1)
+        if len(previous) and len(current):
+            with np.errstate(invalid="ignore"):
+                cosines = np.nan_to_num(1 - cdist(previous, current, "cosine"))
+            rows, columns = linear_sum_assignment(cosines, maximize=True)
+            answer[rows] = columns
+        return answer
+
+    outcomes = {one.name: one.holds for one in check_candidate(CallableCandidate(scipys), examples=25)}
+    videos = {"keyframe_schedule", "tracks_followed", "kernel_reuse", "interval_one", "frozen_video"}
+    videos |= {"streaming", "independent_videos"}
+    assert {name for name, holds in outcomes.items() if holds is None} == videos
+    assert {name for name, holds in outcomes.items() if holds is False} <= {"tie_rule"}
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ConfigurationError, match="sinkhorn"):
+        properties("sinkhorn")
+
+
+ECHO = f"""{sys.executable} -c '
+import json, sys
+for line in sys.stdin:
+    request = json.loads(line)
+    print(json.dumps(ANSWER), flush=True)
+'"""
+
+
+def test_a_command_answers():
+    answer = '{"permutation": [len(request["current"]) - 1]}'
+    with CommandCandidate(ECHO.replace("ANSWER", answer)) as candidate:
+        assert candidate.associate(np.ones((1, 2)), np.ones((3, 2))).tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        ('{"error": "no"}', Refusal, "no"),
+        ('{"unsupported": "video"}', NotOffered, "video"),
+        ('{"permutation": ["a"]}', CommandFailure, "integers"),
+        ('{"permutation": 1}', CommandFailure, "list"),
+        ("[1]", CommandFailure, "object"),
+        ("sys.exit(3)", CommandFailure, "status 3"),
+    ],
+)
+def test_answers_of_a_command_are_checked(answer, error, message):
+    with (
+        CommandCandidate(ECHO.replace("ANSWER", answer)) as candidate,
+        pytest.raises(error, match=message),
+    ):
+        candidate.associate(np.ones((1, 1)), np.ones((1, 1)))
+
+
+def test_a_silent_command_times_out():
+    with (
+        CommandCandidate(f"{sys.executable} -c 'import time; time.sleep(60)'", timeout=0.2) as candidate,
+        pytest.raises(CommandFailure, match=r"within 0\.2 s"),
+    ):
+        candidate.associate(np.ones((1, 1)), np.ones((1, 1)))
+
+
+def test_a_missing_command_is_named():
+    with pytest.raises(CommandFailure, match="no-such-program"):
+        CommandCandidate("no-such-program --option")
+
+
+def test_what_is_not_offered_is_not_counted_as_held():
+    with CommandCandidate(ECHO.replace("ANSWER", '{"unsupported": "video"}')) as candidate:
+        outcome = check_property(BY_NAME["streaming"], candidate, examples=5)
+    assert outcome.holds is None
+    assert outcome.cases == 0
+
+
+def test_the_documented_exchange_is_what_the_reference_answers():
+    """Request and answer of docs/check-tracker.md, line by line; the state is each tracker's own."""
+    text = (DOCS / "check-tracker.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```json\n(.*?)\n(.*?)\n```", text)
+    (asked, answered), (video, shown) = [[json.loads(line) for line in block] for block in blocks]
+    reference = ReferenceCandidate()
+    permutation = reference.associate(np.array(asked["previous"], float), np.array(asked["current"], float))
+    assert permutation.tolist() == answered["permutation"]
+    frames = [
+        VideoFrame(np.array(one["kernels"], float), np.array(one["mask_features"], float))
+        for one in video["frames"]
+    ]
+    answers, _ = reference.video(frames, video["keyframe_interval"], video["state"])
+    told = [{"keyframe": a.keyframe, "order": a.order.tolist(), "masks": a.masks.tolist()} for a in answers]
+    assert told == shown["frames"]
+
+
+@pytest.mark.runtimes
+def test_the_example_in_javascript_has_every_property():
+    node = shutil.which("node")
+    assert node, "this test runs docs/examples/tracker.js and needs Node.js"
+    with CommandCandidate(f"{node} {DOCS}/examples/tracker.js") as candidate:
+        outcomes = list(check_candidate(candidate, examples=15))
+    assert [(one.name, one.message) for one in outcomes if not one.holds] == []

@@ -1,0 +1,52 @@
+"""Files the real converter and runtime wrote, unpacked once per test run."""
+
+from __future__ import annotations
+
+import functools
+import tarfile
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conformance.tnn.graph import TnnGraph, read_graph
+from conformance.tnn.text import read_input, read_output
+
+_ARCHIVES = Path(__file__).parents[1] / "data" / "tnn"
+_TEMPORARY = tempfile.TemporaryDirectory(prefix="tnn-")
+
+
+@functools.cache
+def unpacked(archive: str) -> Path:
+    """Return the folder with the contents of ``<archive>.tar.xz``: ops, arm or mha_dumps."""
+    with tarfile.open(_ARCHIVES / f"{archive}.tar.xz") as content:
+        content.extractall(_TEMPORARY.name, filter="data")
+    return Path(_TEMPORARY.name)
+
+
+@functools.cache
+def graph_names() -> list[str]:
+    """Return the names of the small graphs."""
+    return sorted(path.stem for path in (unpacked("ops") / "ops").glob("*.tnnproto"))
+
+
+def file(name: str, suffix: str) -> Path:
+    """Return ``ops/<name><suffix>``."""
+    return unpacked("ops") / "ops" / f"{name}{suffix}"
+
+
+def graph(name: str) -> TnnGraph:
+    """Return a small graph."""
+    return read_graph(file(name, ".tnnproto"))
+
+
+def inputs(name: str) -> dict[str, NDArray[np.float32]]:
+    """Return the inputs the runtime was given."""
+    shapes = {declaration.name: declaration.dims for declaration in graph(name).proto.inputs}
+    return read_input(file(name, ".in.txt"), shapes)
+
+
+def naive_outputs(name: str) -> dict[str, NDArray[np.float32]]:
+    """Return what the runtime computed on its device NAIVE."""
+    return read_output(file(name, ".NAIVE.out"))
