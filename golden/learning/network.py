@@ -47,14 +47,23 @@ class Student(nn.Module):
         nn.init.constant_(self.cells.bias, bias)
 
     def passed_masks(self, outputs: Outputs) -> Tensor:
-        """Mask logits of the second frames by the first frames' global queries (paper 3.5): (B/2, N, h, w)."""
+        """Mask logits of the second frames by the first frames' queries (paper 3.5): (B/2, N, h, w)."""
         decoder = self.network.instance_decoder
         half = len(outputs.masks) // 2
         features = outputs.mask_features[half:]
-        tokens = decoder.local_features(features)
-        queries = decoder.decode(outputs.global_queries[:half], tokens, decoder.local_decoder)
+        queries, layers = self._passed_queries(outputs, half)
+        queries = decoder.decode(queries, decoder.local_features(features), layers)
         masks: Tensor = decoder.kernel_head(queries) @ features.flatten(2)
         return masks.view(half, -1, *features.shape[2:])
+
+    def _passed_queries(self, outputs: Outputs, half: int) -> tuple[Tensor, nn.ModuleList]:
+        """The first frames' queries after their first decoder, and the layers that are left for the second's."""
+        decoder = self.network.instance_decoder
+        if len(decoder.global_decoder):
+            return outputs.global_queries[:half], decoder.local_decoder
+        first = decoder.local_features(outputs.mask_features[:half])
+        queries = decoder.initial_queries(decoder.queries, half)
+        return decoder.decode(queries, first, decoder.local_decoder[:1]), decoder.local_decoder[1:]
 
 
 class Seen(NamedTuple):

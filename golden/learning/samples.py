@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.hard_scenes import make_hard_scene
+from refimpl.held_out import FRAMES, HELD_OUT_FIRST, seen_enough
 from refimpl.inference import PIXEL_DEVIATION, PIXEL_MEAN
 from refimpl.matching import Target
 from refimpl.scenes import Frame, Scene, choose, make_scene, render_frame
@@ -17,18 +18,13 @@ from refimpl.scenes import Frame, Scene, choose, make_scene, render_frame
 Array = NDArray[Any]
 Size = tuple[int, int]
 
-HELD_OUT_FIRST = 5_000_000
-"""Seeds from here on are held out: no scene of a training run has one."""
-
-FRAMES = 36
 LARGEST_DISTANCE = 6
 """Frames between the two of a pair, at most."""
 
-SIZE: Size = (128, 192)
-# (height, width), share of the batch: about the same time for a step.
+# The split's size six times in ten, the largest once; which part of the batch keeps a step's time the same.
+SMALL: Size = (128, 192)
 _LARGER: tuple[tuple[Size, int], ...] = (((192, 320), 2), ((256, 384), 4))
 _SEEDS_APART = 1_700_003
-_LEAST_SHARE = 600
 _FLIPS = (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1])
 
 
@@ -56,7 +52,9 @@ def training_scene(size: Size, seed: int, index: int) -> Scene:
 def size_of_step(step: int, larger: bool) -> tuple[Size, int]:
     """Return the size of a step's pictures and what the batch is divided by; some steps are ``larger``."""
     turn = choose(0, 9, step, 71)
-    return _LARGER[turn % 2] if larger and turn < 3 else (SIZE, 1)
+    if not larger or turn > 6:
+        return SMALL, 1
+    return _LARGER[turn == 6]
 
 
 def picture_batch(step: int, batch: int, seed: int, larger: bool = False) -> Batch:
@@ -99,9 +97,3 @@ def visible_target(frame: Frame) -> Target:
     """Return the truth of a frame without what is hidden."""
     seen = seen_enough(frame.masks)
     return Target(frame.labels[seen], frame.masks[seen])
-
-
-def seen_enough(masks: Array) -> Array:
-    """Which masks (n, H, W) show at least a 600th of the picture; a smaller rest is not annotated."""
-    seen: Array = _LEAST_SHARE * masks.sum(axis=(1, 2)) >= masks.shape[1] * masks.shape[2]
-    return seen
