@@ -36,7 +36,7 @@ class Change:
 
 @dataclass(frozen=True)
 class HardScene(Scene):
-    """A scene whose shapes change, one `Change` for each, and whose camera shakes by up to ``shake`` (1/16)."""
+    """A scene whose shapes change, one `Change` for each, and whose camera shakes by up to ``shake``."""
 
     changes: tuple[Change, ...] = ()
     shake: int = 0
@@ -86,7 +86,7 @@ def folded(position: int, span: int) -> int:
 
 
 def make_hard_scene(height: int, width: int, seed: int = 0) -> HardScene:
-    """Draw up a hard scene: three to seven shapes, what they do and how the camera shakes follow from the seed.
+    """Draw up a hard scene: how many shapes there are, and what they and the camera do, follow from the seed.
 
     Parameters
     ----------

@@ -69,7 +69,7 @@ class Scene:
         return frame * self.camera[0], frame * self.camera[1]
 
     def shape_at(self, index: int, frame: int) -> Shape:
-        """Return shape ``index`` as it is in a frame; a `refimpl.hard_scenes.HardScene` changes its shapes."""
+        """Return shape ``index`` as it is in a frame; only hard scenes change their shapes."""
         return self.shapes[index]
 
 

@@ -1,8 +1,8 @@
 """Measuring a network on the held-out split: truth and results in the benchmarks' own forms, figures by their
 own code, intervals over scenes.
 
-Instances of which too little is seen are marked as crowds, which the benchmarks ignore: finding them is neither
-right nor wrong.
+Instances of which too little is seen are marked as crowds, which the benchmarks ignore: finding them is
+neither right nor wrong.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from conformance.evaluation import coco, segmentations, ytvis
@@ -52,7 +51,7 @@ class Figure:
 
 
 def picture_truth(count: int = held_out.PICTURES) -> Record:
-    """Return the truth of the first pictures of the split in COCO's form; ids from 1, category = label + 1."""
+    """Return the truth of the first pictures of the split in COCO's form; ids from 1, category label + 1."""
     annotations: list[Record] = []
     for image_id, frame in enumerate(map(held_out.held_out_picture, range(count)), 1):
         enough = held_out.seen_enough(frame.masks)
@@ -85,9 +84,7 @@ def _tracks(scene: Scene, frames: int) -> list[Record]:
     for frame in range(frames):
         masks, labels, identities = render_truth(scene, frame)
         enough = held_out.seen_enough(masks).tolist()
-        encoded = zip(
-            segmentations.encode(masks), labels.tolist(), identities.tolist(), enough, strict=True
-        )
+        encoded = zip(segmentations.encode(masks), labels.tolist(), identities.tolist(), enough, strict=True)
         for rle, label, identity, clear in encoded:
             entry = {"category_id": label + 1, "segmentations": [None] * frames}
             tracks.setdefault(identity, entry)["segmentations"][frame] = rle
@@ -128,7 +125,7 @@ def picture_results(network: Network, count: int = held_out.PICTURES) -> list[Re
 
 
 def picture_figures(truth: Record, results: list[Record]) -> Record:
-    """COCO's twelve figures by pycocotools, as `conformance.evaluation.ytvis.Evaluation.to_json` gives them."""
+    """COCO's twelve figures by pycocotools, as `Evaluation.to_json` gives them."""
     return coco.evaluate(truth, results).to_json()
 
 

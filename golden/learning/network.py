@@ -21,7 +21,7 @@ AUXILIARY_WEIGHT = 1.0
 """Of the loss that asks each cell of X_mask for its class; only training has it, its layer is not kept."""
 
 RARE = 0.01
-"""Probability that a class is given at first, so that absent classes do not drown the present (Lin et al.)."""
+"""Probability that a class is given at first, so that absent classes do not drown the others (Lin et al.)."""
 
 
 class Student(nn.Module):
@@ -57,7 +57,7 @@ class Student(nn.Module):
         return masks.view(half, -1, *features.shape[2:])
 
     def _passed_queries(self, outputs: Outputs, half: int) -> tuple[Tensor, nn.ModuleList]:
-        """The first frames' queries after their first decoder, and the layers that are left for the second's."""
+        """The first frames' queries after their first decoder, and the layers left for the second's."""
         decoder = self.network.instance_decoder
         if len(decoder.global_decoder):
             return outputs.global_queries[:half], decoder.local_decoder

@@ -30,7 +30,7 @@ _FLIPS = (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1])
 
 @dataclass(frozen=True)
 class Batch:
-    """Normalised pictures (B, 3, H, W) float32 and what is in each; of pairs, the first frames, then the second."""
+    """Normalised pictures (B, 3, H, W) float32 and what is in each; of pairs, the first frames come first."""
 
     images: Array
     targets: list[Target]
@@ -89,7 +89,7 @@ def flipped(frame: Frame, flip: int) -> Frame:
 def as_batch(frames: Sequence[Frame]) -> Batch:
     """Normalise pictures, and keep of the truth what can be seen."""
     pictures = np.stack([frame.picture for frame in frames]).astype(np.float32)
-    images = (pictures - np.float32(PIXEL_MEAN)) / np.float32(PIXEL_DEVIATION)
+    images = (pictures - np.array(PIXEL_MEAN, np.float32)) / np.array(PIXEL_DEVIATION, np.float32)
     return Batch(np.ascontiguousarray(images.transpose(0, 3, 1, 2)), [visible_target(f) for f in frames])
 
 

@@ -49,7 +49,7 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse what no run can do."""
         if self.kind not in KINDS:
-            raise ConfigurationError(f"training on {self.kind!r} is unknown; choose one of {', '.join(KINDS)}")
+            raise ConfigurationError(f"training on {self.kind!r} is unknown; choose one of {KINDS}")
         if self.steps < 1 or self.batch < 2 or self.batch % 2:
             raise ConfigurationError(
                 f"{self.steps} steps of {self.batch} pictures were asked for; give at least 1 step and an "
@@ -68,7 +68,5 @@ class Settings:
     def differences(self, other: dict[str, Any]) -> list[str]:
         """Name each option that differs from another run's `to_json`, with both values."""
         mine = self.to_json()
-        names = [field.name for field in fields(self)]
-        return [
-            f"{name} {other.get(name)!r} became {mine[name]!r}" for name in names if mine[name] != other.get(name)
-        ]
+        names = [field.name for field in fields(self) if mine[field.name] != other.get(field.name)]
+        return [f"{name} {other.get(name)!r} became {mine[name]!r}" for name in names]

@@ -106,7 +106,7 @@ class Trainer:
                 advance(row)
         except NonFiniteError as error:
             raise TrainingError(
-                f"step {self.step}: {error}; the last checkpoint is whole, lower --learning-rate or go back to it"
+                f"step {self.step}: {error}; the last checkpoint is whole; lower --learning-rate"
             ) from error
         self.save()
 
@@ -205,7 +205,7 @@ def load_network(student: Student, weights: dict[str, Array]) -> None:
     missing, extra = student.network.load_state_dict(tensors, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or extra:
-        raise FileError(f"weights to start from: {len(missing)} missing, {len(extra)} unknown: {missing + extra}")
+        raise FileError(f"weights to start from lack {missing} and have {extra}, which the network has not")
 
 
 def _floats(student: Student) -> dict[str, Tensor]:
