@@ -59,7 +59,7 @@ def run(
 
       mobileinst run street.jpg --weights mine.safetensors --sizing phone --draw 0.3 --output street.png
     """
-    config = options.configuration(model, overrides)
+    config = options.configuration(model, overrides, weights)
     pixels = read_picture(picture)
     output = output or picture.with_suffix(".mobileinst.png")
     results = results or picture.with_suffix(".mobileinst.json")

@@ -204,7 +204,7 @@ def _numpy_network(
     model: str, overrides: list[str] | None, weights: Path | None, backbone: Path | None, seed: int
 ) -> tuple[Network[Array], dict[str, Any], None]:
     """The network in float32, and what identifies it."""
-    config = options.configuration(model, overrides)
+    config = options.configuration(model, overrides, weights)
     arrays = options.load_weights(config, weights, backbone, seed).astype(np.float32)
     identity = {"config": asdict(config), "weights_sha256": weights_hash(arrays)}
     return NumpyNetwork(MobileInst(config, arrays)), identity, None

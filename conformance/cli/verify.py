@@ -148,7 +148,7 @@ def verify(
             )
     else:
         with options.progress_console.status("weights") as status:
-            config = options.configuration(model, overrides)
+            config = options.configuration(model, overrides, weights)
             graph = OnnxGraph.load(model_file) if model_file else None
             arrays = options.load_weights(config, weights, backbone_weights, seed)
             status.update("inputs")
