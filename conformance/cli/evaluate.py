@@ -60,6 +60,7 @@ def evaluate(
     intervals: held_out_evaluation.Intervals = None,
     method: held_out_evaluation.Method = "optimal",
     dot_product: held_out_evaluation.DotProduct = False,
+    deployment: held_out_evaluation.Deployment = False,
     write: held_out_evaluation.Write = None,
     json_file: options.Json = None,
 ) -> None:
@@ -87,6 +88,9 @@ def evaluate(
     elif benchmark == HELD_OUT and not (truth or results):
         config = options.configuration(model, overrides, weights)
         network = MobileInst(config, options.load_weights(config, weights, None, 0).astype(np.float32))
+        if deployment:
+            held_out_evaluation.evaluate_deployment(network, str(weights), count or 40, json_file)
+            return
         ways = [Way(interval, method, dot_product) for interval in intervals or (1, 3, 6)]
         held_out_evaluation.evaluate(network, str(weights), ways if videos else [], count, write, json_file)
     elif benchmark in EVALUATIONS and truth and results:

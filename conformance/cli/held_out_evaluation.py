@@ -37,6 +37,13 @@ Method = Annotated[str, typer.Option("--method", help=f"scenes-val: association,
 DotProduct = Annotated[
     bool, typer.Option("--dot-product", help="scenes-val: associate by dot product in place of cosine.")
 ]
+Deployment = Annotated[
+    bool,
+    typer.Option(
+        "--deployment",
+        help="scenes-val: its pictures in float16, in int8, whole and by part, and with known mistakes.",
+    ),
+]
 Write = Annotated[
     Path | None, typer.Option("--write", help="scenes-val: a folder for truth and results, as JSON.")
 ]
@@ -111,6 +118,31 @@ def _video_rows(way: Way, found: Followed, truth: Record, seconds: float) -> lis
 def _row(what: str, labels: bool, precision: Figure, figures: Record) -> Record:
     interval = [precision.low, precision.high]
     return {"what": what, "labels": labels, "AP": precision.value, "interval": interval, **figures}
+
+
+def evaluate_deployment(network: MobileInst, name: str, count: int, json_file: Path | None) -> None:
+    """What each way of deploying the network costs in AP and in decisions, beside the judge's verdict."""
+    from conformance.evaluation.deployment import Deployment as Deployed
+
+    with options.progress_console.status("exporting") as status:
+        deployment, rows = Deployed(network, count), []
+        for model, make in deployment.models():
+            status.update(model)
+            rows.append(asdict(deployment.measure(model, make())))
+    options.write_json(json_file, {"split": held_out.NAME, "weights": name, "count": count, "rows": rows})
+    if str(json_file) != "-":
+        _print_deployment(rows)
+
+
+def _print_deployment(rows: Sequence[Record]) -> None:
+    columns = ("AP", "no labels", "flipped", "pixels", "verdict", "first wrong step", "looks like")
+    table = Table("model", *columns, box=None, pad_edge=False)
+    for row in rows:
+        precisions = [f"{100 * row[key]['value']:.1f}" for key in ("labelled", "unlabelled")]
+        flipped = f"{row['flipped']} of {row['instances']}"
+        judged = (row["verdict"], row["blamed"], row["diagnosis"])
+        table.add_row(row["name"], *precisions, flipped, f"{100 * row['pixels']:.2f} %", *judged)
+    options.console.print(table)
 
 
 def _write(folder: Path | None, truth: Record, results: dict[str, Any]) -> None:
