@@ -176,7 +176,7 @@ def compared(reference: Sequence[Instances], found: Sequence[Instances]) -> tupl
         flipped += sum(int(before.labels[first[q]] != after.labels[second[q]]) for q in both)
         for query in both:
             pixels += before.masks[0].size
-            wrong += np.count_nonzero(before.masks[first[query]] ^ after.masks[second[query]])
+            wrong += int(np.count_nonzero(before.masks[first[query]] ^ after.masks[second[query]]))
     return flipped, wrong / max(pixels, 1)
 
 

@@ -11,8 +11,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from conformance.cli import options
 from golden import DATA
 from golden.learning.settings import KINDS, Settings
-from refimpl import MobileInstConfig
-from refimpl.errors import FileError
 from refimpl.trained import is_trained
 from refimpl.weights import Weights, read_arrays
 
@@ -125,7 +123,7 @@ def _run(trainer: Trainer, until: int | None) -> None:
 
 def _finish(trainer: Trainer, name: str | None, data: Path) -> None:
     """Write the rounded weights, and put them in place if they are to be shipped."""
-    from golden.learning.shipped import rounded, ship
+    from golden.learning.shipped import rounded, ship, versions
 
     half = rounded(trainer.weights())
     path = trainer.folder / WEIGHTS
@@ -137,21 +135,3 @@ def _finish(trainer: Trainer, name: str | None, data: Path) -> None:
         notes = {"steps": trainer.step, "minutes": round(trainer.seconds / 60, 1), "versions": versions()}
         log = (trainer.folder / "log.csv").read_text(encoding="utf-8")
         ship(data, name, trainer.weights(), trainer.settings, log, notes)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that decide how training goes."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for package in ("torch", "numpy", "scipy", "mobileinst-reference"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError as error:
-            raise FileError(f"{package} is not installed as a package; pip install it") from error
-    return found
-
-
-def small_config() -> MobileInstConfig:
-    """Return the configuration that is trained without --set."""
-    return options.configuration("topformer-tiny", SMALL)

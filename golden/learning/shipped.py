@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from conformance.files import atomic_write
 from golden.learning.settings import Settings
-from refimpl.errors import NonFiniteError
+from refimpl.errors import FileError, NonFiniteError
 from refimpl.trained import MANIFEST
 from refimpl.weights import Weights
 
@@ -88,3 +89,14 @@ def _mean(rows: list[dict[str, str]]) -> dict[str, str]:
         for name in rows[0]
     }
     return {**mean, "step": rows[-1]["step"]}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide how training goes."""
+    found = {}
+    for package in ("torch", "numpy", "scipy", "mobileinst-reference"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError as error:
+            raise FileError(f"{package} is not installed as a package; pip install it") from error
+    return found
