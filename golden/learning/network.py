@@ -106,7 +106,48 @@ def passing_lesson(student: Student, batch: Batch) -> Lesson:
     return _with_cells(student, outputs, batch.targets, _passing_terms(found), entries)
 
 
-LESSONS = {"pictures": picture_lesson, "pairs": pair_lesson, "passing": passing_lesson}
+def clip_lesson(student: Student, batch: Batch) -> Lesson:
+    """Losses of pairs of frames, each pair one tall picture: a query must find its object in both."""
+    outputs = student.network(_tensor(batch.images))
+    seen, half = _seen(outputs), len(batch.targets) // 2
+    classes, objectness = ((array[:half] + array[half:]) / 2 for array in seen[:2])
+    masks = np.concatenate([seen.masks[:half], seen.masks[half:]], axis=2)
+    found = losses(Seen(classes, objectness, masks), tall_targets(batch))
+    gradients, height = found.gradients(), masks.shape[2] // 2
+    apart = np.concatenate([gradients.masks[:, :, :height], gradients.masks[:, :, height:]])
+    entries = [
+        (outputs.class_logits, np.concatenate([gradients.class_logits] * 2) / 2),
+        (outputs.objectness, np.concatenate([gradients.objectness] * 2) / 2),
+        (outputs.masks, apart),
+    ]
+    return _with_cells(student, outputs, batch.targets, _picture_terms(found), entries)
+
+
+def tall_targets(batch: Batch) -> list[Target]:
+    """The truth of each pair, second frame below first; who is seen in one only has no pixel in the other."""
+    half = len(batch.targets) // 2
+    pairs = zip(batch.targets, batch.targets[half:], batch.identities, batch.identities[half:], strict=False)
+    return [_tall_target(*pair) for pair in pairs]
+
+
+def _tall_target(first: Target, second: Target, before: Array, after: Array) -> Target:
+    present = np.union1d(before, after)
+    height, width = first.masks.shape[1:]
+    masks = np.zeros((len(present), 2 * height, width), bool)
+    labels = np.zeros(len(present), np.int64)
+    for start, target, identities in ((0, first, before), (height, second, after)):
+        rows = np.searchsorted(present, identities)
+        masks[rows, start : start + height] = target.masks
+        labels[rows] = target.labels
+    return Target(labels, masks)
+
+
+LESSONS = {
+    "pictures": picture_lesson,
+    "pairs": pair_lesson,
+    "passing": passing_lesson,
+    "clips": clip_lesson,
+}
 
 
 def _tensor(images: Array) -> Tensor:

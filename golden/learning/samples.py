@@ -30,10 +30,11 @@ _FLIPS = (np.s_[:, :], np.s_[:, ::-1], np.s_[::-1, :], np.s_[::-1, ::-1])
 
 @dataclass(frozen=True)
 class Batch:
-    """Normalised pictures (B, 3, H, W) float32 and what is in each; of pairs, the first frames come first."""
+    """Normalised pictures (B, 3, H, W) float32 and what is seen in each; of pairs, first frames first."""
 
     images: Array
     targets: list[Target]
+    identities: list[Array]
 
 
 def scene_seed(seed: int, index: int) -> int:
@@ -90,10 +91,9 @@ def as_batch(frames: Sequence[Frame]) -> Batch:
     """Normalise pictures, and keep of the truth what can be seen."""
     pictures = np.stack([frame.picture for frame in frames]).astype(np.float32)
     images = (pictures - np.array(PIXEL_MEAN, np.float32)) / np.array(PIXEL_DEVIATION, np.float32)
-    return Batch(np.ascontiguousarray(images.transpose(0, 3, 1, 2)), [visible_target(f) for f in frames])
-
-
-def visible_target(frame: Frame) -> Target:
-    """Return the truth of a frame without what is hidden."""
-    seen = seen_enough(frame.masks)
-    return Target(frame.labels[seen], frame.masks[seen])
+    seen = [seen_enough(frame.masks) for frame in frames]
+    return Batch(
+        np.ascontiguousarray(images.transpose(0, 3, 1, 2)),
+        [Target(frame.labels[s], frame.masks[s]) for frame, s in zip(frames, seen, strict=True)],
+        [frame.identities[s] for frame, s in zip(frames, seen, strict=True)],
+    )

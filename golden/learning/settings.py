@@ -8,8 +8,9 @@ from typing import Any
 from refimpl import MobileInstConfig
 from refimpl.errors import ConfigurationError
 
-KINDS = ("pictures", "pairs", "passing")
-"""Single pictures; pairs of frames without and with temporal query passing (paper 3.5)."""
+KINDS = ("pictures", "pairs", "passing", "clips")
+"""Single pictures; pairs of frames without and with temporal query passing (paper 3.5); pairs matched as one,
+which is not the paper's."""
 
 
 @dataclass(frozen=True)
