@@ -15,7 +15,7 @@ from rich.console import Console
 from conformance.files import atomic_write, check_writable
 from refimpl import MobileInstConfig, Weights
 from refimpl.errors import ConfigurationError
-from refimpl.trained import is_trained, trained_config
+from refimpl.trained import DEFAULT, is_trained, trained_config
 from refimpl.weights import check_save_name
 
 
@@ -68,6 +68,8 @@ Size = Annotated[
 ]
 DEFAULT_MODEL = "topformer-base"
 DEFAULT_SIZE = (320, 640)
+TRAINED_SIZE = "192x320"
+"""What the trained networks have seen most of."""
 
 Progress = Callable[[str], None]
 
@@ -97,6 +99,14 @@ def configuration(
             f"{config.num_classes} classes; leave out --model and --set {' '.join(differing)}".strip()
         )
     return config
+
+
+def trained_by_default(context: typer.Context, name: str = DEFAULT) -> Path | None:
+    """Return a trained set's name if the command line says nothing of the network, and the set is there."""
+    chosen = ("model", "overrides", "weights", "backbone_weights", "seed", "onnx")
+    sources = [context.get_parameter_source(option) for option in chosen]
+    given = any(source is not None and source.name == "COMMANDLINE" for source in sources)
+    return Path(name) if not given and is_trained(name) else None
 
 
 def names_trained(weights: Path | None) -> bool:
