@@ -24,13 +24,16 @@ from conformance.video.tracking import Tracking
 from refimpl import MobileInst
 from refimpl.association import METHODS
 from refimpl.errors import ConfigurationError, MobileInstError
+from refimpl.held_out import held_out_video
 from refimpl.ops.operation import Array
-from refimpl.scenes import Oracle, make_scene, render_frame
+from refimpl.scenes import Oracle, Scene, make_scene, render_frame
 from refimpl.tracker import KeyframeTensors, Network, Tracker
+from refimpl.trained import VIDEO
 
 RESULTS, SHEET, ANIMATION = "results.json", "contact_sheet.png", "tracks.gif"
 INTERRUPTED = 130
 DEMO_SIZE, DEMO_SEED, DEMO_FRAMES = (192, 320), 4, 24
+DEMO_VIDEO = 0
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Job:
 
 
 def track(
+    context: typer.Context,
     video_path: Annotated[
         Path | None,
         typer.Argument(
@@ -117,8 +121,12 @@ def track(
     demo: Annotated[
         bool,
         typer.Option(
-            "--demo", help="Track a rendered scene with oracle kernels, and evaluate against its truth."
+            "--demo", help="Track a held-out video with the trained network, and evaluate against its truth."
         ),
+    ] = False,
+    oracle: Annotated[
+        bool,
+        typer.Option("--oracle", help="With --demo: kernels that know the truth, on an easier scene."),
     ] = False,
     json_file: options.Json = None,
 ) -> None:
@@ -127,7 +135,8 @@ def track(
     On keyframes the whole network runs and its kernels are associated with the tracks; on the frames between
     only the backbone and the mask decoder, and the kernels are reused. Each frame is kept as soon as it is
     finished: after an interruption, or an unreadable frame, --resume goes on.
-    Exits 0, 130 if interrupted, 2 on bad usage or input; with --demo 1 unless AP is 100.
+    With no network given, the trained set scenes-tiny-video is used, which knows rendered shapes only.
+    Exits 0, 130 if interrupted, 2 on bad usage or input; with --demo --oracle 1 unless AP is 100.
 
     [bold]Examples[/bold]
 
@@ -136,14 +145,26 @@ def track(
       mobileinst track street.mp4 --onnx phone.keyframe.onnx phone.reuse.onnx --output street --resume
 
       mobileinst track --demo
+
+      mobileinst track --demo --oracle
     """
     if demo == (video_path is not None):
         raise ConfigurationError("give either a VIDEO to track or --demo")
+    if oracle and not demo:
+        raise ConfigurationError("--oracle knows the truth of the demo's scene only; give --demo too")
+    weights = weights or options.trained_by_default(context, VIDEO)
     # Before any work: what a tracker refuses.
     Tracker(keyframe_interval, method=method, birth=birth, death=death)
     tracking = Tracking(keyframe_interval, method, birth, death, "native", {})
     if video_path is None:
-        job = _demo_job(tracking, frames or DEMO_FRAMES, output, resume)
+        scene = make_scene(*DEMO_SIZE, DEMO_SEED) if oracle else held_out_video(DEMO_VIDEO)
+        count = frames or DEMO_FRAMES
+        network, identity = (
+            (_DemoNetwork(Oracle(scene, count, stride=1)), {})
+            if oracle
+            else _numpy_network(model, overrides, weights, backbone_weights, seed)[:2]
+        )
+        job = _demo_job(scene, network, replace(tracking, network=identity), count, output, resume)
     else:
         with options.progress_console.status("network"):
             video = open_video(video_path)
@@ -152,7 +173,8 @@ def track(
                 if onnx
                 else _numpy_network(model, overrides, weights, backbone_weights, seed)
             )
-            how = options.parse_size(size) or sizing or wanted or "video"
+            usual = "native" if options.names_trained(weights) else "video"
+            how = options.parse_size(size) or sizing or wanted or usual
             tracking = replace(tracking, sizing=how, network=identity)
             job = _job(
                 video,
@@ -173,7 +195,7 @@ def track(
         )
         raise typer.Exit(INTERRUPTED) from None
     if demo:
-        content["stats"] = _evaluate_demo(job)
+        content["stats"] = _evaluate_demo(job, scene)
     options.write_json(json_file, content)
     if str(json_file) != "-":
         _show(job, content)
@@ -181,7 +203,7 @@ def track(
         raise type(error)(
             f"{error}; the {len(content['frames'])} frames before it are kept in {job.log.folder}"
         ) from error
-    raise typer.Exit(1 if demo and content["stats"]["AP"] < 1 - 1e-9 else 0)
+    raise typer.Exit(1 if oracle and content["stats"]["AP"] < 1 - 1e-9 else 0)
 
 
 # What is tracked by what.
@@ -237,9 +259,14 @@ class _DemoNetwork:
         return self.oracle.mask_features(self._next())
 
 
-def _demo_job(tracking: Tracking, frames: int, output: Path | None, resume: bool) -> Job:
-    scene = make_scene(*DEMO_SIZE, DEMO_SEED)
-    network = _DemoNetwork(Oracle(scene, frames, stride=1))
+def _demo_job(
+    scene: Scene,
+    network: Network[Array],
+    tracking: Tracking,
+    frames: int,
+    output: Path | None,
+    resume: bool,
+) -> Job:
     video = Video(
         Path("the rendered scene"),
         frames,
@@ -247,7 +274,8 @@ def _demo_job(tracking: Tracking, frames: int, output: Path | None, resume: bool
         lambda index: f"frame {index} of the rendered scene",
     )
     job = _job(video, network, tracking, output or Path("demo.tracks"), frames, resume)
-    network.frame = job.tracker.state.frame
+    if isinstance(network, _DemoNetwork):
+        network.frame = job.tracker.state.frame
     return job
 
 
@@ -305,10 +333,9 @@ def _write(job: Job, video_id: int, keep: float, animate: bool) -> dict[str, Any
     }
 
 
-def _evaluate_demo(job: Job) -> dict[str, float]:
+def _evaluate_demo(job: Job, scene: Scene) -> dict[str, float]:
     """The twelve figures against the scene's truth."""
     truth = job.log.folder / "truth.json"
-    scene = make_scene(*DEMO_SIZE, DEMO_SEED)
     options.write_json(truth, scene_ground_truth([scene], job.tracker.state.frame))
     evaluation = ytvis.evaluate_files(truth, job.log.folder / RESULTS)
     return dict(zip(ytvis.STATISTICS, evaluation.stats.tolist(), strict=True))
