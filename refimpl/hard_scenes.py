@@ -57,17 +57,18 @@ class HardScene(Scene):
             for colour, tint in zip(shape.colour, change.tint, strict=True)
         )
         turn = _TURNS_BY_ANGLE[wave * 7 // WAVE] if change.rocks else shape.turn
-        moved = self._turned_back(shape, frame) if change.returns else shape
-        phase = (moved.phase[0] + radius - shape.radius, moved.phase[1] + radius - shape.radius)
-        return replace(moved, radius=radius, colour=(red, green, blue), turn=turn, phase=phase)
+        # A smaller shape's margin is narrower: so its centre stays on its path.
+        shifted = replace(shape, radius=radius, colour=(red, green, blue), turn=turn)
+        return self._moved(shifted, frame, radius - shape.radius, change.returns)
 
-    def _turned_back(self, shape: Shape, frame: int) -> Shape:
-        """The shape on a path that turns back at its ends, instead of beginning anew."""
-        camera = self.camera_at(frame)
+    def _moved(self, shape: Shape, frame: int, shift: int, returns: bool) -> Shape:
+        """The shape with its phase shifted; if it returns, on a path that turns back at its ends."""
+        if not returns:
+            return replace(shape, phase=(shape.phase[0] + shift, shape.phase[1] + shift))
         row, column = (
-            folded(phase + frame * velocity - drift, span) + drift
+            max(folded(phase + frame * velocity - drift, span) + shift, 0) + drift
             for phase, velocity, drift, span in zip(
-                shape.phase, shape.velocity, camera, shape.span, strict=True
+                shape.phase, shape.velocity, self.camera_at(frame), shape.span, strict=True
             )
         )
         return replace(shape, phase=(row, column), velocity=(0, 0))

@@ -6,9 +6,12 @@ model's, and beside them stands the judge's verdict.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,7 @@ from conformance.onnx_graph import OnnxGraph
 from conformance.onnx_runtime import RuntimeOptions
 from conformance.pictures import coco_results
 from conformance.verification import verify
-from refimpl import MobileInst, Recording, held_out, record
+from refimpl import MobileInst, Recording, Weights, held_out, record
 from refimpl.hard_scenes import make_hard_scene
 from refimpl.inference import Instances, Placement, postprocess, preprocess
 from refimpl.scenes import render_frame
@@ -114,17 +117,20 @@ class Deployment:
         self.truth = picture_truth(count)
         self.recording: Recording = record(network, self.inputs[0])
         self.model = to_onnx(self.recording, "mobileinst", OPSET)
+        folded = MobileInst(network.config, Weights(network.weights).folded())
+        self.folded = to_onnx(record(folded, self.inputs[0]), "mobileinst", OPSET)
         self.reference = self._instances(self.model)
 
     def models(self) -> Iterator[tuple[str, Callable[[], onnx.ModelProto]]]:
         """Yield the name of each model, and what makes it."""
         yield "float32", lambda: self.model
         yield "float16", lambda: halved(self.model)
-        yield "int8", lambda: quantized(self.model)
+        yield "int8", lambda: quantized(self.folded)
+        yield "int8, batch norms not folded", lambda: quantized(self.model)
         for part in PARTS:
-            yield f"int8: {part.rstrip('.')} only", lambda part=part: quantized(self.model, part)  # type: ignore[misc]
+            yield f"int8: {part.rstrip('.')} only", partial(quantized, self.folded, part)
         for mistake in MISTAKES:
-            yield mistake, lambda mistake=mistake: self.mistaken(mistake)  # type: ignore[misc]
+            yield mistake, partial(self.mistaken, mistake)
 
     def mistaken(self, name: str) -> onnx.ModelProto:
         """Return the model with a mistake of the catalogue, at the first place where it can be made."""
@@ -208,7 +214,7 @@ def quantized(model: onnx.ModelProto, part: str | None = None) -> onnx.ModelProt
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     nodes = [node.name for node in model.graph.node if part is None or node.name.startswith(part)]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, quiet():
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, source)
         quantize_static(
@@ -222,6 +228,16 @@ def quantized(model: onnx.ModelProto, part: str | None = None) -> onnx.ModelProt
             nodes_to_quantize=nodes,
         )
         return onnx.load(target)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the quantiser's advice about every norm off the terminal."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class _Scenes:
