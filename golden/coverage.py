@@ -16,6 +16,9 @@ from golden.store import Entry, read_manifest
 _REFUSES = "refuses bad arguments"
 _GEOMETRY = "where the windows of Conv and the poolings are"
 _MACHINERY = "registers, names and records operations"
+_HARD = "draws up scenes; the scenes' goldens are of the plain kind"
+_SPLIT = "names the scenes of the held-out split"
+_TRAINED = "finds trained weights and refuses altered ones"
 TESTED = {
     "refimpl.association.require_kernels": (_REFUSES, "test_tracker.py::test_non_finite_kernels_are_named"),
     "refimpl.matching.check_target": (_REFUSES, "test_matching.py::test_bad_targets_are_named"),
@@ -27,6 +30,38 @@ TESTED = {
     "refimpl.predictions.require_finite": (
         _REFUSES,
         "test_inference.py::test_outputs_that_are_not_finite_are_named",
+    ),
+    "refimpl.hard_scenes.folded": (
+        _HARD,
+        "test_hard_scenes.py::test_walks_turn_back_as_symmetric_padding_does",
+    ),
+    "refimpl.hard_scenes.triangle_wave": (
+        _HARD,
+        "test_hard_scenes.py::test_changes_go_back_and_forth_as_a_triangle",
+    ),
+    "refimpl.hard_scenes.make_hard_scene": (_HARD, "test_hard_scenes.py::test_masks_are_the_painters"),
+    "refimpl.scenes.choose": (_HARD, "test_hard_scenes.py::test_masks_are_the_painters"),
+    "refimpl.held_out.held_out_picture": (_SPLIT, "test_held_out.py::test_the_truth_is_what_is_rendered"),
+    "refimpl.held_out.held_out_video": (
+        _SPLIT,
+        "test_held_out.py::test_a_track_seen_in_few_frames_is_not_asked_for",
+    ),
+    "refimpl.held_out.picture_seed": (_SPLIT, "test_held_out.py::test_seeds_of_the_split_are_its_own"),
+    "refimpl.held_out.video_seed": (_SPLIT, "test_held_out.py::test_seeds_of_the_split_are_its_own"),
+    "refimpl.held_out.seen_enough": (_SPLIT, "test_held_out.py::test_the_truth_is_what_is_rendered"),
+    "refimpl.trained.trained_folder": (
+        _TRAINED,
+        "test_trained.py::test_without_the_package_that_holds_them_it_says_so",
+    ),
+    "refimpl.trained.trained_sets": (
+        _TRAINED,
+        "test_trained.py::test_every_set_is_there_small_and_as_rounded",
+    ),
+    "refimpl.trained.trained_files": (_TRAINED, "test_trained.py::test_one_altered_byte_is_refused"),
+    "refimpl.trained.trained_config": (_TRAINED, "test_trained.py::test_pytorch_computes_the_same"),
+    "refimpl.trained.is_trained": (
+        _TRAINED,
+        "test_trained.py::test_a_trained_set_brings_its_own_configuration",
     ),
     "refimpl.weights.check_save_name": (
         _REFUSES,

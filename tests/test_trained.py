@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -113,3 +114,41 @@ def test_the_manifest_says_how_the_weights_came_about(copy) -> None:
     for name, entry in json.loads((copy / "manifest.json").read_text())["sets"].items():
         assert {"seed", "steps", "minutes", "versions", "kind"} <= set(entry["training"]), name
         assert (copy / f"{name}.csv").is_file()
+
+
+def test_a_trained_set_brings_its_own_configuration(tmp_path) -> None:
+    """By name, where a command takes weights; options of another network are refused."""
+    from pathlib import Path
+
+    from conformance.cli import options
+
+    name = Path("scenes-tiny")
+    assert options.configuration(options.DEFAULT_MODEL, None, name) == trained_config("scenes-tiny")
+    assert trained.is_trained("scenes-tiny")
+    assert not trained.is_trained("photographs")
+    weights = options.load_weights(trained_config("scenes-tiny"), name, None, 0)
+    np.testing.assert_array_equal(
+        weights["instance_decoder.queries"], Weights.trained("scenes-tiny")["instance_decoder.queries"]
+    )
+    with pytest.raises(ConfigurationError, match="leave out --model and --set dim"):
+        options.configuration(options.DEFAULT_MODEL, ["dim=128"], name)
+
+
+def test_pictures_say_whether_the_network_has_learned_anything(tmp_path, monkeypatch) -> None:
+    """`run` without a word on the network uses the trained one; seeded weights are called untrained."""
+    from typer.testing import CliRunner
+
+    from conformance.cli import app
+
+    # The package's attribute of that name is the command, not its module.
+    command = sys.modules["conformance.cli.run"]
+    drawn = []
+    annotate = command.annotate
+    monkeypatch.setattr(command, "annotate", lambda *a, **k: drawn.append(k) or annotate(*a, **k))
+    monkeypatch.chdir(tmp_path)
+    finished = CliRunner().invoke(app, ["run"])
+    assert finished.exit_code == 0, finished.output
+    assert (tmp_path / "scene.mobileinst.png").is_file()
+    small = ["--model", "topformer-tiny", "--set", "dim=32", "--set", "num_queries=5"]
+    assert CliRunner().invoke(app, ["run", *small, "--size", "64x96"]).exit_code == 0
+    assert [(k["remark"], bool(k["names"])) for k in drawn] == [("", True), ("untrained", False)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +16,7 @@ from rich.table import Table
 
 from conformance.cli import options
 from conformance.evaluation import ytvis
-from conformance.pictures import write_picture, write_results
+from conformance.pictures import UNTRAINED, write_picture, write_results
 from conformance.verification import weights_hash
 from conformance.video import tracking as video_tracking
 from conformance.video.frames import Video, open_video
@@ -26,7 +28,7 @@ from refimpl.association import METHODS
 from refimpl.errors import ConfigurationError, MobileInstError
 from refimpl.held_out import held_out_video
 from refimpl.ops.operation import Array
-from refimpl.scenes import Oracle, Scene, make_scene, render_frame
+from refimpl.scenes import LABELS, Oracle, Scene, make_scene, render_frame
 from refimpl.tracker import KeyframeTensors, Network, Tracker
 from refimpl.trained import VIDEO
 
@@ -46,6 +48,8 @@ class Job:
     tracker: Tracker
     log: TrackLog
     stop: int | None
+    names: Sequence[str] | None = None
+    remark: str = ""
 
     @property
     def frames(self) -> int | None:
@@ -184,6 +188,9 @@ def track(
                 frames,
                 resume,
             )
+    scenes = oracle or options.names_trained(weights)
+    remark = "" if scenes or weights or onnx else UNTRAINED
+    job = replace(job, names=LABELS if scenes else None, remark=remark)
     try:
         error = _follow(job)
         content = _write(job, video_id, keep, animate)
@@ -319,10 +326,10 @@ def _write(job: Job, video_id: int, keep: float, animate: bool) -> dict[str, Any
         for record in job.log.records()
     ]
     chosen = video_tracking.evenly_chosen(len(records))
-    sheet = video_tracking.contact_sheet(list(video_tracking.drawn_frames(job.video, job.log, chosen)))
-    write_picture(folder / SHEET, sheet)
+    draw = partial(video_tracking.drawn_frames, job.video, job.log, names=job.names, remark=job.remark)
+    write_picture(folder / SHEET, video_tracking.contact_sheet(list(draw(chosen))))
     if animate:
-        video_tracking.write_animation(folder / ANIMATION, video_tracking.drawn_frames(job.video, job.log))
+        video_tracking.write_animation(folder / ANIMATION, draw())
     files = [RESULTS, SHEET, *([ANIMATION] if animate else [])]
     return {
         "video": str(job.video.path),
