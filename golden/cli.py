@@ -10,7 +10,7 @@ from rich.table import Table
 
 from conformance.cli import options
 from golden import DATA
-from golden.learning.cli import train
+from golden.learning.cli import curve, train
 
 app = typer.Typer(
     help="Golden tensors: build, check and export them; judge a candidate by them.",
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 
 app.command()(train)
+app.command()(curve)
 
 Data = Annotated[Path, typer.Option("--data", help="The set. Default: the one that came with the package.")]
 Only = Annotated[

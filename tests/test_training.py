@@ -207,7 +207,7 @@ def test_what_is_shipped_is_what_was_trained_rounded(tmp_path) -> None:
     trainer = Trainer(settings(), tmp_path / "run")
     trainer.run(nothing, until=2)
     log = (tmp_path / "run" / "log.csv").read_text()
-    ship(tmp_path / "set", "small", trainer.weights(), trainer.settings, log, {"machine": "none"})
+    ship(tmp_path / "set", "small", trainer.weights(), trainer.settings, log, {"machine": "none"}, pictures=2)
     assert {p.suffix for p in (tmp_path / "set").iterdir()} == {".json", ".csv", ".safetensors"}
     from refimpl.weights import read_arrays
 

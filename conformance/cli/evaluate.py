@@ -61,6 +61,7 @@ def evaluate(
     method: held_out_evaluation.Method = "optimal",
     dot_product: held_out_evaluation.DotProduct = False,
     deployment: held_out_evaluation.Deployment = False,
+    worst: held_out_evaluation.Worst = None,
     write: held_out_evaluation.Write = None,
     json_file: options.Json = None,
 ) -> None:
@@ -90,6 +91,9 @@ def evaluate(
         network = MobileInst(config, options.load_weights(config, weights, None, 0).astype(np.float32))
         if deployment:
             held_out_evaluation.evaluate_deployment(network, str(weights), count or 40, json_file)
+            return
+        if worst:
+            held_out_evaluation.draw_worst(network, count or held_out.PICTURES, worst)
             return
         ways = [Way(interval, method, dot_product) for interval in intervals or (1, 3, 6)]
         held_out_evaluation.evaluate(network, str(weights), ways if videos else [], count, write, json_file)

@@ -37,6 +37,12 @@ Method = Annotated[str, typer.Option("--method", help=f"scenes-val: association,
 DotProduct = Annotated[
     bool, typer.Option("--dot-product", help="scenes-val: associate by dot product in place of cosine.")
 ]
+Worst = Annotated[
+    Path | None,
+    typer.Option(
+        "--worst", callback=options.writable, help="scenes-val: draw the twelve worst pictures, as PNG."
+    ),
+]
 Deployment = Annotated[
     bool,
     typer.Option(
@@ -118,6 +124,17 @@ def _video_rows(way: Way, found: Followed, truth: Record, seconds: float) -> lis
 def _row(what: str, labels: bool, precision: Figure, figures: Record) -> Record:
     interval = [precision.low, precision.high]
     return {"what": what, "labels": labels, "AP": precision.value, "interval": interval, **figures}
+
+
+def draw_worst(network: MobileInst, count: int, path: Path) -> None:
+    """Draw the pictures that the network does worst on."""
+    from conformance.evaluation.worst import worst_pictures
+    from conformance.pictures import write_picture
+
+    with options.progress_console.status("worst pictures"):
+        sheet, indices = worst_pictures(network, count)
+        write_picture(path, sheet)
+    options.console.print(f"worst pictures in {path}: {', '.join(map(str, indices))}", highlight=False)
 
 
 def evaluate_deployment(network: MobileInst, name: str, count: int, json_file: Path | None) -> None:

@@ -9,9 +9,11 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from conformance.cli import options
+from conformance.files import atomic_write
 from golden import DATA
 from golden.learning.settings import KINDS, Settings
-from refimpl.trained import is_trained
+from refimpl.errors import FileError
+from refimpl.trained import DEFAULT, is_trained, trained_folder
 from refimpl.weights import Weights, read_arrays
 
 if TYPE_CHECKING:
@@ -79,6 +81,30 @@ def train(
         raise typer.Exit(INTERRUPTED) from None
     if trainer.progress >= 1:
         _finish(trainer, ship, data)
+
+
+def curve(
+    file: Annotated[Path, typer.Argument(metavar="CURVE.svg", callback=options.writable, help="To write.")],
+    name: Annotated[str, typer.Option("--set", help="The trained set whose curve is wanted.")] = DEFAULT,
+    log: Annotated[Path | None, typer.Option("--log", help="Or the log of a run.")] = None,
+) -> None:
+    """Draw the loss curve of a trained set, or of a run's log.csv.
+
+    [bold]Examples[/bold]
+
+      mobileinst golden curve loss.svg
+
+      mobileinst golden curve loss.svg --log runs/pictures/log.csv
+    """
+    from golden.learning.curve import loss_curve
+
+    source = log or trained_folder() / f"{name}.csv"
+    try:
+        drawn = loss_curve(source.read_text(encoding="utf-8"), str(log or name))
+    except (OSError, KeyError, ValueError) as error:
+        raise FileError(f"{source} is no log of a training run: {error}") from error
+    with atomic_write(file) as temporary:
+        temporary.write_text(drawn, encoding="utf-8")
 
 
 def _start_weights(start: str | None) -> dict[str, Any] | None:

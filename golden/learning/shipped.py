@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from conformance.evaluation import held_out
 from conformance.files import atomic_write
 from golden.learning.settings import Settings
+from refimpl import MobileInst
 from refimpl.errors import FileError, NonFiniteError
 from refimpl.trained import MANIFEST
 from refimpl.weights import Weights
@@ -42,9 +44,15 @@ def rounded(weights: Mapping[str, Array]) -> Weights:
 
 
 def ship(
-    folder: Path, name: str, weights: Mapping[str, Array], settings: Settings, log: str, notes: dict[str, Any]
+    folder: Path,
+    name: str,
+    weights: Mapping[str, Array],
+    settings: Settings,
+    log: str,
+    notes: dict[str, Any],
+    pictures: int = 40,
 ) -> None:
-    """Write a set's files and loss curve, and enter it in the manifest."""
+    """Write a set's files and loss curve, and enter it in the manifest with its AP on held-out pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     half = rounded(weights)
     digests = {}
@@ -59,9 +67,21 @@ def ship(
         "config": asdict(settings.config),
         "sha256": digests,
         "training": {**settings.to_json(), **notes},
+        "held_out": measured(MobileInst(settings.config, half.astype(np.float32)), pictures),
     }
     del entry["training"]["config"]
     _enter(folder / MANIFEST, name, entry)
+
+
+def measured(network: MobileInst, pictures: int) -> dict[str, Any]:
+    """AP on the first held-out pictures with its interval, with labels and without."""
+    truth, results = held_out.picture_truth(pictures), held_out.picture_results(network, pictures)
+    pairs = {
+        f"first_{pictures}": (truth, results),
+        f"first_{pictures}_without_labels": tuple(map(held_out.without_labels, (truth, results))),
+    }
+    found = {name: held_out.picture_precision(*pair) for name, pair in pairs.items()}
+    return {name: {"AP": one.value, "interval": [one.low, one.high]} for name, one in found.items()}
 
 
 def _enter(path: Path, name: str, entry: dict[str, Any]) -> None:
