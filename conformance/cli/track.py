@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -27,6 +27,7 @@ from refimpl import MobileInst
 from refimpl.association import METHODS
 from refimpl.errors import ConfigurationError, MobileInstError
 from refimpl.held_out import held_out_video
+from refimpl.inference import Sizing
 from refimpl.ops.operation import Array
 from refimpl.scenes import LABELS, Oracle, Scene, make_scene, render_frame
 from refimpl.tracker import KeyframeTensors, Network, Tracker
@@ -160,37 +161,21 @@ def track(
     # Before any work: what a tracker refuses.
     Tracker(keyframe_interval, method=method, birth=birth, death=death)
     tracking = Tracking(keyframe_interval, method, birth, death, "native", {})
+
+    def network() -> _Network:
+        if onnx:
+            return _onnx_network(onnx, threads)
+        return _numpy_network(model, overrides, weights, backbone_weights, seed)
+
+    drawn = oracle or options.names_trained(weights)
+    scene = make_scene(*DEMO_SIZE, DEMO_SEED) if oracle else held_out_video(DEMO_VIDEO)
     if video_path is None:
-        scene = make_scene(*DEMO_SIZE, DEMO_SEED) if oracle else held_out_video(DEMO_VIDEO)
-        count = frames or DEMO_FRAMES
-        network, identity = (
-            (_DemoNetwork(Oracle(scene, count, stride=1)), {})
-            if oracle
-            else _numpy_network(model, overrides, weights, backbone_weights, seed)[:2]
-        )
-        job = _demo_job(scene, network, replace(tracking, network=identity), count, output, resume)
+        job = _demo_job(scene, oracle, network, tracking, frames or DEMO_FRAMES, output, resume)
     else:
-        with options.progress_console.status("network"):
-            video = open_video(video_path)
-            network, identity, wanted = (
-                _onnx_network(onnx, threads)
-                if onnx
-                else _numpy_network(model, overrides, weights, backbone_weights, seed)
-            )
-            usual = "native" if options.names_trained(weights) else "video"
-            how = options.parse_size(size) or sizing or wanted or usual
-            tracking = replace(tracking, sizing=how, network=identity)
-            job = _job(
-                video,
-                network,
-                tracking,
-                output or Path(f"{video.path.resolve().stem}.tracks"),
-                frames,
-                resume,
-            )
-    scenes = oracle or options.names_trained(weights)
-    remark = "" if scenes or weights or onnx else UNTRAINED
-    job = replace(job, names=LABELS if scenes else None, remark=remark)
+        how = options.parse_size(size) or sizing or ("native" if drawn else None)
+        job = _video_job(video_path, network, tracking, how, frames, output, resume)
+    remark = "" if drawn or weights or onnx else UNTRAINED
+    job = replace(job, names=LABELS if drawn else None, remark=remark)
     try:
         error = _follow(job)
         content = _write(job, video_id, keep, animate)
@@ -215,6 +200,9 @@ def track(
 
 # What is tracked by what.
 
+_Network = tuple[Network[Array], dict[str, Any], tuple[int, int] | None]
+"""A network, what identifies it, and the size of its input if it has only one."""
+
 
 def _job(
     video: Video, network: Network[Array], tracking: Tracking, folder: Path, stop: int | None, resume: bool
@@ -231,18 +219,16 @@ def _job(
 
 def _numpy_network(
     model: str, overrides: list[str] | None, weights: Path | None, backbone: Path | None, seed: int
-) -> tuple[Network[Array], dict[str, Any], None]:
-    """The network in float32, and what identifies it."""
+) -> _Network:
+    """The network in float32."""
     config = options.configuration(model, overrides, weights)
     arrays = options.load_weights(config, weights, backbone, seed).astype(np.float32)
     identity = {"config": asdict(config), "weights_sha256": weights_hash(arrays)}
     return NumpyNetwork(MobileInst(config, arrays)), identity, None
 
 
-def _onnx_network(
-    paths: tuple[Path, Path], threads: int
-) -> tuple[Network[Array], dict[str, Any], tuple[int, int] | None]:
-    """The pair of models, what identifies it, and the size of its input if it has only one."""
+def _onnx_network(paths: tuple[Path, Path], threads: int) -> _Network:
+    """The pair of models."""
     pair = OnnxPair(*paths, threads)
     return pair, {"onnx_sha256": [sha256(path.read_bytes()).hexdigest() for path in paths]}, pair.size
 
@@ -268,7 +254,8 @@ class _DemoNetwork:
 
 def _demo_job(
     scene: Scene,
-    network: Network[Array],
+    oracle: bool,
+    network: Callable[[], _Network],
     tracking: Tracking,
     frames: int,
     output: Path | None,
@@ -280,10 +267,31 @@ def _demo_job(
         lambda start: (render_frame(scene, index).picture for index in range(start, frames)),
         lambda index: f"frame {index} of the rendered scene",
     )
-    job = _job(video, network, tracking, output or Path("demo.tracks"), frames, resume)
-    if isinstance(network, _DemoNetwork):
-        network.frame = job.tracker.state.frame
+    folder = output or Path("demo.tracks")
+    if not oracle:
+        used, identity, _ = network()
+        return _job(video, used, replace(tracking, network=identity), folder, frames, resume)
+    knowing = _DemoNetwork(Oracle(scene, frames, stride=1))
+    job = _job(video, knowing, tracking, folder, frames, resume)
+    knowing.frame = job.tracker.state.frame
     return job
+
+
+def _video_job(
+    path: Path,
+    network: Callable[[], _Network],
+    tracking: Tracking,
+    sizing: Sizing | None,
+    frames: int | None,
+    output: Path | None,
+    resume: bool,
+) -> Job:
+    with options.progress_console.status("network"):
+        video = open_video(path)
+        used, identity, wanted = network()
+        tracking = replace(tracking, sizing=sizing or wanted or "video", network=identity)
+        folder = output or Path(f"{video.path.resolve().stem}.tracks")
+        return _job(video, used, tracking, folder, frames, resume)
 
 
 # Tracking.
