@@ -12,7 +12,7 @@ pytestmark = pytest.mark.runtimes
 torch = pytest.importorskip("torch")
 
 from conformance.cli import app  # noqa: E402
-from golden.learning.network import LESSONS, Seen, Student, cell_classes, reused_targets, tall_targets  # noqa: E402
+from golden.learning.network import LESSONS, Student, cell_classes, tall_targets  # noqa: E402
 from golden.learning.samples import (  # noqa: E402
     Batch,
     pair_batch,
@@ -27,7 +27,6 @@ from golden.learning.start import digest, starting_weights  # noqa: E402
 from golden.learning.trainer import COLUMNS, Trainer, TrainingError  # noqa: E402
 from refimpl import MobileInst, MobileInstConfig, Weights, held_out  # noqa: E402
 from refimpl.errors import ConfigurationError, FileError, WeightsError  # noqa: E402
-from refimpl.losses import losses  # noqa: E402
 
 CONFIG = MobileInstConfig.preset("topformer-tiny", dim=32, num_queries=8, num_classes=4)
 
@@ -243,25 +242,3 @@ def test_the_command_trains_resumes_and_refuses(tmp_path) -> None:
     refused = runner.invoke(app, [*arguments, *small, "--seed", "1"])
     assert isinstance(refused.exception, TrainingError)
     assert "seed 0 became 1" in str(refused.exception)
-
-
-def test_reused_kernels_are_asked_for_their_own_objects() -> None:
-    """By identity, one query at a time, and only of objects that the second frame shows."""
-    batch = pair_batch(5, 8, 0)
-    student = Student(CONFIG).eval()
-    outputs = student.network(torch.from_numpy(batch.images))
-    seen = Seen(*(getattr(outputs, name).detach().numpy() for name in Seen._fields))
-    found = losses(seen, batch.targets)
-    pictures, queries, truth = reused_targets(batch, found, (16, 24))
-    asked = 0
-    for pair in range(4):
-        matching = found.matchings[pair]
-        for query, instance in zip(matching.queries, matching.instances, strict=True):
-            (rows,) = np.nonzero(batch.identities[4 + pair] == batch.identities[pair][instance])
-            (mine,) = np.nonzero((pictures == pair) & (queries == query))
-            assert len(mine) == len(rows)
-            for row, place in zip(rows, mine, strict=True):
-                area = batch.targets[4 + pair].masks[row].reshape(16, 8, 24, 8).mean(axis=(1, 3))
-                assert np.abs(truth[place].reshape(16, 24) - area).mean() < 0.05
-                asked += 1
-    assert asked == len(pictures) > 4

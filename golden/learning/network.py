@@ -12,16 +12,7 @@ from torch import Tensor, nn
 from golden.independent import MobileInst, Outputs
 from golden.learning.samples import Batch
 from refimpl import MobileInstConfig
-from refimpl.losses import (
-    MASK_WEIGHT,
-    Losses,
-    TemporalLosses,
-    dice_loss,
-    focal_loss,
-    losses,
-    pixel_loss,
-    temporal_losses,
-)
+from refimpl.losses import Losses, TemporalLosses, focal_loss, losses, temporal_losses
 from refimpl.matching import Target, masks_at
 
 Array = NDArray[Any]
@@ -151,43 +142,7 @@ def _tall_target(first: Target, second: Target, before: Array, after: Array) -> 
     return Target(labels, masks)
 
 
-def reuse_lesson(student: Student, batch: Batch) -> Lesson:
-    """Losses of pairs of frames, and of the first frame's kernels on the second's features."""
-    outputs = student.network(_tensor(batch.images))
-    found, half = losses(_seen(outputs), batch.targets), len(batch.targets) // 2
-    height, width = outputs.masks.shape[2:]
-    reused = (outputs.kernels[:half] @ outputs.mask_features[half:].flatten(2)).view(half, -1, height, width)
-    pictures, queries, truth = reused_targets(batch, found, (height, width))
-    logits = reused.detach().numpy()[pictures, queries].reshape(len(queries), -1)
-    dice, pixel = dice_loss(logits, truth, max(len(queries), 1)), pixel_loss(logits, truth)
-    gradient = np.zeros(reused.shape, np.float32)
-    gradient[pictures, queries] = MASK_WEIGHT * (dice.gradient + pixel.gradient).reshape(-1, height, width)
-    passed = float(dice.value + pixel.value)
-    terms = _picture_terms(found)
-    terms = {**terms, "total": terms["total"] + MASK_WEIGHT * passed, "passed": passed}
-    return _with_cells(
-        student, outputs, batch.targets, terms, [*_entries(outputs, found), (reused, gradient)]
-    )
-
-
-def reused_targets(batch: Batch, found: Losses, size: tuple[int, int]) -> tuple[Array, Array, Array]:
-    """Where first frames' queries should find their objects in the second: pair, query, mask (M, pixels)."""
-    half = len(batch.targets) // 2
-    pictures, queries = [], []
-    truth = [np.zeros((0, size[0] * size[1]), np.float32)]
-    for pair in range(half):
-        matching, later = found.matchings[pair], batch.identities[half + pair].tolist()
-        identities = batch.identities[pair][matching.instances].tolist()
-        masks = masks_at(batch.targets[half + pair].masks, size, np.float32).reshape(len(later), -1)
-        both = [(q, later.index(i)) for q, i in zip(matching.queries, identities, strict=True) if i in later]
-        pictures += [pair] * len(both)
-        queries += [query for query, _ in both]
-        truth.append(masks[[row for _, row in both]])
-    return np.array(pictures, np.intp), np.array(queries, np.intp), np.concatenate(truth)
-
-
 LESSONS = {
-    "reuse": reuse_lesson,
     "pictures": picture_lesson,
     "pairs": pair_lesson,
     "passing": passing_lesson,

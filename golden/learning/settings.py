@@ -8,9 +8,9 @@ from typing import Any
 from refimpl import MobileInstConfig
 from refimpl.errors import ConfigurationError
 
-KINDS = ("pictures", "pairs", "passing", "clips", "reuse")
-"""Single pictures; pairs of frames without and with temporal query passing (paper 3.5). Not the paper's:
-pairs matched as one picture, and pairs whose first kernels must find their objects in the second frame."""
+KINDS = ("pictures", "pairs", "passing", "clips")
+"""Single pictures; pairs of frames without and with temporal query passing (paper 3.5); pairs matched as one
+picture, which is not the paper's."""
 
 
 @dataclass(frozen=True)
