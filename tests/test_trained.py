@@ -152,3 +152,22 @@ def test_pictures_say_whether_the_network_has_learned_anything(tmp_path, monkeyp
     small = ["--model", "topformer-tiny", "--set", "dim=32", "--set", "num_queries=5"]
     assert CliRunner().invoke(app, ["run", *small, "--size", "64x96"]).exit_code == 0
     assert [(k["remark"], bool(k["names"])) for k in drawn] == [("", True), ("untrained", False)]
+
+
+def test_reports_say_whose_weights_they_are_about(tmp_path) -> None:
+    """With nothing given, the trained network is judged; seeded weights are called untrained."""
+    from typer.testing import CliRunner
+
+    from conformance.cli import app
+
+    said = {}
+    small = ["--model", "topformer-tiny", "--set", "dim=32", "--set", "num_queries=5", "--size", "64x96"]
+    for name, arguments in {"default": [], "seeded": small}.items():
+        files = ["--json", str(tmp_path / "r.json"), "--html", str(tmp_path / f"{name}.html")]
+        finished = CliRunner().invoke(app, ["verify", *arguments, *files])
+        assert finished.exit_code == 0, finished.output
+        report = json.loads((tmp_path / "r.json").read_text())
+        said[name] = report["model"]["weights"], report["model"]["config"]["num_classes"]
+    assert said == {"default": ("scenes-tiny", 4), "seeded": ("untrained, seed 0", 80)}
+    assert ", untrained</figcaption>" in (tmp_path / "seeded.html").read_text()
+    assert ", untrained</figcaption>" not in (tmp_path / "default.html").read_text()

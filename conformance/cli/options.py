@@ -124,6 +124,12 @@ def _override(text: str) -> tuple[str, Any]:
         return name.strip(), value
 
 
+def described_weights(path: Path | None, backbone: Path | None, seed: int) -> str:
+    """Say which weights the options name; seeded ones are called untrained."""
+    rest = str(path) if path else f"untrained, seed {seed}"
+    return f"backbone {backbone}, the rest {rest}" if backbone else rest
+
+
 def load_weights(config: MobileInstConfig, path: Path | None, backbone: Path | None, seed: int) -> Weights:
     """Return the weights the options name: from files, or seeded."""
     if path is not None and names_trained(path):

@@ -165,6 +165,8 @@ def verify(
             else:
                 run = partial(_in_onnx_runtime, runtime=runtime, declared=declared)
                 report = _judge(course, graph, model_file, run)
+            said = options.described_weights(weights, backbone_weights, seed)
+            report = replace(report, model={"weights": said, **report.model})
     report = replace(report, command=report_files.command_line(context))
     options.write_json(json_file, report.to_json())
     report_files.write_reports(report, html=html_file, junit=junit_file, markdown=markdown_file)
