@@ -46,14 +46,14 @@ CALIBRATION = 16
 
 PARTS = (
     "backbone.tpm.stem",
-    *(f"backbone.tpm.layer{number}." for number in range(1, 10)),
+    *(f"backbone.tpm.layer{number}" for number in range(1, 10)),
     "backbone.trans",
     "mask_decoder",
     "instance_decoder",
 )
 """Parts that are quantised one at a time, to see which costs what."""
 
-FIRST = ("backbone.tpm.stem", "backbone.tpm.layer1.", "backbone.tpm.layer2.")
+FIRST = ("backbone.tpm.stem", "backbone.tpm.layer1", "backbone.tpm.layer2")
 """Blocks that int8 costs most in, kept in float32 in one of the models."""
 
 MISTAKES = (
@@ -132,7 +132,7 @@ class Deployment:
         yield "int8 but for the first blocks", partial(quantized, self.folded, skipped=FIRST)
         yield "int8, batch norms not folded", lambda: quantized(self.model)
         for part in PARTS:
-            yield f"int8: {part.rstrip('.')} only", partial(quantized, self.folded, part)
+            yield f"int8: {part} only", partial(quantized, self.folded, part)
         for mistake in MISTAKES:
             yield mistake, partial(self.mistaken, mistake)
 
