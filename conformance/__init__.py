@@ -59,7 +59,8 @@ def verify(
     --------
     >>> import conformance, tempfile
     >>> from refimpl import MobileInst, MobileInstConfig, Weights
-    >>> from conformance import inputs, onnx_export
+    >>> from conformance.graph import onnx_export
+    >>> from conformance.pictures import inputs
     >>> config = MobileInstConfig.preset("topformer-tiny", dim=32, num_queries=5)
     >>> weights = Weights.seeded(config, seed=0)
     >>> scenes = inputs.rendered_input((64, 64))

@@ -19,6 +19,7 @@ from golden.store import (
     LARGEST_FILE,
     LARGEST_SET,
     MANIFEST,
+    TRAINED,
     TRUTH,
     described,
     rounded_up,
@@ -167,6 +168,9 @@ def _check_sizes(folder: Path) -> None:
 
 def _take_place(fresh: Path, folder: Path, old: Path) -> None:
     if folder.exists():
+        # Weights are trained, not built: they stay.
+        if (folder / TRAINED).is_dir():
+            shutil.copytree(folder / TRAINED, fresh / TRAINED)
         folder.rename(old)
     try:
         fresh.rename(folder)

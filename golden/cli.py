@@ -10,12 +10,16 @@ from rich.table import Table
 
 from conformance.cli import options
 from golden import DATA
+from golden.learning.cli import curve, train
 
 app = typer.Typer(
     help="Golden tensors: build, check and export them; judge a candidate by them.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+
+app.command()(train)
+app.command()(curve)
 
 Data = Annotated[Path, typer.Option("--data", help="The set. Default: the one that came with the package.")]
 Only = Annotated[

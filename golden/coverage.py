@@ -16,67 +16,117 @@ from golden.store import Entry, read_manifest
 _REFUSES = "refuses bad arguments"
 _GEOMETRY = "where the windows of Conv and the poolings are"
 _MACHINERY = "registers, names and records operations"
+_HARD = "draws up scenes; the scenes' goldens are of the plain kind"
+_SPLIT = "names the scenes of the held-out split"
+_TRAINED = "finds trained weights and refuses altered ones"
 TESTED = {
-    "refimpl.association.require_kernels": (_REFUSES, "test_tracker.py::test_non_finite_kernels_are_named"),
-    "refimpl.matching.check_target": (_REFUSES, "test_matching.py::test_bad_targets_are_named"),
-    "refimpl.model.check_images": (_REFUSES, "test_weights.py::test_impossible_images_are_named"),
+    "refimpl.association.require_kernels": (
+        _REFUSES,
+        "refimpl/test_tracker.py::test_non_finite_kernels_are_named",
+    ),
+    "refimpl.matching.check_target": (_REFUSES, "refimpl/test_matching.py::test_bad_targets_are_named"),
+    "refimpl.model.check_images": (_REFUSES, "refimpl/test_weights.py::test_impossible_images_are_named"),
     "refimpl.predictions.check_predictions": (
         _REFUSES,
-        "test_inference.py::test_outputs_that_do_not_fit_are_named",
+        "refimpl/test_inference.py::test_outputs_that_do_not_fit_are_named",
     ),
     "refimpl.predictions.require_finite": (
         _REFUSES,
-        "test_inference.py::test_outputs_that_are_not_finite_are_named",
+        "refimpl/test_inference.py::test_outputs_that_are_not_finite_are_named",
+    ),
+    "refimpl.hard_scenes.folded": (
+        _HARD,
+        "refimpl/test_hard_scenes.py::test_walks_turn_back_as_symmetric_padding_does",
+    ),
+    "refimpl.hard_scenes.triangle_wave": (
+        _HARD,
+        "refimpl/test_hard_scenes.py::test_changes_go_back_and_forth_as_a_triangle",
+    ),
+    "refimpl.hard_scenes.make_hard_scene": (
+        _HARD,
+        "refimpl/test_hard_scenes.py::test_masks_are_the_painters",
+    ),
+    "refimpl.scenes.choose": (_HARD, "refimpl/test_hard_scenes.py::test_masks_are_the_painters"),
+    "refimpl.held_out.held_out_picture": (
+        _SPLIT,
+        "refimpl/test_held_out.py::test_the_truth_is_what_is_rendered",
+    ),
+    "refimpl.held_out.held_out_video": (
+        _SPLIT,
+        "refimpl/test_held_out.py::test_a_track_seen_in_few_frames_is_not_asked_for",
+    ),
+    "refimpl.held_out.picture_seed": (
+        _SPLIT,
+        "refimpl/test_held_out.py::test_seeds_of_the_split_are_its_own",
+    ),
+    "refimpl.held_out.video_seed": (_SPLIT, "refimpl/test_held_out.py::test_seeds_of_the_split_are_its_own"),
+    "refimpl.held_out.seen_enough": (_SPLIT, "refimpl/test_held_out.py::test_the_truth_is_what_is_rendered"),
+    "refimpl.trained.trained_folder": (
+        _TRAINED,
+        "golden/test_trained.py::test_without_the_package_that_holds_them_it_says_so",
+    ),
+    "refimpl.trained.trained_sets": (
+        _TRAINED,
+        "golden/test_trained.py::test_every_set_is_there_small_and_as_rounded",
+    ),
+    "refimpl.trained.trained_files": (_TRAINED, "golden/test_trained.py::test_one_altered_byte_is_refused"),
+    "refimpl.trained.trained_config": (_TRAINED, "golden/test_trained.py::test_pytorch_computes_the_same"),
+    "refimpl.trained.is_trained": (
+        _TRAINED,
+        "golden/test_trained.py::test_a_trained_set_brings_its_own_configuration",
     ),
     "refimpl.weights.check_save_name": (
         _REFUSES,
-        "test_weights.py::test_another_suffix_is_refused_either_way",
+        "refimpl/test_weights.py::test_another_suffix_is_refused_either_way",
     ),
-    "refimpl.weights_check.check_weights": (_REFUSES, "test_weights.py::test_one_error_lists_all_problems"),
+    "refimpl.weights_check.check_weights": (
+        _REFUSES,
+        "refimpl/test_weights.py::test_one_error_lists_all_problems",
+    ),
     "refimpl.weights_check.with_folded": (
         "names weights in files",
-        "test_weights.py::test_folded_weights_are_saved_and_loaded",
+        "refimpl/test_weights.py::test_folded_weights_are_saved_and_loaded",
     ),
     "refimpl.weights_hint.likely_configuration": (
         "names the preset that weights fit",
-        "test_weights.py::test_the_configuration_of_other_weights_is_named",
+        "refimpl/test_weights.py::test_the_configuration_of_other_weights_is_named",
     ),
     "refimpl.weights.read_arrays": (
         "reads files, PyTorch's too",
-        "test_weights.py::test_a_pytorch_checkpoint_is_read",
+        "refimpl/test_weights.py::test_a_pytorch_checkpoint_is_read",
     ),
-    "refimpl.npy_header.check_claim": (_REFUSES, "test_weights.py::test_a_zip_bomb_is_not_unpacked"),
-    "refimpl.ops.convolution.padded": (_GEOMETRY, "test_ops_convolution.py::test_windows_are_numpys"),
+    "refimpl.npy_header.check_claim": (_REFUSES, "refimpl/test_weights.py::test_a_zip_bomb_is_not_unpacked"),
+    "refimpl.ops.convolution.padded": (_GEOMETRY, "refimpl/test_ops_convolution.py::test_windows_are_numpys"),
     "refimpl.ops.convolution.sliding_windows": (
         _GEOMETRY,
-        "test_ops_convolution.py::test_windows_are_numpys",
+        "refimpl/test_ops_convolution.py::test_windows_are_numpys",
     ),
     "refimpl.ops.convolution.split_padding": (
         _GEOMETRY,
-        "test_ops_convolution.py::test_same_padding_is_what_onnx_computes",
+        "refimpl/test_ops_convolution.py::test_same_padding_is_what_onnx_computes",
     ),
     "refimpl.ops.convolution.per_axis": (
         _REFUSES,
-        "test_ops_convolution.py::test_operands_that_do_not_fit_are_named",
+        "refimpl/test_ops_convolution.py::test_operands_that_do_not_fit_are_named",
     ),
     "refimpl.ops.elementwise.tensors": (
         "numbers in the dtype of a tensor",
-        "test_ops_elementwise.py::test_scalars_take_the_dtype_of_the_tensor",
+        "refimpl/test_ops_elementwise.py::test_scalars_take_the_dtype_of_the_tensor",
     ),
     "refimpl.ops.operation.operation": (
         _MACHINERY,
-        "test_ops_vocabulary.py::test_attributes_and_defaults_are_onnxs",
+        "refimpl/test_ops_vocabulary.py::test_attributes_and_defaults_are_onnxs",
     ),
     "refimpl.ops.operation.intercepted": (
         _MACHINERY,
-        "test_recording.py::test_nested_recording_is_undone_after_an_error",
+        "refimpl/test_recording.py::test_nested_recording_is_undone_after_an_error",
     ),
     "refimpl.ops.operation.active_interceptor": (
         _MACHINERY,
-        "test_recording.py::test_nested_recording_is_undone_after_an_error",
+        "refimpl/test_recording.py::test_nested_recording_is_undone_after_an_error",
     ),
-    "refimpl.scope.block": (_MACHINERY, "test_recording.py::test_names_come_from_the_weight_scope"),
-    "refimpl.recording.record": (_MACHINERY, "test_golden_judge.py::test_onnx_runtime_passes"),
+    "refimpl.scope.block": (_MACHINERY, "refimpl/test_recording.py::test_names_come_from_the_weight_scope"),
+    "refimpl.recording.record": (_MACHINERY, "golden/test_golden_judge.py::test_onnx_runtime_passes"),
 }
 """Function that gives no numbers to compare → what it does instead, and the test that holds it to it."""
 

@@ -64,6 +64,14 @@ class Scene:
     camera: tuple[int, int] = (0, 0)
     blur: int = 1
 
+    def camera_at(self, frame: int) -> tuple[int, int]:
+        """Return where the camera is in a frame, (row, column) in 1/16 pixel."""
+        return frame * self.camera[0], frame * self.camera[1]
+
+    def shape_at(self, index: int, frame: int) -> Shape:
+        """Return shape ``index`` as it is in a frame; only hard scenes change their shapes."""
+        return self.shapes[index]
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -99,8 +107,8 @@ def integer_hash(*keys: Array | int) -> Array:
     return state
 
 
-def _choose(low: int, high: int, *keys: int) -> int:
-    """An integer in [low, high], decided by the keys."""
+def choose(low: int, high: int, *keys: int) -> int:
+    """Choose an integer in [low, high], decided by the keys."""
     return low + int(integer_hash(*keys)[0] % np.uint64(max(high - low, 0) + 1))
 
 
@@ -162,7 +170,7 @@ def make_scene(
             f"a scene of {height}×{width} pixels, {shapes} shapes and {blur} blur passes was asked for; "
             "give a height and width of at least 1, and counts of at least 0"
         )
-    drift = camera or (_choose(-8, 8, seed, 1), _choose(-24, 24, seed, 2))
+    drift = camera or (choose(-8, 8, seed, 1), choose(-24, 24, seed, 2))
     return Scene(
         height, width, seed, tuple(_shape(height, width, seed, i) for i in range(shapes)), drift, blur
     )
@@ -171,29 +179,30 @@ def make_scene(
 def _shape(height: int, width: int, seed: int, index: int) -> Shape:
     """Shape ``index`` of a scene; nearer ones (later) are smaller, so that they do not hide all others."""
 
-    def choose(low: int, high: int, key: int) -> int:
-        return _choose(low, high, seed, 100 + index, key)
+    def pick(low: int, high: int, key: int) -> int:
+        return choose(low, high, seed, 100 + index, key)
 
     size = SUBPIXEL * min(height, width)
-    radius = choose(max(size // 10, 1), max(size // (4 + index // 3), 1), 0)
+    radius = pick(max(size // 10, 1), max(size // (4 + index // 3), 1), 0)
     span = (SUBPIXEL * height + 2 * radius + 32, SUBPIXEL * width + 2 * radius + 32)
     return Shape(
         label=index % len(LABELS),
-        colour=(choose(40, 235, 1), choose(40, 235, 2), choose(40, 235, 3)),
+        colour=(pick(40, 235, 1), pick(40, 235, 2), pick(40, 235, 3)),
         radius=radius,
-        turn=choose(0, len(_TURNS) - 1, 4),
-        phase=(choose(span[0] // 4, 3 * span[0] // 4, 5), choose(0, span[1], 6)),
-        velocity=(choose(-size // 160, size // 160, 7), choose(-size // 40, size // 40, 8)),
+        turn=pick(0, len(_TURNS) - 1, 4),
+        phase=(pick(span[0] // 4, 3 * span[0] // 4, 5), pick(0, span[1], 6)),
+        velocity=(pick(-size // 160, size // 160, 7), pick(-size // 40, size // 40, 8)),
         span=span,
-        seed=choose(0, 1 << 30, 9),
+        seed=pick(0, 1 << 30, 9),
     )
 
 
 def _place(scene: Scene, shape: Shape, frame: int) -> tuple[int, int, int]:
     """Row and column of the centre (1/16 pixel), and how often the path has been wrapped."""
     margin = shape.radius + 16
-    row = shape.phase[0] + frame * (shape.velocity[0] - scene.camera[0])
-    column = shape.phase[1] + frame * (shape.velocity[1] - scene.camera[1])
+    camera = scene.camera_at(frame)
+    row = shape.phase[0] + frame * shape.velocity[0] - camera[0]
+    column = shape.phase[1] + frame * shape.velocity[1] - camera[1]
     laps = abs(row // shape.span[0]) * 1024 + abs(column // shape.span[1])
     return row % shape.span[0] - margin, column % shape.span[1] - margin, laps
 
@@ -216,13 +225,14 @@ def _inside(shape: Shape, down: Array, across: Array) -> Array:
 
 def _background(scene: Scene, frame: int) -> Array:
     """The lit, textured background (H, W, 3) int32; its texture moves with the camera."""
-    origin = (frame * scene.camera[0] // SUBPIXEL, frame * scene.camera[1] // SUBPIXEL)
-    texture = _texture(scene.height, scene.width, origin, _choose(0, 1 << 30, scene.seed, 3), 64)
+    row, column = scene.camera_at(frame)
+    origin = (row // SUBPIXEL, column // SUBPIXEL)
+    texture = _texture(scene.height, scene.width, origin, choose(0, 1 << 30, scene.seed, 3), 64)
     down = np.arange(scene.height, dtype=np.int32)[:, None] * 256 // scene.height
     across = np.arange(scene.width, dtype=np.int32) * 256 // scene.width
     picture = np.empty((scene.height, scene.width, 3), np.int32)
     for channel in range(3):
-        corner = [_choose(50, 200, scene.seed, 10 + channel, i) for i in range(3)]
+        corner = [choose(50, 200, scene.seed, 10 + channel, i) for i in range(3)]
         light = corner[0] + ((corner[1] - corner[0]) * down + (corner[2] - corner[0]) * across) // 512
         picture[..., channel] = light + texture * (12 + 2 * channel) // 32
     return picture
@@ -265,8 +275,8 @@ def _compose(scene: Scene, frame: int, picture: Array | None) -> tuple[Array, Ar
     """Masks (visible pixels), labels and identities of all shapes; painted over ``picture`` unless None."""
     masks = np.zeros((len(scene.shapes), scene.height, scene.width), bool)
     identities = np.zeros(len(scene.shapes), np.int64)
-    for index, shape in enumerate(scene.shapes):
-        masks[index], laps = _cover(scene, shape, frame, picture)
+    for index in range(len(scene.shapes)):
+        masks[index], laps = _cover(scene, scene.shape_at(index, frame), frame, picture)
         masks[:index] &= ~masks[index]
         identities[index] = index + laps * len(scene.shapes)
     return masks, np.array([shape.label for shape in scene.shapes], np.int64), identities
@@ -336,8 +346,8 @@ def identities_of(scene: Scene, frames: int) -> Array:
     """Identities on their paths at any time in the first ``frames`` frames, ascending, int64."""
     count = len(scene.shapes)
     found = {
-        index + count * _place(scene, shape, frame)[2]
-        for index, shape in enumerate(scene.shapes)
+        index + count * _place(scene, scene.shape_at(index, frame), frame)[2]
+        for index in range(count)
         for frame in range(frames)
     }
     return np.array(sorted(found), np.int64)

@@ -23,6 +23,7 @@ from refimpl.inference import preprocess
 from refimpl.model import MobileInst, parameter_shapes
 from refimpl.npy_header import check_claim
 from refimpl.ops.operation import OPERATIONS, Array, intercepted
+from refimpl.trained import trained_config, trained_files
 from refimpl.weights_check import check_weights
 from refimpl.weights_hint import likely_configuration
 
@@ -86,6 +87,31 @@ class Weights(Mapping[str, Array]):
         arrays = canonical(read_arrays(path), config)
         check_weights(arrays, parameter_shapes(config), partial(likely_configuration, arrays, config))
         return cls(arrays)
+
+    @classmethod
+    def trained(cls, name: str = "scenes-tiny") -> Weights:
+        """Read trained weights that came with the project, by name.
+
+        `refimpl.trained.trained_config` has their configuration.
+
+        float16 in the files, float32 here: the rounded weights are the weights.
+
+        Raises
+        ------
+        ConfigurationError
+            No trained weights have that name.
+        FileError
+            They are not installed, or a file is not the one that was shipped.
+
+        Examples
+        --------
+        >>> Weights.trained("scenes-tiny")["instance_decoder.queries"].shape
+        (20, 64)
+        """
+        config = trained_config(name)
+        arrays = {key: array for path in trained_files(name) for key, array in read_arrays(path).items()}
+        check_weights(arrays, parameter_shapes(config))
+        return cls(arrays).astype(np.float32)
 
     @classmethod
     def load_backbone(

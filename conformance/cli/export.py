@@ -71,7 +71,7 @@ def export(
     """
     if target not in (None, *TARGETS):
         raise ConfigurationError(f"--target {target!r}; known: {', '.join(TARGETS)}")
-    config = options.configuration(model, overrides)
+    config = options.configuration(model, overrides, weights)
     height, width = options.parse_size(size) or options.DEFAULT_SIZE
     with options.progress_console.status("exporting"):
         arrays = options.load_weights(config, weights, backbone_weights, seed)

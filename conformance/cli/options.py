@@ -15,6 +15,7 @@ from rich.console import Console
 from conformance.files import atomic_write, check_writable
 from refimpl import MobileInstConfig, Weights
 from refimpl.errors import ConfigurationError
+from refimpl.trained import DEFAULT, is_trained, trained_config
 from refimpl.weights import check_save_name
 
 
@@ -41,7 +42,8 @@ WeightsFile = Annotated[
     Path | None,
     typer.Option(
         "--weights",
-        help="Weights of the whole network: .safetensors, .npz or .pth. Default: made from --seed.",
+        help="Weights of the whole network: .safetensors, .npz or .pth, or a trained set's name, such as "
+        "scenes-tiny. Default: made from --seed.",
     ),
 ]
 BackboneFile = Annotated[
@@ -66,6 +68,8 @@ Size = Annotated[
 ]
 DEFAULT_MODEL = "topformer-base"
 DEFAULT_SIZE = (320, 640)
+TRAINED_SIZE = "192x320"
+"""What the trained networks have seen most of."""
 
 Progress = Callable[[str], None]
 
@@ -74,9 +78,40 @@ console = Console(width=None if sys.stdout.isatty() else 150)
 progress_console = Console(stderr=True)
 
 
-def configuration(model: str, overrides: Sequence[str] | None) -> MobileInstConfig:
-    """Return the preset with its overrides, each ``field=value``."""
-    return MobileInstConfig.preset(model, **dict(_override(text) for text in overrides or ()))
+def configuration(
+    model: str, overrides: Sequence[str] | None, weights: Path | None = None
+) -> MobileInstConfig:
+    """Return the preset with its overrides, each ``field=value``; a trained set brings its own.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such network, or it is not that of the trained set.
+    """
+    if not names_trained(weights):
+        return MobileInstConfig.preset(model, **dict(_override(text) for text in overrides or ()))
+    config = trained_config(str(weights))
+    wanted = dict(_override(text) for text in overrides or ())
+    differing = [name for name, value in wanted.items() if getattr(config, name, None) != value]
+    if model not in (DEFAULT_MODEL, config.backbone) or differing:
+        raise ConfigurationError(
+            f"{weights} is a {config.backbone} with dim {config.dim}, {config.num_queries} queries and "
+            f"{config.num_classes} classes; leave out --model and --set {' '.join(differing)}".strip()
+        )
+    return config
+
+
+def trained_by_default(context: typer.Context, name: str = DEFAULT) -> Path | None:
+    """Return a trained set's name if the command line says nothing of the network, and the set is there."""
+    chosen = ("model", "overrides", "weights", "backbone_weights", "seed", "onnx")
+    sources = [context.get_parameter_source(option) for option in chosen]
+    given = any(source is not None and source.name == "COMMANDLINE" for source in sources)
+    return Path(name) if not given and is_trained(name) else None
+
+
+def names_trained(weights: Path | None) -> bool:
+    """Whether ``--weights`` is the name of a trained set, and no file."""
+    return weights is not None and not weights.exists() and is_trained(weights)
 
 
 def _override(text: str) -> tuple[str, Any]:
@@ -89,9 +124,18 @@ def _override(text: str) -> tuple[str, Any]:
         return name.strip(), value
 
 
+def described_weights(path: Path | None, backbone: Path | None, seed: int) -> str:
+    """Say which weights the options name; seeded ones are called untrained."""
+    rest = str(path) if path else f"untrained, seed {seed}"
+    return f"backbone {backbone}, the rest {rest}" if backbone else rest
+
+
 def load_weights(config: MobileInstConfig, path: Path | None, backbone: Path | None, seed: int) -> Weights:
     """Return the weights the options name: from files, or seeded."""
-    weights = Weights.load(path, config) if path else Weights.seeded(config, seed)
+    if path is not None and names_trained(path):
+        weights = Weights.trained(str(path))
+    else:
+        weights = Weights.load(path, config) if path else Weights.seeded(config, seed)
     return Weights.load_backbone(backbone, config, rest=weights) if backbone else weights
 
 

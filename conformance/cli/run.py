@@ -13,18 +13,25 @@ from conformance.cli import options
 from conformance.files import check_writable
 from conformance.pictures.picture import (
     COCO_CATEGORY_IDS,
+    UNTRAINED,
     annotate,
     coco_results,
     read_picture,
     write_picture,
     write_results,
 )
-from refimpl import MobileInst
-from refimpl.inference import Sizing, postprocess, preprocess
+from refimpl import MobileInst, held_out
+from refimpl.held_out import held_out_picture
+from refimpl.inference import Size, Sizing, postprocess, preprocess
+from refimpl.scenes import LABELS
 
 
 def run(
-    picture: Annotated[Path, typer.Argument(help="Any picture Pillow reads.")],
+    context: typer.Context,
+    picture: Annotated[
+        Path | None,
+        typer.Argument(help="Any picture Pillow reads. Default: a held-out scene, segmented as scene.png."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", help="The annotated PNG. Default: PICTURE.mobileinst.png.")
     ] = None,
@@ -38,9 +45,13 @@ def run(
     seed: options.Seed = 0,
     size: options.Size = None,
     sizing: Annotated[
-        str,
-        typer.Option("--sizing", help="image (shorter side 640), video (360), phone (320×640) or native."),
-    ] = "image",
+        str | None,
+        typer.Option(
+            "--sizing",
+            help="image (shorter side 640), video (360), phone (320×640) or native. Default: image; for a "
+            "trained set, shorter side 192.",
+        ),
+    ] = None,
     keep: Annotated[
         float, typer.Option("--keep", min=0, max=1, help="Keep instances whose score is above this.")
     ] = 0.005,
@@ -51,21 +62,28 @@ def run(
 ) -> None:
     """Segment a photograph: an annotated PNG and COCO-style results.
 
-    Meaningful once real weights are given; seeded weights only show that everything runs.
+    With no network given, the trained set scenes-tiny is used, which knows rendered shapes and nothing of
+    photographs. Seeded weights only show that everything runs; their pictures say so.
 
     [bold]Examples[/bold]
+
+      mobileinst run
 
       mobileinst run street.jpg --weights mine.safetensors
 
       mobileinst run street.jpg --weights mine.safetensors --sizing phone --draw 0.3 --output street.png
     """
-    config = options.configuration(model, overrides)
-    pixels = read_picture(picture)
+    weights = weights or options.trained_by_default(context)
+    config = options.configuration(model, overrides, weights)
+    pixels = read_picture(picture) if picture else held_out_picture(0).picture
+    picture = picture or Path("scene.png")
     output = output or picture.with_suffix(".mobileinst.png")
     results = results or picture.with_suffix(".mobileinst.json")
     for path in (output, results):
         check_writable(path)
-    how: Sizing = options.parse_size(size) or sizing
+    trained = options.names_trained(weights)
+    usual = scaled(pixels.shape[:2], min(held_out.SIZE)) if trained else "image"
+    how: Sizing = options.parse_size(size) or sizing or usual
     images, placement = preprocess(pixels, sizing=how, dtype=np.float32)
     with options.progress_console.status("running"):
         network = MobileInst(
@@ -78,7 +96,9 @@ def run(
         else range(1, config.num_classes + 1)
     )
     write_results(results, coco_results(instances, image_id, ids))
-    write_picture(output, annotate(pixels, instances, above=draw))
+    names = LABELS if trained else None
+    remark = "" if weights else UNTRAINED
+    write_picture(output, annotate(pixels, instances, above=draw, names=names, remark=remark))
     table = Table("query", "label", "score", "class", "maskness", "pixels", box=None)
     order = np.argsort(-instances.scores, kind="stable")[:10]
     for i in order:
@@ -90,3 +110,9 @@ def run(
     options.console.print(table)
     kept, drawn = len(instances), int((instances.scores > draw).sum())
     options.console.print(f"{kept} instances in {results}, {drawn} drawn in {output}", highlight=False)
+
+
+def scaled(size: tuple[int, ...], shorter: int) -> Size:
+    """Return (height, width) with that shorter side, the aspect kept."""
+    height, width = (max(round(side * shorter / min(size)), 1) for side in size)
+    return height, width

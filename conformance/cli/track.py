@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +17,7 @@ from rich.table import Table
 from conformance.cli import options
 from conformance.evaluation import ytvis
 from conformance.judge.verification import weights_hash
-from conformance.pictures.picture import write_picture, write_results
+from conformance.pictures.picture import UNTRAINED, write_picture, write_results
 from conformance.video import tracking as video_tracking
 from conformance.video.frames import Video, open_video
 from conformance.video.networks import NumpyNetwork, OnnxPair
@@ -24,13 +26,17 @@ from conformance.video.tracking import Tracking
 from refimpl import MobileInst
 from refimpl.association import METHODS
 from refimpl.errors import ConfigurationError, MobileInstError
+from refimpl.held_out import held_out_video
+from refimpl.inference import Sizing
 from refimpl.ops.operation import Array
-from refimpl.scenes import Oracle, make_scene, render_frame
+from refimpl.scenes import LABELS, Oracle, Scene, make_scene, render_frame
 from refimpl.tracker import KeyframeTensors, Network, Tracker
+from refimpl.trained import VIDEO
 
 RESULTS, SHEET, ANIMATION = "results.json", "contact_sheet.png", "tracks.gif"
 INTERRUPTED = 130
 DEMO_SIZE, DEMO_SEED, DEMO_FRAMES = (192, 320), 4, 24
+DEMO_VIDEO = 0
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Job:
     tracker: Tracker
     log: TrackLog
     stop: int | None
+    names: Sequence[str] | None = None
+    remark: str = ""
 
     @property
     def frames(self) -> int | None:
@@ -52,6 +60,7 @@ class Job:
 
 
 def track(
+    context: typer.Context,
     video_path: Annotated[
         Path | None,
         typer.Argument(
@@ -117,8 +126,12 @@ def track(
     demo: Annotated[
         bool,
         typer.Option(
-            "--demo", help="Track a rendered scene with oracle kernels, and evaluate against its truth."
+            "--demo", help="Track a held-out video with the trained network, and evaluate against its truth."
         ),
+    ] = False,
+    oracle: Annotated[
+        bool,
+        typer.Option("--oracle", help="With --demo: kernels that know the truth, on an easier scene."),
     ] = False,
     json_file: options.Json = None,
 ) -> None:
@@ -127,7 +140,8 @@ def track(
     On keyframes the whole network runs and its kernels are associated with the tracks; on the frames between
     only the backbone and the mask decoder, and the kernels are reused. Each frame is kept as soon as it is
     finished: after an interruption, or an unreadable frame, --resume goes on.
-    Exits 0, 130 if interrupted, 2 on bad usage or input; with --demo 1 unless AP is 100.
+    With no network given, the trained set scenes-tiny-video is used, which knows rendered shapes only.
+    Exits 0, 130 if interrupted, 2 on bad usage or input; with --demo --oracle 1 unless AP is 100.
 
     [bold]Examples[/bold]
 
@@ -136,32 +150,32 @@ def track(
       mobileinst track street.mp4 --onnx phone.keyframe.onnx phone.reuse.onnx --output street --resume
 
       mobileinst track --demo
+
+      mobileinst track --demo --oracle
     """
     if demo == (video_path is not None):
         raise ConfigurationError("give either a VIDEO to track or --demo")
+    if oracle and not demo:
+        raise ConfigurationError("--oracle knows the truth of the demo's scene only; give --demo too")
+    weights = weights or options.trained_by_default(context, VIDEO)
     # Before any work: what a tracker refuses.
     Tracker(keyframe_interval, method=method, birth=birth, death=death)
     tracking = Tracking(keyframe_interval, method, birth, death, "native", {})
+
+    def network() -> _Network:
+        if onnx:
+            return _onnx_network(onnx, threads)
+        return _numpy_network(model, overrides, weights, backbone_weights, seed)
+
+    drawn = oracle or options.names_trained(weights)
+    scene = make_scene(*DEMO_SIZE, DEMO_SEED) if oracle else held_out_video(DEMO_VIDEO)
     if video_path is None:
-        job = _demo_job(tracking, frames or DEMO_FRAMES, output, resume)
+        job = _demo_job(scene, oracle, network, tracking, frames or DEMO_FRAMES, output, resume)
     else:
-        with options.progress_console.status("network"):
-            video = open_video(video_path)
-            network, identity, wanted = (
-                _onnx_network(onnx, threads)
-                if onnx
-                else _numpy_network(model, overrides, weights, backbone_weights, seed)
-            )
-            how = options.parse_size(size) or sizing or wanted or "video"
-            tracking = replace(tracking, sizing=how, network=identity)
-            job = _job(
-                video,
-                network,
-                tracking,
-                output or Path(f"{video.path.resolve().stem}.tracks"),
-                frames,
-                resume,
-            )
+        how = options.parse_size(size) or sizing or ("native" if drawn else None)
+        job = _video_job(video_path, network, tracking, how, frames, output, resume)
+    remark = "" if drawn or weights or onnx else UNTRAINED
+    job = replace(job, names=LABELS if drawn else None, remark=remark)
     try:
         error = _follow(job)
         content = _write(job, video_id, keep, animate)
@@ -173,7 +187,7 @@ def track(
         )
         raise typer.Exit(INTERRUPTED) from None
     if demo:
-        content["stats"] = _evaluate_demo(job)
+        content["stats"] = _evaluate_demo(job, scene)
     options.write_json(json_file, content)
     if str(json_file) != "-":
         _show(job, content)
@@ -181,10 +195,13 @@ def track(
         raise type(error)(
             f"{error}; the {len(content['frames'])} frames before it are kept in {job.log.folder}"
         ) from error
-    raise typer.Exit(1 if demo and content["stats"]["AP"] < 1 - 1e-9 else 0)
+    raise typer.Exit(1 if oracle and content["stats"]["AP"] < 1 - 1e-9 else 0)
 
 
 # What is tracked by what.
+
+_Network = tuple[Network[Array], dict[str, Any], tuple[int, int] | None]
+"""A network, what identifies it, and the size of its input if it has only one."""
 
 
 def _job(
@@ -202,18 +219,16 @@ def _job(
 
 def _numpy_network(
     model: str, overrides: list[str] | None, weights: Path | None, backbone: Path | None, seed: int
-) -> tuple[Network[Array], dict[str, Any], None]:
-    """The network in float32, and what identifies it."""
-    config = options.configuration(model, overrides)
+) -> _Network:
+    """The network in float32."""
+    config = options.configuration(model, overrides, weights)
     arrays = options.load_weights(config, weights, backbone, seed).astype(np.float32)
     identity = {"config": asdict(config), "weights_sha256": weights_hash(arrays)}
     return NumpyNetwork(MobileInst(config, arrays)), identity, None
 
 
-def _onnx_network(
-    paths: tuple[Path, Path], threads: int
-) -> tuple[Network[Array], dict[str, Any], tuple[int, int] | None]:
-    """The pair of models, what identifies it, and the size of its input if it has only one."""
+def _onnx_network(paths: tuple[Path, Path], threads: int) -> _Network:
+    """The pair of models."""
     pair = OnnxPair(*paths, threads)
     return pair, {"onnx_sha256": [sha256(path.read_bytes()).hexdigest() for path in paths]}, pair.size
 
@@ -237,18 +252,46 @@ class _DemoNetwork:
         return self.oracle.mask_features(self._next())
 
 
-def _demo_job(tracking: Tracking, frames: int, output: Path | None, resume: bool) -> Job:
-    scene = make_scene(*DEMO_SIZE, DEMO_SEED)
-    network = _DemoNetwork(Oracle(scene, frames, stride=1))
+def _demo_job(
+    scene: Scene,
+    oracle: bool,
+    network: Callable[[], _Network],
+    tracking: Tracking,
+    frames: int,
+    output: Path | None,
+    resume: bool,
+) -> Job:
     video = Video(
         Path("the rendered scene"),
         frames,
         lambda start: (render_frame(scene, index).picture for index in range(start, frames)),
         lambda index: f"frame {index} of the rendered scene",
     )
-    job = _job(video, network, tracking, output or Path("demo.tracks"), frames, resume)
-    network.frame = job.tracker.state.frame
+    folder = output or Path("demo.tracks")
+    if not oracle:
+        used, identity, _ = network()
+        return _job(video, used, replace(tracking, network=identity), folder, frames, resume)
+    knowing = _DemoNetwork(Oracle(scene, frames, stride=1))
+    job = _job(video, knowing, tracking, folder, frames, resume)
+    knowing.frame = job.tracker.state.frame
     return job
+
+
+def _video_job(
+    path: Path,
+    network: Callable[[], _Network],
+    tracking: Tracking,
+    sizing: Sizing | None,
+    frames: int | None,
+    output: Path | None,
+    resume: bool,
+) -> Job:
+    with options.progress_console.status("network"):
+        video = open_video(path)
+        used, identity, wanted = network()
+        tracking = replace(tracking, sizing=sizing or wanted or "video", network=identity)
+        folder = output or Path(f"{video.path.resolve().stem}.tracks")
+        return _job(video, used, tracking, folder, frames, resume)
 
 
 # Tracking.
@@ -291,10 +334,10 @@ def _write(job: Job, video_id: int, keep: float, animate: bool) -> dict[str, Any
         for record in job.log.records()
     ]
     chosen = video_tracking.evenly_chosen(len(records))
-    sheet = video_tracking.contact_sheet(list(video_tracking.drawn_frames(job.video, job.log, chosen)))
-    write_picture(folder / SHEET, sheet)
+    draw = partial(video_tracking.drawn_frames, job.video, job.log, names=job.names, remark=job.remark)
+    write_picture(folder / SHEET, video_tracking.contact_sheet(list(draw(chosen))))
     if animate:
-        video_tracking.write_animation(folder / ANIMATION, video_tracking.drawn_frames(job.video, job.log))
+        video_tracking.write_animation(folder / ANIMATION, draw())
     files = [RESULTS, SHEET, *([ANIMATION] if animate else [])]
     return {
         "video": str(job.video.path),
@@ -305,10 +348,9 @@ def _write(job: Job, video_id: int, keep: float, animate: bool) -> dict[str, Any
     }
 
 
-def _evaluate_demo(job: Job) -> dict[str, float]:
+def _evaluate_demo(job: Job, scene: Scene) -> dict[str, float]:
     """The twelve figures against the scene's truth."""
     truth = job.log.folder / "truth.json"
-    scene = make_scene(*DEMO_SIZE, DEMO_SEED)
     options.write_json(truth, scene_ground_truth([scene], job.tracker.state.frame))
     evaluation = ytvis.evaluate_files(truth, job.log.folder / RESULTS)
     return dict(zip(ytvis.STATISTICS, evaluation.stats.tolist(), strict=True))

@@ -371,7 +371,7 @@ def _network(request: Request) -> int:
 
     path, graph = _only(request)
     given = request.options
-    config = options.configuration(given["model"], given.get("overrides"))
+    config = options.configuration(given["model"], given.get("overrides"), request.path("weights"))
     with ExitStack() as stack:
         status = stack.enter_context(options.progress_console.status("weights"))
         weights = options.load_weights(

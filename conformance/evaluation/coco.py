@@ -52,17 +52,28 @@ def evaluate_files(truth_path: PathLike, results_path: PathLike) -> Evaluation:
     sizes = _check_truth(truth_path, document)
     categories = {category["id"] for category in document["categories"]}
     results = _checked_results(results_path, read_json(results_path), sizes, categories)
+    return evaluate(document, results)
+
+
+def tables(document: dict[str, Any], results: list[dict[str, Any]]) -> tuple[COCO, COCO]:
+    """Return truth and results as pycocotools' tables."""
+    truth = COCO()
+    # pycocotools writes into what it is given.
+    truth.dataset = {**document, "annotations": [dict(record) for record in document["annotations"]]}
+    truth.createIndex()
+    # loadRes cannot take an empty list; a detection set without annotations is one.
+    detections = truth.loadRes([dict(record) for record in results]) if results else _no_detections(document)
+    return truth, detections
+
+
+def evaluate(document: dict[str, Any], results: list[dict[str, Any]]) -> Evaluation:
+    """Evaluate results already checked, or made here, against ground truth; see `evaluate_files`."""
     with contextlib.redirect_stdout(io.StringIO()):
         return _evaluate(document, results)
 
 
 def _evaluate(document: dict[str, Any], results: list[dict[str, Any]]) -> Evaluation:
-    truth = COCO()
-    truth.dataset = document
-    truth.createIndex()
-    # loadRes cannot take an empty list; a detection set without annotations is one.
-    detections = truth.loadRes(results) if results else _no_detections(document)
-    evaluation = COCOeval(truth, detections, "segm")
+    evaluation = COCOeval(*tables(document, results), "segm")
     evaluation.params.maxDets = list(MAX_DETECTIONS)
     evaluation.evaluate()
     evaluation.accumulate()

@@ -141,7 +141,11 @@ def load_ground_truth(path: PathLike) -> Annotations:
     FileError
         Anything missing, of the wrong type, twice, unknown, or not of its video's size; names file and index.
     """
-    document = read_json(path)
+    return parse_ground_truth(read_json(path), path)
+
+
+def parse_ground_truth(document: Any, path: PathLike = "ground truth") -> Annotations:
+    """Check a ground truth that is already in memory; see `load_ground_truth`."""
     if not isinstance(document, dict):
         raise FileError(f"{path}: expected an object with videos, categories and annotations")
     videos: dict[int, Video] = {}
@@ -193,15 +197,40 @@ def evaluate(truth: Annotations, results: Annotations, area_ranges: AreaRanges =
     -------
     Evaluation
     """
-    matched: dict[tuple[int, int], list[_Matching]] = defaultdict(list)
+    return _pooled(truth.categories, _match_videos(truth, results, area_ranges), len(area_ranges))
+
+
+def resampled_precision(truth: Annotations, results: Annotations, draws: Sequence[Array]) -> list[float]:
+    """Compute AP once for each draw, an array of indices into the videos by ascending id."""
+    videos = _match_videos(truth, results, AREA_RANGES[:1])
+    return [float(_pooled(truth.categories, [videos[i] for i in draw], 1).stats[0]) for draw in draws]
+
+
+_Matchings = dict[tuple[int, int], "_Matching"]
+
+
+def _match_videos(truth: Annotations, results: Annotations, area_ranges: AreaRanges) -> list[_Matchings]:
+    """The matchings of each video, by ascending id, for each category and area range."""
+    videos = []
     for video in sorted(truth.videos):
         objects, detections = _by_category(truth.sequences[video]), _by_category(results.sequences[video])
+        matched: _Matchings = {}
         for category in sorted(set(objects) | set(detections)):
             pair = objects[category], _ranked(detections[category])
             overlaps = sequence_iou(pair[1], pair[0])
             for area, limits in enumerate(area_ranges):
-                matched[category, area].append(_match(*pair, overlaps, limits))
-    return _accumulate(truth.categories, matched, len(area_ranges))
+                matched[category, area] = _match(*pair, overlaps, limits)
+        videos.append(matched)
+    return videos
+
+
+def _pooled(categories: tuple[int, ...], videos: Sequence[_Matchings], areas: int) -> Evaluation:
+    """Evaluate videos that have been matched."""
+    together: dict[tuple[int, int], list[_Matching]] = defaultdict(list)
+    for matched in videos:
+        for key, matching in matched.items():
+            together[key].append(matching)
+    return _accumulate(categories, together, areas)
 
 
 def evaluate_files(truth_path: PathLike, results_path: PathLike) -> Evaluation:
@@ -318,8 +347,9 @@ def _precision_recall(parts: list[_Matching], most: int, positives: int) -> tupl
 def _summary(precision: Array, recall: Array) -> Array:
     """The twelve figures."""
     figures = [precision[rows, ..., 0, -1] for rows in (slice(None), 0, 5)]  # .50:.95, .50, .75
-    figures += [precision[..., area, -1] for area in (1, 2, 3)]
-    figures += [recall[..., 0, most] for most in range(3)] + [recall[..., area, -1] for area in (1, 2, 3)]
+    sizes = range(1, precision.shape[3])
+    figures += [precision[..., area, -1] for area in sizes]
+    figures += [recall[..., 0, most] for most in range(3)] + [recall[..., area, -1] for area in sizes]
     return np.array([_mean(figure) for figure in figures])
 
 

@@ -64,8 +64,8 @@ def write_faulty_models(
     names
         Faults of the catalogue.
     networks
-        Of `conformance.evidence.fault_score.MODELS`: a fault goes into the first where it changes an output by
-        more than rounding, and is left out if there is none.
+        Of `conformance.evidence.fault_score.MODELS`: a fault goes into the first where it changes an output
+        by more than rounding, and is left out if there is none.
     progress
         Called with how many faults are done, and of how many.
 

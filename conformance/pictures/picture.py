@@ -170,8 +170,17 @@ def write_results(path: PathLike, results: Sequence[dict[str, Any]]) -> None:
         temporary.write_text(json.dumps(list(results), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
+UNTRAINED = "untrained"
+"""What is written on pictures by weights that have learned nothing."""
+
+
 def annotate(
-    picture: Array, instances: Instances, *, above: float = 0.4, names: Sequence[str] | None = None
+    picture: Array,
+    instances: Instances,
+    *,
+    above: float = 0.4,
+    names: Sequence[str] | None = None,
+    remark: str = "",
 ) -> Array:
     """Return the picture with the instances that score above ``above`` drawn over it.
 
@@ -184,16 +193,28 @@ def annotate(
         The paper's pictures use 0.4 (Figure 5).
     names : sequence of str, optional
         A name for each label; without it the label's number is written.
+    remark : str
+        Written at the bottom, such as `UNTRAINED`.
     """
     shown = [i for i in np.argsort(instances.scores, kind="stable") if instances.scores[i] > above]
     labels = instances.labels[shown].tolist()
     words = [names[label] if names else label for label in labels]
     captions = [f"{word} {instances.scores[i]:.2f}" for word, i in zip(words, shown, strict=True)]
-    return draw_masks(picture, instances.masks[shown], labels, captions)
+    return remarked(draw_masks(picture, instances.masks[shown], labels, captions), remark)
+
+
+def remarked(picture: Array, remark: str) -> Array:
+    """Return the picture with a remark in its lower left corner; without one, the picture."""
+    if not remark:
+        return picture
+    canvas = Image.fromarray(picture)
+    at = (4, picture.shape[0] - 4)
+    ImageDraw.Draw(canvas).text(at, remark, anchor="ls", fill="white", stroke_width=1, stroke_fill="black")
+    return np.asarray(canvas)
 
 
 def draw_masks(picture: Array, masks: Array, numbers: Sequence[int], captions: Sequence[str]) -> Array:
-    """Return the picture with masks drawn over it, the last on top.
+    """Return the picture with masks drawn over it, tinted and outlined, the last on top.
 
     Parameters
     ----------
@@ -205,12 +226,22 @@ def draw_masks(picture: Array, masks: Array, numbers: Sequence[int], captions: S
     """
     drawn = picture.copy()
     for inside, number in zip(masks, numbers, strict=True):
-        drawn[inside] = drawn[inside] // 2 + np.asarray(_colour(number), np.uint8) // 2
+        colour = np.asarray(_colour(number), np.uint8)
+        drawn[inside] = drawn[inside] // 3 * 2 + colour // 3
+        drawn[outline(inside)] = colour
     canvas = Image.fromarray(drawn)
     pen = ImageDraw.Draw(canvas)
     for inside, caption in zip(masks, captions, strict=True):
         pen.text(_corner(inside), caption, fill="white", stroke_width=1, stroke_fill="black")
     return np.asarray(canvas)
+
+
+def outline(mask: Array) -> Array:
+    """Return the pixels of a mask, (H, W) bool, that have a neighbour outside it or the picture."""
+    padded = np.pad(mask, 1)
+    within = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    edge: Array = mask & ~within
+    return edge
 
 
 def _corner(mask: Array) -> tuple[float, float]:

@@ -152,16 +152,23 @@ def evenly_chosen(count: int, wanted: int = SHEET_FRAMES) -> list[int]:
     return sorted(set(np.linspace(0, count - 1, min(count, wanted)).round().astype(int).tolist()))
 
 
-def drawn_frames(video: Video, log: TrackLog, chosen: Sequence[int] | None = None) -> Iterator[Array]:
+def drawn_frames(
+    video: Video,
+    log: TrackLog,
+    chosen: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+    remark: str = "",
+) -> Iterator[Array]:
     """Yield the frames of the log, or the chosen ones, with the living tracks drawn over them.
 
     A track has one colour throughout, which its identity decides. Frames wider or higher than `TILE_SIDE`
-    are drawn smaller.
+    are drawn smaller. With ``names``, one for each label, captions say what an instance is; ``remark`` is
+    written beside the frame's number.
     """
     wanted = None if chosen is None else set(chosen)
     for record in _with_pictures(video, log):
         if wanted is None or record[0]["frame"] in wanted:
-            yield _drawn(*record)
+            yield _drawn(*record, names, remark)
 
 
 def _with_pictures(video: Video, log: TrackLog) -> Iterator[tuple[Record, Array]]:
@@ -170,23 +177,24 @@ def _with_pictures(video: Video, log: TrackLog) -> Iterator[tuple[Record, Array]
         yield record, next(pictures)
 
 
-def _drawn(record: Record, picture: Array) -> Array:
-    tracks = zip(record["tracks"], record["slots"], record["scores"], strict=True)
+def _drawn(record: Record, picture: Array, names: Sequence[str] | None = None, remark: str = "") -> Array:
+    tracks = zip(record["tracks"], record["slots"], record["scores"], record["labels"], strict=True)
     shown = [
-        (score, identity, record["segmentations"][slot])
-        for identity, slot, score in tracks
+        (score, identity, record["segmentations"][slot], f"{names[label]} " if names else "")
+        for identity, slot, score, label in tracks
         if record["segmentations"][slot] is not None
     ]
     shown.sort(key=lambda track: track[:2])
     # Captions would be too small to read if they were drawn before.
     tile = _tile(picture)
     masks = np.zeros((len(shown), *tile.shape[:2]), bool)
-    for mask, (_, _, rle) in zip(masks, shown, strict=True):
+    for mask, (_, _, rle, _) in zip(masks, shown, strict=True):
         whole = Image.fromarray(coco_mask.decode([rle])[:, :, 0])
         mask[:] = np.asarray(whole.resize((tile.shape[1], tile.shape[0]), Image.Resampling.NEAREST))
-    captions = [f"{identity} {score:.2f}" for score, identity, _ in shown]
-    drawn = draw_masks(tile, masks, [identity for _, identity, _ in shown], captions)
-    return _captioned(drawn, f"frame {record['frame']}, {'keyframe' if record['keyframe'] else 'reused'}")
+    captions = [f"{identity} {name}{score:.2f}" for score, identity, _, name in shown]
+    drawn = draw_masks(tile, masks, [identity for _, identity, _, _ in shown], captions)
+    said = [f"frame {record['frame']}", "keyframe" if record["keyframe"] else "reused", remark]
+    return _captioned(drawn, ", ".join(word for word in said if word))
 
 
 def _tile(picture: Array) -> Array:

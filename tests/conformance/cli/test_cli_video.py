@@ -151,7 +151,7 @@ def test_the_files_of_a_tracked_video(folder, tmp_path):
 
 def test_equal_identities_have_equal_colours(tmp_path):
     """Drawn on black, every track of the demo has a colour of its own, the same in every frame."""
-    assert mobileinst("track", "--demo", "--frames", 4, "--output", tmp_path)[0] == 0
+    assert mobileinst("track", "--demo", "--oracle", "--frames", 4, "--output", tmp_path)[0] == 0
     log = video_tracking.TrackLog(tmp_path)
     colours: dict[int, set[tuple[int, ...]]] = {}
     for record in log.records():
@@ -166,7 +166,7 @@ def test_equal_identities_have_equal_colours(tmp_path):
 
 
 def test_the_demo_reaches_ap_100(tmp_path):
-    code, output = mobileinst("track", "--demo", "--frames", 8, "--output", tmp_path)
+    code, output = mobileinst("track", "--demo", "--oracle", "--frames", 8, "--output", tmp_path)
     assert (code, "AP 100.0" in output) == (0, True), output
     assert evaluate_files(tmp_path / "truth.json", tmp_path / "results.json").stats[0] == pytest.approx(1)
 
@@ -180,6 +180,7 @@ def test_the_demo_reaches_ap_100(tmp_path):
         ["--size", "7x7"],
         ["--frames", "0"],
         ["--demo"],
+        ["--oracle"],
     ],
 )
 def test_bad_options_are_refused(folder, tmp_path, arguments):
@@ -377,7 +378,7 @@ def test_reuse_costs_what_the_stages_left_out_do_not():
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     place = tmp_path_factory.mktemp("demo")
-    assert mobileinst("track", "--demo", "--frames", 4, "--output", place)[0] == 0
+    assert mobileinst("track", "--demo", "--oracle", "--frames", 4, "--output", place)[0] == 0
     return place
 
 

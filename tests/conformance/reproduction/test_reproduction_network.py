@@ -13,9 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 import wrong_candidates
-from narrow_network import OPTIONS, network, picture
-from onnx import helper, numpy_helper
-from test_verification import (
+from altered_models import (
     align_corners,
     attribute,
     change,
@@ -24,6 +22,8 @@ from test_verification import (
     transposed_weight,
     wrong_pads,
 )
+from narrow_network import OPTIONS, network, picture
+from onnx import helper, numpy_helper
 from typer.testing import CliRunner
 
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate

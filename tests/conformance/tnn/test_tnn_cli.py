@@ -17,9 +17,8 @@ import onnxruntime
 import pytest
 from narrow_network import OPTIONS, picture, weights
 from onnx import TensorProto, helper
-from test_tnn_conversion import TRAP_OF
 from tnn_converter import converted
-from tnn_data import file, graph, graph_names, inputs, unpacked
+from tnn_data import TRAP_OF, file, graph, graph_names, inputs, unpacked
 
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
 from conformance.cli import main

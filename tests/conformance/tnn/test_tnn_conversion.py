@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tnn_data import file, graph, graph_names, inputs, naive_outputs
+from tnn_data import TRAP_OF, file, graph, graph_names, inputs, naive_outputs
 
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.tnn.conversion import compare_conversion
@@ -19,12 +19,6 @@ from conformance.tnn.lint import lint
 from conformance.tnn.model import Model, RawBuffer, Resource
 from conformance.tnn.proto import parse_proto, write_proto
 from refimpl.errors import ShapeError
-
-TRAP_OF = {
-    "avgpool3_p1_incl": "average-pool-counts-padding",
-    "resize_asym": "resize-asymmetric-linear",
-    "softmax_default_axis": "softmax-default-axis",
-}
 
 
 @functools.cache

@@ -1,0 +1,244 @@
+"""Training: the loss falls, interruptions change nothing, gradients are differences, mistakes are named."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+pytestmark = pytest.mark.runtimes
+torch = pytest.importorskip("torch")
+
+from conformance.cli import app  # noqa: E402
+from golden.learning.network import LESSONS, Student, cell_classes, tall_targets  # noqa: E402
+from golden.learning.samples import (  # noqa: E402
+    Batch,
+    pair_batch,
+    picture_batch,
+    scene_seed,
+    size_of_step,
+    training_scene,
+)
+from golden.learning.settings import KINDS, Settings  # noqa: E402
+from golden.learning.shipped import ship, thinned  # noqa: E402
+from golden.learning.start import digest, starting_weights  # noqa: E402
+from golden.learning.trainer import COLUMNS, Trainer, TrainingError  # noqa: E402
+from refimpl import MobileInst, MobileInstConfig, Weights, held_out  # noqa: E402
+from refimpl.errors import ConfigurationError, FileError, WeightsError  # noqa: E402
+
+CONFIG = MobileInstConfig.preset("topformer-tiny", dim=32, num_queries=8, num_classes=4)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def settings(**given) -> Settings:
+    return Settings(CONFIG, **{"steps": 6, "batch": 2, "warmup": 2, **given})
+
+
+def nothing(row) -> None:
+    pass
+
+
+def test_the_loss_falls_within_20_steps(tmp_path) -> None:
+    rows: list[dict[str, float]] = []
+    Trainer(settings(steps=20, batch=8, warmup=5), tmp_path).run(rows.append)
+    first, last = (np.mean([row["total"] for row in part]) for part in (rows[:4], rows[-4:]))
+    assert len(rows) == 20
+    assert last < 0.85 * first
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path) -> None:
+    whole = Trainer(settings(), tmp_path / "whole")
+    whole.run(nothing)
+    begun = Trainer(settings(), tmp_path / "parts")
+    begun.run(nothing, until=3)
+    resumed = Trainer(settings(), tmp_path / "parts")
+    assert resumed.step == 3
+    resumed.run(nothing)
+    for name, array in whole.weights().items():
+        np.testing.assert_array_equal(array, resumed.weights()[name], name)
+
+
+def test_the_log_has_a_row_for_the_first_step_and_every_column(tmp_path) -> None:
+    Trainer(settings(kind="passing"), tmp_path).run(nothing, until=1)
+    with (tmp_path / "log.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert tuple(row) == COLUMNS
+    assert all(float(row[name]) >= 0 for name in COLUMNS)
+
+
+def test_other_options_are_refused_and_nothing_is_lost(tmp_path) -> None:
+    Trainer(settings(), tmp_path).run(nothing, until=2)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(TrainingError, match=r"learning_rate 0\.001 became 0\.002"):
+        Trainer(settings(learning_rate=2e-3), tmp_path)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK not a checkpoint")
+    with pytest.raises(FileError, match=r"checkpoint\.pt is damaged"):
+        Trainer(settings(), tmp_path)
+
+
+def test_nan_is_named_and_the_checkpoint_stays_whole(tmp_path) -> None:
+    Trainer(settings(), tmp_path).run(nothing, until=2)
+    trainer = Trainer(settings(), tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with torch.no_grad():
+        trainer.student.network.instance_decoder.class_head.bias[0] = float("nan")
+    with pytest.raises(TrainingError, match=r"step 2.*NaN.*lower --learning-rate"):
+        trainer.run(nothing)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layers", [(1, 1), (0, 2)])
+def test_gradients_are_differences_of_the_loss(kind: str, layers: tuple[int, int]) -> None:
+    """Along the steepest direction of the heads and queries, for the matching found."""
+    torch.manual_seed(3)
+    config = MobileInstConfig.preset(
+        "topformer-tiny",
+        dim=32,
+        num_queries=8,
+        num_classes=4,
+        global_layers=layers[0],
+        local_layers=layers[1],
+    )
+    student = Student(config).eval()
+    batch = picture_batch(1, 4, 0) if kind == "pictures" else pair_batch(1, 4, 0)
+    moved = [
+        student.network.instance_decoder.class_head.weight,
+        student.network.instance_decoder.kernel_head[2].weight,
+    ]
+    lesson = LESSONS[kind](student, batch)
+    tensors, gradients = zip(*lesson.gradients, strict=True)
+    torch.autograd.backward(tensors, [torch.from_numpy(np.asarray(g, np.float32)) for g in gradients])
+    slopes = [tensor.grad.clone() for tensor in moved]
+    slope = sum(float((s * s).sum()) for s in slopes)
+    step = 1e-3 / slope**0.5
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            for tensor, direction in zip(moved, slopes, strict=True):
+                tensor += sign * step * direction
+            terms = LESSONS[kind](student, batch).terms
+            values.append(terms["total"] + terms["cells"])
+            for tensor, direction in zip(moved, slopes, strict=True):
+                tensor -= sign * step * direction
+    assert (values[0] - values[1]) / (2 * step) == pytest.approx(slope, rel=0.03)
+
+
+def test_a_clip_is_one_tall_picture() -> None:
+    batch = pair_batch(5, 8, 0)
+    for index, tall in enumerate(tall_targets(batch)):
+        first, second = batch.targets[index], batch.targets[index + 4]
+        height = first.masks.shape[1]
+        before, after = (set(batch.identities[i].tolist()) for i in (index, index + 4))
+        assert len(tall.labels) == len(before | after)
+        assert tall.masks[:, :height].sum() == first.masks.sum()
+        assert tall.masks[:, height:].sum() == second.masks.sum()
+        both = tall.masks[:, :height].any(axis=(1, 2)) & tall.masks[:, height:].any(axis=(1, 2))
+        assert both.sum() == len(before & after)
+
+
+def test_cells_have_the_class_that_covers_half_of_them() -> None:
+    batch = picture_batch(0, 4, 0)
+    truth = cell_classes(batch.targets, 4, (16, 24))
+    for found, target in zip(truth, batch.targets, strict=True):
+        covered = np.zeros((4, 16, 24))
+        for label, mask in zip(target.labels, target.masks, strict=True):
+            covered[label] = np.maximum(covered[label], mask.reshape(16, 8, 24, 8).mean(axis=(1, 3)))
+        certain = (covered < 0.2) | (covered > 0.8)
+        np.testing.assert_array_equal(found[certain], covered[certain] > 0.5)
+        assert certain.mean() > 0.9
+
+
+def test_no_training_scene_is_held_out() -> None:
+    """The least and the greatest of the seeds of a hundred runs, and each of what batches draw."""
+    indices = [*range(0, 20_000_000, 99_991), 4_999_999, 5_000_000]
+    seeds = {scene_seed(run, index) for run in range(100) for index in indices}
+    assert min(seeds) >= 0
+    assert max(seeds) < min(held_out.picture_seed(0), held_out.video_seed(0))
+    assert all(training_scene((64, 96), 7, index).seed == scene_seed(7, index) for index in range(20))
+
+
+def test_sizes_of_steps_are_multiples_of_32_and_fill_the_batch() -> None:
+    sizes = {size_of_step(step, larger=True) for step in range(200)}
+    assert sizes == {((128, 192), 1), ((192, 320), 2), ((256, 384), 4)}
+    assert {size_of_step(step, larger=False) for step in range(50)} == {((128, 192), 1)}
+    batch = pair_batch(next(s for s in range(99) if size_of_step(s, True)[1] == 2), 16, 0, larger=True)
+    assert isinstance(batch, Batch)
+    assert batch.images.shape == (8, 3, 192, 320)
+
+
+@pytest.mark.parametrize(
+    "given", [{"kind": "films"}, {"steps": 0}, {"batch": 3}, {"learning_rate": 2.0}, {"warmup": -1}]
+)
+def test_impossible_settings_are_refused(given) -> None:
+    with pytest.raises(ConfigurationError, match=r"give|choose"):
+        settings(**given)
+
+
+def test_a_start_of_another_decoder_keeps_the_rest() -> None:
+    given = Weights.seeded(CONFIG, 1)
+    same = starting_weights(given, CONFIG, 0)
+    assert digest(same) == digest(given)
+    other = MobileInstConfig.preset("topformer-tiny", dim=32, num_queries=5, num_classes=4)
+    part = starting_weights(given, other, 0)
+    for name, array in part.items():
+        if not name.startswith("instance_decoder."):
+            np.testing.assert_array_equal(array, given[name])
+    assert part["instance_decoder.queries"].shape == (5, 32)
+    with pytest.raises(WeightsError, match="another network"):
+        starting_weights(given, MobileInstConfig.preset("topformer-tiny", dim=64), 0)
+
+
+def test_what_is_shipped_is_what_was_trained_rounded(tmp_path) -> None:
+    trainer = Trainer(settings(), tmp_path / "run")
+    trainer.run(nothing, until=2)
+    log = (tmp_path / "run" / "log.csv").read_text()
+    ship(tmp_path / "set", "small", trainer.weights(), trainer.settings, log, {"machine": "none"}, pictures=2)
+    assert {p.suffix for p in (tmp_path / "set").iterdir()} == {".json", ".csv", ".safetensors"}
+    from refimpl.weights import read_arrays
+
+    arrays = {}
+    for path in (tmp_path / "set").glob("*.safetensors"):
+        assert path.stat().st_size < 3_000_000
+        arrays |= read_arrays(path)
+    for name, array in trainer.weights().items():
+        assert arrays[name].dtype == np.float16
+        np.testing.assert_array_equal(arrays[name], array.astype(np.float16))
+    MobileInst(CONFIG, Weights(arrays).astype(np.float32))
+
+
+def test_a_thinned_log_keeps_its_means_and_its_end() -> None:
+    rows = "\n".join(f"{step},{step / 10},,{step % 7}" for step in range(1, 1001))
+    thin = list(csv.DictReader(thinned(f"step,seconds,passed,total\n{rows}\n").splitlines()))
+    assert len(thin) == 200
+    assert thin[-1]["step"] == "1000"
+    assert np.mean([float(row["seconds"]) for row in thin]) == pytest.approx(50.05)
+    assert {row["passed"] for row in thin} == {""}
+
+
+def test_the_command_trains_resumes_and_refuses(tmp_path) -> None:
+    arguments = ["golden", "train", str(tmp_path / "run"), "--steps", "3", "--batch", "2"]
+    small = ["--set", "dim=32", "--set", "num_queries=5", "--set", "num_classes=4"]
+    runner = CliRunner()
+    assert runner.invoke(app, [*arguments, *small, "--until", "1"]).exit_code == 0
+    finished = runner.invoke(app, [*arguments, *small])
+    assert finished.exit_code == 0, finished.output
+    assert "3 steps" in finished.output
+    config = MobileInstConfig.preset("topformer-tiny", dim=32, num_queries=5, num_classes=4)
+    Weights.load(tmp_path / "run" / "weights.safetensors", config)
+    refused = runner.invoke(app, [*arguments, *small, "--seed", "1"])
+    assert isinstance(refused.exception, TrainingError)
+    assert "seed 0 became 1" in str(refused.exception)
