@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from conformance.bounds import Format, Runtime, introduced_bounds
-from conformance.bounds.utilisation import absolute_error
+from conformance.bounds.worst_element import absolute_error
 from conformance.graph.onnx_file import Node
 from conformance.graph.onnx_graph import evaluate_node
 from conformance.threads import in_threads

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conformance.bounds.utilisation import Worst, absolute_error, worst_of
+from conformance.bounds.worst_element import Worst, absolute_error, worst_of
 from refimpl.ops.operation import Array
 
 

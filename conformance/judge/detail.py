@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from conformance.bounds.utilisation import absolute_error, utilisation
+from conformance.bounds.worst_element import absolute_error, utilisation
 from conformance.reports.report import Comparison, Detail
 from refimpl.ops.operation import Array
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from conformance.bounds import Format, Runtime, propagated_bound
-from conformance.bounds.utilisation import absolute_error, utilisation
+from conformance.bounds.worst_element import absolute_error, utilisation
 from conformance.faults import CATALOGUE, Fault, Graph, Variant
 from conformance.graph.onnx_file import Node
 from conformance.graph.onnx_graph import OnnxGraph

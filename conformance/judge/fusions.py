@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from conformance.bounds import propagated_bound
-from conformance.bounds.utilisation import worst_of
+from conformance.bounds.worst_element import worst_of
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph
 from conformance.graph.onnx_file import Node
 from conformance.graph.onnx_graph import OnnxGraph

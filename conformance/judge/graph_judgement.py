@@ -19,7 +19,7 @@ from conformance.bounds import (
     format_of,
     introduced_bounds,
 )
-from conformance.bounds.utilisation import absolute_error, hides_a_fault, is_varied, largest_in, worst_in
+from conformance.bounds.worst_element import absolute_error, hides_a_fault, is_varied, largest_in, worst_in
 from conformance.graph.onnx_file import Node
 from conformance.graph.onnx_graph import OnnxGraph, evaluate_node
 from conformance.judge.detail import Spotlight

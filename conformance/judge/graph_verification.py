@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from conformance.bounds.utilisation import worst_of
+from conformance.bounds.worst_element import worst_of
 from conformance.candidates.arrays import attempted
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph
 from conformance.graph.onnx_file import Node

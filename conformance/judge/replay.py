@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from conformance.bounds import Format, Runtime, Shared, carried_bounds
-from conformance.bounds.utilisation import hides_a_fault, is_varied
+from conformance.bounds.worst_element import hides_a_fault, is_varied
 from conformance.graph.onnx_file import Node
 from refimpl import Recording, Step
 from refimpl.ops.operation import OPERATIONS, Array

@@ -20,7 +20,7 @@ import numpy as np
 
 from conformance.bounds import CPU, FLOAT32, Format, Runtime
 from conformance.bounds.envelope import MULTIPLE, SAMPLES
-from conformance.bounds.utilisation import absolute_error, largest_in, worst_of
+from conformance.bounds.worst_element import absolute_error, largest_in, worst_of
 from conformance.candidates.arrays import attempted
 from conformance.judge.alignment import CandidateTensors, Match
 from conformance.judge.conditioning import explain_large_errors

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from conformance.bounds import FLOAT64
-from conformance.bounds.utilisation import absolute_error
+from conformance.bounds.worst_element import absolute_error
 from conformance.graph import onnx_export
 from conformance.graph.onnx_file import Node
 from conformance.graph.onnx_graph import OnnxGraph

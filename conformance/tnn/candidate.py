@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.bounds import FLOAT16
-from conformance.bounds.utilisation import worst_of
+from conformance.bounds.worst_element import worst_of
 from conformance.judge.verification import Candidate, Declaration
 from conformance.reports.report import Comparison
 from conformance.tnn.dumps import Step

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.bounds import FLOAT32
-from conformance.bounds.utilisation import Worst, hides_a_fault, worst_of
+from conformance.bounds.worst_element import Worst, hides_a_fault, worst_of
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.proto import Layer
 from conformance.tnn.recording import TRUNCATED

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.bounds.utilisation import Worst, worst_of
+from conformance.bounds.worst_element import Worst, worst_of
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.tnn.conversion import Conversion, compare_conversion
 from conformance.tnn.graph import TnnGraph, read_graph

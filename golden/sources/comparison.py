@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from conformance.bounds.utilisation import absolute_error
+from conformance.bounds.worst_element import absolute_error
 from golden.case import REPRODUCTION, Bounds, Confirmation
 from refimpl.errors import VerificationError
 from refimpl.ops.operation import Array

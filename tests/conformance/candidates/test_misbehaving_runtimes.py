@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,11 @@ def rewrites(outputs: dict[str, Array], feeds: Mapping[str, Array]) -> Any:
     return outputs
 
 
+_CALLS = itertools.count()
+
+
 def is_random(outputs: dict[str, Array], feeds: Mapping[str, Array]) -> Any:
-    return {"y": outputs["y"] + np.float32(time.perf_counter())}
+    return {"y": outputs["y"] + np.float32(next(_CALLS))}
 
 
 HEADLINES: list[tuple[Run, str]] = [
