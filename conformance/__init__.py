@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-    from conformance.judge.verification import Candidate
+    from conformance.candidates.candidate import Candidate
     from conformance.reports.report import Report
     from refimpl import MobileInstConfig
     from refimpl.ops.operation import Array
@@ -32,7 +32,7 @@ def verify(
     ----------
     candidate
         An ONNX file or model, run in ONNX Runtime, or any object of a class derived from
-        `conformance.judge.verification.Candidate`.
+        `conformance.candidates.candidate.Candidate`.
     config
         The network it should be, or a preset's name.
     weights

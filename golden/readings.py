@@ -126,9 +126,9 @@ def _fault(failure: Failure) -> str | None:
 
 
 def _catalogue(failure: Failure) -> str | None:
+    from conformance.bounds.declaration import Declaration
     from conformance.graph.onnx_graph import OnnxGraph
     from conformance.judge.diagnosis import diagnose_node
-    from conformance.judge.verification import Declaration
     from conformance.reports.report import Comparison
 
     graph = OnnxGraph.load(failure.entry.path(".onnx"))

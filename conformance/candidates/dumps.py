@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from conformance.bounds import BFLOAT16
+from conformance.bounds.declaration import Declaration
 from conformance.candidates.plain import GraphlessCandidate
-from conformance.judge.verification import Declaration
 from conformance.pictures.graph_inputs import read_array
 from refimpl.errors import CandidateError, FileError
 from refimpl.ops.operation import Array

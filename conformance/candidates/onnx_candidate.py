@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from conformance.bounds.declaration import Declaration
+from conformance.candidates.candidate import Candidate
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
 from conformance.candidates.onnx_runtime_process import runtime_graph
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.fusions import Fusion, find_fusion
-from conformance.judge.verification import Candidate, Declaration
 from conformance.reports.report import Comparison
 from refimpl.errors import CandidateError, ShapeError
 from refimpl.ops.operation import Array
@@ -21,7 +22,7 @@ MEMBERS = (
     *("run", "capture", "judge", "nodes_between", "find_fusion", "own_graph"),
     *("declaration", "captures", "captures_all"),
 )
-"""What a candidate has; see `conformance.judge.verification.Candidate`."""
+"""What a candidate has; see `conformance.candidates.candidate.Candidate`."""
 
 
 def checked_candidate(given: Any) -> Candidate:
@@ -37,7 +38,7 @@ def checked_candidate(given: Any) -> Candidate:
         raise CandidateError(
             f"the candidate is {type(given).__name__}, which has no {', '.join(missing)}; "
             "give the path of an ONNX file, an onnx.ModelProto, or an object of a class derived from "
-            "conformance.judge.verification.Candidate"
+            "conformance.candidates.candidate.Candidate"
         )
     candidate: Candidate = given
     return candidate

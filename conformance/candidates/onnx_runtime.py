@@ -11,10 +11,10 @@ import onnx
 import onnxruntime
 
 from conformance.bounds import FLOAT32, ONNX_RUNTIME, Format, format_of
+from conformance.bounds.declaration import Declaration
 from conformance.candidates.arrays import first_line
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.graph_judgement import judge_nodes
-from conformance.judge.verification import Declaration
 from conformance.reports.report import Comparison
 from refimpl.errors import CandidateError, ConfigurationError
 from refimpl.ops.operation import Array

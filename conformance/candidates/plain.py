@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from conformance.bounds import FLOAT32, FLOAT64, Format
+from conformance.bounds.declaration import Declaration
 from conformance.candidates.arrays import attempted
-from conformance.judge.verification import Candidate, Declaration
+from conformance.candidates.candidate import Candidate
 from refimpl import MobileInst, MobileInstConfig, record
 from refimpl.ops.operation import OPERATIONS, Array
 

@@ -23,11 +23,12 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from conformance.bounds import FORMATS, RUNTIMES
+from conformance.bounds.declaration import Declaration
 from conformance.candidates.arrays import attempted, first_line
+from conformance.candidates.candidate import Candidate
 from conformance.candidates.child_process import STARTING, crashed, hung, next_line, start
 from conformance.candidates.kinds import Request, make
 from conformance.candidates.plain import computed_from
-from conformance.judge.verification import Candidate, Declaration
 from refimpl import MobileInstConfig, errors
 from refimpl.errors import CandidateError, MobileInstError
 from refimpl.ops.operation import Array

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from conformance.bounds.declaration import Declaration
 from conformance.candidates.arrays import attempted, first_line
 from conformance.candidates.plain import GraphlessCandidate
 from conformance.graph.pytorch_replay import import_torch
-from conformance.judge.verification import Declaration
 from refimpl.errors import FileError
 from refimpl.ops.operation import Array
 

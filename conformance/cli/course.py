@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from conformance.candidates.candidate import Candidate
 from conformance.cli.graph_only import say_reproduced
 from conformance.cli.options import Progress
-from conformance.judge.verification import Candidate, verify
+from conformance.judge.verification import verify
 from conformance.reports.report import Report
 from conformance.reproduction.folder import reproduce
 from refimpl import MobileInst, MobileInstConfig, Weights

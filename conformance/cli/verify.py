@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from conformance.candidates.candidate import Candidate
 from conformance.candidates.kinds import Request
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, images_input, only_input
 from conformance.candidates.onnx_runtime import RuntimeOptions, declared_by
@@ -23,7 +24,6 @@ from conformance.graph import onnx_export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.envelope_cache import cache_folder
 from conformance.judge.reuse_verification import KeyframeKernels, takes_kernels
-from conformance.judge.verification import Candidate
 from conformance.pictures.inputs import load_inputs, rendered_input
 from conformance.reports.report import Comparison, Decision, Report
 from conformance.reproduction.recorded_step import judge_folder

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from conformance.bounds import CPU, FLOAT16, FLOAT32, ONNX_RUNTIME
+from conformance.bounds.declaration import Declaration
+from conformance.candidates.candidate import Candidate
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
 from conformance.candidates.onnx_runtime import LEVELS, RuntimeOptions
 from conformance.evidence.baselines import alarms
@@ -18,7 +20,7 @@ from conformance.faults.graph import call_of
 from conformance.graph import onnx_export
 from conformance.graph.onnx_graph import OnnxGraph, evaluate_node
 from conformance.graph.pytorch_replay import PyTorchReplay, import_torch
-from conformance.judge.verification import Candidate, Declaration, verify
+from conformance.judge.verification import verify
 from conformance.pictures.inputs import rendered_input
 from refimpl import MobileInst, MobileInstConfig, Recording, Step, Weights, record
 from refimpl.errors import MissingDependencyError

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import onnx
 
+from conformance.candidates.candidate import Candidate
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, checked_candidate
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.verification import Candidate
 from conformance.pictures.inputs import load_inputs
 from conformance.reports.report import Report
 from refimpl import MobileInstConfig, Weights

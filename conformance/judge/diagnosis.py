@@ -35,7 +35,7 @@ FEWER = 0.5
 
 
 class Declared(Protocol):
-    """How a candidate computes, such as `conformance.judge.verification.Declaration`."""
+    """How a candidate computes, such as `conformance.bounds.declaration.Declaration`."""
 
     @property
     def arithmetic(self) -> Format:

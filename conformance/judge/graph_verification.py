@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from conformance.bounds.declaration import Declaration
 from conformance.bounds.worst_element import worst_of
 from conformance.candidates.arrays import attempted
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph
@@ -19,7 +20,7 @@ from conformance.graph.onnx_graph import OnnxGraph, evaluate
 from conformance.judge.diagnosis import diagnose_node
 from conformance.judge.envelope_cache import cached_envelope
 from conformance.judge.fusions import find_fusion
-from conformance.judge.verification import Declaration, run_twice
+from conformance.judge.verification import run_twice
 from conformance.pictures.graph_inputs import described
 from conformance.reports.report import Comparison, Diagnosis, Fault, InputReport, Report
 from refimpl import Recording, Step

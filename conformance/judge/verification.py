@@ -14,14 +14,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from conformance.bounds import CPU, FLOAT32, Format, Runtime
-from conformance.bounds.envelope import MULTIPLE, SAMPLES
 from conformance.bounds.worst_element import absolute_error, largest_in, worst_of
 from conformance.candidates.arrays import attempted
+from conformance.candidates.candidate import Candidate
 from conformance.judge.alignment import CandidateTensors, Match
 from conformance.judge.conditioning import explain_large_errors
 from conformance.judge.decisions import NEEDED_OUTPUTS, compare_decisions
@@ -38,8 +37,7 @@ from refimpl.ops.operation import Array
 from refimpl.recording import RecordableModel
 
 if TYPE_CHECKING:
-    from conformance.graph.onnx_graph import OnnxGraph
-    from conformance.judge.fusions import Fusion
+    pass
 
 MOST_FAULTS = 3
 """How many wrong tensors are taken over, one after another, so that the steps behind them are judged too."""
@@ -48,81 +46,6 @@ FUSION_REACH = 4
 RESEMBLANCE = 0.05
 """A tensor this near to a missing one, relative to its largest element, is a wrong version of it, not another
 tensor."""
-
-
-@dataclass(frozen=True)
-class Declaration:
-    """What a candidate is declared to compute with.
-
-    Attributes
-    ----------
-    arithmetic
-        Format of its products and sums.
-    storage
-        Format of its tensors.
-    runtime
-        How well its special functions approximate.
-    """
-
-    arithmetic: Format = FLOAT32
-    storage: Format = FLOAT32
-    runtime: Runtime = CPU
-
-    def __str__(self) -> str:
-        """Say what a verdict under this declaration allows."""
-        return (
-            f"each step may err by the rounding of {self.arithmetic.name} arithmetic stored as "
-            f"{self.storage.name} (unit roundoff {self.arithmetic.unit_roundoff:.1e}); "
-            f"each output by {MULTIPLE:g} × the largest of {SAMPLES} runs with random rounding"
-        )
-
-
-class Candidate(Protocol):
-    """What verification needs of an implementation under test.
-
-    What has a body here need not be written by a class that derives from this one.
-    """
-
-    @property
-    def declaration(self) -> Declaration:
-        """The arithmetic it is judged by."""
-
-    @property
-    def captures(self) -> str:
-        """What it can capture, in words."""
-        return "every tensor it computes"
-
-    @property
-    def captures_all(self) -> bool:
-        """Whether a tensor that it does not capture is one that it does not compute."""
-        return True
-
-    def run(self, images: Array) -> Mapping[str, Array]:
-        """Return the outputs by name."""
-
-    def capture(self, images: Array) -> Mapping[str, Array]:
-        """Return every tensor that can be had by name, in topological order."""
-
-    def judge(self, images: Array, tensors: Mapping[str, Array]) -> list[Comparison]:
-        """Judge the candidate's own nodes on its own tensors; empty if it has no graph."""
-        return []
-
-    def nodes_between(self, tensor: str, known: set[str]) -> Sequence[str]:
-        """Return the names of the nodes that compute ``tensor`` from ``known`` tensors."""
-        return []
-
-    def find_fusion(
-        self,
-        images: Array,
-        captured: Mapping[str, Array],
-        is_right: Callable[[Mapping[str, Array]], bool],
-    ) -> Fusion | None:
-        """Find what optimisation alone makes wrong; None if there is no such thing, or it cannot be found."""
-        return None
-
-    def own_graph(self, images: Array) -> tuple[OnnxGraph, Mapping[str, Array]] | None:
-        """Return the ONNX graph it runs and what that is fed; None if there is none."""
-        return None
 
 
 def verify(

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from conformance.bounds import introduced_bounds
+from conformance.bounds.declaration import Declaration
+from conformance.candidates.candidate import Candidate
 from conformance.graph.onnx_file import Node
 from conformance.graph.onnx_graph import OnnxGraph, evaluate_node
 from conformance.graph.submodel import submodel
-from conformance.judge.verification import Candidate, Declaration
 from conformance.reports.report import Fault, InputReport, Report
 from conformance.reproduction.recorded_step import MODEL, RecordedStep
 from conformance.reproduction.reference_step import ReferenceStep

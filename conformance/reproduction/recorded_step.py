@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from conformance.bounds import FORMATS, RUNTIMES
+from conformance.bounds.declaration import Declaration
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.diagnosis import diagnose, diagnose_node
 from conformance.judge.graph_judgement import judge_nodes, judged_row
 from conformance.judge.graph_verification import digest_of, graph_recording
 from conformance.judge.replay import Replay
-from conformance.judge.verification import Declaration
 from conformance.pictures.graph_inputs import described, read_array
 from conformance.reports.report import Comparison, Diagnosis, Fault, InputReport, Report
 from refimpl.errors import FileError

@@ -10,13 +10,13 @@ import onnx
 
 from conformance.bounds import FLOAT64
 from conformance.bounds.worst_element import absolute_error
+from conformance.candidates.candidate import Candidate
 from conformance.graph import onnx_export
 from conformance.graph.onnx_file import Node
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.submodel import submodel
 from conformance.judge.alignment import aligned
 from conformance.judge.diagnosis import steps_behind
-from conformance.judge.verification import Candidate
 from conformance.reports.report import Comparison, Fault, InputReport
 from conformance.reproduction.recorded_step import MODEL, Judgement, RecordedStep, judge_steps
 from conformance.reproduction.step_folder import OWN_MODEL, StepFolder

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.bounds import FLOAT16
+from conformance.bounds.declaration import Declaration
 from conformance.bounds.worst_element import worst_of
-from conformance.judge.verification import Candidate, Declaration
+from conformance.candidates.candidate import Candidate
 from conformance.reports.report import Comparison
 from conformance.tnn.dumps import Step
 from conformance.tnn.evaluation import evaluate

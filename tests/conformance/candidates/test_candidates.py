@@ -26,7 +26,8 @@ from conformance.candidates.kinds import Request, make
 from conformance.candidates.plain import NumpyCandidate, PythonCandidate
 from conformance.candidates.process import IsolatedCandidate
 from conformance.cli import app
-from conformance.judge.verification import NEEDED_OUTPUTS, verify
+from conformance.judge.decisions import NEEDED_OUTPUTS
+from conformance.judge.verification import verify
 from refimpl.errors import CandidateError, ConfigurationError, FileError, MobileInstError
 from refimpl.ops.operation import Array
 
@@ -71,7 +72,8 @@ def test_a_callable_that_captures() -> None:
 
 PACKAGE = """
 from conformance.candidates.plain import PythonCandidate
-from conformance.judge.verification import Candidate, Declaration
+from conformance.candidates.candidate import Candidate
+from conformance.bounds.declaration import Declaration
 from refimpl import MobileInst
 
 class Least(Candidate):

@@ -11,10 +11,10 @@ import scipy.ndimage
 import scipy.special
 from onnx import TensorProto, helper, numpy_helper
 
+from conformance.bounds.declaration import Declaration
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.diagnosis import diagnose_node
 from conformance.judge.graph_judgement import judge_nodes
-from conformance.judge.verification import Declaration
 from conformance.reports.report import Diagnosis
 from refimpl.ops.operation import Array
 
