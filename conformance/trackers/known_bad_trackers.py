@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from conformance.trackers.association_properties import FrameAnswer, ReferenceCandidate, VideoFrame
+from conformance.trackers.candidate import FrameAnswer, VideoFrame
+from conformance.trackers.reference_candidate import ReferenceCandidate
 from refimpl.association import associate, associate_similarities, cosine_similarity
 from refimpl.tracker import frame_masks
 
