@@ -23,7 +23,9 @@ from conformance.reproduction.step_folder import check_new_folder
 from refimpl.errors import ConfigurationError, MobileInstError
 from refimpl.ops.operation import Array
 
-COLOURS = {"pass": "green", "fail": "red", "absent": "yellow", "not judged": "yellow", "tie": "yellow"}
+COLOURS = {"pass": "green", "fail": "red", "inherited": "magenta"} | dict.fromkeys(
+    ("absent", "not judged", "tie"), "yellow"
+)
 
 
 def _new_folder(folder: Path | None) -> Path | None:

@@ -240,6 +240,11 @@ def print_report(report: Report, all_steps: bool) -> None:
         options.console.print(f"{item.verdict.upper():5} {item.name} {item.shape}{flipped}", highlight=False)
     for line in leading.remarks:
         options.console.print(line, highlight=False)
+    if leading.inherited:
+        said = (
+            f"{leading.inherited} steps behind the first are wrong because what they were fed is: inherited."
+        )
+        options.console.print(said, highlight=False)
     if leading.first_fault and leading.first_fault.candidate_nodes:
         options.console.print(
             f"The candidate's nodes there: {', '.join(leading.first_fault.candidate_nodes)}", highlight=False

@@ -5,7 +5,7 @@ A step is judged by the error it *introduces*, against a rigorous bound of what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,7 +20,7 @@ from conformance.reports.report import Comparison, Fault
 from refimpl import Recording, Step
 from refimpl.ops.operation import Array
 
-MOST_FAULTS = 3
+MOST_FAULTS = 4
 """How many wrong tensors are taken over, one after another, so that the steps behind them are judged too."""
 FUSION_REACH = 4
 """How many steps in a row a candidate may have fused: attention's scale, logits, softmax and product."""
@@ -166,7 +166,15 @@ def _compare_once(sides: _Sides, taken: Mapping[str, str]) -> tuple[list[Compari
             missed.add(name)
         within = row.verdict != "fail"
         rows.append(row if item.honest else replace(row, verdict="fail", systematic=within))
+    heirs = sides.structure.heirs(missed, found)
+    rows = [replace(row, verdict="inherited") if _inherits(row, heirs) else row for row in rows]
     return spotlight.placed(rows), known, missed
+
+
+def _inherits(row: Comparison, heirs: Collection[str]) -> bool:
+    """Tell whether a step that fails was given operands that the candidate never had: of its own nothing is
+    known."""
+    return row.verdict == "fail" and row.name in heirs
 
 
 def _predict(sides: _Sides, spotlight: Spotlight, taken: Mapping[str, str]) -> dict[str, _Prediction]:

@@ -72,7 +72,8 @@ class Comparison:
         The largest ratio of error to what is allowed, over all elements; up to 1 it is rounding. None if
         there is no bound.
     verdict
-        ``pass``, ``fail``, ``absent`` (the candidate holds no such tensor and is right after it) or ``not
+        ``pass``, ``fail``, ``inherited`` (wrong, but the operands it was computed from are, and nothing is
+        known of the step), ``absent`` (the candidate holds no such tensor and is right after it) or ``not
         judged`` (no bound).
     detail
         A closer look, for the one tensor worth it.
@@ -378,6 +379,11 @@ class InputReport:
         """``pass`` or ``fail``."""
         failed = self.first_fault or self.problems or any(row.verdict == "fail" for row in self.outputs)
         return "fail" if failed or any(decision.flips for decision in self.decisions) else "pass"
+
+    @property
+    def inherited(self) -> int:
+        """How many steps are wrong only because their operands are."""
+        return sum(row.verdict == "inherited" for row in self.steps)
 
     @property
     def flipped(self) -> str:
