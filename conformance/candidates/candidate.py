@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Protocol, Self
 
 from conformance.bounds.declaration import Declaration
 from conformance.graph.between import Named
 from conformance.graph.onnx_graph import OnnxGraph
+from refimpl.model import Outputs
 from refimpl.ops.operation import Array
 
+OUTPUTS = tuple(field.name for field in fields(Outputs))
+"""What the network gives."""
 NEEDED_OUTPUTS = ("class_logits", "objectness", "masks")
 """What inference needs of a network; the others may be left inside an export."""
 
@@ -72,6 +75,11 @@ class Candidate(Protocol):
     @property
     def captures_all(self) -> bool:
         """Whether a tensor that it does not capture is one that it does not compute."""
+        return True
+
+    @property
+    def reruns(self) -> bool:
+        """Whether it computes anew what it is given, unlike dumps of one run."""
         return True
 
     def run(self, images: Array) -> Mapping[str, Array]:

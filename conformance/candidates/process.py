@@ -76,6 +76,11 @@ class IsolatedCandidate(Candidate):
         """Whether a tensor that it does not capture is one that it does not compute."""
         return self.complete
 
+    @property
+    def reruns(self) -> bool:
+        """Whether it computes anew what it is given."""
+        return bool(self.hello["reruns"])
+
     def run(self, images: Array) -> dict[str, Array]:
         """Return its outputs; ``images`` is changed if the candidate changes it."""
         return self._call("run", images)
@@ -223,6 +228,7 @@ def _introduction(candidate: Candidate) -> dict[str, Any]:
         "arithmetic": declared.arithmetic.name,
         "storage": declared.storage.name,
         "runtime": declared.runtime.name,
+        "reruns": getattr(candidate, "reruns", True),
     }
 
 

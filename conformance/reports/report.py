@@ -381,6 +381,15 @@ class InputReport:
         return "fail" if failed or any(decision.flips for decision in self.decisions) else "pass"
 
     @property
+    def coverage(self) -> str:
+        """How much was judged, in words: a verdict on outputs alone cannot see what hides inside."""
+        rows, what = (self.steps, "steps") if self.steps else (self.nodes, "results of nodes")
+        judged = sum(row.verdict in ("pass", "fail") for row in rows)
+        return (
+            f"{judged} of {len(rows)} {what} judged" if judged else "outputs only, nothing inside was judged"
+        )
+
+    @property
     def inherited(self) -> int:
         """How many steps are wrong only because their operands are."""
         return sum(row.verdict == "inherited" for row in self.steps)
@@ -462,9 +471,8 @@ class Report:
         """Say the verdict in one line."""
         report = self.leading
         if report.verdict == "pass":
-            return (
-                f"PASS  {self.candidate} conforms on {len(self.inputs)} input{'s' * (len(self.inputs) > 1)}"
-            )
+            count = f"{len(self.inputs)} input{'s' * (len(self.inputs) > 1)}"
+            return f"PASS  {self.candidate} conforms on {count}; {report.coverage}"
         if report.problems:
             return f"FAIL  {self.candidate} on {report.name}: {'; '.join(report.problems)}"
         if report.first_fault:

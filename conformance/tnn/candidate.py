@@ -44,6 +44,8 @@ class TnnCandidate(Candidate):
         Inputs → outputs by name, of a device; by default the file's own meaning.
     steps
         Inputs → the replay of a dump, if the run has one.
+    reruns
+        Whether ``run`` computes anew what it is given.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class TnnCandidate(Candidate):
         arithmetic: str = "float32",
         run: Outputs | None = None,
         steps: Callable[[Mapping[str, Array]], Iterable[Step]] | None = None,
+        reruns: bool = True,
     ) -> None:
         if len(graph.proto.inputs) != 1:
             raise CandidateError(
@@ -59,6 +62,7 @@ class TnnCandidate(Candidate):
             )
         self.graph, self._run, self._steps = _with_exact_slope(graph), run, steps
         self.name = graph.proto.inputs[0].name
+        self._reruns = reruns
         how = declared(arithmetic)
         buffers = [buffer for item in graph.model.resources for buffer in item.buffers.values()]
         half = any(buffer.dtype == HALF for buffer in buffers)
@@ -69,6 +73,11 @@ class TnnCandidate(Candidate):
     def declaration(self) -> Declaration:
         """The arithmetic it is judged by."""
         return self._declaration
+
+    @property
+    def reruns(self) -> bool:
+        """Whether it computes anew what it is given."""
+        return self._reruns
 
     def run(self, images: Array) -> dict[str, Array]:
         """Return the outputs by name; errors: those of the run."""
