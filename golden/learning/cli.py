@@ -38,6 +38,10 @@ def train(
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="The largest.")] = 1e-3,
     warmup: Annotated[int, typer.Option("--warmup", help="Steps in which it rises.")] = 200,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the first weights, and of the scenes.")] = 0,
+    association: Annotated[
+        float,
+        typer.Option("--association", help="Weight of the loss of association, not the paper's; pairs only."),
+    ] = 0.0,
     start: Annotated[
         str | None, typer.Option("--start", help="Weights to start from: a file, or a trained set's name.")
     ] = None,
@@ -68,7 +72,9 @@ def train(
     config = options.configuration(model, overrides or SMALL)
     given = _start_weights(start)
     trainer = _trainer(
-        lambda digest: Settings(config, kind, steps, batch, learning_rate, warmup, seed, digest, minutes),
+        lambda digest: Settings(
+            config, kind, steps, batch, learning_rate, warmup, seed, digest, minutes, association
+        ),
         folder,
         given,
         threads,

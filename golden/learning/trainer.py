@@ -34,6 +34,7 @@ COLUMNS = (
     "pixel",
     "objectness",
     "passed",
+    "association",
     "cells",
     "gradient_norm",
 )
@@ -113,7 +114,7 @@ class Trainer:
     def _learn(self) -> dict[str, Any]:
         """One step; returns its row of the log."""
         rate = self._learning_rate()
-        lesson = LESSONS[self.settings.kind](self.student, self._batch())
+        lesson = LESSONS[self.settings.kind](self.student, self._batch(), self.settings.association)
         if not math.isfinite(sum(lesson.terms.values())):
             raise NonFiniteError(f"the loss is not finite: {lesson.terms}")
         norm = self._descend(lesson, rate)

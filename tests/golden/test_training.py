@@ -12,6 +12,12 @@ pytestmark = pytest.mark.runtimes
 torch = pytest.importorskip("torch")
 
 from conformance.cli import app  # noqa: E402
+from golden.learning.association import (  # noqa: E402
+    TEMPERATURE,
+    Followed,
+    association_loss,
+    followed_objects,
+)
 from golden.learning.network import LESSONS, Student, cell_classes, tall_targets  # noqa: E402
 from golden.learning.samples import (  # noqa: E402
     Batch,
@@ -27,6 +33,7 @@ from golden.learning.start import digest, starting_weights  # noqa: E402
 from golden.learning.trainer import COLUMNS, Trainer, TrainingError  # noqa: E402
 from refimpl import MobileInst, MobileInstConfig, Weights, held_out  # noqa: E402
 from refimpl.errors import ConfigurationError, FileError, WeightsError  # noqa: E402
+from refimpl.matching import Matching  # noqa: E402
 
 CONFIG = MobileInstConfig.preset("topformer-tiny", dim=32, num_queries=8, num_classes=4)
 
@@ -68,7 +75,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path) -> None:
 
 
 def test_the_log_has_a_row_for_the_first_step_and_every_column(tmp_path) -> None:
-    Trainer(settings(kind="passing"), tmp_path).run(nothing, until=1)
+    Trainer(settings(kind="passing", association=0.5), tmp_path).run(nothing, until=1)
     with (tmp_path / "log.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert tuple(row) == COLUMNS
@@ -119,7 +126,7 @@ def test_gradients_are_differences_of_the_loss(kind: str, layers: tuple[int, int
         student.network.instance_decoder.class_head.weight,
         student.network.instance_decoder.kernel_head[2].weight,
     ]
-    lesson = LESSONS[kind](student, batch)
+    lesson = LESSONS[kind](student, batch, 0.5)
     tensors, gradients = zip(*lesson.gradients, strict=True)
     torch.autograd.backward(tensors, [torch.from_numpy(np.asarray(g, np.float32)) for g in gradients])
     slopes = [tensor.grad.clone() for tensor in moved]
@@ -130,11 +137,36 @@ def test_gradients_are_differences_of_the_loss(kind: str, layers: tuple[int, int
         with torch.no_grad():
             for tensor, direction in zip(moved, slopes, strict=True):
                 tensor += sign * step * direction
-            terms = LESSONS[kind](student, batch).terms
-            values.append(terms["total"] + terms["cells"])
+            terms = LESSONS[kind](student, batch, 0.5).terms
+            values.append(terms["total"] + terms["cells"] + 0.5 * terms.get("association", 0.0))
             for tensor, direction in zip(moved, slopes, strict=True):
                 tensor -= sign * step * direction
     assert (values[0] - values[1]) / (2 * step) == pytest.approx(slope, rel=0.03)
+
+
+def test_the_loss_of_association_is_torch_cross_entropy_both_ways() -> None:
+    generator = torch.Generator().manual_seed(0)
+    cosines = (torch.rand((3, 6, 6), generator=generator, dtype=torch.float64) * 2 - 1).requires_grad_()
+    pairs, first, second = torch.tensor([0, 0, 2]), torch.tensor([1, 4, 4]), torch.tensor([5, 0, 4])
+    logits = cosines / TEMPERATURE
+    ways = ((logits[pairs, first], second), (logits[pairs, :, second], first))
+    expected = sum(torch.nn.functional.cross_entropy(*way) for way in ways) / 2
+    expected.backward()
+    objects = Followed(pairs.numpy(), first.numpy(), second.numpy())
+    term = association_loss(cosines.detach().numpy(), objects)
+    assert term.value == pytest.approx(expected.item(), rel=1e-12)
+    np.testing.assert_allclose(term.gradient, cosines.grad.numpy(), rtol=1e-10, atol=1e-14)
+
+
+def test_objects_that_one_frame_lacks_are_not_followed() -> None:
+    matchings = [Matching(np.array(q), np.array(i)) for q, i in (([7, 2], [1, 0]), ([3, 5], [0, 1]))]
+    identities = [np.array([10, 11]), np.array([11, 12])]
+    found = followed_objects(matchings, identities)
+    assert [part.tolist() for part in found] == [[0], [7], [3]]
+    nobody = followed_objects(matchings, [np.array([10, 11]), np.array([20, 21])])
+    term = association_loss(np.zeros((1, 8, 8), np.float32), nobody)
+    assert term.value == 0
+    assert not term.gradient.any()
 
 
 def test_a_clip_is_one_tall_picture() -> None:
@@ -181,7 +213,15 @@ def test_sizes_of_steps_are_multiples_of_32_and_fill_the_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"kind": "films"}, {"steps": 0}, {"batch": 3}, {"learning_rate": 2.0}, {"warmup": -1}]
+    "given",
+    [
+        {"kind": "films"},
+        {"steps": 0},
+        {"batch": 3},
+        {"learning_rate": 2.0},
+        {"warmup": -1},
+        {"association": -0.1},
+    ],
 )
 def test_impossible_settings_are_refused(given) -> None:
     with pytest.raises(ConfigurationError, match=r"give|choose"):
