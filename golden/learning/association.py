@@ -2,7 +2,7 @@
 
 Not the paper's, which trains kernels for their masks alone and compares them by cosine at inference (section
 3.4). On scenes whose objects travel, an object is handed from query to query, and a kernel trained so
-resembles its query's next kernel more than its object's. This is the tracker's own question asked in training:
+resembles its query's next kernel more than its object's. This asks the tracker's own question in training:
 which of the other frame's N cosines is the object's (cross-entropy, both ways, as in QDTrack and IDOL).
 """
 
