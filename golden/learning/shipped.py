@@ -36,10 +36,13 @@ def rounded(weights: Mapping[str, Array]) -> Weights:
     NonFiniteError
         One is too large for float16.
     """
-    half = {name: array.astype(np.float16) for name, array in weights.items()}
+    with np.errstate(over="ignore"):
+        half = {name: array.astype(np.float16) for name, array in weights.items()}
     large = [name for name, array in half.items() if not np.isfinite(array).all()]
     if large:
-        raise NonFiniteError(f"{large[0]} has numbers that are too large for float16; they cannot be shipped")
+        raise NonFiniteError(
+            f"{large[0]} has numbers that are too large for float16; train with a lower rate"
+        )
     return Weights(half)
 
 

@@ -231,5 +231,12 @@ def _short(value: Any) -> Any:
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file beside ``path``, then put it in its place."""
     temporary = path.with_name(f".{path.name}.new")
-    write(temporary)
-    os.replace(temporary, path)
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch.save raises the latter where a file cannot be written
+        temporary.unlink(missing_ok=True)
+        raise FileError(
+            f"cannot write {path}: {error}; what was saved before is whole; check the folder and its disk, "
+            "then give the same command again"
+        ) from error

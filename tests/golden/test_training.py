@@ -28,11 +28,11 @@ from golden.learning.samples import (  # noqa: E402
     training_scene,
 )
 from golden.learning.settings import KINDS, Settings  # noqa: E402
-from golden.learning.shipped import ship, thinned  # noqa: E402
+from golden.learning.shipped import rounded, ship, thinned  # noqa: E402
 from golden.learning.start import digest, starting_weights  # noqa: E402
 from golden.learning.trainer import COLUMNS, Trainer, TrainingError  # noqa: E402
 from refimpl import MobileInst, MobileInstConfig, Weights, held_out  # noqa: E402
-from refimpl.errors import ConfigurationError, FileError, WeightsError  # noqa: E402
+from refimpl.errors import ConfigurationError, FileError, NonFiniteError, WeightsError  # noqa: E402
 from refimpl.matching import Matching  # noqa: E402
 
 CONFIG = MobileInstConfig.preset("topformer-tiny", dim=32, num_queries=8, num_classes=4)
@@ -104,6 +104,44 @@ def test_nan_is_named_and_the_checkpoint_stays_whole(tmp_path) -> None:
         trainer.student.network.instance_decoder.class_head.bias[0] = float("nan")
     with pytest.raises(TrainingError, match=r"step 2.*NaN.*lower --learning-rate"):
         trainer.run(nothing)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named_and_the_last_one_stays(tmp_path, monkeypatch) -> None:
+    trainer = Trainer(settings(), tmp_path)
+    trainer.run(nothing, until=1)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def full(state, path) -> None:
+        path.write_bytes(b"half of it")
+        raise RuntimeError("PytorchStreamWriter failed writing file: no space left")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(FileError, match=r"cannot write .*checkpoint\.pt: .*no space left.*whole"):
+        trainer.run(nothing)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "log.csv"]
+
+
+def test_weights_too_large_for_float16_are_named() -> None:
+    with pytest.raises(NonFiniteError, match="a has numbers too large for float16"):
+        rounded({"b": np.zeros(2, np.float32), "a": np.array([7e4], np.float32)})
+
+
+def test_too_little_memory_is_named_and_the_checkpoint_stays(tmp_path, monkeypatch) -> None:
+    """PyTorch calls it a RuntimeError; the command says what to make smaller and exits as on bad input."""
+    arguments = ["golden", "train", str(tmp_path), "--steps", "3", "--batch", "2", "--set", "dim=32"]
+    arguments += ["--set", "num_queries=5", "--set", "num_classes=4"]
+    assert CliRunner().invoke(app, [*arguments, "--until", "1"]).exit_code == 0
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def exhausted(*given) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(torch.autograd, "backward", exhausted)
+    refused = CliRunner().invoke(app, arguments)
+    assert isinstance(refused.exception, MemoryError)
+    assert "smaller --batch" in str(refused.exception)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
