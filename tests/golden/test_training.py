@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from golden.learning.samples import (  # noqa: E402
 )
 from golden.learning.settings import KINDS, Settings  # noqa: E402
 from golden.learning.shipped import rounded, ship, thinned  # noqa: E402
-from golden.learning.start import digest, starting_weights  # noqa: E402
+from golden.learning.start import digest, shipped_stages, starting_weights  # noqa: E402
 from golden.learning.trainer import COLUMNS, Trainer, TrainingError  # noqa: E402
 from refimpl import MobileInst, MobileInstConfig, Weights, held_out  # noqa: E402
 from refimpl.errors import ConfigurationError, FileError, NonFiniteError, WeightsError  # noqa: E402
@@ -284,7 +285,7 @@ def test_what_is_shipped_is_what_was_trained_rounded(tmp_path) -> None:
     trainer = Trainer(settings(), tmp_path / "run")
     trainer.run(nothing, until=2)
     log = (tmp_path / "run" / "log.csv").read_text()
-    ship(tmp_path / "set", "small", trainer.weights(), trainer.settings, log, {"machine": "none"}, pictures=2)
+    ship(tmp_path / "set", "small", trainer.weights(), CONFIG, log, {"machine": "none"}, pictures=2)
     assert {p.suffix for p in (tmp_path / "set").iterdir()} == {".json", ".csv", ".safetensors"}
     from refimpl.weights import read_arrays
 
@@ -320,3 +321,26 @@ def test_the_command_trains_resumes_and_refuses(tmp_path) -> None:
     refused = runner.invoke(app, [*arguments, *small, "--seed", "1"])
     assert isinstance(refused.exception, TrainingError)
     assert "seed 0 became 1" in str(refused.exception)
+
+
+def test_what_is_shipped_says_from_which_runs_it_came(tmp_path) -> None:
+    """By a run's folder, then by a shipped set's name; an unfinished run is no start."""
+    small = ["--batch", "2", "--set", "dim=32", "--set", "num_queries=5", "--set", "num_classes=4"]
+
+    def train(name: str, *options: str):
+        return CliRunner().invoke(app, ["golden", "train", str(tmp_path / name), *small, *options])
+
+    unfinished = train("first", "--steps", "2", "--until", "1")
+    assert unfinished.exit_code == 0, unfinished.output
+    refused = train("second", "--start", str(tmp_path / "first"))
+    assert "holds no finished run" in str(refused.exception)
+    assert train("first", "--steps", "2").exit_code == 0
+    more = ["--kind", "pairs", "--steps", "1", "--seed", "4", "--start", str(tmp_path / "first")]
+    shipped = train("second", *more, "--ship", "small", "--data", str(tmp_path / "set"))
+    assert shipped.exit_code == 0, shipped.output
+    training = json.loads((tmp_path / "set" / "manifest.json").read_text())["sets"]["small"]["training"]
+    assert [(s["kind"], s["steps"], s["seed"]) for s in training["stages"]] == [("pictures", 2, 0)]
+    assert (training["kind"], training["steps"], training["seed"]) == ("pairs", 1, 4)
+    kinds = [stage["kind"] for stage in shipped_stages(training)]
+    assert kinds == ["pictures", "pairs"]
+    assert "versions" not in shipped_stages(training)[1]
