@@ -14,7 +14,7 @@ from scipy.signal import correlate
 from refimpl.errors import ConfigurationError, ShapeError
 from refimpl.ops.convolution import conv, conv_transpose, padded, sliding_windows, split_padding
 
-quick = settings(max_examples=80, deadline=None)
+quick = settings(max_examples=80)
 
 
 @st.composite
@@ -117,7 +117,7 @@ def test_layers_of_the_network_equal_pytorch(torch, c_in, c_out, kernel, stride,
 
 
 @given(case=convolutions(rank=1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_one_group_equals_scipy_correlation(case):
     x, w, b = operands(case)
     attributes = dict(case["attributes"])
