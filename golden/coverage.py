@@ -132,16 +132,33 @@ TESTED = {
         _REFUSES,
         "refimpl/test_weights.py::test_a_zip_bomb_is_not_unpacked",
     ),
-    "refimpl.ops.convolution.padded": (_GEOMETRY, "refimpl/test_ops_convolution.py::test_windows_are_numpys"),
-    "refimpl.ops.convolution.sliding_windows": (
-        _GEOMETRY,
-        "refimpl/test_ops_convolution.py::test_windows_are_numpys",
+    "refimpl.ops.convolution.convolve": (
+        "Conv by its definition",
+        "refimpl/test_ops_convolution.py::test_the_fast_ways_are_the_definition",
     ),
-    "refimpl.ops.convolution.split_padding": (
+    "refimpl.ops.fast_convolution.correlate": (
+        "Conv in less time",
+        "refimpl/test_ops_convolution.py::test_the_fast_ways_are_the_definition",
+    ),
+    "refimpl.ops.convolution.check_operands": (
+        _REFUSES,
+        "refimpl/test_ops_convolution.py::test_operands_that_do_not_fit_are_named",
+    ),
+    "refimpl.ops.windows.padding": (
         _GEOMETRY,
         "refimpl/test_ops_convolution.py::test_same_padding_is_what_onnx_computes",
     ),
-    "refimpl.ops.convolution.per_axis": (
+    "refimpl.ops.windows.copied": (_GEOMETRY, "refimpl/test_ops_convolution.py::test_windows_are_numpys"),
+    "refimpl.ops.windows.padded": (_GEOMETRY, "refimpl/test_ops_convolution.py::test_windows_are_numpys"),
+    "refimpl.ops.windows.sliding_windows": (
+        _GEOMETRY,
+        "refimpl/test_ops_convolution.py::test_windows_are_numpys",
+    ),
+    "refimpl.ops.windows.split_padding": (
+        _GEOMETRY,
+        "refimpl/test_ops_convolution.py::test_same_padding_is_what_onnx_computes",
+    ),
+    "refimpl.ops.windows.per_axis": (
         _REFUSES,
         "refimpl/test_ops_convolution.py::test_operands_that_do_not_fit_are_named",
     ),
