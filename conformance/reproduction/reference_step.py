@@ -12,6 +12,7 @@ from conformance.bounds import FLOAT64
 from conformance.bounds.worst_element import absolute_error
 from conformance.candidates.candidate import Candidate
 from conformance.graph import onnx_export
+from conformance.graph.between import nodes_between
 from conformance.graph.onnx_file import Node
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.submodel import submodel
@@ -76,8 +77,8 @@ class ReferenceStep:
         name = self._likeliest(row.candidate)
         values = self._as_reference(self.captured[name], any_layout=row.systematic)
         folder = self._showing(note, self.item.steps, values)
-        if folder is not None and self.own is not None:
-            self._add_own(folder, *self.own, name)
+        if folder is not None and self.own is not None and self.own.graph is not None:
+            self._add_own(folder, self.own.graph, self.own.feeds, name)
         return folder
 
     def _likeliest(self, nearest: str) -> str:
@@ -86,15 +87,16 @@ class ReferenceStep:
 
         By value alone a wrong tensor may be nearer to one before or after it.
         """
-        if self.own is None or self.captured[nearest].size == 0:
+        own = self.own.graph if self.own else None
+        if own is None or self.captured[nearest].size == 0:
             return nearest
         truth = self.recording.tensors[self.target]
         calls, _ = steps_behind(self.recording, self.item.steps, self.captured, self.target)
         wanted = Counter(call.op_type for call in calls)
-        operators = {node.name: node.op_type for node in self.own[0].nodes}
+        operators = {node.name: node.op_type for node in own.nodes}
 
         def unlikeness(name: str) -> tuple[int, float]:
-            nodes = self.candidate.nodes_between(name, self.agreeing)
+            nodes = nodes_between(own.nodes, name, self.agreeing)
             found = Counter(operators[node] for node in nodes)
             error = absolute_error(self.captured[name].reshape(truth.shape), truth).max()
             return ((wanted - found) + (found - wanted)).total(), float(error)
@@ -126,7 +128,7 @@ class ReferenceStep:
 
     def _add_own(self, folder: StepFolder, graph: OnnxGraph, feeds: Mapping[str, Array], tensor: str) -> None:
         """Add the part of the candidate's own graph that stands in the step's place, if it can be cut out."""
-        names = self.candidate.nodes_between(tensor, self.agreeing)
+        names = nodes_between(graph.nodes, tensor, self.agreeing)
         part = [node for node in graph.nodes if node.name in names]
         known = {**graph.initializers, **feeds, **self.captured}
         try:
