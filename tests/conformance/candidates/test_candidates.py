@@ -18,7 +18,7 @@ import wrong_candidates
 from narrow_network import CONFIG, OPTIONS, picture, weights
 from typer.testing import CliRunner
 
-import refimpl.weights
+import refimpl.weights.files
 from conformance.bounds import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from conformance.candidates import kinds as candidate_kinds
 from conformance.candidates.dumps import DumpCandidate
@@ -318,7 +318,7 @@ def test_refused_files_of_dumps(tmp_path: Path, tensors: dict[str, Array]) -> No
 
 def test_an_archive_that_inflates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousandfold, as zeros do: refused from a size on, before it is inflated."""
-    monkeypatch.setattr(refimpl.weights, "LARGEST_INFLATED", 2**16)
+    monkeypatch.setattr(refimpl.weights.files, "LARGEST_INFLATED", 2**16)
     np.savez_compressed(tmp_path / "small.npz", a=np.zeros(2**13, np.float32))
     np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(2**20, np.float32))
     assert refimpl.weights.read_arrays(tmp_path / "small.npz")["a"].shape == (2**13,)
