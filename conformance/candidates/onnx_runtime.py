@@ -201,7 +201,7 @@ def declared_by(
 ) -> Declaration:
     """Return what ONNX Runtime is judged by: float32 arithmetic, stored in the graph's narrowest format."""
     arrays = [*graph.initializers.values()]
-    dtypes = {array.dtype for array in arrays} | {info.dtype for info in graph.inputs.values()}
+    dtypes = {array.dtype for array in arrays} | {info.dtype for info in graph.declared.values()}
     formats = [format_of(dtype) for dtype in dtypes if dtype is not None and dtype.kind == "f"]
     own = max([FLOAT32, *formats], key=lambda format: format.unit_roundoff)
     chosen = arithmetic or FLOAT32

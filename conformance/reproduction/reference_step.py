@@ -150,7 +150,7 @@ def _part(
     """Return some steps of a recording as one of their own, floats in one dtype."""
     names = {call.name for call in calls}
     steps = [step for step in recording.steps if step.name in names]
-    used = {name for step in steps for name in step.inputs if name is not None}
+    used = {name for step in steps for name in step.uses}
     tensors = {**recording.tensors, **operands}
     kept = {*used, *(name for step in steps for name in step.outputs)}
     return Recording(

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from conformance.graph.onnx_file import Node
+from conformance.graph.evaluation import as_tuple, run
 from conformance.graph.pytorch_replay import import_torch
-from golden.computation import Computation
+from refimpl.graph import Graph, Node
 from refimpl.ops import OPERATIONS
 from refimpl.ops.operation import Array
 
 Translation = Callable[..., Any]
 
 
-def computed(computation: Computation) -> dict[str, Array] | None:
+def computed(computation: Graph) -> dict[str, Array] | None:
     """Run a computation on PyTorch's operators; None if one has no translation with these attributes."""
     torch = import_torch()
     calls = translations(torch)
-    values = {name: torch.from_numpy(np.array(x)) for name, x in computation.operands.items()}
-    for node in computation.nodes:
-        operands = [values[name] if name else None for name in node.inputs]
-        if node.op_type not in calls:
-            return None
-        try:
-            result = calls[node.op_type](*operands, **_given(node))
-        except (_Untranslated, TypeError):
-            return None
-        values.update(zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=False))
+    given = {name: torch.from_numpy(np.array(x)) for name, x in computation.initializers.items()}
+
+    def translated(node: Node, operands: Sequence[Any]) -> tuple[Any, ...]:
+        _require(node.op_type in calls)
+        return as_tuple(calls[node.op_type](*operands, **_given(node)))
+
+    try:
+        values = run(computation.nodes, given, translated)
+    except (_Untranslated, TypeError):
+        return None
     if not set(computation.outputs.values()) <= set(values):
         return None
     return {name: values[tensor].numpy() for name, tensor in computation.outputs.items()}
