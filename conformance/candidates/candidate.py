@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Protocol, Self
 
 from conformance.bounds.declaration import Declaration
-from conformance.graph.between import Named
 from conformance.graph.onnx_graph import OnnxGraph
+from refimpl.graph import Graph
 from refimpl.model import Outputs
 from refimpl.ops.operation import Array
 
@@ -44,7 +44,7 @@ class OwnGraph:
     Attributes
     ----------
     nodes
-        In order of computation.
+        How they depend on one another.
     graph, feeds
         The nodes as a graph that can be replayed, and what that is fed; None and nothing where only their
         names are known.
@@ -55,11 +55,15 @@ class OwnGraph:
         float32 and leaves out casts to float16 and back.
     """
 
-    nodes: Sequence[Named]
+    nodes: Graph
     graph: OnnxGraph | None = None
     feeds: Mapping[str, Array] = field(default_factory=dict)
     optimising: Optimising | None = None
     wide_float16: bool = False
+
+    def names_between(self, known: Collection[str], tensor: str) -> list[str]:
+        """Return the names of the nodes, in order, that compute a tensor from known ones."""
+        return [node.name for node in self.nodes.between(known, [tensor])]
 
 
 class Candidate(Protocol):

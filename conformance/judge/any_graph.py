@@ -155,9 +155,7 @@ def graph_recording(graph: OnnxGraph, feeds: Mapping[str, Array]) -> Recording:
 
 def _step(node: Node) -> Step:
     outputs = tuple(name or f"{node.name}:{place}" for place, name in enumerate(node.outputs))
-    return Step(
-        node.name, node.op_type, "", tuple(name or None for name in node.inputs), outputs, node.attributes
-    )
+    return Step(node.name, node.op_type, node.inputs, outputs, node.attributes)
 
 
 def _widened(array: Array) -> Array:

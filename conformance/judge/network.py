@@ -132,7 +132,7 @@ class _Course(Course):
             CandidateTensors(self.captured),
             self.candidate.declaration,
             captures_all=self.candidate.captures_all,
-            nodes=own.nodes if own else (),
+            own=own,
         )
         self.fault = self.fault or _output_fault(self.outputs, self.recording)
         self.decisions = self._decisions()

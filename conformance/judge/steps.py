@@ -5,14 +5,14 @@ A step is judged by the error it *introduces*, against a rigorous bound of what 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from conformance.bounds.declaration import Declaration
-from conformance.graph.between import Named, nodes_between
+from conformance.candidates.candidate import OwnGraph
 from conformance.judge.alignment import LIKENESS, CandidateTensors, Match
 from conformance.judge.detail import Spotlight
 from conformance.judge.replay import Replay, Structure
@@ -45,7 +45,7 @@ def compare_steps(
     declaration: Declaration,
     *,
     captures_all: bool = True,
-    nodes: Sequence[Named] = (),
+    own: OwnGraph | None = None,
 ) -> tuple[list[Comparison], Fault | None]:
     """Find every tensor of the reference in the candidate, and the first step that the candidate computes
     differently.
@@ -65,8 +65,8 @@ def compare_steps(
         What it is declared to compute with.
     captures_all
         Whether a tensor that it did not capture is one that it does not compute.
-    nodes
-        Its own, by which the fault's place is named.
+    own
+        What it says it computes, by which the fault's place is named.
     """
     sides = _Sides(recording, Structure(recording), outputs, tensors, declaration, captures_all)
     taken: dict[str, str] = {}
@@ -79,8 +79,8 @@ def compare_steps(
     first = next((row for row in rows if row.verdict == "fail"), None)
     if first is None:
         return rows, None
-    own = nodes_between(nodes, first.candidate, known) if first.candidate else []
-    return rows, Fault(first.name, first.operation, "network", tuple(own))
+    nodes = own.names_between(known, first.candidate) if own and first.candidate else []
+    return rows, Fault(first.name, first.operation, "network", tuple(nodes))
 
 
 @dataclass(frozen=True)

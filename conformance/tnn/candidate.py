@@ -20,6 +20,7 @@ from conformance.tnn.graph import TnnGraph
 from conformance.tnn.layers import HardSigmoid
 from conformance.tnn.rounding import declared
 from refimpl.errors import CandidateError
+from refimpl.graph import Graph, Node
 
 Array = NDArray[Any]
 Outputs = Callable[[Mapping[str, Array]], Mapping[str, Array]]
@@ -99,7 +100,8 @@ class TnnCandidate(Candidate):
 
     def own_graph(self, images: Array) -> OwnGraph:
         """Return its layers."""
-        return OwnGraph(self.graph.proto.layers)
+        layers = self.graph.proto.layers
+        return OwnGraph(Graph([Node(each.name, each.type, each.inputs, each.outputs) for each in layers]))
 
     def _evaluated(self, images: Array) -> dict[str, Array]:
         return evaluate(self.graph, {self.name: images}, np.float32)

@@ -26,7 +26,6 @@ from conformance.candidates.kinds import Request, make
 from conformance.candidates.plain import NumpyCandidate, PythonCandidate
 from conformance.candidates.process import IsolatedCandidate
 from conformance.cli import app
-from conformance.graph.between import nodes_between
 from conformance.judge.decisions import NEEDED_OUTPUTS
 from conformance.judge.network import verify
 from refimpl.errors import CandidateError, ConfigurationError, FileError, MobileInstError
@@ -381,7 +380,7 @@ def test_another_process_captures() -> None:
         assert all(row.candidate is not None for row in report.inputs[0].steps)
         own = candidate.own_graph(picture())
         assert own is not None
-        assert nodes_between(own.nodes, "backbone.tpm.stem.0", set())[-1] == "backbone.tpm.stem.0"
+        assert own.names_between(set(), "backbone.tpm.stem.0")[-1] == "backbone.tpm.stem.0"
     finally:
         candidate.close()
 
