@@ -61,7 +61,8 @@ def envelope(
     Returns
     -------
     dict
-        Output → `MULTIPLE` times the largest absolute deviation of the samples.
+        Output → `MULTIPLE` times the largest absolute deviation of the samples; infinite where it depends on
+        a result that nothing bounds.
     """
     largest = dict.fromkeys(recording.outputs, 0.0)
     runs = deviations(recording, arithmetic, storage, runtime, samples=samples, seed=seed)
@@ -131,7 +132,7 @@ def _expected_roundings(
         )
         for name, bound in zip(step.outputs, bounds, strict=False):
             if bound is not None and recording.tensors[name].dtype.kind == "f" and bound.any():
-                sizes[name] = _finite(bound).astype(np.float32)
+                sizes[name] = _known(bound).astype(np.float32)
     return sizes
 
 
@@ -183,8 +184,9 @@ def _joined(first: Array, second: Array) -> Array:
     return np.maximum(np.sqrt(first, out=first), larger, out=larger)
 
 
-def _finite(bound: Array) -> Array:
-    return bound if np.isfinite(bound.max(initial=0.0)) else np.where(np.isfinite(bound), bound, 0.0)
+def _known(bound: Array) -> Array:
+    """Return NaN where nothing bounds the rounding: what is computed of it is NaN, and has no envelope."""
+    return bound if np.isfinite(bound.max(initial=0.0)) else np.where(np.isfinite(bound), bound, np.nan)
 
 
 def _perturbed_run(

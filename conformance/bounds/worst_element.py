@@ -30,12 +30,20 @@ class Worst:
         Error over bound; 0 if both are 0.
     index
         Its place.
+    open
+        Whether an element without a finite bound has an error, of which nothing can be said.
     """
 
     error: float
     bound: float
     utilisation: float
     index: tuple[int, ...]
+    open: bool = False
+
+    @property
+    def judged(self) -> bool:
+        """Whether a verdict is possible: an element leaves its bound, or all that err have one."""
+        return self.utilisation > 1 or not self.open
 
 
 def worst_of(values: Array, truth: Array, bound: Array | float) -> Worst:
@@ -50,7 +58,13 @@ def worst_in(error: Array, bound: Array | float) -> Worst:
     ratio = utilisation(error, bound)
     place = _place_of_largest(ratio)
     allowed = float(np.broadcast_to(bound, error.shape)[place])
-    return Worst(float(error[place]), allowed, float(ratio[place]), place)
+    return Worst(float(error[place]), allowed, float(ratio[place]), place, _is_open(error, bound))
+
+
+def _is_open(error: Array, bound: Array | float) -> bool:
+    if np.isfinite(np.max(bound, initial=0.0)):
+        return False
+    return bool((~np.isfinite(bound) & (error > 0)).any())
 
 
 def largest_in(error: Array) -> tuple[float, tuple[int, ...]]:

@@ -10,7 +10,8 @@ from typing import Any, Self
 import onnx
 import onnxruntime
 
-from conformance.bounds import FLOAT32, ONNX_RUNTIME, Format, format_of
+from conformance.bounds import FLOAT32, Format, format_of
+from conformance.bounds.allowances import onnx_runtime as runtime_of_version
 from conformance.bounds.declaration import Declaration
 from conformance.candidates.arrays import first_line
 from conformance.candidates.candidate import OwnGraph
@@ -180,7 +181,7 @@ def declared_by(
     own = max([FLOAT32, *formats], key=lambda format: format.unit_roundoff)
     chosen = arithmetic or FLOAT32
     coarser = max(chosen, own, key=lambda format: format.unit_roundoff)
-    return Declaration(chosen, storage or coarser, ONNX_RUNTIME)
+    return Declaration(chosen, storage or coarser, runtime_of_version(onnxruntime.__version__))
 
 
 def exposed(model: onnx.ModelProto) -> onnx.ModelProto:

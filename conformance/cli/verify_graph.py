@@ -78,7 +78,7 @@ class GraphVerdict(Job):
             report = self.report(progress)
         if self.files.write_report(report, self.command_line):
             print_graph_report(report, self.all_steps)
-        return 0 if report.verdict == "pass" else 1
+        return report.exit_code
 
     def report(self, progress: options.Progress) -> Report:
         """Judge the file on inputs from files or seeded random ones."""

@@ -71,7 +71,7 @@ class NetworkVerdict(Job):
             report = self.report(progress)
         if self.files.write_report(report, self.command_line):
             print_report(report, self.all_steps)
-        return 0 if report.verdict == "pass" else 1
+        return report.exit_code
 
     def report(self, progress: options.Progress) -> Report:
         """Judge the candidate, or our own export if none is named."""

@@ -33,7 +33,7 @@ class RecordedVerdict(Job):
         report = self.report()
         if self.files.write_report(report, self.command_line):
             print_graph_report(report, self.all_steps)
-        return 0 if report.verdict == "pass" else 1
+        return report.exit_code
 
     def report(self) -> Report:
         """Judge the step (errors: those of `judge_folder`)."""

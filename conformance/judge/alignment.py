@@ -37,8 +37,7 @@ class Match:
 
     def compared(self, name: str, operation: str, reference: Array, introduced: bool = True) -> Comparison:
         """Return the row of the reference's tensor beside it, whose error the step introduces or not."""
-        # Single elements without bound may overflow; if the most utilised one has none, none has.
-        bounded = self.worst.utilisation > 0 or np.isfinite(self.worst.bound)
+        bounded = self.worst.judged
         return Comparison.judged(
             name,
             operation,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,8 +93,8 @@ class _Course(Course):
         if values is None or values.shape != truth.shape:
             return Comparison.absent(name, operation, truth.shape, "fail")
         worst = worst_of(values, truth, self.allowed[name])
-        judged = (name, operation, name, truth, worst.error, worst.index)
-        return Comparison.judged(*judged, allowed=worst.bound, utilisation=worst.utilisation)
+        row = partial(Comparison.judged, name, operation, name, truth, worst.error, worst.index)
+        return row(allowed=worst.bound, utilisation=worst.utilisation) if worst.judged else row()
 
     def compare_steps(self, own: OwnGraph | None) -> None:
         """Guess nothing of outputs that depend on a node without bound: no run has perturbed that."""

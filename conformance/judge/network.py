@@ -156,7 +156,9 @@ class _Course(Course):
         given = {
             row.name: self.shipped[row.candidate].reshape(row.shape)
             for row in self.outputs
-            if row.candidate is not None and np.isfinite(self.shipped[row.candidate]).all()
+            if row.candidate is not None
+            and row.verdict != "not judged"
+            and np.isfinite(self.shipped[row.candidate]).all()
         }
         found = compare_decisions(reference, given, self.allowed)
         return found + (self.tracks.compare(reference, given, self.allowed) if self.tracks else [])

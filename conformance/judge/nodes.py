@@ -210,4 +210,6 @@ def judged_row(node: Node, name: str, values: Array, truth: Array, bound: Array 
     if bound is None:
         return row(place, introduced=largest)
     worst = worst_in(error, bound)
+    if not worst.judged:
+        return row(place, introduced=largest)
     return row(worst.index, introduced=worst.error, allowed=worst.bound, utilisation=worst.utilisation)

@@ -41,6 +41,19 @@ def run_twice(
     return outputs, problems
 
 
+CONSTANT = 1e-3
+"""Relative range of numbers that do not vary, whatever their size."""
+
+
+def spread(output: Array) -> float:
+    """Return how far an output's numbers are apart; their size where they are one number, or as good as."""
+    if not output.size or output.dtype.kind != "f":
+        return np.inf
+    largest = float(np.abs(output).max())
+    extent = float(np.ptp(output))
+    return extent if extent > CONSTANT * largest else largest or np.inf
+
+
 def _same(first: Array, second: Array) -> bool:
     second = np.asarray(second)
     return first.dtype == second.dtype and np.array_equal(first, second, equal_nan=first.dtype.kind == "f")

@@ -376,9 +376,25 @@ class InputReport:
 
     @property
     def verdict(self) -> str:
-        """``pass`` or ``fail``."""
+        """``pass``, ``fail``, or ``not judged`` where nothing of it could be."""
         failed = self.first_fault or self.problems or any(row.verdict == "fail" for row in self.outputs)
-        return "fail" if failed or any(decision.flips for decision in self.decisions) else "pass"
+        if failed or any(decision.flips for decision in self.decisions):
+            return "fail"
+        rows = [*self.outputs, *self.steps, *self.nodes]
+        return "pass" if not rows or any(row.verdict == "pass" for row in rows) else "not judged"
+
+    @property
+    def silent(self) -> list[str]:
+        """The outputs that cannot tell: rounding may move them by more than they vary, or without bound."""
+        return [row.name for row in self.outputs if row.verdict == "not judged"]
+
+    @property
+    def silence(self) -> str:
+        """Which outputs cannot tell, and why."""
+        return (
+            f"outputs {', '.join(self.silent)} cannot tell: in this precision and on these weights rounding "
+            "may move them by more than they vary"
+        )
 
     @property
     def coverage(self) -> str:
@@ -420,13 +436,20 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """``pass`` or ``fail``."""
-        return "fail" if any(report.verdict == "fail" for report in self.inputs) else "pass"
+        """``fail`` if any input's is, else ``not judged`` if any input's is, else ``pass``."""
+        found = {report.verdict for report in self.inputs}
+        return next((verdict for verdict in ("fail", "not judged") if verdict in found), "pass")
+
+    @property
+    def exit_code(self) -> int:
+        """0, 1 if it does not conform, 2 if that could not be judged."""
+        return {"pass": 0, "fail": 1}.get(self.verdict, 2)
 
     @property
     def leading(self) -> InputReport:
-        """The first failing input's report, or the first of all."""
-        return next((report for report in self.inputs if report.verdict == "fail"), self.inputs[0])
+        """The first failing input's report, or the first that is not judged, or the first of all."""
+        worst = self.verdict
+        return next((report for report in self.inputs if report.verdict == worst), self.inputs[0])
 
     @property
     def decisions(self) -> list[Decision]:
@@ -460,7 +483,7 @@ class Report:
         """Raise `VerificationError` with `failure_message`, unless the verdict is ``pass``."""
         # Pytest then shows the line of the test, not this one.
         __tracebackhide__ = True
-        if self.verdict == "fail":
+        if self.verdict != "pass":
             raise VerificationError(self.failure_message())
 
     def failure_message(self) -> str:
@@ -472,7 +495,10 @@ class Report:
         report = self.leading
         if report.verdict == "pass":
             count = f"{len(self.inputs)} input{'s' * (len(self.inputs) > 1)}"
-            return f"PASS  {self.candidate} conforms on {count}; {report.coverage}"
+            silent = f"; {report.silence}" if report.silent else ""
+            return f"PASS  {self.candidate} conforms on {count}; {report.coverage}{silent}"
+        if report.verdict == "not judged":
+            return f"NOT JUDGED  {self.candidate} on {report.name}: {report.silence}"
         if report.problems:
             return f"FAIL  {self.candidate} on {report.name}: {'; '.join(report.problems)}"
         if report.first_fault:
