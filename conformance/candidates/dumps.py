@@ -41,8 +41,6 @@ class DumpCandidate(GraphlessCandidate):
         A file is missing, extra, of another format, dtype or byte order; each is named.
     """
 
-    captures = "the tensors that were dumped"
-
     def __init__(self, folder: Path, outputs: Sequence[str], declaration: Declaration | None = None) -> None:
         super().__init__(declaration)
         self.folder = folder

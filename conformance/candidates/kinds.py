@@ -14,14 +14,13 @@ from conformance.bounds import CPU, FLOAT32, Format, format_of
 from conformance.bounds.declaration import Declaration
 from conformance.bounds.formats import BFLOAT16
 from conformance.candidates.arrays import first_line
-from conformance.candidates.candidate import Candidate
+from conformance.candidates.candidate import NEEDED_OUTPUTS, Candidate
 from conformance.candidates.dumps import DumpCandidate
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, checked_candidate
 from conformance.candidates.onnx_runtime import RuntimeOptions, declared_by
 from conformance.candidates.plain import NumpyCandidate, PythonCandidate
 from conformance.candidates.pytorch import PyTorchCandidate
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.decisions import NEEDED_OUTPUTS
 from refimpl import MobileInstConfig
 from refimpl.errors import CandidateError, ConfigurationError, FileError, MobileInstError
 from refimpl.ops.operation import Array

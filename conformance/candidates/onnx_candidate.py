@@ -9,19 +9,14 @@ from typing import Any
 import numpy as np
 
 from conformance.bounds.declaration import Declaration
-from conformance.candidates.candidate import Candidate
-from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
+from conformance.candidates.candidate import Candidate, OwnGraph
+from conformance.candidates.onnx_runtime import RuntimeOptions
 from conformance.candidates.onnx_runtime_process import runtime_graph
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.fusions import Fusion, find_fusion
-from conformance.reports.report import Comparison
 from refimpl.errors import CandidateError, ShapeError
 from refimpl.ops.operation import Array
 
-MEMBERS = (
-    *("run", "capture", "judge", "nodes_between", "find_fusion", "own_graph"),
-    *("declaration", "captures", "captures_all"),
-)
+MEMBERS = ("run", "capture", "own_graph", "declaration", "captures_all")
 """What a candidate has; see `conformance.candidates.candidate.Candidate`."""
 
 
@@ -81,7 +76,6 @@ class OnnxRuntimeCandidate(Candidate):
         Seconds that a run may take, in a process of its own; None: in this one, as long as it likes.
     """
 
-    captures = OnnxRuntimeGraph.captures
     captures_all = True
 
     def __init__(
@@ -117,26 +111,9 @@ class OnnxRuntimeCandidate(Candidate):
         """Run the model unoptimised and return every node's output by name, in topological order."""
         return self.model.capture(self.feeds(images))
 
-    def judge(self, images: Array, tensors: Mapping[str, Array]) -> list[Comparison]:
-        """Replay every node in float64 on the tensors it was fed, and judge what the runtime made of them."""
-        return self.model.judge(self.feeds(images), tensors)
-
-    def find_fusion(
-        self,
-        images: Array,
-        captured: Mapping[str, Array],
-        is_right: Callable[[Mapping[str, Array]], bool],
-    ) -> Fusion | None:
-        """Find what optimisation makes wrong; see `conformance.judge.fusions`."""
-        return find_fusion(self.model, self.feeds(images), captured, is_right)
-
-    def own_graph(self, images: Array) -> tuple[OnnxGraph, dict[str, Array]]:
+    def own_graph(self, images: Array) -> OwnGraph:
         """Return the model's graph and what it is fed."""
-        return self.graph, self.feeds(images)
-
-    def nodes_between(self, tensor: str, known: set[str]) -> list[str]:
-        """Return the nodes, in order, that compute ``tensor`` from ``known`` tensors and constants."""
-        return self.model.nodes_between(tensor, known)
+        return self.model.own_graph(self.feeds(images))
 
     def feeds(self, images: Array) -> dict[str, Array]:
         """Return what the model is fed, by name; raise `ShapeError` if it does not fit."""

@@ -15,7 +15,7 @@ from conformance.candidates.onnx_runtime_process import runtime_graph
 from conformance.cli import options
 from conformance.cli.formats import Formats
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.graph_verification import verify_graph
+from conformance.judge.any_graph import verify_graph
 from conformance.pictures.graph_inputs import graph_inputs
 from conformance.reports.report import Comparison, InputReport, Report
 from conformance.reproduction.folder import reproduce_node

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from conformance.cli import options
 from conformance.evaluation import ytvis
-from conformance.judge.verification import weights_hash
+from conformance.judge.network import weights_hash
 from conformance.pictures.picture import UNTRAINED, write_picture, write_results
 from conformance.video import tracking as video_tracking
 from conformance.video.frames import Video, open_video

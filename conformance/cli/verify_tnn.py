@@ -13,7 +13,7 @@ import typer
 
 from conformance.cli import options, report_files, tnn_tables
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.verification import verify as judge
+from conformance.judge.network import verify as judge
 from conformance.pictures.inputs import load_inputs, rendered_input
 from conformance.tnn.adb import AdbRunner
 from conformance.tnn.archive import dump_folder, is_archive
@@ -382,7 +382,14 @@ def _network(request: Request) -> int:
         images = fed or rendered_input(_image_size(graph.proto.inputs[0].dims), graph.proto.inputs[0].dims[0])
         frames = bool(given.get("frames"))
         report = judge(
-            candidate, config, weights, images, name=path.name, progress=status.update, frames=frames
+            candidate,
+            config,
+            weights,
+            images,
+            name=path.name,
+            progress=status.update,
+            frames=frames,
+            nodes=candidate.judged_layers,
         )
     report = replace(report, command=report_files.command_line(request.context))
     report_files.write_reports(

@@ -32,7 +32,7 @@ from conformance.faults import CATALOGUE, ShapedGraph, injected, injections
 from conformance.faults.injection import OPSET
 from conformance.graph.onnx_export import to_onnx
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.verification import verify
+from conformance.judge.network import verify
 from conformance.pictures.picture import coco_results
 from refimpl import MobileInst, Recording, Weights, held_out, record
 from refimpl.hard_scenes import make_hard_scene

@@ -19,7 +19,7 @@ from conformance.graph import onnx_export
 from conformance.graph.evaluation import evaluate_node, run
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.pytorch_replay import PyTorchReplay, import_torch
-from conformance.judge.verification import verify
+from conformance.judge.network import verify
 from conformance.pictures.inputs import rendered_input
 from refimpl import MobileInst, MobileInstConfig, Recording, Step, Weights, record
 from refimpl.errors import MissingDependencyError

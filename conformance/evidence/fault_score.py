@@ -18,7 +18,7 @@ from conformance.faults import CATALOGUE, Injection, ShapedGraph, injected, inje
 from conformance.faults.injection import OPSET
 from conformance.graph import onnx_export
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.verification import verify
+from conformance.judge.network import verify
 from conformance.pictures.inputs import rendered_input
 from conformance.reports.report import InputReport
 from refimpl import MobileInst, MobileInstConfig, Recording, Weights, record

@@ -16,7 +16,7 @@ import numpy as np
 from conformance.bounds import Format, Runtime, propagated_bound
 from conformance.bounds.worst_element import absolute_error, utilisation
 from conformance.faults import CATALOGUE, Fault, ShapedGraph, Variant
-from conformance.graph.evaluation import evaluate_node, run
+from conformance.graph.evaluation import evaluate_node, run, widened
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.alignment import CandidateTensors, aligned, layouts
 from conformance.judge.replay import DATA_MOVEMENT, stored_error
@@ -175,7 +175,7 @@ class _KnownValues:
         return name in self.values
 
     def __getitem__(self, name: str) -> Array:
-        return _widened(self.values[name])
+        return widened(self.values[name])
 
 
 class _AlignedValues(_KnownValues):
@@ -208,17 +208,13 @@ class _AlignedValues(_KnownValues):
 
     def _value(self, name: str) -> Array:
         if name in self.names:
-            return _widened(aligned(self.captured[self.names[name] or ""], self.recording.tensors[name]))
+            return widened(aligned(self.captured[self.names[name] or ""], self.recording.tensors[name]))
         call = self.graph.producer(name)
         if call is None:
-            return _widened(self.recording.tensors[name])
+            return widened(self.recording.tensors[name])
         made = evaluate_node(call, [self[operand] if operand else None for operand in call.inputs])
         self.computed.update(zip(call.outputs, made, strict=False))
         return self.computed[name]
-
-
-def _widened(array: Array) -> Array:
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,13 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
 
 from conformance.reports.failure_message import failure_message
 from refimpl.errors import VerificationError
+from refimpl.ops.operation import Array
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,45 @@ class Comparison:
     verdict: str
     systematic: bool = False
     detail: Detail | None = None
+
+    @classmethod
+    def absent(
+        cls, name: str, operation: str, shape: tuple[int, ...], verdict: str, candidate: str | None = None
+    ) -> Self:
+        """Return the row of a tensor that has no counterpart, or one of another shape."""
+        nothing = (None,) * 6
+        return cls(name, operation, candidate, shape, *nothing, verdict=verdict)
+
+    @classmethod
+    def judged(
+        cls,
+        name: str,
+        operation: str,
+        candidate: str,
+        truth: Array,
+        error: float,
+        place: tuple[int, ...],
+        *,
+        introduced: float | None = None,
+        allowed: float | None = None,
+        utilisation: float | None = None,
+    ) -> Self:
+        """Return the row of a tensor with its counterpart: the largest error and its place, what the step
+        adds to it, and what share that is of what is allowed; None: there is no bound."""
+        scale = _largest(truth) if error else 1.0
+        return cls(
+            name=name,
+            operation=operation,
+            candidate=candidate,
+            shape=truth.shape,
+            max_abs_error=error,
+            relative_error=error / scale if scale else error,
+            worst_index=place,
+            introduced_error=introduced,
+            tolerance=allowed,
+            utilisation=utilisation,
+            verdict="not judged" if utilisation is None else "pass" if utilisation <= 1 else "fail",
+        )
 
 
 @dataclass(frozen=True)
@@ -427,6 +469,10 @@ class Report:
         wrong = [row.name for row in report.outputs if row.verdict == "fail"]
         wrong = wrong or [decision.kind for decision in report.decisions if decision.flips]
         return f"FAIL  {self.candidate} on {report.name}: outputs {', '.join(wrong)}"
+
+
+def _largest(array: Array) -> float:
+    return float(np.abs(array.astype(np.float64)).max(initial=0.0)) if array.dtype.kind in "fiu" else 1.0
 
 
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:

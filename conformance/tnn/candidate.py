@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from conformance.bounds import FLOAT16
 from conformance.bounds.declaration import Declaration
 from conformance.bounds.worst_element import worst_of
-from conformance.candidates.candidate import Candidate
+from conformance.candidates.candidate import Candidate, OwnGraph
 from conformance.reports.report import Comparison
 from conformance.tnn.dumps import Step
 from conformance.tnn.evaluation import evaluate
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.layers import HardSigmoid
-from conformance.tnn.proto import Layer
 from conformance.tnn.rounding import declared
 from refimpl.errors import CandidateError
 
@@ -84,22 +83,14 @@ class TnnCandidate(Candidate):
         made = [name for layer in self.graph.proto.layers for name in layer.outputs]
         return {name: blobs[name] for name in made if blobs[name].dtype.kind == "f"}
 
-    def judge(self, images: Array, tensors: Mapping[str, Array]) -> list[Comparison]:
+    def judged_layers(self, images: Array) -> list[Comparison]:
         """Judge the layers of the dump; without one there is nothing to judge."""
         steps = self._steps({self.name: images}) if self._steps else ()
         return [comparison_of(step) for step in steps]
 
-    def nodes_between(self, tensor: str, known: set[str]) -> list[str]:
-        """Return the layers, in order, that compute ``tensor`` from ``known`` blobs."""
-        makers = {name: layer for layer in self.graph.proto.layers for name in layer.outputs}
-        found: dict[str, Layer] = {}
-        waiting = [tensor]
-        while waiting:
-            layer = makers.get(waiting.pop())
-            if layer is not None and layer.name not in found:
-                found[layer.name] = layer
-                waiting += [name for name in layer.inputs if name not in known]
-        return [layer.name for layer in self.graph.proto.layers if layer.name in found]
+    def own_graph(self, images: Array) -> OwnGraph:
+        """Return its layers."""
+        return OwnGraph(self.graph.proto.layers)
 
     def _evaluated(self, images: Array) -> dict[str, Array]:
         return evaluate(self.graph, {self.name: images}, np.float32)
