@@ -18,7 +18,7 @@ from conformance.bounds.introduced import introduced_bounds
 from conformance.bounds.step import Shared
 from conformance.graph.evaluation import as_tuple, evaluate_node, run
 from refimpl.graph import Node
-from refimpl.ops import OPERATIONS
+from refimpl.ops import OPERATIONS, Trait, having
 from refimpl.ops.operation import Array
 
 FOLDED_ROUNDINGS = 6
@@ -300,49 +300,17 @@ def _softmax(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array
     return change if logarithmic else y * np.expm1(change)
 
 
-_FOLDING = ("Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum")
-_INCREASING = (
-    "Relu",
-    "Sigmoid",
-    "HardSigmoid",
-    "Tanh",
-    "Erf",
-    "Exp",
-    "Log",
-    "Sqrt",
-    "Softplus",
-    "Floor",
-)
-_VIEWS = (
-    "Reshape",
-    "Transpose",
-    "Flatten",
-    "Squeeze",
-    "Unsqueeze",
-    "Split",
-    "Slice",
-    "Expand",
-    "Tile",
-    "Trilu",
-)
-_INDEXED = ("Gather", "GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth")
-_POOLED = (
-    "MaxPool",
-    "AveragePool",
-    "GlobalAveragePool",
-    "GlobalMaxPool",
-    "ReduceSum",
-    "ReduceMean",
-    "ReduceMax",
-)
+_FOLDING = having(Trait.PRODUCTS)
+_POOLED = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
+_REDUCED = ("ReduceSum", "ReduceMean", "ReduceMax")
 
 CARRIED: dict[str, Carry] = {
     **dict.fromkeys((*_FOLDING, "Mul"), _product),
     **dict.fromkeys(("Add", "Sub", "Sum", "Mean"), _sum),
     **dict.fromkeys(("Max", "Min"), _largest),
-    **dict.fromkeys((*_INCREASING, "Ceil", "Round"), _monotone),
-    **dict.fromkeys((*_VIEWS, *_INDEXED, *_POOLED), _moved),
-    **dict.fromkeys(("Neg", "Abs", "Sin", "Cos", "Identity"), _lipschitz(1.0)),
+    **dict.fromkeys(having(Trait.MONOTONE), _monotone),
+    **dict.fromkeys((*having(Trait.MOVES), *_POOLED, *_REDUCED), _moved),
+    **dict.fromkeys(("Neg", "Abs", "Sin", "Cos"), _lipschitz(1.0)),
     **dict.fromkeys(("LeakyRelu", "Elu"), _leaky),
     **dict.fromkeys(("Cast", "CastLike"), _cast),
     "Clip": _clipped,

@@ -25,30 +25,11 @@ from conformance.judge.detail import Spotlight
 from conformance.reports.report import Comparison
 from conformance.threads import in_threads
 from refimpl.graph import Node
+from refimpl.ops import TRAITS, Trait, having
 from refimpl.ops.operation import Array
 
-EXACT = frozenset(
-    [
-        *("Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Relu", "Reshape", "Slice"),
-        *("Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
-    ]
-)
+CHOOSING = having(Trait.MOVES) | having(Trait.SELECTS)
 """Operations that only choose and move numbers: they need no wider arithmetic."""
-
-SUMS = frozenset(
-    [
-        "Conv",
-        "ConvTranspose",
-        "MatMul",
-        "Gemm",
-        "Einsum",
-        "ReduceSum",
-        "ReduceMean",
-        "AveragePool",
-        "GlobalAveragePool",
-    ]
-)
-"""Operations that sum up many products or terms."""
 
 
 def judge_nodes(
@@ -118,14 +99,14 @@ class _Judge:
         if not all(name in self.known for name in node.uses):
             return []
         made = [name for name in node.outputs if name in self.known]
-        if node.op_type in EXACT and self._is_exact(node):
+        if node.op_type in CHOOSING and self._is_exact(node):
             return [_Result(_exact_row(node, name, self.known[name]), self.known[name]) for name in made]
         operands = tuple(None if x is None else widened(x) for x in node.operands(self.known))
         truths = evaluate_node(node, operands, np.float64)
         shared: Shared = {}
         bounds = self._bounds(node, operands, truths, shared)
         # Only long sums have bounds so loose that a fault could hide in them.
-        sums = node.op_type in SUMS and operands[0] is not None and is_varied(operands[0])
+        sums = Trait.SUMS in TRAITS[node.op_type] and operands[0] is not None and is_varied(operands[0])
         nothing = (None,) * len(bounds)
         scales = self._bounds(node, operands, truths, shared, probable=True) if sums else nothing
         return [

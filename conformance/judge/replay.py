@@ -10,31 +10,14 @@ from conformance.bounds import Format, Runtime, Shared, carried_bounds
 from conformance.bounds.worst_element import hides_a_fault, is_varied
 from conformance.graph.evaluation import evaluate_node
 from refimpl import Recording, Step
+from refimpl.ops import TRAITS, Trait, having
 from refimpl.ops.operation import Array
 
-DATA_MOVEMENT = frozenset(
-    [
-        "Reshape",
-        "Transpose",
-        "Expand",
-        "Unsqueeze",
-        "Squeeze",
-        "Split",
-        "Slice",
-        "Gather",
-        "Identity",
-        "Concat",
-        "Cast",
-    ]
-)
+DATA_MOVEMENT = having(Trait.MOVES) | {"Cast"}
 """Operations whose results a candidate need not hold as tensors of their own."""
 
 TABLE_ROUNDINGS = 32.0
 """Unit roundoffs of its largest element by which a table that the exporter computes may be off."""
-
-
-SPATIAL = frozenset(["Conv", "ConvTranspose", "BatchNormalization", "MaxPool", "AveragePool", "Resize"])
-"""Operations on maps: batch, channels, rows, columns."""
 
 
 class Structure:
@@ -98,7 +81,7 @@ def _maps(recording: Recording) -> set[str]:
         for step in recording.steps:
             names = {*step.inputs[:1], step.outputs[0]} - {""}
             alike = len({recording.tensors[name].shape for name in names}) == 1
-            if step.operation in SPATIAL or (
+            if Trait.MAPS in TRAITS[step.op_type] or (
                 alike and step.operation not in DATA_MOVEMENT and not maps.isdisjoint(names)
             ):
                 maps |= {name for name in names if recording.tensors[name].ndim == 4}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refimpl.errors import ConfigurationError, ShapeError
-from refimpl.ops.operation import Array, operation
+from refimpl.ops.operation import Array, Trait, operation
 
 BLOCK_BYTES = 1 << 19
 """Size of the blocks in which depthwise convolution proceeds, so that its intermediates stay in the cache."""
@@ -140,7 +140,7 @@ def _copied(
     return (..., *map(slice, kept)), (..., *placed)
 
 
-@operation("Conv")
+@operation("Conv", Trait.PRODUCTS | Trait.MAPS)
 def conv(
     x: Array,
     w: Array,
@@ -356,7 +356,7 @@ def _gather(data: Array, windows: Windows, group: int, first: int) -> Array:
     return result if first else result.swapaxes(2, 3)
 
 
-@operation("ConvTranspose")
+@operation("ConvTranspose", Trait.PRODUCTS | Trait.MAPS)
 def conv_transpose(
     x: Array,
     w: Array,
