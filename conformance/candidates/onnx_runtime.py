@@ -143,7 +143,7 @@ class OnnxRuntimeGraph:
     def own_graph(self, feeds: Mapping[str, Array]) -> OwnGraph:
         """Return the graph and what it is fed."""
         on_cpu = self.options.provider == "CPUExecutionProvider"
-        return OwnGraph(self.graph.nodes, self.graph, feeds, optimising=self, wide_float16=on_cpu)
+        return OwnGraph(self.graph, self.graph, feeds, optimising=self, wide_float16=on_cpu)
 
     def _run(
         self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions

@@ -12,7 +12,7 @@ from conformance.bounds.declaration import Declaration
 from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import Candidate, OwnGraph
 from refimpl import MobileInst, MobileInstConfig, record
-from refimpl.graph import Node
+from refimpl.graph import Graph, Node
 from refimpl.ops.operation import OPERATIONS, Array
 
 
@@ -40,7 +40,7 @@ class GraphlessCandidate(Candidate):
 
     def own_graph(self, images: Array) -> OwnGraph:
         """Return which tensor was computed from which, each as a node of its own name."""
-        return OwnGraph([Node(name, "", listed, (name,)) for name, listed in self.sources.items()])
+        return OwnGraph(Graph([Node(name, "", listed, (name,)) for name, listed in self.sources.items()]))
 
 
 class PythonCandidate(GraphlessCandidate):
@@ -109,7 +109,9 @@ class NumpyCandidate(GraphlessCandidate):
     def _tensors(self, images: Array) -> tuple[dict[str, Array], dict[str, Array]]:
         operations = {name: self._rounding(function) for name, function in OPERATIONS.items()}
         recording = record(self.network, self._rounded(images), operations=operations)
-        self.sources = {name: step.uses for step, name in recording.results()}
+        self.sources = {
+            name: tuple(source for source in step.inputs if source) for step, name in recording.results()
+        }
         outputs = {name: recording.tensors[tensor] for name, tensor in recording.outputs.items()}
         return outputs, {name: recording.tensors[name] for _, name in recording.results()}
 

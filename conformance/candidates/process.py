@@ -29,7 +29,7 @@ from conformance.candidates.child_process import STARTING, crashed, hung, next_l
 from conformance.candidates.kinds import Request, make
 from refimpl import MobileInstConfig, errors
 from refimpl.errors import CandidateError, MobileInstError
-from refimpl.graph import Node
+from refimpl.graph import Graph, Node
 from refimpl.ops.operation import Array
 
 WEIGHTS = "weights.safetensors"
@@ -76,6 +76,11 @@ class IsolatedCandidate(Candidate):
         """Whether a tensor that it does not capture is one that it does not compute."""
         return self.complete
 
+    @property
+    def reruns(self) -> bool:
+        """Whether it computes anew what it is given."""
+        return bool(self.hello["reruns"])
+
     def run(self, images: Array) -> dict[str, Array]:
         """Return its outputs; ``images`` is changed if the candidate changes it."""
         return self._call("run", images)
@@ -86,7 +91,7 @@ class IsolatedCandidate(Candidate):
 
     def own_graph(self, images: Array) -> OwnGraph:
         """Return the names of its nodes, as far as it tells."""
-        return OwnGraph(self.nodes)
+        return OwnGraph(Graph(self.nodes))
 
     def close(self) -> None:
         """End the process and remove its files."""
@@ -100,7 +105,7 @@ class IsolatedCandidate(Candidate):
         np.save(folder / "images.npy", images)
         answer = self._ask({"call": method}, self.timeout)
         self.nodes = [
-            Node(name, "", tuple(inputs), tuple(outputs)) for name, inputs, outputs in answer["nodes"]
+            Node(name, kind, tuple(inputs), tuple(outputs)) for name, kind, inputs, outputs in answer["nodes"]
         ]
         self.complete = bool(answer["captures_all"])
         if images.flags.writeable:
@@ -225,6 +230,7 @@ def _introduction(candidate: Candidate) -> dict[str, Any]:
         "arithmetic": declared.arithmetic.name,
         "storage": declared.storage.name,
         "runtime": declared.runtime.name,
+        "reruns": getattr(candidate, "reruns", True),
     }
 
 
@@ -238,7 +244,9 @@ def _answer(candidate: Candidate, method: str, folder: Path) -> dict[str, Any]:
     return {
         "tensors": list(tensors),
         "captures_all": candidate.captures_all,
-        "nodes": [[node.name, list(node.inputs), list(node.outputs)] for node in own.nodes] if own else [],
+        "nodes": [(node.name, node.op_type, node.inputs, node.outputs) for node in own.nodes.nodes]
+        if own
+        else [],
     }
 
 

@@ -23,8 +23,8 @@ from conformance.judge.network import verify
 from conformance.pictures.inputs import rendered_input
 from refimpl import MobileInst, MobileInstConfig, Recording, Step, Weights, record
 from refimpl.errors import MissingDependencyError
-from refimpl.folding import fold_batch_norm
 from refimpl.ops.operation import Array
+from refimpl.weights.folding import fold_batch_norm
 
 SIZE = (64, 96)
 NARROW = {"dim": 32, "num_queries": 5, "num_classes": 7}

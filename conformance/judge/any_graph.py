@@ -109,6 +109,14 @@ class _Course(Course):
             for row in self.outputs
         ]
 
+    def truth(self, feeds: Mapping[str, Array]) -> Recording:
+        """Return the graph's run on another input."""
+        return graph_recording(self.candidate.graph, feeds)
+
+    def tensor_of(self, name: str) -> str | None:
+        """Return the name itself: both sides are the same graph."""
+        return name if name in self.recording.tensors else None
+
     def diagnose(self) -> None:
         """Name the mistake of the first node that is wrong."""
         first = first_wrong(self.nodes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -59,6 +59,14 @@ class Structure:
             if any(tensor in found for tensor in front):
                 return True
         return False
+
+    def heirs(self, wrong: Collection[str], found: Collection[str]) -> set[str]:
+        """Return the tensors that are computed from ``wrong`` ones through others that are not ``found``."""
+        reached: set[str] = set()
+        for step in self.recording.steps:
+            if any(name in reached or name in wrong for name in step.inputs if name not in found):
+                reached.update(step.outputs)
+        return reached
 
     def _next_compared(self, front: set[str], compared: set[str]) -> set[str]:
         reached, waiting, seen = set(), list(front), set(front)

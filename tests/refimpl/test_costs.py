@@ -7,7 +7,7 @@ import math
 
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from narrow_network import CONFIG, network, picture, weights
 
@@ -32,7 +32,6 @@ def test_totals_at_the_papers_size(mask_decoder: str) -> None:
 SMALL = st.integers(1, 4)
 
 
-@settings(deadline=None)
 @given(SMALL, SMALL, SMALL, SMALL, st.sampled_from([1, 2]), SMALL)
 def test_convolutions_by_counting(
     batch: int, channels: int, outputs: int, kernel: int, groups: int, size: int
@@ -46,7 +45,6 @@ def test_convolutions_by_counting(
     assert multiply_accumulates(step, ((batch, channels * groups, 9, 9), weight), output) == expected
 
 
-@settings(deadline=None)
 @given(SMALL, SMALL, SMALL, SMALL)
 def test_products_of_matrices_by_counting(batch: int, rows: int, inner: int, columns: int) -> None:
     output = (batch, rows, columns)

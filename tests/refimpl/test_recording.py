@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.special
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from narrow_network import CONFIG, network, picture, weights
 from onnx.reference import ReferenceEvaluator
@@ -188,7 +188,6 @@ def test_literals_are_exported_as_onnx_takes_them(name: str, dtype: type) -> Non
     assert np.allclose(result, expected, rtol=4 * np.finfo(dtype).eps, atol=4 * np.finfo(dtype).eps)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["Add", "Mul", "Sub", "Max"]), st.integers(-(2**20), 2**20) | st.floats(-1e6, 1e6))
 def test_a_number_is_recorded_with_its_value(operation: str, number: float) -> None:
     function = {"Add": ops.add, "Mul": ops.mul, "Sub": ops.sub, "Max": ops.maximum}[operation]
