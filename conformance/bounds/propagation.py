@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from conformance.bounds.allowances import CPU, Runtime
-from conformance.bounds.formats import FLOAT32, Format
+from conformance.bounds.declaration import DEFAULT, Declaration
+from conformance.bounds.formats import Format
 from conformance.bounds.introduced import introduced_bounds
 from conformance.bounds.step import Shared
 from conformance.graph.evaluation import as_tuple, evaluate_node, run
@@ -31,10 +31,8 @@ Errors = list[Array]
 def propagated_bound(
     chain: Sequence[Node],
     exact: Mapping[str, Array],
-    arithmetic: Format = FLOAT32,
-    storage: Format = FLOAT32,
+    declaration: Declaration = DEFAULT,
     *,
-    runtime: Runtime = CPU,
     errors: Mapping[str, Array] | None = None,
 ) -> tuple[dict[str, Array], dict[str, Array | None]]:
     """Return the exact results of a fused chain, and how far a correct candidate's may be from them.
@@ -45,8 +43,8 @@ def propagated_bound(
         Operations in topological order, such as the nodes of an `OnnxGraph`.
     exact
         Name → the chain's operands, float64: the candidate's own captured tensors, and the weights.
-    arithmetic, storage, runtime
-        As of `introduced_bound`; every result of the chain may be rounded to the storage.
+    declaration
+        As of `introduced_bound`; every result of the chain may be rounded to its storage.
     errors
         Name → by how much operands are wrong already; none by default.
 
@@ -60,7 +58,7 @@ def propagated_bound(
     def bounded(call: Node, operands: Sequence[Any]) -> tuple[Array, ...]:
         outputs = evaluate_node(call, operands)
         before = [bounds.get(name, 0.0) for name in call.inputs]
-        after = carried_bounds(call, operands, before, outputs, arithmetic, storage, runtime=runtime)
+        after = carried_bounds(call, operands, before, outputs, declaration)
         bounds.update(zip(call.outputs, after, strict=False))
         return outputs
 
@@ -74,10 +72,8 @@ def carried_bounds(
     operands: Sequence[Any],
     errors: Sequence[Any],
     outputs: tuple[Array, ...],
-    arithmetic: Format = FLOAT32,
-    storage: Format = FLOAT32,
+    declaration: Declaration = DEFAULT,
     *,
-    runtime: Runtime = CPU,
     probable: bool = False,
     shared: Shared | None = None,
 ) -> tuple[Array | None, ...]:
@@ -92,7 +88,7 @@ def carried_bounds(
         Of each operand: 0, an array, or None for unknown.
     outputs
         The operation's exact results.
-    arithmetic, storage, runtime, probable, shared
+    declaration, probable, shared
         As of `introduced_bounds`.
     """
     passed = _passed(call, list(operands), list(errors), outputs)
@@ -101,14 +97,14 @@ def carried_bounds(
         operands,
         call.attributes,
         outputs,
-        arithmetic,
-        storage,
-        runtime=runtime,
+        declaration,
         probable=probable,
         extra=FOLDED_ROUNDINGS if call.op_type in _FOLDING else 0,
         shared=shared,
     )
-    return tuple(_together(before, own, storage) for before, own in zip(passed, introduced, strict=False))
+    return tuple(
+        _together(before, own, declaration.storage) for before, own in zip(passed, introduced, strict=False)
+    )
 
 
 def _together(passed: Any, own: Array | None, storage: Format) -> Array | None:

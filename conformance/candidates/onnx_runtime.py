@@ -10,8 +10,7 @@ from typing import Any, Self
 import onnx
 import onnxruntime
 
-from conformance.bounds import FLOAT32, ONNX_RUNTIME, Format, format_of
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import FLOAT32, ONNX_RUNTIME, Declaration, Format, format_of
 from conformance.candidates.arrays import first_line
 from conformance.candidates.candidate import OwnGraph
 from conformance.graph.onnx_graph import OnnxGraph

@@ -11,13 +11,13 @@ import numpy as np
 
 from conformance.bounds import (
     FLOAT16,
+    Declaration,
     Format,
     Shared,
     carried_bounds,
     format_of,
     introduced_bounds,
 )
-from conformance.bounds.declaration import Declaration
 from conformance.bounds.worst_element import absolute_error, hides_a_fault, is_varied, largest_in, worst_in
 from conformance.graph.evaluation import evaluate_node, widened
 from conformance.graph.onnx_graph import OnnxGraph
@@ -133,17 +133,16 @@ class _Judge:
         probable: bool = False,
     ) -> tuple[Array | None, ...]:
         made = [self.known[name] for name in node.outputs if name in self.known]
-        arithmetic, runtime = self.declared.arithmetic, self.declared.runtime
-        stored = _stored_format(made, self.declared.storage)
+        declared = replace(self.declared, storage=_stored_format(made, self.declared.storage))
         if self.wide.intersection(node.inputs):
             errors = [
                 _unrounded(x) if name in self.wide else 0.0
                 for name, x in zip(node.inputs, operands, strict=True)
             ]
-            carried = (node, operands, errors, truths, arithmetic, stored)
-            return carried_bounds(*carried, runtime=runtime, probable=probable, shared=shared)
-        call = (node.op_type, operands, node.attributes, truths, arithmetic, stored)
-        return introduced_bounds(*call, runtime=runtime, probable=probable, shared=shared)
+            carried = (node, operands, errors, truths, declared)
+            return carried_bounds(*carried, probable=probable, shared=shared)
+        call = (node.op_type, operands, node.attributes, truths, declared)
+        return introduced_bounds(*call, probable=probable, shared=shared)
 
 
 def _unrounded(x: Array | None) -> Array | float:

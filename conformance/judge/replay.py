@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
-from conformance.bounds import Format, Runtime, Shared, carried_bounds
+from conformance.bounds import Declaration, Format, Shared, carried_bounds
 from conformance.bounds.worst_element import hides_a_fault, is_varied
 from conformance.graph.evaluation import evaluate_node
 from refimpl import Recording, Step
@@ -105,9 +105,8 @@ class Replay:
     that it may have fused.
     """
 
-    def __init__(self, recording: Recording, arithmetic: Format, storage: Format, runtime: Runtime) -> None:
-        self.formats = (arithmetic, storage)
-        self.runtime = runtime
+    def __init__(self, recording: Recording, declaration: Declaration) -> None:
+        self.declaration = declaration
         self.last_use = {name: step.name for step in recording.steps for name in step.uses}
         self.values = {name: recording.tensors[name] for name in recording.inputs.values()}
         self.bounds: dict[str, Array | None] = {}
@@ -115,7 +114,8 @@ class Replay:
         self.fixed = {*recording.weights, *recording.constants}
         for name in [*recording.weights, *recording.constants]:
             self.values[name] = recording.tensors[name]
-            error = stored_error(recording.tensors[name], storage, computed=name in recording.constants)
+            array, computed = recording.tensors[name], name in recording.constants
+            error = stored_error(array, declaration.storage, computed)
             if error:
                 self.bounds[name] = self.scales[name] = np.full(recording.tensors[name].shape, error)
 
@@ -128,16 +128,8 @@ class Replay:
         shared: Shared = {}
         for errors, probable in ((self.bounds, False), (self.scales, True)):
             before = [errors.get(name, 0.0) for name in step.inputs]
-            after = carried_bounds(
-                step,
-                operands,
-                before,
-                outputs,
-                *self.formats,
-                runtime=self.runtime,
-                probable=probable,
-                shared=shared,
-            )
+            call = (step, operands, before, outputs, self.declaration)
+            after = carried_bounds(*call, probable=probable, shared=shared)
             errors.update(zip(step.outputs, after, strict=False))
 
     def bound(self, name: str) -> Array | float:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from conformance.bounds import introduced_bounds
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import Declaration, introduced_bounds
 from conformance.candidates.candidate import Candidate
 from conformance.graph.evaluation import evaluate_node, widened
 from conformance.graph.onnx_graph import OnnxGraph
@@ -116,10 +115,7 @@ def _written_node(
     written.add_operands(MODEL, fed, fixed)
     operands = [None if x is None else widened(x) for x in node.operands(fixed)]
     truths = evaluate_node(node, operands, np.float64)
-    formats = (declaration.arithmetic, declaration.storage)
-    bounds = introduced_bounds(
-        node.op_type, operands, node.attributes, truths, *formats, runtime=declaration.runtime
-    )
+    bounds = introduced_bounds(node.op_type, operands, node.attributes, truths, declaration)
     for place, (name, truth, bound) in enumerate(zip(node.outputs, truths, bounds, strict=False)):
         if name:
             written.arrays |= {f"candidate_{place}.npy": fixed[name], f"truth_{place}.npy": truth}
