@@ -16,6 +16,7 @@ from conformance.bounds.declaration import DEFAULT, Declaration
 from conformance.bounds.formats import FLOAT16, FLOAT32, Format
 from conformance.bounds.introduced import introduced_bound, introduced_bounds
 from conformance.evidence.bound_trials import Trial, trial, tried
+from conformance.graph.evaluation import as_tuple
 from refimpl.errors import UnsupportedOperationError
 from refimpl.ops import OPERATIONS
 from refimpl.ops.operation import Array
@@ -47,7 +48,7 @@ class Implementation:
 
 
 def _as_tuple(result: Any) -> tuple[Array, ...]:
-    return result if isinstance(result, tuple) else (np.asarray(result),)
+    return tuple(map(np.asarray, as_tuple(result)))
 
 
 def _computed(call: Trial, dtype: Any) -> tuple[Array, ...]:

@@ -88,8 +88,8 @@ class _Course(Course):
 
     def _output(self, name: str, values: Array | None) -> Comparison:
         truth = self.recording.tensors[name]
-        makers = (node.op_type for node in self.candidate.graph.nodes if name in node.outputs)
-        operation = next(makers, "Identity")
+        maker = self.candidate.graph.producer(name)
+        operation = maker.op_type if maker else "Identity"
         if values is None or values.shape != truth.shape:
             return Comparison.absent(name, operation, truth.shape, "fail")
         worst = worst_of(values, truth, self.allowed[name])

@@ -147,18 +147,15 @@ def _smallest_part(candidate: Optimising, known: Mapping[str, Array]) -> list[No
 def parts(graph: OnnxGraph, size: int) -> Iterator[list[Node]]:
     """Yield, for each node, itself and the nearest nodes before it that it is computed from, ``size`` in
     all."""
-    producers = {name: node for node in graph.nodes for name in node.outputs if name}
-    order = {node.name: place for place, node in enumerate(graph.nodes)}
-    for last in graph.nodes:
-        found = {last.name: last}
-        waiting = list(last.inputs)
+    for last, node in enumerate(graph.nodes):
+        found, waiting = {last}, list(node.uses)
         while waiting and len(found) < size:
-            node = producers.get(waiting.pop(0))
-            if node is not None and node.name not in found:
-                found[node.name] = node
-                waiting += node.inputs
+            place = graph.places.get(waiting.pop(0))
+            if place is not None and place not in found:
+                found.add(place)
+                waiting += graph.nodes[place].uses
         if len(found) == size:
-            yield sorted(found.values(), key=lambda node: order[node.name])
+            yield [graph.nodes[place] for place in sorted(found)]
 
 
 def _is_wrong(candidate: Optimising, part: Sequence[Node], known: Mapping[str, Array]) -> bool:
