@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from conformance.bounds import CPU, Format, introduced_bounds, propagated_bound
+from conformance.bounds import Declaration, Format, introduced_bounds, propagated_bound
 from conformance.bounds.envelope import deviations
 from conformance.graph.evaluation import widened_all
 from conformance.graph.onnx_export import to_onnx
@@ -82,7 +82,7 @@ def operation_bounds(computation: Graph, truth: Mapping[str, Array], form: Forma
     (node,) = computation.nodes
     operands = node.operands(computation.initializers)
     outputs = [truth[name] for name in node.outputs]
-    bounds = introduced_bounds(node.op_type, operands, node.attributes, outputs, form, form)
+    bounds = introduced_bounds(node.op_type, operands, node.attributes, outputs, Declaration(form, form))
     for name, bound in zip(node.outputs, bounds, strict=True):
         if bound is None and truth[name].dtype.kind == "f":
             raise ShapeError(f"{node.op_type} with {node.attributes} has no bound; choose another call")
@@ -106,7 +106,9 @@ def chain_bounds(computation: Graph, constants: Sequence[str], form: Format) -> 
     """Return the bounds of a block's outputs by running error analysis; infinite where none is known."""
     stored = _stored(computation.initializers, constants, form)
     errors = {name: np.full(computation.initializers[name].shape, error) for name, error in stored.items()}
-    bounds = propagated_bound(computation.nodes, computation.initializers, form, form, errors=errors)[1]
+    bounds = propagated_bound(
+        computation.nodes, computation.initializers, Declaration(form, form), errors=errors
+    )[1]
     named = {name: bounds[tensor] for name, tensor in computation.outputs.items()}
     return {name: np.asarray(np.inf) if bound is None else bound for name, bound in named.items()}
 
@@ -136,7 +138,7 @@ def noise_bounds(recording: Recording, outputs: Mapping[str, str], form: Format)
         replace(recording, outputs=dict(outputs)),
         _stored(recording.tensors, recording.constants, form),
     )
-    for sample in deviations(named, form, form, CPU, samples=SAMPLES, stored=stored):
+    for sample in deviations(named, Declaration(form, form), samples=SAMPLES, stored=stored):
         for name, deviation in sample.items():
             squares[name] += deviation**2
     return {name: MULTIPLE * _not_below_floor(np.sqrt(total / SAMPLES)) for name, total in squares.items()}

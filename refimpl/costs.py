@@ -15,10 +15,11 @@ import numpy as np
 from refimpl.config import MobileInstConfig
 from refimpl.errors import ConfigurationError
 from refimpl.model import MobileInst, parameter_shapes
+from refimpl.ops import Trait, having
 from refimpl.ops.operation import OPERATIONS, Array
 from refimpl.recording import Recording, Step, record
 
-VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
+VIEWS = having(Trait.VIEWS)
 """Operations that give another shape to the memory they are given."""
 
 

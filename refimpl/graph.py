@@ -12,30 +12,8 @@ from refimpl.ops.operation import Array
 T = TypeVar("T")
 
 
-class Call:
-    """What makes tensors of others.
-
-    Attributes
-    ----------
-    inputs, outputs
-        Names of tensors; "" where an optional one is absent.
-    """
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-    @property
-    def uses(self) -> tuple[str, ...]:
-        """The inputs that are not absent."""
-        return tuple(filter(None, self.inputs))
-
-    def operands(self, tensors: Mapping[str, T]) -> tuple[T | None, ...]:
-        """Return its inputs' values by their names, None where absent."""
-        return tuple(tensors[name] if name else None for name in self.inputs)
-
-
 @dataclass(frozen=True)
-class Node(Call):
+class Node:
     """One operation on named tensors, as ONNX's NodeProto.
 
     Attributes
@@ -55,6 +33,15 @@ class Node(Call):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def uses(self) -> tuple[str, ...]:
+        """The inputs that are not absent."""
+        return tuple(filter(None, self.inputs))
+
+    def operands(self, tensors: Mapping[str, T]) -> tuple[T | None, ...]:
+        """Return its inputs' values by their names, None where absent."""
+        return tuple(tensors[name] if name else None for name in self.inputs)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from refimpl.errors import UnrecordedComputationError
 from refimpl.graph import Graph, Node
-from refimpl.ops.operation import OPERATIONS, Array, intercepted
+from refimpl.ops.operation import OPERATIONS, TRAITS, Array, Trait, intercepted
 
 R = TypeVar("R")
 
@@ -294,28 +294,6 @@ def _attribute_names(operation: str) -> frozenset[str]:
     return frozenset(parameter.name for parameter in parameters if parameter.kind == parameter.KEYWORD_ONLY)
 
 
-_COMPARISONS = ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
-_ARITHMETIC = frozenset(
-    (
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "Pow",
-        "Mod",
-        "Min",
-        "Max",
-        "Sum",
-        "Mean",
-        "Clip",
-        "Where",
-        "PRelu",
-        *_COMPARISONS,
-    )
-)
-"""Operations whose literals are of the tensor's dtype; whole numbers given to others are indices or sizes."""
-
-
 def _tensor_dtype(operation: str, operands: list[Any]) -> np.dtype[Any] | None:
     """Return the dtype of the first tensor; of Where, the first beside the condition."""
     values = operands[1:] if operation == "Where" else operands
@@ -327,7 +305,8 @@ def _literal(item: Any, operation: str, dtype: np.dtype[Any] | None) -> Array:
     literal = np.asarray(item)
     if literal.dtype.kind not in "if":
         return literal
-    if operation in _ARITHMETIC or (operation == "Pad" and literal.ndim == 0):
+    # Whole numbers given to others are indices or sizes.
+    if Trait.ELEMENTWISE in TRAITS.get(operation, Trait(0)) or (operation == "Pad" and literal.ndim == 0):
         return literal if dtype is None else literal.astype(dtype)
     if literal.dtype.kind == "i":
         return literal.astype(np.int64)

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from conformance.bounds import Format, Runtime, introduced_bounds
+from conformance.bounds.declaration import MULTIPLE, SAMPLES, Declaration
+from conformance.bounds.introduced import introduced_bounds
 from conformance.bounds.worst_element import absolute_error
 from conformance.graph.evaluation import evaluate_node, run
 from conformance.threads import in_threads
@@ -25,10 +26,6 @@ from refimpl import Recording
 from refimpl.graph import Graph, Node
 from refimpl.ops import dequantize_linear
 from refimpl.ops.operation import Array
-
-SAMPLES = 8
-MULTIPLE = 4.0
-"""How many times the largest deviation seen in the samples a candidate may deviate."""
 
 SIGNS = 1 << 22
 """Random signs that are drawn for an envelope; each result takes a run of them that begins anywhere."""
@@ -39,9 +36,7 @@ AT_ONCE = 1 << 15
 
 def envelope(
     recording: Recording,
-    arithmetic: Format,
-    storage: Format,
-    runtime: Runtime,
+    declaration: Declaration,
     *,
     samples: int = SAMPLES,
     seed: int = 0,
@@ -53,7 +48,7 @@ def envelope(
     ----------
     recording
         The reference's run in float64.
-    arithmetic, storage, runtime
+    declaration
         What the candidate is declared to compute with.
     samples, seed
         How many perturbed runs, and the seed of their signs.
@@ -65,7 +60,7 @@ def envelope(
         a result that nothing bounds.
     """
     largest = dict.fromkeys(recording.outputs, 0.0)
-    runs = deviations(recording, arithmetic, storage, runtime, samples=samples, seed=seed)
+    runs = deviations(recording, declaration, samples=samples, seed=seed)
     for done, sample in enumerate(runs, start=1):
         for name, deviation in sample.items():
             largest[name] = max(largest[name], float(deviation.max(initial=0.0)))
@@ -75,9 +70,7 @@ def envelope(
 
 def deviations(
     recording: Recording,
-    arithmetic: Format,
-    storage: Format,
-    runtime: Runtime,
+    declaration: Declaration,
     *,
     samples: int = SAMPLES,
     seed: int = 0,
@@ -87,12 +80,12 @@ def deviations(
 
     Parameters
     ----------
-    recording, arithmetic, storage, runtime, samples, seed
+    recording, declaration, samples, seed
         As of `envelope`.
     stored
         Weight or constant → by how much a candidate's copy of it may be off.
     """
-    sizes = _expected_roundings(recording, arithmetic, storage, runtime)
+    sizes = _expected_roundings(recording, declaration)
     sizes |= {name: np.full(recording.tensors[name].shape, error) for name, error in stored.items()}
     graph = _folded(recording, sizes)
     first, *seeds = np.random.SeedSequence(seed).spawn(samples + 1)
@@ -113,23 +106,13 @@ def _signs(rng: np.random.Generator) -> Array:
     return np.where(rng.integers(0, 2, SIGNS, np.uint8), np.float32(1), np.float32(-1))
 
 
-def _expected_roundings(
-    recording: Recording, arithmetic: Format, storage: Format, runtime: Runtime
-) -> dict[str, Array]:
+def _expected_roundings(recording: Recording, declaration: Declaration) -> dict[str, Array]:
     sizes = {}
     for step in recording.steps:
         operands = step.operands(recording.tensors)
         outputs = [recording.tensors[name] for name in step.outputs]
-        bounds = introduced_bounds(
-            step.operation,
-            operands,
-            step.attributes,
-            outputs,
-            arithmetic,
-            storage,
-            runtime=runtime,
-            probable=True,
-        )
+        call = (step.op_type, operands, step.attributes, outputs)
+        bounds = introduced_bounds(*call, declaration, probable=True)
         for name, bound in zip(step.outputs, bounds, strict=False):
             if bound is not None and recording.tensors[name].dtype.kind == "f" and bound.any():
                 sizes[name] = _known(bound).astype(np.float32)

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from conformance.bounds.allowances import CPU, Runtime
-from conformance.bounds.formats import FLOAT32, Format
+from conformance.bounds.declaration import DEFAULT, Declaration
+from conformance.bounds.formats import Format
 from conformance.bounds.introduced import introduced_bounds
 from conformance.bounds.step import Shared
 from conformance.graph.evaluation import as_tuple, evaluate_node, run
 from refimpl.graph import Node
-from refimpl.ops import OPERATIONS
+from refimpl.ops import OPERATIONS, Trait, having
 from refimpl.ops.operation import Array
 
 FOLDED_ROUNDINGS = 6
@@ -31,10 +31,8 @@ Errors = list[Array]
 def propagated_bound(
     chain: Sequence[Node],
     exact: Mapping[str, Array],
-    arithmetic: Format = FLOAT32,
-    storage: Format = FLOAT32,
+    declaration: Declaration = DEFAULT,
     *,
-    runtime: Runtime = CPU,
     errors: Mapping[str, Array] | None = None,
 ) -> tuple[dict[str, Array], dict[str, Array | None]]:
     """Return the exact results of a fused chain, and how far a correct candidate's may be from them.
@@ -45,8 +43,8 @@ def propagated_bound(
         Operations in topological order, such as the nodes of an `OnnxGraph`.
     exact
         Name → the chain's operands, float64: the candidate's own captured tensors, and the weights.
-    arithmetic, storage, runtime
-        As of `introduced_bound`; every result of the chain may be rounded to the storage.
+    declaration
+        As of `introduced_bound`; every result of the chain may be rounded to its storage.
     errors
         Name → by how much operands are wrong already; none by default.
 
@@ -60,7 +58,7 @@ def propagated_bound(
     def bounded(call: Node, operands: Sequence[Any]) -> tuple[Array, ...]:
         outputs = evaluate_node(call, operands)
         before = [bounds.get(name, 0.0) for name in call.inputs]
-        after = carried_bounds(call, operands, before, outputs, arithmetic, storage, runtime=runtime)
+        after = carried_bounds(call, operands, before, outputs, declaration)
         bounds.update(zip(call.outputs, after, strict=False))
         return outputs
 
@@ -74,10 +72,8 @@ def carried_bounds(
     operands: Sequence[Any],
     errors: Sequence[Any],
     outputs: tuple[Array, ...],
-    arithmetic: Format = FLOAT32,
-    storage: Format = FLOAT32,
+    declaration: Declaration = DEFAULT,
     *,
-    runtime: Runtime = CPU,
     probable: bool = False,
     shared: Shared | None = None,
 ) -> tuple[Array | None, ...]:
@@ -92,7 +88,7 @@ def carried_bounds(
         Of each operand: 0, an array, or None for unknown.
     outputs
         The operation's exact results.
-    arithmetic, storage, runtime, probable, shared
+    declaration, probable, shared
         As of `introduced_bounds`.
     """
     passed = _passed(call, list(operands), list(errors), outputs)
@@ -101,14 +97,14 @@ def carried_bounds(
         operands,
         call.attributes,
         outputs,
-        arithmetic,
-        storage,
-        runtime=runtime,
+        declaration,
         probable=probable,
         extra=FOLDED_ROUNDINGS if call.op_type in _FOLDING else 0,
         shared=shared,
     )
-    return tuple(_together(before, own, storage) for before, own in zip(passed, introduced, strict=False))
+    return tuple(
+        _together(before, own, declaration.storage) for before, own in zip(passed, introduced, strict=False)
+    )
 
 
 def _together(passed: Any, own: Array | None, storage: Format) -> Array | None:
@@ -300,49 +296,17 @@ def _softmax(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array
     return change if logarithmic else y * np.expm1(change)
 
 
-_FOLDING = ("Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum")
-_INCREASING = (
-    "Relu",
-    "Sigmoid",
-    "HardSigmoid",
-    "Tanh",
-    "Erf",
-    "Exp",
-    "Log",
-    "Sqrt",
-    "Softplus",
-    "Floor",
-)
-_VIEWS = (
-    "Reshape",
-    "Transpose",
-    "Flatten",
-    "Squeeze",
-    "Unsqueeze",
-    "Split",
-    "Slice",
-    "Expand",
-    "Tile",
-    "Trilu",
-)
-_INDEXED = ("Gather", "GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth")
-_POOLED = (
-    "MaxPool",
-    "AveragePool",
-    "GlobalAveragePool",
-    "GlobalMaxPool",
-    "ReduceSum",
-    "ReduceMean",
-    "ReduceMax",
-)
+_FOLDING = having(Trait.PRODUCTS)
+_POOLED = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
+_REDUCED = ("ReduceSum", "ReduceMean", "ReduceMax")
 
 CARRIED: dict[str, Carry] = {
     **dict.fromkeys((*_FOLDING, "Mul"), _product),
     **dict.fromkeys(("Add", "Sub", "Sum", "Mean"), _sum),
     **dict.fromkeys(("Max", "Min"), _largest),
-    **dict.fromkeys((*_INCREASING, "Ceil", "Round"), _monotone),
-    **dict.fromkeys((*_VIEWS, *_INDEXED, *_POOLED), _moved),
-    **dict.fromkeys(("Neg", "Abs", "Sin", "Cos", "Identity"), _lipschitz(1.0)),
+    **dict.fromkeys(having(Trait.MONOTONE), _monotone),
+    **dict.fromkeys((*having(Trait.MOVES), *_POOLED, *_REDUCED), _moved),
+    **dict.fromkeys(("Neg", "Abs", "Sin", "Cos"), _lipschitz(1.0)),
     **dict.fromkeys(("LeakyRelu", "Elu"), _leaky),
     **dict.fromkeys(("Cast", "CastLike"), _cast),
     "Clip": _clipped,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Protocol, Self
 
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import Declaration
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl.graph import Graph
 from refimpl.model import Outputs

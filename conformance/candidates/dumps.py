@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from conformance.bounds import BFLOAT16
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import BFLOAT16, Declaration
 from conformance.candidates.plain import GraphlessCandidate
 from conformance.pictures.graph_inputs import read_array
 from refimpl.errors import CandidateError, FileError

@@ -11,8 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from conformance.bounds import CPU, FLOAT32, Format, format_of
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import CPU, FLOAT32, Declaration, Format, format_of
 from conformance.bounds.formats import BFLOAT16
 from conformance.candidates.arrays import first_line
 from conformance.candidates.candidate import NEEDED_OUTPUTS, OUTPUTS, Candidate

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import Declaration
 from conformance.candidates.candidate import Candidate, OwnGraph
 from conformance.candidates.onnx_runtime import RuntimeOptions
 from conformance.candidates.onnx_runtime_process import runtime_graph

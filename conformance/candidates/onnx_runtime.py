@@ -10,9 +10,8 @@ from typing import Any, Self
 import onnx
 import onnxruntime
 
-from conformance.bounds import FLOAT32, Format, format_of
+from conformance.bounds import FLOAT32, Declaration, Format, format_of
 from conformance.bounds.allowances import onnx_runtime as runtime_of_version
-from conformance.bounds.declaration import Declaration
 from conformance.candidates.arrays import first_line
 from conformance.candidates.candidate import OwnGraph
 from conformance.graph.onnx_graph import OnnxGraph

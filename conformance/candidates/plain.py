@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.bounds import FLOAT32, FLOAT64, Format
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import FLOAT32, FLOAT64, Declaration, Format
 from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import Candidate, OwnGraph
 from refimpl import MobileInst, MobileInstConfig, record

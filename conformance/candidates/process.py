@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from conformance.bounds import FORMATS, RUNTIMES
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import FORMATS, RUNTIMES, Declaration
 from conformance.candidates.arrays import attempted, first_line
 from conformance.candidates.candidate import Candidate, OwnGraph
 from conformance.candidates.child_process import STARTING, crashed, hung, next_line, start

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import Declaration
 from conformance.candidates.arrays import attempted, first_line
 from conformance.candidates.plain import GraphlessCandidate
 from conformance.graph.pytorch_replay import import_torch

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conformance.bounds import CPU, FLOAT16, FLOAT32, ONNX_RUNTIME
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import CPU, FLOAT16, FLOAT32, ONNX_RUNTIME, Declaration
 from conformance.candidates.candidate import Candidate
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
 from conformance.candidates.onnx_runtime import LEVELS, RuntimeOptions

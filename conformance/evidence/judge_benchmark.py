@@ -73,11 +73,10 @@ def _stages(config: MobileInstConfig, weights: Weights, images: Array) -> dict[s
     captured = candidate.capture(images)
     recording = record(wide, images.astype(np.float64))
     declared = candidate.declaration
-    formats = (declared.arithmetic, declared.storage, declared.runtime)
     given, feeds = {name: name for name in recording.outputs}, candidate.feeds(images)
     return {
         FORWARD: lambda: wide(images.astype(np.float64)),
         NODES: lambda: judge_nodes(candidate.graph, feeds, captured, declared, wide_float16=True),
-        ENVELOPE: lambda: envelope(recording, *formats),
+        ENVELOPE: lambda: envelope(recording, declared),
         STEPS: lambda: compare_steps(recording, given, CandidateTensors(captured), declared),
     }

@@ -15,7 +15,7 @@ import numpy as np
 
 from conformance.bounds import Format
 from conformance.faults.graph import Shape, ShapedGraph
-from conformance.graph.onnx_file import Node
+from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
 

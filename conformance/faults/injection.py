@@ -11,8 +11,8 @@ from onnx import helper, numpy_helper
 
 from conformance.faults.catalogue import Fault, Variant
 from conformance.faults.graph import ShapedGraph
-from conformance.graph.onnx_file import Node
 from refimpl import Recording
+from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
 OPSET = 21

@@ -14,12 +14,12 @@ import onnx
 from numpy.typing import DTypeLike
 
 from refimpl.errors import MobileInstError, ShapeError, UnsupportedOperationError
-from refimpl.graph import Call, Node
+from refimpl.graph import Node
 from refimpl.ops import OPERATIONS, layer_normalization_with_statistics, max_pool_with_indices
 from refimpl.ops.operation import Array
 
 T = TypeVar("T")
-N = TypeVar("N", bound=Call)
+N = TypeVar("N", bound=Node)
 
 _ALL_OUTPUTS: dict[str, Callable[..., Any]] = {
     "MaxPool": max_pool_with_indices,

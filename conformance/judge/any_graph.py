@@ -13,13 +13,14 @@ import numpy as np
 
 from conformance.bounds.worst_element import worst_of
 from conformance.candidates.candidate import OwnGraph
-from conformance.graph.onnx_file import Node
+from conformance.graph.evaluation import widened_all
 from conformance.graph.onnx_graph import OnnxGraph, evaluate
 from conformance.judge.course import Course, Judged, first_wrong
 from conformance.judge.diagnosis import diagnose_node
 from conformance.pictures.graph_inputs import described
 from conformance.reports.report import Comparison, Report
 from refimpl import Recording, Step
+from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
 
@@ -88,8 +89,8 @@ class _Course(Course):
 
     def _output(self, name: str, values: Array | None) -> Comparison:
         truth = self.recording.tensors[name]
-        makers = (node.op_type for node in self.candidate.graph.nodes if name in node.outputs)
-        operation = next(makers, "Identity")
+        maker = self.candidate.graph.producer(name)
+        operation = maker.op_type if maker else "Identity"
         if values is None or values.shape != truth.shape:
             return Comparison.absent(name, operation, truth.shape, "fail")
         worst = worst_of(values, truth, self.allowed[name])
@@ -143,24 +144,21 @@ def _misshapen(outputs: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...
 
 def graph_recording(graph: OnnxGraph, feeds: Mapping[str, Array]) -> Recording:
     """Return the graph's run in float64 in the form of the reference's own runs."""
-    made = evaluate(graph, feeds, np.float64)
-    fixed = {name: _widened(array) for name, array in {**graph.initializers, **feeds}.items()}
+    steps = [_step(node) for node in graph.nodes]
+    made = evaluate(replace(graph, nodes=steps), feeds, np.float64)
     return Recording(
-        steps=[_step(node) for node in graph.nodes],
-        tensors={**fixed, **made},
+        steps=steps,
+        tensors={**widened_all({**graph.initializers, **feeds}), **made},
         inputs={name: name for name in feeds},
-        outputs={name: name for name in graph.outputs},
+        outputs=dict(graph.outputs),
         weights=list(graph.initializers),
     )
 
 
 def _step(node: Node) -> Step:
+    """Return a node whose every output has a name."""
     outputs = tuple(name or f"{node.name}:{place}" for place, name in enumerate(node.outputs))
     return Step(node.name, node.op_type, node.inputs, outputs, node.attributes)
-
-
-def _widened(array: Array) -> Array:
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
 def digest_of(feeds: Mapping[str, Array]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import Declaration
 from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import OwnGraph
 from conformance.judge.envelope_cache import cached_envelope
@@ -149,8 +149,7 @@ class Course(ABC):
         self.shipped, self.problems = run_twice(run, self.feeds, infinite)
         self.progress("noise envelope")
         declared = self.candidate.declaration
-        formats = (declared.arithmetic, declared.storage, declared.runtime)
-        self.allowed = cached_envelope(self.recording, *formats, self.cache, self.progress)
+        self.allowed = cached_envelope(self.recording, declared, self.cache, self.progress)
         self.outputs, problems = self.compare_outputs(self.shipped)
         self.outputs = [self._as_far_as_they_tell(row) for row in self.outputs]
         self.problems += problems

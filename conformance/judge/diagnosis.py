@@ -8,15 +8,14 @@ float64 on the candidate's own operands. It is named if the candidate's tensor i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from conformance.bounds import Format, Runtime, propagated_bound
+from conformance.bounds import Declaration, Format, propagated_bound
 from conformance.bounds.worst_element import absolute_error, utilisation
 from conformance.faults import CATALOGUE, Fault, ShapedGraph, Variant
-from conformance.graph.evaluation import evaluate_node, run
+from conformance.graph.evaluation import evaluate_node, run, widened
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.alignment import CandidateTensors, aligned, layouts
 from conformance.judge.replay import DATA_MOVEMENT, stored_error
@@ -35,38 +34,13 @@ FEWER = 0.5
 """By which factor error / bound must fall where it was not above 1: a fault hidden in a loose bound."""
 
 
-class Declared(Protocol):
-    """How a candidate computes, such as `conformance.bounds.declaration.Declaration`."""
-
-    @property
-    def arithmetic(self) -> Format:
-        """Format of its products and sums."""
-
-    @property
-    def storage(self) -> Format:
-        """Format of its tensors."""
-
-    @property
-    def runtime(self) -> Runtime:
-        """How well its special functions approximate."""
-
-
-@dataclass(frozen=True)
-class _Formats:
-    """Another arithmetic than the one declared."""
-
-    arithmetic: Format
-    storage: Format
-    runtime: Runtime
-
-
 def diagnose(
     recording: Recording,
     steps: Sequence[Comparison],
     outputs: Sequence[Comparison],
     captured: Mapping[str, Array],
     given: Mapping[str, Array],
-    declared: Declared,
+    declared: Declaration,
 ) -> list[Diagnosis]:
     """Name the mistakes that explain where a candidate first leaves the reference: a step, or else an output.
 
@@ -106,7 +80,7 @@ def diagnose(
 
 
 def diagnose_node(
-    graph: OnnxGraph, known: Mapping[str, Array], node: Comparison, declared: Declared
+    graph: OnnxGraph, known: Mapping[str, Array], node: Comparison, declared: Declaration
 ) -> list[Diagnosis]:
     """Name the mistakes that explain a node of the candidate's own graph that its runtime computes wrongly.
 
@@ -175,7 +149,7 @@ class _KnownValues:
         return name in self.values
 
     def __getitem__(self, name: str) -> Array:
-        return _widened(self.values[name])
+        return widened(self.values[name])
 
 
 class _AlignedValues(_KnownValues):
@@ -208,17 +182,13 @@ class _AlignedValues(_KnownValues):
 
     def _value(self, name: str) -> Array:
         if name in self.names:
-            return _widened(aligned(self.captured[self.names[name] or ""], self.recording.tensors[name]))
+            return widened(aligned(self.captured[self.names[name] or ""], self.recording.tensors[name]))
         call = self.graph.producer(name)
         if call is None:
-            return _widened(self.recording.tensors[name])
+            return widened(self.recording.tensors[name])
         made = evaluate_node(call, [self[operand] if operand else None for operand in call.inputs])
         self.computed.update(zip(call.outputs, made, strict=False))
         return self.computed[name]
-
-
-def _widened(array: Array) -> Array:
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
 @dataclass(frozen=True)
@@ -239,7 +209,7 @@ class _Search:
         graph: ShapedGraph,
         values: _KnownValues,
         candidates: CandidateTensors,
-        declared: Declared,
+        declared: Declaration,
         certain: bool = False,
     ) -> None:
         self.graph = graph
@@ -323,25 +293,16 @@ class _Search:
     def _within_format(self, hypothesis: _Hypothesis, chain: list[Node], target: str) -> float | None:
         """Return error / bound if one call computes and stores in other formats than the rest."""
         arithmetic, storage = hypothesis.variant.formats or (self.declared.arithmetic, self.declared.storage)
-        call = hypothesis.call
+        narrow, call = replace(self.declared, arithmetic=arithmetic, storage=storage), hypothesis.call
         chain = self._replaced(chain, call, (call,))
         place = chain.index(call) + 1
-        narrow = _Formats(arithmetic, storage, self.declared.runtime)
         values, bounds = self._propagated(chain[:place], {}, narrow)
         for name in call.outputs:
             bounds[name] = _stored_bound(values[name], bounds[name], storage)
         if target not in call.outputs:
             operands = {**self._operands(chain, {}), **values}
             errors = {name: bound for name in call.outputs if (bound := bounds[name]) is not None}
-            declared = self.declared
-            values, bounds = propagated_bound(
-                chain[place:],
-                operands,
-                declared.arithmetic,
-                declared.storage,
-                runtime=declared.runtime,
-                errors=errors,
-            )
+            values, bounds = propagated_bound(chain[place:], operands, self.declared, errors=errors)
         match = self._match(values[target], bounds[target])
         if match is None:
             return None
@@ -404,12 +365,11 @@ class _Search:
         return {name: constants[name] if name in constants else self.values[name] for name in wanted}
 
     def _propagated(
-        self, calls: Sequence[Node], constants: Mapping[str, Array], declared: Declared
+        self, calls: Sequence[Node], constants: Mapping[str, Array], declared: Declaration
     ) -> tuple[dict[str, Array], dict[str, Array | None]]:
         operands = self._operands(calls, constants)
-        formats = (declared.arithmetic, declared.storage)
         errors = self._errors_of_constants(operands.keys() - constants.keys())
-        return propagated_bound(calls, operands, *formats, runtime=declared.runtime, errors=errors)
+        return propagated_bound(calls, operands, declared, errors=errors)
 
     def _errors_of_constants(self, names: Iterable[str]) -> dict[str, Array]:
         """Return by how much the candidate's copies of weights and tables may be off."""

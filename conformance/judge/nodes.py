@@ -11,43 +11,25 @@ import numpy as np
 
 from conformance.bounds import (
     FLOAT16,
+    Declaration,
     Format,
     Shared,
     carried_bounds,
     format_of,
     introduced_bounds,
 )
-from conformance.bounds.declaration import Declaration
 from conformance.bounds.worst_element import absolute_error, hides_a_fault, is_varied, largest_in, worst_in
-from conformance.graph.onnx_file import Node
-from conformance.graph.onnx_graph import OnnxGraph, evaluate_node
+from conformance.graph.evaluation import evaluate_node, widened
+from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.detail import Spotlight
 from conformance.reports.report import Comparison
 from conformance.threads import in_threads
+from refimpl.graph import Node
+from refimpl.ops import TRAITS, Trait, having
 from refimpl.ops.operation import Array
 
-EXACT = frozenset(
-    [
-        *("Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Relu", "Reshape", "Slice"),
-        *("Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
-    ]
-)
+CHOOSING = having(Trait.MOVES) | having(Trait.SELECTS)
 """Operations that only choose and move numbers: they need no wider arithmetic."""
-
-SUMS = frozenset(
-    [
-        "Conv",
-        "ConvTranspose",
-        "MatMul",
-        "Gemm",
-        "Einsum",
-        "ReduceSum",
-        "ReduceMean",
-        "AveragePool",
-        "GlobalAveragePool",
-    ]
-)
-"""Operations that sum up many products or terms."""
 
 
 def judge_nodes(
@@ -114,17 +96,17 @@ class _Judge:
 
     def results(self, node: Node) -> list[_Result]:
         """Judge the outputs of one node; none if its operands were not captured."""
-        if not all(name in self.known for name in node.inputs if name):
+        if not all(name in self.known for name in node.uses):
             return []
         made = [name for name in node.outputs if name in self.known]
-        if node.op_type in EXACT and self._is_exact(node):
+        if node.op_type in CHOOSING and self._is_exact(node):
             return [_Result(_exact_row(node, name, self.known[name]), self.known[name]) for name in made]
-        operands = tuple(_widened(self.known[name]) if name else None for name in node.inputs)
+        operands = tuple(None if x is None else widened(x) for x in node.operands(self.known))
         truths = evaluate_node(node, operands, np.float64)
         shared: Shared = {}
         bounds = self._bounds(node, operands, truths, shared)
         # Only long sums have bounds so loose that a fault could hide in them.
-        sums = node.op_type in SUMS and operands[0] is not None and is_varied(operands[0])
+        sums = Trait.SUMS in TRAITS[node.op_type] and operands[0] is not None and is_varied(operands[0])
         nothing = (None,) * len(bounds)
         scales = self._bounds(node, operands, truths, shared, probable=True) if sums else nothing
         return [
@@ -135,7 +117,7 @@ class _Judge:
 
     def _is_exact(self, node: Node) -> bool:
         """Tell whether an operation that never rounds gives the same numbers in the candidate's own dtype."""
-        results = evaluate_node(node, tuple(self.known[name] if name else None for name in node.inputs))
+        results = evaluate_node(node, node.operands(self.known))
         return all(
             np.array_equal(self.known[name], result, equal_nan=result.dtype.kind == "f")
             for name, result in zip(node.outputs, results, strict=False)
@@ -151,17 +133,16 @@ class _Judge:
         probable: bool = False,
     ) -> tuple[Array | None, ...]:
         made = [self.known[name] for name in node.outputs if name in self.known]
-        arithmetic, runtime = self.declared.arithmetic, self.declared.runtime
-        stored = _stored_format(made, self.declared.storage)
+        declared = replace(self.declared, storage=_stored_format(made, self.declared.storage))
         if self.wide.intersection(node.inputs):
             errors = [
                 _unrounded(x) if name in self.wide else 0.0
                 for name, x in zip(node.inputs, operands, strict=True)
             ]
-            carried = (node, operands, errors, truths, arithmetic, stored)
-            return carried_bounds(*carried, runtime=runtime, probable=probable, shared=shared)
-        call = (node.op_type, operands, node.attributes, truths, arithmetic, stored)
-        return introduced_bounds(*call, runtime=runtime, probable=probable, shared=shared)
+            carried = (node, operands, errors, truths, declared)
+            return carried_bounds(*carried, probable=probable, shared=shared)
+        call = (node.op_type, operands, node.attributes, truths, declared)
+        return introduced_bounds(*call, probable=probable, shared=shared)
 
 
 def _unrounded(x: Array | None) -> Array | float:
@@ -175,10 +156,6 @@ def _stored_format(outputs: Sequence[Array], declared: Format) -> Format:
     """Return the format of a node's outputs: that of their dtype, if it is coarser than the one declared."""
     formats = [format_of(array.dtype) for array in outputs if array.dtype.kind == "f"]
     return max([declared, *formats], key=lambda format: format.unit_roundoff)
-
-
-def _widened(array: Array) -> Array:
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
 def _exact_row(node: Node, name: str, values: Array) -> Comparison:

@@ -6,35 +6,18 @@ from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
-from conformance.bounds import Format, Runtime, Shared, carried_bounds
+from conformance.bounds import Declaration, Format, Shared, carried_bounds
 from conformance.bounds.worst_element import hides_a_fault, is_varied
 from conformance.graph.evaluation import evaluate_node
 from refimpl import Recording, Step
+from refimpl.ops import TRAITS, Trait, having
 from refimpl.ops.operation import Array
 
-DATA_MOVEMENT = frozenset(
-    [
-        "Reshape",
-        "Transpose",
-        "Expand",
-        "Unsqueeze",
-        "Squeeze",
-        "Split",
-        "Slice",
-        "Gather",
-        "Identity",
-        "Concat",
-        "Cast",
-    ]
-)
+DATA_MOVEMENT = having(Trait.MOVES) | {"Cast"}
 """Operations whose results a candidate need not hold as tensors of their own."""
 
 TABLE_ROUNDINGS = 32.0
 """Unit roundoffs of its largest element by which a table that the exporter computes may be off."""
-
-
-SPATIAL = frozenset(["Conv", "ConvTranspose", "BatchNormalization", "MaxPool", "AveragePool", "Resize"])
-"""Operations on maps: batch, channels, rows, columns."""
 
 
 class Structure:
@@ -106,7 +89,7 @@ def _maps(recording: Recording) -> set[str]:
         for step in recording.steps:
             names = {*step.inputs[:1], step.outputs[0]} - {""}
             alike = len({recording.tensors[name].shape for name in names}) == 1
-            if step.operation in SPATIAL or (
+            if Trait.MAPS in TRAITS[step.op_type] or (
                 alike and step.operation not in DATA_MOVEMENT and not maps.isdisjoint(names)
             ):
                 maps |= {name for name in names if recording.tensors[name].ndim == 4}
@@ -122,9 +105,8 @@ class Replay:
     that it may have fused.
     """
 
-    def __init__(self, recording: Recording, arithmetic: Format, storage: Format, runtime: Runtime) -> None:
-        self.formats = (arithmetic, storage)
-        self.runtime = runtime
+    def __init__(self, recording: Recording, declaration: Declaration) -> None:
+        self.declaration = declaration
         self.last_use = {name: step.name for step in recording.steps for name in step.uses}
         self.values = {name: recording.tensors[name] for name in recording.inputs.values()}
         self.bounds: dict[str, Array | None] = {}
@@ -132,7 +114,8 @@ class Replay:
         self.fixed = {*recording.weights, *recording.constants}
         for name in [*recording.weights, *recording.constants]:
             self.values[name] = recording.tensors[name]
-            error = stored_error(recording.tensors[name], storage, computed=name in recording.constants)
+            array, computed = recording.tensors[name], name in recording.constants
+            error = stored_error(array, declaration.storage, computed)
             if error:
                 self.bounds[name] = self.scales[name] = np.full(recording.tensors[name].shape, error)
 
@@ -145,16 +128,8 @@ class Replay:
         shared: Shared = {}
         for errors, probable in ((self.bounds, False), (self.scales, True)):
             before = [errors.get(name, 0.0) for name in step.inputs]
-            after = carried_bounds(
-                step,
-                operands,
-                before,
-                outputs,
-                *self.formats,
-                runtime=self.runtime,
-                probable=probable,
-                shared=shared,
-            )
+            call = (step, operands, before, outputs, self.declaration)
+            after = carried_bounds(*call, probable=probable, shared=shared)
             errors.update(zip(step.outputs, after, strict=False))
 
     def bound(self, name: str) -> Array | float:

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import Declaration
 from conformance.candidates.candidate import OwnGraph
 from conformance.judge.alignment import LIKENESS, CandidateTensors, Match
 from conformance.judge.detail import Spotlight
@@ -179,7 +179,7 @@ def _inherits(row: Comparison, heirs: Collection[str]) -> bool:
 
 def _predict(sides: _Sides, spotlight: Spotlight, taken: Mapping[str, str]) -> dict[str, _Prediction]:
     declared = sides.declaration
-    replay = Replay(sides.recording, declared.arithmetic, declared.storage, declared.runtime)
+    replay = Replay(sides.recording, declared)
     predictions: dict[str, _Prediction] = {}
     for step in sides.recording.steps:
         replay.compute(step)

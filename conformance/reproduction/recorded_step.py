@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from conformance.bounds import FORMATS, RUNTIMES
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import FORMATS, RUNTIMES, Declaration
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.any_graph import digest_of, graph_recording
 from conformance.judge.diagnosis import diagnose, diagnose_node
@@ -177,7 +176,7 @@ def judge_steps(
         The candidate's tensor; None if it has none.
     """
     declared, recording = note.declaration, graph_recording(graph, feeds)
-    replay = Replay(recording, declared.arithmetic, declared.storage, declared.runtime)
+    replay = Replay(recording, declared)
     for step in recording.steps[:-1]:
         replay.compute(step)
         replay.forget(step)

@@ -12,7 +12,6 @@ from conformance.bounds import FLOAT64
 from conformance.bounds.worst_element import absolute_error
 from conformance.candidates.candidate import Candidate
 from conformance.graph import onnx_export
-from conformance.graph.onnx_file import Node
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.submodel import submodel
 from conformance.judge.alignment import aligned
@@ -22,6 +21,7 @@ from conformance.reproduction.recorded_step import MODEL, Judgement, RecordedSte
 from conformance.reproduction.step_folder import OWN_MODEL, StepFolder
 from refimpl import Recording
 from refimpl.errors import UnsupportedOperationError
+from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.bounds import FLOAT16
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import FLOAT16, Declaration
 from conformance.bounds.worst_element import worst_of
 from conformance.candidates.candidate import Candidate, OwnGraph
 from conformance.reports.report import Comparison

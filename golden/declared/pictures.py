@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.bounds import FLOAT32, Format, introduced_bound
+from conformance.bounds import FLOAT32, Declaration, Format, introduced_bound
 from conformance.bounds.formats import gamma
 from conformance.graph.pytorch_replay import import_torch
 from golden.case import Bounds, Case, Confirmation, Golden, halves
@@ -40,7 +40,7 @@ def _preprocessed() -> Case:
         resized = images[:, :, :height, :width] * deviation + mean
         sizes = np.asarray((1, 3, height, width))
         call = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
-        own = introduced_bound("Resize", (planes, None, None, sizes), call, resized, form, form)
+        own = introduced_bound("Resize", (planes, None, None, sizes), call, resized, Declaration(form, form))
         assert own is not None
         bound = np.zeros(images.shape)
         # The mean is rounded, subtracted, and the difference divided by a rounded deviation.

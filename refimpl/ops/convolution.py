@@ -8,7 +8,7 @@ import numpy as np
 
 from refimpl.errors import ShapeError
 from refimpl.ops.fast_convolution import correlate
-from refimpl.ops.operation import Array, operation
+from refimpl.ops.operation import Array, Trait, operation
 from refimpl.ops.windows import Windows, padded, sliding_windows
 
 
@@ -40,7 +40,7 @@ def convolve(x: Array, w: Array, windows: Windows, group: int) -> Array:
     return np.sum(taps, axis=0).reshape(len(x), group * outputs, *windows.output)
 
 
-@operation("Conv")
+@operation("Conv", Trait.PRODUCTS | Trait.MAPS)
 def conv(
     x: Array,
     w: Array,

@@ -9,11 +9,11 @@ import numpy as np
 
 from refimpl.errors import ShapeError
 from refimpl.ops.convolution import check_operands
-from refimpl.ops.operation import Array, operation
+from refimpl.ops.operation import Array, Trait, operation
 from refimpl.ops.windows import Windows, padding, per_axis, split_padding
 
 
-@operation("ConvTranspose")
+@operation("ConvTranspose", Trait.PRODUCTS | Trait.MAPS)
 def conv_transpose(
     x: Array,
     w: Array,

@@ -18,6 +18,7 @@ from conformance.graph.onnx_export import to_onnx
 from refimpl import MobileInst, Recording, ops, record
 from refimpl.errors import UnrecordedComputationError
 from refimpl.ops.operation import OPERATIONS, Array, active_interceptor
+from refimpl.recording import record_call
 from refimpl.scope import Scope, block
 
 
@@ -295,3 +296,22 @@ def test_nested_recording_is_undone_after_an_error() -> None:
     with pytest.raises(UnrecordedComputationError):
         recorded(lambda x, w: x + 1)
     assert np.array_equal(ops.relu(IMAGES), np.maximum(IMAGES, 0))
+
+
+def test_a_function_of_several_inputs_is_recorded_with_its_literals() -> None:
+    table = np.linspace(0, 1, 3)
+
+    def compute(given: dict[str, Any]) -> dict[str, Any]:
+        shifted = ops.add(ops.mul(given["a"], table), table)
+        return {"sum": ops.add(shifted, given["b"])}
+
+    a, b = np.ones((2, 3)), np.arange(3.0)
+    recording = record_call(compute, {"a": a, "b": b})
+    assert recording.inputs == {"a": "a", "b": "b"}
+    assert (recording.weights, len(recording.constants)) == ([], 1)  # the table, once
+    assert np.array_equal(replayed(recording)[recording.outputs["sum"]], a * table + table + b)
+
+
+def test_with_weights_no_other_array_is_taken() -> None:
+    with pytest.raises(UnrecordedComputationError, match=r"\(3,\)"):
+        record_call(lambda given: {"y": ops.add(given["x"], np.ones(3))}, {"x": np.ones(3)}, weights={})

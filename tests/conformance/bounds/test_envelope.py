@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
-from conformance.bounds import CPU, FLOAT16, FLOAT32, introduced_bound
+from conformance.bounds import FLOAT16, FLOAT32, Declaration, introduced_bound
 from conformance.bounds import envelope as envelopes
 from conformance.bounds.envelope import deviations, envelope
 from refimpl import Recording, ops, record
@@ -36,7 +36,7 @@ def recorded(compute: Any, shape: tuple[int, ...] = (1, 4, 6, 5), **weights: Arr
 
 
 def samples(recording: Recording, count: int = 400) -> Array:
-    runs = deviations(recording, FLOAT32, FLOAT32, CPU, samples=count)
+    runs = deviations(recording, Declaration(), samples=count)
     return np.stack([run["y"] for run in runs])
 
 
@@ -122,7 +122,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
     found = []
     for threads in (1, 2):
         with threadpool_limits(threads, "blas"):
-            found.append(envelope(recording, FLOAT32, FLOAT16, CPU))
+            found.append(envelope(recording, Declaration(storage=FLOAT16)))
     assert found[0].keys() == found[1].keys()
     for name, size in found[0].items():
         assert found[1][name] == pytest.approx(size, rel=1e-6)

@@ -73,7 +73,7 @@ def test_a_callable_that_captures() -> None:
 PACKAGE = """
 from conformance.candidates.plain import PythonCandidate
 from conformance.candidates.candidate import Candidate
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import Declaration
 from refimpl import MobileInst
 
 class Least(Candidate):

@@ -11,7 +11,7 @@ import scipy.ndimage
 import scipy.special
 from onnx import TensorProto, helper, numpy_helper
 
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import Declaration
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.diagnosis import diagnose_node
 from conformance.judge.nodes import judge_nodes

@@ -78,6 +78,21 @@ def test_outputs_behind_a_node_without_bound_are_not_guessed(model: onnx.ModelPr
     assert {row.utilisation for row in item.outputs} == {None}
 
 
+def test_a_node_may_leave_out_an_output_before_another() -> None:
+    """LayerNormalization's mean is not wanted, the inverse deviation behind it is."""
+    node = onnx.helper.make_node("LayerNormalization", ["x", "scale"], ["y", "", "inverse"])
+    floats = onnx.TensorProto.FLOAT
+    inputs = [onnx.helper.make_tensor_value_info("x", floats, [2, 3, 8])]
+    outputs = [onnx.helper.make_tensor_value_info(name, floats, None) for name in ("y", "inverse")]
+    scale = onnx.numpy_helper.from_array(np.linspace(0.5, 2, 8, dtype=np.float32), "scale")
+    model = onnx.helper.make_graph([node], "norm", inputs, outputs, [scale])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    graph = OnnxGraph.load(onnx.helper.make_model(model, opset_imports=opset, ir_version=8))
+    report = verify_graph(OnnxRuntimeGraph(graph, RuntimeOptions(threads=1)), graph_inputs(graph))
+    assert report.verdict == "pass"
+    assert [row.name for row in report.inputs[0].nodes] == ["y", "inverse"]
+
+
 def test_input_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.full((1, 1, 5, 6), np.nan, np.float32))
     graph = OnnxGraph.load(without_bound("TopK", [3]))
