@@ -4,7 +4,8 @@ Run as ``make figures``, or on another checkout as ``python tests/support/figure
 
 *Body lines* of a function are the lines of its statements, a nested function's among them, without signature,
 docstring, blank lines and lines of comments only. *Public names* are modules, classes, functions and methods
-without a leading underscore, themselves or where they stand. *Parameters* are those of every ``def``, without
+without a leading underscore, themselves or where they stand; a method may have the docstring of the one it
+overrides. *Parameters* are those of every ``def``, without
 ``self`` and ``cls``. A *circle* is a set of modules that import each other, wherever in them the import
 stands; what only a type checker reads does not count. *Lines of code* are all but blank lines, comments and
 docstrings.
@@ -65,20 +66,10 @@ def _module(path: Path, root: Path) -> Module:
     return Module(name, tree, frozenset(_code_lines(source, tree)))
 
 
-_NO_CODE = {
-    tokenize.COMMENT,
-    tokenize.NL,
-    tokenize.NEWLINE,
-    tokenize.INDENT,
-    tokenize.DEDENT,
-    tokenize.ENDMARKER,
-}
-
-
 def _code_lines(source: str, tree: ast.Module) -> set[int]:
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in _NO_CODE:
+        if token.string.strip() and token.type != tokenize.COMMENT:
             lines |= set(range(token.start[0], token.end[0] + 1))
     for node in ast.walk(tree):
         if isinstance(node, Documented) and ast.get_docstring(node, clean=False) is not None:
@@ -86,17 +77,41 @@ def _code_lines(source: str, tree: ast.Module) -> set[int]:
     return lines
 
 
-def public_names(module: Module) -> Iterator[tuple[str, bool]]:
-    """Yield each public name of a module and whether it is documented."""
-    if not any(part.startswith("_") for part in module.name.split(".")):
-        yield from _public(module.name, module.tree)
+def public_names(found: list[Module]) -> Iterator[tuple[str, bool]]:
+    """Yield each public name and whether it is documented, itself or, of a method, where it overrides."""
+    classes = {
+        node.name: node
+        for module in found
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    for module in found:
+        if not any(part.startswith("_") for part in module.name.split(".")):
+            yield module.name, ast.get_docstring(module.tree) is not None
+            yield from _public(module.name, module.tree, classes)
 
 
-def _public(name: str, node: Documented) -> Iterator[tuple[str, bool]]:
-    yield name, ast.get_docstring(node) is not None
-    for inner in [] if isinstance(node, Function) else node.body:
-        if isinstance(inner, ast.ClassDef | Function) and not inner.name.startswith("_"):
-            yield from _public(f"{name}.{inner.name}", inner)
+def _public(
+    place: str, node: ast.Module | ast.ClassDef, classes: dict[str, ast.ClassDef]
+) -> Iterator[tuple[str, bool]]:
+    for name, inner in _members(node).items():
+        if not name.startswith("_"):
+            yield f"{place}.{name}", _documented(name, node, classes)
+            if isinstance(inner, ast.ClassDef):
+                yield from _public(f"{place}.{name}", inner, classes)
+
+
+def _members(node: ast.Module | ast.ClassDef) -> dict[str, ast.ClassDef | Function]:
+    return {inner.name: inner for inner in node.body if isinstance(inner, ast.ClassDef | Function)}
+
+
+def _documented(name: str, node: ast.Module | ast.ClassDef, classes: dict[str, ast.ClassDef]) -> bool:
+    """Tell whether a member has a docstring, or the one that it overrides."""
+    own = _members(node).get(name)
+    if own is not None and ast.get_docstring(own) is not None:
+        return True
+    bases = [base.id for base in getattr(node, "bases", ()) if isinstance(base, ast.Name)]
+    return any(_documented(name, classes[base], classes) for base in bases if base in classes)
 
 
 def parameters(module: Module) -> Iterator[tuple[str, bool]]:
@@ -168,7 +183,7 @@ def rows(root: Path = ROOT) -> list[tuple[str, ...]]:
     """Return the table: a head, and a row for each figure with a column for each package."""
     packages = [modules(package, root) for package in PACKAGES]
     lengths = [list(body_lengths(found).values()) for found in packages]
-    documented = [[pair for module in found for pair in public_names(module)] for found in packages]
+    documented = [list(public_names(found)) for found in packages]
     annotated = [[pair for module in found for pair in parameters(module)] for found in packages]
     return [
         ("", *PACKAGES),
@@ -182,12 +197,6 @@ def rows(root: Path = ROOT) -> list[tuple[str, ...]]:
         ("files", *(str(len(found)) for found in packages)),
         ("lines of code", *(str(sum(len(module.code) for module in found)) for found in packages)),
     ]
-
-
-def longest(root: Path = ROOT, count: int = 20) -> list[tuple[int, str]]:
-    """Return the longest functions of all packages."""
-    every = body_lengths([module for package in PACKAGES for module in modules(package, root)])
-    return sorted(((lines, name) for name, lines in every.items()), reverse=True)[:count]
 
 
 if __name__ == "__main__":
