@@ -4,14 +4,16 @@ against."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from conformance.graph.evaluation import as_tuple, run
 from refimpl import Recording, Step
 from refimpl.errors import MissingDependencyError, UnsupportedOperationError
+from refimpl.graph import Node
 from refimpl.ops.operation import OPERATIONS
 
 
@@ -34,29 +36,24 @@ class PyTorchReplay:
     def __init__(self, recording: Recording) -> None:
         torch = import_torch()
         self.recording = recording
-        self.calls = [(_translate(torch, step, recording), step) for step in recording.steps]
-        fixed = [*recording.weights, *recording.constants]
-        self.fixed = {name: torch.from_numpy(np.array(recording.tensors[name])) for name in fixed}
-        self.last_use = {
-            name: i for i, step in enumerate(recording.steps) for name in step.inputs if name is not None
-        }
+        self.calls = {step.name: _translate(torch, step, recording) for step in recording.steps}
+        given = recording.graph.initializers
+        self.fixed = {name: torch.from_numpy(np.array(array)) for name, array in given.items()}
 
     def __call__(self, images: Any) -> dict[str, Any]:
         """Run on a tensor of the recorded shape and return the outputs by name."""
         torch = import_torch()
-        (source,) = self.recording.inputs.values()
-        values: dict[str, Any] = {**self.fixed, source: images}
-        kept = set(self.recording.outputs.values())
+        graph = self.recording.graph
+        (source,) = graph.inputs.values()
         with torch.inference_mode():
-            for i, (call, step) in enumerate(self.calls):
-                result = call(*(None if name is None else values[name] for name in step.inputs))
-                values.update(
-                    zip(step.outputs, result if isinstance(result, tuple) else (result,), strict=True)
-                )
-                for name in step.inputs:
-                    if name is not None and self.last_use[name] == i and name not in kept:
-                        values.pop(name, None)
-        return {name: values[tensor] for name, tensor in self.recording.outputs.items()}
+            values = run(
+                graph.nodes, {**self.fixed, source: images}, self.compute, keep=set(graph.outputs.values())
+            )
+        return {name: values[tensor] for name, tensor in graph.outputs.items()}
+
+    def compute(self, node: Node, operands: Sequence[Any]) -> tuple[Any, ...]:
+        """Return PyTorch's outputs of one recorded step."""
+        return as_tuple(self.calls[node.name](*operands))
 
 
 def import_torch() -> Any:
@@ -98,9 +95,9 @@ def _equal(value: Any, default: Any) -> bool:
 
 def _translate(torch: Any, step: Step, recording: Recording) -> Callable[..., Any]:
     """Return PyTorch's call for one step; numbers and shapes are literals of the recording."""
-    if step.operation not in operators():
-        raise UnsupportedOperationError(f"{step.name}: {step.operation} is not translated to PyTorch")
-    call = partial(operators()[step.operation], **given_attributes(step.operation, step.attributes))
+    if step.op_type not in operators():
+        raise UnsupportedOperationError(f"{step.name}: {step.op_type} is not translated to PyTorch")
+    call = partial(operators()[step.op_type], **given_attributes(step.op_type, step.attributes))
     constants = {name: recording.tensors[name] for name in step.inputs if name in recording.constants}
     literals = {
         place: constants[name].tolist()

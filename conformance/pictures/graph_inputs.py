@@ -51,7 +51,7 @@ def graph_inputs(
     lengths = {name: parse_shape(text) for name, text in _assigned(graph, shapes, "--shape").items()}
     return {
         name: named[name] if name in named else random_input(info, lengths.get(name), seed)
-        for name, info in graph.inputs.items()
+        for name, info in graph.declared.items()
     }
 
 

@@ -39,7 +39,7 @@ def test_convolutions_by_counting(
     """Every output sums ``channels / groups`` kernels."""
     weight = (outputs * groups, channels, kernel, kernel)
     output = (batch, outputs * groups, size, size)
-    step = Step("s", "Conv", "", ("x", "w"), ("y",), {"group": groups})
+    step = Step("s", "Conv", ("x", "w"), ("y",), {"group": groups})
     places = itertools.product(*map(range, output))
     expected = sum(1 for _ in places for _ in range(channels) for _ in range(kernel * kernel))
     assert multiply_accumulates(step, ((batch, channels * groups, 9, 9), weight), output) == expected
@@ -48,13 +48,13 @@ def test_convolutions_by_counting(
 @given(SMALL, SMALL, SMALL, SMALL)
 def test_products_of_matrices_by_counting(batch: int, rows: int, inner: int, columns: int) -> None:
     output = (batch, rows, columns)
-    step = Step("s", "MatMul", "", ("a", "b"), ("y",), {})
+    step = Step("s", "MatMul", ("a", "b"), ("y",), {})
     count = sum(inner for _ in itertools.product(range(batch), range(rows), range(columns)))
     assert multiply_accumulates(step, ((batch, rows, inner), (batch, inner, columns)), output) == count
     assert multiply_accumulates(step, ((batch, rows, inner), (inner, columns)), output) == count
-    einsum = Step("s", "Einsum", "", ("a", "b"), ("y",), {"equation": "bij,bjk->bik"})
+    einsum = Step("s", "Einsum", ("a", "b"), ("y",), {"equation": "bij,bjk->bik"})
     assert multiply_accumulates(einsum, ((batch, rows, inner), (batch, inner, columns)), output) == count
-    gemm = Step("s", "Gemm", "", ("a", "b"), ("y",), {"transA": 1})
+    gemm = Step("s", "Gemm", ("a", "b"), ("y",), {"transA": 1})
     assert multiply_accumulates(gemm, ((inner, rows), (inner, columns)), (rows, columns)) * batch == count
 
 

@@ -44,9 +44,8 @@ def replayed(recording: Recording) -> dict[str, Array]:
     known = [*recording.inputs.values(), *recording.weights, *recording.constants]
     values = {name: recording.tensors[name] for name in known}
     for step in recording.steps:
-        result = OPERATIONS[step.operation](
-            *(None if name is None else values[name] for name in step.inputs), **step.attributes
-        )
+        operands = [values[name] if name else None for name in step.inputs]
+        result = OPERATIONS[step.operation](*operands, **step.attributes)
         values.update(zip(step.outputs, result if isinstance(result, tuple) else (result,), strict=True))
     return values
 
@@ -108,7 +107,7 @@ def test_names_come_from_the_weight_scope(recording: Recording) -> None:
 def test_a_step_uses_only_what_was_made_before(recording: Recording) -> None:
     known = {*recording.inputs.values(), *recording.weights, *recording.constants}
     for step in recording.steps:
-        assert {name for name in step.inputs if name is not None} <= known
+        assert {name for name in step.inputs if name} <= known
         known.update(step.outputs)
     assert set(recording.outputs.values()) <= known
 
