@@ -90,6 +90,7 @@ def operation_bounds(computation: Graph, truth: Mapping[str, Array], form: Forma
 
 
 def kept(bounds: Mapping[str, Array | None]) -> Bounds:
+    """Return the bounds, float64, without those of outputs that must be equal."""
     return {name: np.asarray(b, np.float64) for name, b in bounds.items() if b is not None and np.any(b)}
 
 

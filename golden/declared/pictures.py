@@ -156,37 +156,43 @@ def _in_fractions(sizing: str, size: str) -> list[list[int]]:
     return [resized, [-(-n // 32) * 32 for n in resized]]
 
 
-def goldens() -> Iterator[Golden]:
-    """Yield the goldens around the network."""
-    arguments = {"sizing": list(SIZING)}
-    module = "refimpl.inference"
-    yield Golden(
+_ARGUMENTS = {"sizing": list(SIZING)}
+_MODULE = "refimpl.inference"
+
+GOLDENS = (
+    Golden(
         "pictures/preprocess",
         "picture",
-        f"{module}.preprocess",
-        arguments,
+        f"{_MODULE}.preprocess",
+        _ARGUMENTS,
         7,
         "half-pixel without antialias, RGB, normalised, then zeros at the right and the bottom",
         _preprocessed,
         ("refimpl.scenes.render_picture",),
-    )
-    yield Golden(
+    ),
+    Golden(
         "pictures/postprocess",
         "picture",
-        f"{module}.postprocess",
-        {**arguments, "keep_threshold": KEEP},
+        f"{_MODULE}.postprocess",
+        {**_ARGUMENTS, "keep_threshold": KEEP},
         5,
         "scores, labels, and masks at the picture's size; thresholds are strict",
         _postprocessed,
-        (f"{module}.maskness", f"{module}.placement_matrices"),
-    )
-    yield Golden(
+        (f"{_MODULE}.maskness", f"{_MODULE}.placement_matrices"),
+    ),
+    Golden(
         "pictures/sizes",
         "picture",
-        f"{module}.place",
+        f"{_MODULE}.place",
         {},
         None,
         "resized and padded sizes: halves are rounded up, padding to multiples of 32",
         _placed,
-        (f"{module}.resized_size",),
-    )
+        (f"{_MODULE}.resized_size",),
+    ),
+)
+
+
+def goldens() -> Iterator[Golden]:
+    """Yield the goldens around the network."""
+    yield from GOLDENS
