@@ -12,7 +12,7 @@ from rich.table import Table
 from conformance.cli import held_out_evaluation, options
 from conformance.evaluation import coco, ytvis
 from conformance.evaluation.result_comparison import compare_files
-from conformance.evidence.held_out_videos import Way
+from conformance.evidence.ways_of_tracking import Way
 from refimpl import MobileInst, held_out
 from refimpl.errors import ConfigurationError
 
@@ -60,6 +60,7 @@ def evaluate(
     intervals: held_out_evaluation.Intervals = None,
     method: held_out_evaluation.Method = "optimal",
     dot_product: held_out_evaluation.DotProduct = False,
+    true_association: held_out_evaluation.TrueAssociation = False,
     deployment: held_out_evaluation.Deployment = False,
     worst: held_out_evaluation.Worst = None,
     write: held_out_evaluation.Write = None,
@@ -95,7 +96,7 @@ def evaluate(
         if worst:
             held_out_evaluation.draw_worst(network, count or held_out.PICTURES, worst)
             return
-        ways = [Way(interval, method, dot_product) for interval in intervals or (1, 3, 6)]
+        ways = [Way(interval, method, dot_product, true_association) for interval in intervals or (1, 3, 6)]
         held_out_evaluation.evaluate(network, str(weights), ways if videos else [], count, write, json_file)
     elif benchmark in EVALUATIONS and truth and results:
         _evaluate(benchmark, truth, results, json_file)

@@ -75,7 +75,7 @@ def carried_objects(
         The truth of each frame, one mask for each shape of the scene.
     """
     keyframes = [
-        (_owners(frame, masks[frame.frame]), order)
+        (owners(frame.scores, frame.mask_logits, masks[frame.frame]), order)
         for frame, order in zip(tracked, queries, strict=True)
         if frame.keyframe
     ]
@@ -92,13 +92,22 @@ def _carried(before: dict[int, int], old: Array, after: dict[int, int], new: Arr
     return Carried(len(both), sum(kept), sum(handed), handed_kept, 1, int((old != new).any()))
 
 
-def _owners(frame: TrackedFrame, masks: Array) -> dict[int, int]:
-    """The slot of each shape that is seen enough and found: of the sure ones that which covers it best."""
-    slots = np.flatnonzero(frame.scores.max(axis=1) >= SURE)
+def owners(scores: Array, mask_logits: Array, masks: Array) -> dict[int, int]:
+    """Return the slot of each shape that is seen enough and found: of the sure ones the best to cover it.
+
+    Parameters
+    ----------
+    scores : (N, classes)
+    mask_logits : (N, h, w)
+        At the split's size.
+    masks : (shapes, H, W) bool
+        The truth.
+    """
+    slots = np.flatnonzero(scores.max(axis=1) >= SURE)
     shapes = np.flatnonzero(held_out.seen_enough(masks))
     if not len(slots) or not len(shapes):
         return {}
-    found = picture_masks(frame.mask_logits[slots], Placement.unscaled(*held_out.SIZE))
+    found = picture_masks(mask_logits[slots], Placement.unscaled(*held_out.SIZE))
     overlaps = mask_overlaps(masks[shapes], found)
     best = overlaps.argmax(axis=1)
     return {
