@@ -185,7 +185,8 @@ def _print(rows: Sequence[Record], content: Record) -> None:
         f"{content['split']}, {content['count']} of it, {content['weights']}", highlight=False
     )
     names = list(rows[0]["named"])
-    columns = ("kept", "handed", "of it kept", "moved", "ms/frame") if "shares" in rows[0] else ()
+    tracking = ("kept", "held", "handed", "of it kept", "moved", "ms/frame")
+    columns = tracking if "shares" in rows[0] else ()
     table = Table("", "labels", "AP [95 %]", *names[1:], *columns, box=None, pad_edge=False)
     for row in rows:
         low, high = row["interval"]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from conformance.evidence.carried_objects import owners
+from conformance.evidence.carried_objects import finders
 from refimpl.association import Association, cosine_similarity
 from refimpl.tracker import KeyframeTensors, TrackedFrame, Tracker, class_scores, frame_masks
 
@@ -59,7 +59,8 @@ class _TrueTracker(Tracker):
     def keyframe(self, tensors: KeyframeTensors) -> TrackedFrame:
         """Take the next frame, a keyframe, and see which query has found which object."""
         logits = frame_masks(tensors.kernels, tensors.mask_features)
-        self.queries = owners(class_scores(tensors, logits), logits, self.masks[self.state.frame])
+        found = finders(class_scores(tensors, logits), logits, self.masks[self.state.frame])
+        self.queries = {shape: queries[0] for shape, queries in found.items()}
         return super().keyframe(tensors)
 
     def _associate(self, kernels: Array) -> tuple[Association | None, Array]:

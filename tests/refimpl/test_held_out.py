@@ -149,11 +149,11 @@ def blocks(*corners):
 @pytest.mark.parametrize(
     ("corners", "scores", "queries", "expected"),
     [
-        ("ab", (0.9, 0.9), (0, 1), Carried(2, 2, 0, 0, 1, 0)),
-        ("ba", (0.9, 0.9), (0, 1), Carried(2, 0, 2, 0, 1, 0)),
-        ("ab", (0.9, 0.1), (0, 1), Carried(1, 1, 0, 0, 1, 0)),
-        ("ab", (0.9, 0.9), (1, 0), Carried(2, 2, 2, 2, 1, 1)),
-        ("ba", (0.9, 0.9), (1, 0), Carried(2, 0, 0, 0, 1, 1)),
+        ("ab", (0.9, 0.9), (0, 1), Carried(2, 2, 2, 0, 0, 1, 0)),
+        ("ba", (0.9, 0.9), (0, 1), Carried(2, 0, 0, 2, 0, 1, 0)),
+        ("ab", (0.9, 0.1), (0, 1), Carried(1, 1, 1, 0, 0, 1, 0)),
+        ("ab", (0.9, 0.9), (1, 0), Carried(2, 2, 2, 2, 2, 1, 1)),
+        ("ba", (0.9, 0.9), (1, 0), Carried(2, 0, 0, 0, 0, 1, 1)),
     ],
     ids=["stays", "is handed over unseen", "is lost", "is handed over and followed", "is torn away"],
 )
@@ -167,10 +167,19 @@ def test_what_becomes_of_objects_is_counted(corners, scores, queries, expected) 
     assert carried_objects(frames, [np.arange(2), np.array(queries)], truth) == expected
 
 
+def test_a_slot_holds_what_another_covers_better() -> None:
+    """Slot 0 has the whole object, then three quarters of it, while slot 1 has it whole."""
+    truth = [blocks((2, 3)).repeat(8, axis=1).repeat(8, axis=2)] * 2
+    part = blocks((2, 3), (2, 3))
+    part[0, 2:3] = False
+    frames = [tracked(0, blocks((2, 3), (14, 20)), (0.9, 0.1)), tracked(1, part, (0.9, 0.9))]
+    assert carried_objects(frames, [np.arange(2)] * 2, truth) == Carried(1, 0, 1, 1, 0, 1, 0)
+
+
 def test_counts_add_up_and_shares_of_nothing_are_nothing() -> None:
-    total = Carried(4, 3, 2, 1, 1, 1) + Carried(4, 1, 0, 0, 1, 0)
-    assert total == Carried(8, 4, 2, 1, 2, 1)
-    assert total.shares() == {"kept": 0.5, "handed": 0.25, "handed_kept": 0.5, "moved": 0.5}
+    total = Carried(4, 3, 4, 2, 1, 1, 1) + Carried(4, 1, 2, 0, 0, 1, 0)
+    assert total == Carried(8, 4, 6, 2, 1, 2, 1)
+    assert total.shares() == {"kept": 0.5, "held": 0.75, "handed": 0.25, "handed_kept": 0.5, "moved": 0.5}
     assert set(Carried().shares().values()) == {0.0}
 
 
@@ -212,7 +221,7 @@ def test_the_truth_carries_what_cosine_loses() -> None:
             frames.append(tracker.keyframe(tensors))
             queries.append(tracker.state.queries)
         found[true] = carried_objects(frames, queries, truth)
-    assert found == {False: Carried(4, 0, 4, 0, 2, 0), True: Carried(4, 4, 4, 4, 2, 2)}
+    assert found == {False: Carried(4, 0, 0, 4, 0, 2, 0), True: Carried(4, 4, 4, 4, 4, 2, 2)}
 
 
 def test_following_needs_only_the_network_and_the_way() -> None:
