@@ -17,7 +17,7 @@ from conformance.bounds import FLOAT16, FLOAT32
 from conformance.candidates.onnx_runtime import LEVELS, OnnxRuntimeGraph, RuntimeOptions
 from conformance.cli import app
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.graph_verification import verify_graph
+from conformance.judge.any_graph import verify_graph
 from conformance.pictures.graph_inputs import graph_inputs, parse_shape
 from refimpl.errors import ConfigurationError, FileError, NonFiniteError, ShapeError
 from refimpl.ops.operation import Array
@@ -214,7 +214,7 @@ def test_the_command_on_a_float16_model_declared_too_precise(tmp_path: Path) -> 
     path = tmp_path / "mobile.onnx"
     onnx.save(MODELS["mobile, float16"][0], path)
     assert invoke(str(path))[0] == 0
-    assert invoke(str(path), "--format", "float16")[0] == 0
+    assert invoke(str(path), "--arithmetic", "float16")[0] == 0
     code, output = invoke(str(path), "--storage", "float32")
     assert code == 1
     assert "FAIL" in output
