@@ -87,7 +87,7 @@ def train(
         typer.echo(f"interrupted at step {trainer.step}; the same command goes on", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if trainer.progress >= 1:
-        _finish(trainer, ship, data)
+        _finish(trainer, ship, data, threads)
 
 
 def curve(
@@ -149,9 +149,9 @@ def _run(trainer: Trainer, until: int | None) -> None:
             ) from None
 
 
-def _finish(trainer: Trainer, name: str | None, data: Path) -> None:
+def _finish(trainer: Trainer, name: str | None, data: Path, threads: int) -> None:
     """Write the rounded weights, and put them in place if they are to be shipped."""
-    from golden.learning.shipped import rounded, ship, versions
+    from golden.learning.shipped import machine, rounded, ship, versions
     from golden.learning.start import WEIGHTS
 
     half = rounded(trainer.weights())
@@ -163,5 +163,5 @@ def _finish(trainer: Trainer, name: str | None, data: Path) -> None:
     if name is not None:
         *before, last = trainer.stages()
         log = (trainer.folder / "log.csv").read_text(encoding="utf-8")
-        training = {**last, "stages": before, "versions": versions()}
+        training = {**last, "stages": before, "versions": versions(), "machine": machine(threads)}
         ship(data, name, trainer.weights(), trainer.settings.config, log, training)

@@ -341,6 +341,7 @@ def test_what_is_shipped_says_from_which_runs_it_came(tmp_path) -> None:
     training = json.loads((tmp_path / "set" / "manifest.json").read_text())["sets"]["small"]["training"]
     assert [(s["kind"], s["steps"], s["seed"]) for s in training["stages"]] == [("pictures", 2, 0)]
     assert (training["kind"], training["steps"], training["seed"]) == ("pairs", 1, 4)
+    assert training["machine"].endswith("1 of them used")
     kinds = [stage["kind"] for stage in shipped_stages(training)]
     assert kinds == ["pictures", "pairs"]
     assert "versions" not in shipped_stages(training)[1]
