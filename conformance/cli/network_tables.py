@@ -117,6 +117,6 @@ def _table(title: str, rows: list[Comparison], introduced: str | None) -> Table:
         ]
         cells = ["-" if error is None else f"{error:.1e}" for error in errors]
         place = "-" if row.worst_index is None else str(list(row.worst_index))
-        verdict = coloured(row.verdict, COLOURS[row.verdict])
+        verdict = coloured(row.verdict + ", systematic" * row.systematic, COLOURS[row.verdict])
         table.add_row(row.name, "×".join(map(str, row.shape)), *cells, place, verdict)
     return table

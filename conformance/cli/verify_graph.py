@@ -153,6 +153,6 @@ def _table(title: str, rows: Sequence[Comparison]) -> Table:
         ]
         place = "-" if row.worst_index is None else str(list(row.worst_index))
         shape = "×".join(map(str, row.shape)) or "scalar"
-        verdict = coloured(row.verdict, COLOURS[row.verdict])
+        verdict = coloured(row.verdict + ", systematic" * row.systematic, COLOURS[row.verdict])
         table.add_row(row.name, row.operation, shape, *figures, place, verdict)
     return table

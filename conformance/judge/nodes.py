@@ -18,7 +18,7 @@ from conformance.bounds import (
     format_of,
     introduced_bounds,
 )
-from conformance.bounds.worst_element import absolute_error, hides_a_fault, is_varied, largest_in, worst_in
+from conformance.bounds.worst_element import absolute_error, is_varied, largest_in, unlike_rounding, worst_in
 from conformance.graph.evaluation import evaluate_node, widened
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.detail import Spotlight
@@ -106,7 +106,8 @@ class _Judge:
         shared: Shared = {}
         bounds = self._bounds(node, operands, truths, shared)
         # Only long sums have bounds so loose that a fault could hide in them.
-        sums = Trait.SUMS in TRAITS[node.op_type] and operands[0] is not None and is_varied(operands[0])
+        factors = [x for x in operands[:2] if x is not None]
+        sums = Trait.SUMS in TRAITS[node.op_type] and all(map(is_varied, factors))
         nothing = (None,) * len(bounds)
         scales = self._bounds(node, operands, truths, shared, probable=True) if sums else nothing
         return [
@@ -172,8 +173,9 @@ def _result(
         return _Result(judged_row(node, name, values, truth, bound), values)
     row = judged_row(node, name, values, truth, bound)
     bounded = row.verdict == "pass" and bound is not None and scale is not None
-    if bounded and hides_a_fault(values, truth, np.asarray(bound), np.asarray(scale)):
-        row = replace(row, verdict="fail", systematic=True)
+    reason = unlike_rounding(values, truth, np.asarray(bound), np.asarray(scale)) if bounded else None
+    if reason:
+        row = row.made_systematic(reason)
     return _Result(row, values, truth, bound)
 
 

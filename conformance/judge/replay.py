@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 
 from conformance.bounds import Declaration, Format, Shared, carried_bounds
-from conformance.bounds.worst_element import hides_a_fault, is_varied
+from conformance.bounds.worst_element import is_varied, unlike_rounding
 from conformance.graph.evaluation import evaluate_node
 from refimpl import Recording, Step
 from refimpl.ops import TRAITS, Trait, having
@@ -138,14 +138,14 @@ class Replay:
         bound = self.bounds.get(name, 0.0)
         return np.inf if bound is None else bound
 
-    def looks_like_rounding(self, step: Step, name: str, values: Array) -> bool:
-        """Tell whether a candidate's tensor differs from a step's ``values[name]`` as rounding does, and not
-        only within its bound."""
+    def unlike_rounding(self, step: Step, name: str, values: Array) -> str | None:
+        """Say in what a candidate's tensor, though within its bound, differs from a step's ``values[name]``
+        otherwise than by rounding."""
         bound, scale = self.bounds.get(name), self.scales.get(name)
         operands = [self.values[source] for source in step.uses if source not in self.fixed]
         if bound is None or scale is None or not all(map(is_varied, operands)):
-            return True
-        return not hides_a_fault(values, self.values[name], bound, scale)
+            return None
+        return unlike_rounding(values, self.values[name], bound, scale)
 
     def forget(self, step: Step) -> None:
         """Free what no later step uses."""

@@ -34,8 +34,8 @@ class _Prediction:
     match: Match | None
     value: Array | None
     bound: Array | float
-    honest: bool = True
-    """Whether what is within the bound also looks like rounding."""
+    reason: str | None = None
+    """How what is within the bound is unlike rounding."""
 
 
 def compare_steps(
@@ -164,8 +164,7 @@ def _compare_once(sides: _Sides, taken: Mapping[str, str]) -> tuple[list[Compari
         row = match.compared(*called, truth) if match else Comparison.absent(*called, truth.shape, missing)
         if item.match is None and row.verdict == "fail":
             missed.add(name)
-        within = row.verdict != "fail"
-        rows.append(row if item.honest else replace(row, verdict="fail", systematic=within))
+        rows.append(row.made_systematic(item.reason) if item.reason and row.verdict != "fail" else row)
     heirs = sides.structure.heirs(missed, found)
     rows = [replace(row, verdict="inherited") if _inherits(row, heirs) else row for row in rows]
     return spotlight.placed(rows), known, missed
@@ -184,19 +183,19 @@ def _predict(sides: _Sides, spotlight: Spotlight, taken: Mapping[str, str]) -> d
     for step in sides.recording.steps:
         replay.compute(step)
         for name in {*sides.sought, *sides.given}.intersection(step.outputs):
-            value, bound, honest = replay.values[name], replay.bound(name), True
+            value, bound, reason = replay.values[name], replay.bound(name), None
             match = sides.match(name, value, bound) if name in sides.sought else None
             if match is None and name in taken:
                 match = sides.tensors.named(taken[name], value, bound)
             if match:
-                honest = replay.looks_like_rounding(step, name, match.values)
+                reason = replay.unlike_rounding(step, name, match.values)
                 replay.adopt(name, match.values)
             if match or name not in sides.sought:
                 match = sides.wrong_output(name, value, bound) or match
             if match:
-                reached = match.worst.utilisation if honest else np.inf
+                reached = np.inf if reason else match.worst.utilisation
                 spotlight.show(name, match.values, value, bound, reached)
-                predictions[name] = _Prediction(step, match, None, 0.0, honest)
+                predictions[name] = _Prediction(step, match, None, 0.0, reason)
             elif name in sides.compared:
                 predictions[name] = _Prediction(step, None, value, bound)
         replay.forget(step)

@@ -100,7 +100,7 @@ def _failure_parts(row: Comparison) -> Iterator[str]:
     if row.utilisation is not None:
         yield f"error / bound {row.utilisation:.3g}"
     if row.systematic:
-        yield "small, but with a bias or spread that rounding does not have"
+        yield f"each within its bound, but systematic: {row.reason or 'unlike rounding'}"
     if row.worst_index is not None:
         yield f"worst element {list(row.worst_index)}"
 

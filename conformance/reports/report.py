@@ -75,6 +75,10 @@ class Comparison:
         ``pass``, ``fail``, ``inherited`` (wrong, but the operands it was computed from are, and nothing is
         known of the step), ``absent`` (the candidate holds no such tensor and is right after it) or ``not
         judged`` (no bound).
+    systematic
+        Whether it fails though every element is within its bound: the errors are unlike rounding's.
+    reason
+        In what they are.
     detail
         A closer look, for the one tensor worth it.
     """
@@ -91,6 +95,7 @@ class Comparison:
     utilisation: float | None
     verdict: str
     systematic: bool = False
+    reason: str | None = None
     detail: Detail | None = None
 
     @classmethod
@@ -100,6 +105,10 @@ class Comparison:
         """Return the row of a tensor that has no counterpart, or one of another shape."""
         nothing = (None,) * 6
         return cls(name, operation, candidate, shape, *nothing, verdict=verdict)
+
+    def made_systematic(self, reason: str) -> Self:
+        """Return the row as failed by the statistics of its errors."""
+        return dataclasses.replace(self, verdict="fail", systematic=True, reason=reason)
 
     @classmethod
     def judged(
@@ -389,6 +398,12 @@ class InputReport:
         return [row.name for row in self.outputs if row.verdict == "not judged"]
 
     @property
+    def systematic_reason(self) -> str:
+        """Why the first wrong step fails though each of its elements is within its bound; empty if not so."""
+        row = next((row for row in (*self.steps, *self.nodes) if row.verdict == "fail"), None)
+        return f"; each element is within its bound, but {row.reason}" if row and row.reason else ""
+
+    @property
     def silence(self) -> str:
         """Which outputs cannot tell, and why."""
         return (
@@ -505,7 +520,7 @@ class Report:
             fault = report.first_fault
             place = f"leaves the reference at {fault.step} ({fault.operation}) on {report.name}"
             likely = f": {report.diagnoses[0].named}" if report.diagnoses else ""
-            return f"FAIL  {self.candidate} {place}{likely}"
+            return f"FAIL  {self.candidate} {place}{likely}{report.systematic_reason}"
         wrong = [row.name for row in report.outputs if row.verdict == "fail"]
         wrong = wrong or [decision.kind for decision in report.decisions if decision.flips]
         return f"FAIL  {self.candidate} on {report.name}: outputs {', '.join(wrong)}"

@@ -190,7 +190,7 @@ def judge_steps(
         missing = Comparison.absent(target, note.operation, truth.shape, "fail")
         return Judgement(missing, truth, bound)
     row = judged_row(graph.nodes[-1], target, values, truth, bound)
-    systematic = row.verdict == "pass" and not replay.looks_like_rounding(last, target, values)
-    if systematic:
-        row = dataclasses.replace(row, verdict="fail", systematic=True)
+    reason = replay.unlike_rounding(last, target, values) if row.verdict == "pass" else None
+    if reason:
+        row = row.made_systematic(reason)
     return Judgement(dataclasses.replace(row, candidate=target), truth, bound)

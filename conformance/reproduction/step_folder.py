@@ -93,7 +93,8 @@ class StepFolder:
             yield f"Likely: **{each.fault}**, {each.detail}: {each.happens} ({each.source})\n"
         yield from (f"- {line}" for line in self.contents)
         yield f"- `{NOTE}`: what the candidate was declared to compute with\n"
-        yield "|candidate − truth| must not be larger than the bound, in any element.\n"
+        yield "|candidate − truth| must not be larger than the bound, in any element; nor may the errors"
+        yield "lean to one side, or be larger on the whole, otherwise than rounding makes them.\n"
         yield f"The installed ONNX Runtime computes `{MODEL}` anew, and is judged, by\n"
         yield f"    {self._anew(folder)}"
 
