@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import typer
 from narrow_network import CONFIG, OPTIONS, network, picture, weights
 from onnx import TensorProto, helper
 from PIL import Image
 from tnn_converter import converted
 from tnn_data import file, unpacked
 
+import conformance.cli
 from conformance.cli import bench, evaluate, explain, faults, track, verify_tnn
 from conformance.cli.cost import NetworkCost, PaperCost
 from conformance.cli.explain_tnn import TnnTable
@@ -204,3 +209,43 @@ def _write_results(folder: Path) -> None:
     (folder / "gt.json").write_text(json.dumps(truth))
     for name in ("a.json", "b.json"):
         (folder / name).write_text(json.dumps(found))
+
+
+# Commands as they are.
+
+
+def walk(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Yield every command with its words."""
+    if hasattr(command, "commands"):
+        for name, inner in command.commands.items():
+            yield from walk(inner, (*words, name))
+    else:
+        yield " ".join(words), command
+
+
+COMMANDS = dict(walk(typer.main.get_command(conformance.cli.app)))
+MODES = {mode: name for name, command in COMMANDS.items() for mode in getattr(command.callback, "modes", ())}
+
+
+def modes_of(name: str) -> tuple[type[Job], ...]:
+    """Return the modes of a command."""
+    modes: tuple[type[Job], ...] = COMMANDS[name].callback.modes
+    return modes
+
+
+def chunks(line: str) -> dict[str, list[str]]:
+    """Return the words of a command line by the option they belong to; arguments under the empty name."""
+    words = shlex.split(line)
+    name = next(name for name in COMMANDS if words[: len(name.split())] == name.split())
+    parameters = {flag: each for each in COMMANDS[name].params for flag in each.opts}
+    found: dict[str, list[str]] = {"": name.split()}
+    rest = iter(words[len(name.split()) :])
+    for word in rest:
+        flag, sign, _ = word.partition("=")
+        if flag not in parameters or not flag.startswith("-"):
+            found[""].append(word)
+            continue
+        parameter = parameters[flag]
+        count = 0 if sign or parameter.is_flag else parameter.nargs
+        found.setdefault(parameter.name, []).extend([word, *itertools.islice(rest, count)])
+    return found

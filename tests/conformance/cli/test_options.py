@@ -18,8 +18,7 @@ from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
-import typer
-from command_examples import EXAMPLES, write_inputs
+from command_examples import COMMANDS, EXAMPLES, MODES, chunks, modes_of, write_inputs
 from narrow_network import CONFIG, picture, weights
 from tnn_data import naive_outputs
 from typer.testing import CliRunner
@@ -36,43 +35,6 @@ NOT_JOBS = {"check-tracker", "golden train", "golden curve"}
 """Commands that are functions still."""
 CHOOSING = {"force", "benchmark", "demo"}
 """Options that choose the mode, or are read for all commands in one place."""
-
-
-def walk(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Yield every command with its words."""
-    if hasattr(command, "commands"):
-        for name, inner in command.commands.items():
-            yield from walk(inner, (*words, name))
-    else:
-        yield " ".join(words), command
-
-
-COMMANDS = dict(walk(typer.main.get_command(conformance.cli.app)))
-MODES = {mode: name for name, command in COMMANDS.items() for mode in getattr(command.callback, "modes", ())}
-
-
-def modes_of(name: str) -> tuple[type[Job], ...]:
-    """Return the modes of a command."""
-    modes: tuple[type[Job], ...] = COMMANDS[name].callback.modes
-    return modes
-
-
-def chunks(line: str) -> dict[str, list[str]]:
-    """Return the words of a command line by the option they belong to; arguments under the empty name."""
-    words = shlex.split(line)
-    name = next(name for name in COMMANDS if words[: len(name.split())] == name.split())
-    parameters = {flag: each for each in COMMANDS[name].params for flag in each.opts}
-    found: dict[str, list[str]] = {"": name.split()}
-    rest = iter(words[len(name.split()) :])
-    for word in rest:
-        flag, sign, _ = word.partition("=")
-        if flag not in parameters or not flag.startswith("-"):
-            found[""].append(word)
-            continue
-        parameter = parameters[flag]
-        count = 0 if sign or parameter.is_flag else parameter.nargs
-        found.setdefault(parameter.name, []).extend([word, *itertools.islice(rest, count)])
-    return found
 
 
 def given_in(mode: type[Job], line: str) -> set[str]:
