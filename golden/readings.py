@@ -135,19 +135,8 @@ def _catalogue(failure: Failure) -> str | None:
     form = FORMATS[failure.format]
     known = {**failure.entry.tensors(INPUT), failure.output: failure.given}
     known = {name: known[name] for name in (*graph.inputs, failure.output)}
-    node = Comparison(
-        failure.output,
-        graph.nodes[0].op_type,
-        failure.output,
-        failure.truth.shape,
-        None,
-        None,
-        failure.index,
-        None,
-        None,
-        failure.utilisation,
-        "fail",
-    )
+    called = (failure.output, graph.nodes[0].op_type, failure.output)
+    node = Comparison.judged(*called, failure.truth, 0.0, failure.index, utilisation=failure.utilisation)
     try:
         found = diagnose_node(graph, known, node, Declaration(form, form))
     except MobileInstError:

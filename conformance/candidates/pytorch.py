@@ -34,7 +34,6 @@ class PyTorchCandidate(GraphlessCandidate):
         PyTorch is not installed.
     """
 
-    captures = "the result of every operator, named after the module that calls it"
     captures_all = True
 
     def __init__(self, module: Any, declaration: Declaration | None = None) -> None:

@@ -14,7 +14,7 @@ from conformance.candidates.kinds import KINDS, Request, make
 from conformance.candidates.process import IsolatedCandidate
 from conformance.cli.course import Course
 from conformance.cli.output_files import Reads
-from conformance.judge.verification import weights_hash
+from conformance.judge.network import weights_hash
 from conformance.reports.report import InputReport, Report
 from refimpl.errors import CandidateError, ConfigurationError
 from refimpl.ops.operation import Array

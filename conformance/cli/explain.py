@@ -118,7 +118,7 @@ def _plain(costs: list[StepCost], spread: dict[str, float]) -> dict[str, Any]:
         {
             "name": cost.step.name,
             "operation": cost.step.operation,
-            "inputs": list(cost.step.inputs),
+            "inputs": [name or None for name in cost.step.inputs],
             "input_shapes": list(cost.input_shapes),
             "output_shape": list(cost.output_shape),
             "attributes": {

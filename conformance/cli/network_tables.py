@@ -34,6 +34,9 @@ def print_report(report: Report, all_steps: bool) -> None:
 def _print_fault(leading: InputReport) -> None:
     for line in leading.remarks:
         console.print(line, highlight=False)
+    if leading.inherited:
+        said = f"{leading.inherited} steps are wrong only because what they were fed is: inherited."
+        console.print(said, highlight=False)
     if leading.first_fault and leading.first_fault.candidate_nodes:
         nodes = ", ".join(leading.first_fault.candidate_nodes)
         console.print(f"The candidate's nodes there: {nodes}", highlight=False)

@@ -21,7 +21,7 @@ from conformance.cli.options import JsonFile
 from conformance.cli.output_files import GIF, JSON, PNG, Output, Reads
 from conformance.cli.terminal import coloured
 from conformance.evaluation import ytvis
-from conformance.judge.verification import weights_hash
+from conformance.judge.network import weights_hash
 from conformance.pictures.picture import UNTRAINED, write_picture, write_results
 from conformance.video import tracking as video_tracking
 from conformance.video.frames import Video, open_video

@@ -18,15 +18,17 @@ from conformance.cli.report_files import ReportFiles
 from conformance.cli.reproduction import Reproduce, say_reproduced
 from conformance.cli.terminal import coloured
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.any_graph import verify_graph
 from conformance.judge.envelope_cache import cache_folder
-from conformance.judge.graph_verification import verify_graph
 from conformance.pictures.graph_inputs import graph_inputs
 from conformance.reports.report import Comparison, InputReport, Report
 from conformance.reproduction.folder import reproduce_node
 from refimpl.errors import ConfigurationError
 from refimpl.ops.operation import Array
 
-COLOURS = {"pass": "green", "fail": "red", "absent": "yellow", "not judged": "yellow", "tie": "yellow"}
+COLOURS = {"pass": "green", "fail": "red", "inherited": "magenta"} | dict.fromkeys(
+    ("absent", "not judged", "tie"), "yellow"
+)
 
 GraphOnly = Annotated[
     bool,

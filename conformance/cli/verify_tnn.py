@@ -20,7 +20,7 @@ from conformance.cli.options import JsonFile
 from conformance.cli.output_files import Reads, Writes
 from conformance.cli.report_files import ReportFiles
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.verification import verify as judge
+from conformance.judge.network import verify as judge
 from conformance.pictures.inputs import load_inputs, rendered_input
 from conformance.reports.report import Report
 from conformance.tnn.adb import AdbRunner
@@ -369,6 +369,7 @@ class TnnNetwork(TnnJob):
                 name=path.name,
                 progress=progress,
                 frames=self.frames,
+                nodes=candidate.judged_layers,
             )
 
     def _images(self, path: Path, graph: TnnGraph, name: str) -> dict[str, Array]:
@@ -387,13 +388,16 @@ class TnnNetwork(TnnJob):
             return TnnCandidate(graph, arithmetic)
         if not holds_layers(self.dump):
             outputs = _read_outputs(self.dump)
-            return TnnCandidate(graph, arithmetic, lambda inputs: outputs)
+            return TnnCandidate(graph, arithmetic, lambda inputs: outputs, reruns=False)
         folder = stack.enter_context(dump_folder(self.dump))
 
         def steps(inputs: Mapping[str, Array]) -> Iterator[Step]:
             return replay(graph, folder, inputs, arithmetic)
 
-        return TnnCandidate(graph, arithmetic, lambda inputs: dumped_outputs(graph, folder), steps)
+        def outputs_of(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+            return dumped_outputs(graph, folder)
+
+        return TnnCandidate(graph, arithmetic, outputs_of, steps, reruns=False)
 
 
 TNN_JOBS = (TnnConversion, TnnNetwork, TnnDump, TnnRuns, TnnSurvey)

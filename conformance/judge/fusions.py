@@ -8,14 +8,14 @@ is found whose absence puts it right, and the smallest part of the graph that it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
 from conformance.bounds import propagated_bound
 from conformance.bounds.worst_element import worst_of
-from conformance.candidates.onnx_runtime import OnnxRuntimeGraph
+from conformance.candidates.candidate import Optimising
 from conformance.graph.onnx_file import Node
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.submodel import submodel
@@ -73,7 +73,7 @@ class Fusion:
 
 
 def find_fusion(
-    candidate: OnnxRuntimeGraph,
+    candidate: Optimising,
     feeds: Mapping[str, Array],
     captured: Mapping[str, Array],
     is_right: Callable[[Mapping[str, Array]], bool],
@@ -100,19 +100,12 @@ def find_fusion(
         return None
 
     def is_right_without(disabled: Sequence[str]) -> bool:
-        return is_right(_without(candidate, disabled).run(feeds))
+        return is_right(candidate.without(disabled).run(feeds))
 
     optimizers = smallest_fixing(OPTIMIZERS, is_right_without)
     part = _smallest_part(candidate, {**feeds, **captured})
     nodes = tuple(node.name for node in part)
     return Fusion(tuple(optimizers), nodes, part[-1].outputs[0] if part else None)
-
-
-def _without(candidate: OnnxRuntimeGraph, disabled: Sequence[str]) -> OnnxRuntimeGraph:
-    options = replace(
-        candidate.options, disabled_optimizers=(*candidate.options.disabled_optimizers, *disabled)
-    )
-    return candidate.with_options(options)
 
 
 def smallest_fixing(names: Sequence[str], fixes: Callable[[Sequence[str]], bool]) -> list[str]:
@@ -141,7 +134,7 @@ def smallest_fixing(names: Sequence[str], fixes: Callable[[Sequence[str]], bool]
     return kept
 
 
-def _smallest_part(candidate: OnnxRuntimeGraph, known: Mapping[str, Array]) -> list[Node]:
+def _smallest_part(candidate: Optimising, known: Mapping[str, Array]) -> list[Node]:
     """Return the first of the smallest parts of the graph that are wrong when optimised on their own."""
     graph = candidate.graph
     for size in range(1, LARGEST_PART + 1):
@@ -168,7 +161,7 @@ def parts(graph: OnnxGraph, size: int) -> Iterator[list[Node]]:
             yield sorted(found.values(), key=lambda node: order[node.name])
 
 
-def _is_wrong(candidate: OnnxRuntimeGraph, part: Sequence[Node], known: Mapping[str, Array]) -> bool:
+def _is_wrong(candidate: Optimising, part: Sequence[Node], known: Mapping[str, Array]) -> bool:
     """Tell whether the part's last tensor, computed by the optimising runtime, leaves the bound of the whole
     chain."""
     graph, declared, target = candidate.graph, candidate.declaration, part[-1].outputs[0]

@@ -8,10 +8,13 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
 
 from conformance.reports.failure_message import failure_message
 from refimpl.errors import VerificationError
+from refimpl.ops.operation import Array
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ class Comparison:
         The largest ratio of error to what is allowed, over all elements; up to 1 it is rounding. None if
         there is no bound.
     verdict
-        ``pass``, ``fail``, ``absent`` (the candidate holds no such tensor and is right after it) or ``not
+        ``pass``, ``fail``, ``inherited`` (wrong, but the operands it was computed from are, and nothing is
+        known of the step), ``absent`` (the candidate holds no such tensor and is right after it) or ``not
         judged`` (no bound).
     detail
         A closer look, for the one tensor worth it.
@@ -88,6 +92,45 @@ class Comparison:
     verdict: str
     systematic: bool = False
     detail: Detail | None = None
+
+    @classmethod
+    def absent(
+        cls, name: str, operation: str, shape: tuple[int, ...], verdict: str, candidate: str | None = None
+    ) -> Self:
+        """Return the row of a tensor that has no counterpart, or one of another shape."""
+        nothing = (None,) * 6
+        return cls(name, operation, candidate, shape, *nothing, verdict=verdict)
+
+    @classmethod
+    def judged(
+        cls,
+        name: str,
+        operation: str,
+        candidate: str,
+        truth: Array,
+        error: float,
+        place: tuple[int, ...],
+        *,
+        introduced: float | None = None,
+        allowed: float | None = None,
+        utilisation: float | None = None,
+    ) -> Self:
+        """Return the row of a tensor with its counterpart: the largest error and its place, what the step
+        adds to it, and what share that is of what is allowed; None: there is no bound."""
+        scale = _largest(truth) if error else 1.0
+        return cls(
+            name=name,
+            operation=operation,
+            candidate=candidate,
+            shape=truth.shape,
+            max_abs_error=error,
+            relative_error=error / scale if scale else error,
+            worst_index=place,
+            introduced_error=introduced,
+            tolerance=allowed,
+            utilisation=utilisation,
+            verdict="not judged" if utilisation is None else "pass" if utilisation <= 1 else "fail",
+        )
 
 
 @dataclass(frozen=True)
@@ -338,6 +381,20 @@ class InputReport:
         return "fail" if failed or any(decision.flips for decision in self.decisions) else "pass"
 
     @property
+    def coverage(self) -> str:
+        """How much was judged, in words: a verdict on outputs alone cannot see what hides inside."""
+        rows, what = (self.steps, "steps") if self.steps else (self.nodes, "results of nodes")
+        judged = sum(row.verdict in ("pass", "fail") for row in rows)
+        return (
+            f"{judged} of {len(rows)} {what} judged" if judged else "outputs only, nothing inside was judged"
+        )
+
+    @property
+    def inherited(self) -> int:
+        """How many steps are wrong only because their operands are."""
+        return sum(row.verdict == "inherited" for row in self.steps)
+
+    @property
     def flipped(self) -> str:
         """What flips, in words: ``4 track identity, 1 labels``; empty if nothing does."""
         return ", ".join(f"{item.flips} {item.kind}" for item in self.decisions if item.flips)
@@ -414,9 +471,8 @@ class Report:
         """Say the verdict in one line."""
         report = self.leading
         if report.verdict == "pass":
-            return (
-                f"PASS  {self.candidate} conforms on {len(self.inputs)} input{'s' * (len(self.inputs) > 1)}"
-            )
+            count = f"{len(self.inputs)} input{'s' * (len(self.inputs) > 1)}"
+            return f"PASS  {self.candidate} conforms on {count}; {report.coverage}"
         if report.problems:
             return f"FAIL  {self.candidate} on {report.name}: {'; '.join(report.problems)}"
         if report.first_fault:
@@ -427,6 +483,10 @@ class Report:
         wrong = [row.name for row in report.outputs if row.verdict == "fail"]
         wrong = wrong or [decision.kind for decision in report.decisions if decision.flips]
         return f"FAIL  {self.candidate} on {report.name}: outputs {', '.join(wrong)}"
+
+
+def _largest(array: Array) -> float:
+    return float(np.abs(array.astype(np.float64)).max(initial=0.0)) if array.dtype.kind in "fiu" else 1.0
 
 
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:

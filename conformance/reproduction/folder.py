@@ -56,10 +56,9 @@ def reproduce(
     if fault is None:
         return None
     own = candidate.own_graph(images)
-    if fault.question == "graph" and own is not None:
-        graph, feeds = own
-        known = {**feeds, **candidate.capture(images)}
-        return reproduce_node(folder, item, graph, known, candidate.declaration)
+    if fault.question == "graph" and own is not None and own.graph is not None:
+        known = {**own.feeds, **candidate.capture(images)}
+        return reproduce_node(folder, item, own.graph, known, candidate.declaration)
     recording = record(network, images.astype(np.float64))
     step = ReferenceStep(recording, item, fault, candidate, images).folder()
     return None if step is None else step.write(folder, item.diagnoses)

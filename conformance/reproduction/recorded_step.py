@@ -13,9 +13,9 @@ import numpy as np
 from conformance.bounds import FORMATS, RUNTIMES
 from conformance.bounds.declaration import Declaration
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.any_graph import digest_of, graph_recording
 from conformance.judge.diagnosis import diagnose, diagnose_node
-from conformance.judge.graph_judgement import judge_nodes, judged_row
-from conformance.judge.graph_verification import digest_of, graph_recording
+from conformance.judge.nodes import judge_nodes, judged_row
 from conformance.judge.replay import Replay
 from conformance.pictures.graph_inputs import described, read_array
 from conformance.reports.report import Comparison, Diagnosis, Fault, InputReport, Report
@@ -144,14 +144,7 @@ def _node(
         name: read_array(folder / f"candidate_{place}.npy") for place, name in enumerate(outputs) if name
     }
     declared = note.declaration
-    rows = judge_nodes(
-        graph,
-        feeds,
-        tensors,
-        arithmetic=declared.arithmetic,
-        storage=declared.storage,
-        runtime=declared.runtime,
-    )
+    rows = judge_nodes(graph, feeds, tensors, declared)
     failed = [row for row in rows if row.verdict == "fail"]
     diagnoses = [diagnose_node(graph, {**feeds, **tensors}, row, declared) for row in failed[:1]]
     return rows, [each for listed in diagnoses for each in listed]
@@ -195,7 +188,7 @@ def judge_steps(
     allowed = np.broadcast_to(np.minimum(replay.bound(target), limit), truth.shape)
     bound = allowed if np.isfinite(allowed).any() else None
     if values is None:
-        missing = Comparison(target, note.operation, None, truth.shape, *(None,) * 6, verdict="fail")
+        missing = Comparison.absent(target, note.operation, truth.shape, "fail")
         return Judgement(missing, truth, bound)
     row = judged_row(graph.nodes[-1], target, values, truth, bound)
     systematic = row.verdict == "pass" and not replay.looks_like_rounding(last, target, values)

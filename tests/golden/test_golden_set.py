@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-import time
 from pathlib import Path
 
 import jsonschema
@@ -47,12 +46,10 @@ def rewrite(folder: Path, document: object) -> None:
     (folder / "manifest.json").write_text(json.dumps(document))
 
 
-def test_this_code_reproduces_every_file_within_a_minute() -> None:
-    started = time.monotonic()
+def test_this_code_reproduces_every_file() -> None:
     results = check()
     assert not [result for result in results if result.problem]
     assert len(results) == len(ENTRIES)
-    assert time.monotonic() - started < 60
 
 
 def test_the_manifest_is_valid() -> None:

@@ -13,7 +13,7 @@ from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
 from conformance.evidence import held_out as measured
 from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.verification import verify
+from conformance.judge.network import verify
 from refimpl import MobileInst, Weights, held_out, trained
 from refimpl.errors import ConfigurationError, FileError
 from refimpl.inference import preprocess

@@ -19,8 +19,8 @@ from conformance.evaluation.ytvis import evaluate_files
 from conformance.evidence.video_benchmark import operations_per_frame
 from conformance.graph import onnx_export
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.network import verify
 from conformance.judge.reuse_verification import KeyframeKernels, takes_kernels
-from conformance.judge.verification import verify
 from conformance.trackers.association_properties import properties
 from conformance.trackers.known_bad_trackers import KNOWN_BAD
 from conformance.video import tracking as video_tracking

@@ -17,7 +17,7 @@ from conformance.bounds import FLOAT16, FLOAT32
 from conformance.candidates.onnx_runtime import LEVELS, OnnxRuntimeGraph, RuntimeOptions
 from conformance.cli import app
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.graph_verification import verify_graph
+from conformance.judge.any_graph import verify_graph
 from conformance.pictures.graph_inputs import graph_inputs, parse_shape
 from refimpl.errors import ConfigurationError, FileError, NonFiniteError, ShapeError
 from refimpl.ops.operation import Array

@@ -5,20 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from conformance.bounds import (
-    CPU,
     FLOAT16,
-    FLOAT32,
     Format,
-    Runtime,
     Shared,
     carried_bounds,
     format_of,
     introduced_bounds,
 )
+from conformance.bounds.declaration import Declaration
 from conformance.bounds.worst_element import absolute_error, hides_a_fault, is_varied, largest_in, worst_in
 from conformance.graph.onnx_file import Node
 from conformance.graph.onnx_graph import OnnxGraph, evaluate_node
@@ -55,10 +54,7 @@ def judge_nodes(
     graph: OnnxGraph,
     inputs: Mapping[str, Array],
     tensors: Mapping[str, Array],
-    *,
-    arithmetic: Format = FLOAT32,
-    storage: Format = FLOAT32,
-    runtime: Runtime = CPU,
+    declaration: Declaration,
     wide_float16: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Comparison]:
@@ -72,19 +68,16 @@ def judge_nodes(
         What the candidate was fed, by name.
     tensors
         What it computed, by name; a node whose operands or outputs are not among them is not judged.
-    arithmetic, storage
-        The formats the candidate is declared to compute and to store in.
-    runtime
-        How well its special functions are declared to approximate.
+    declaration
+        What the candidate is declared to compute with.
     wide_float16
-        Whether the runtime may hand on a float16 result before it is rounded, as one does that computes in
-        float32 and leaves out casts to float16 and back.
+        As of `conformance.candidates.candidate.OwnGraph`.
     progress
         Called with the number of nodes done and of all.
     """
     wide = {name for name, array in tensors.items() if array.dtype == np.float16} if wide_float16 else set()
     known = {**graph.initializers, **inputs, **tensors}
-    judge = _Judge(known, arithmetic, storage, runtime, frozenset(wide))
+    judge = _Judge(known, declaration, frozenset(wide))
     spotlight = Spotlight()
     rows = []
     for count, judged in enumerate(in_threads(judge.results, graph.nodes), start=1):
@@ -116,9 +109,7 @@ class _Judge:
     """What the candidate computed and how; ``wide`` are its tensors that later nodes may be fed unrounded."""
 
     known: Mapping[str, Array]
-    arithmetic: Format
-    storage: Format
-    runtime: Runtime
+    declared: Declaration
     wide: frozenset[str]
 
     def results(self, node: Node) -> list[_Result]:
@@ -159,27 +150,18 @@ class _Judge:
         shared: Shared,
         probable: bool = False,
     ) -> tuple[Array | None, ...]:
-        stored = _stored_format(
-            [self.known[name] for name in node.outputs if name in self.known], self.storage
-        )
+        made = [self.known[name] for name in node.outputs if name in self.known]
+        arithmetic, runtime = self.declared.arithmetic, self.declared.runtime
+        stored = _stored_format(made, self.declared.storage)
         if self.wide.intersection(node.inputs):
             errors = [
                 _unrounded(x) if name in self.wide else 0.0
                 for name, x in zip(node.inputs, operands, strict=True)
             ]
-            return carried_bounds(
-                node,
-                operands,
-                errors,
-                truths,
-                self.arithmetic,
-                stored,
-                runtime=self.runtime,
-                probable=probable,
-                shared=shared,
-            )
-        call = (node.op_type, operands, node.attributes, truths, self.arithmetic, stored)
-        return introduced_bounds(*call, runtime=self.runtime, probable=probable, shared=shared)
+            carried = (node, operands, errors, truths, arithmetic, stored)
+            return carried_bounds(*carried, runtime=runtime, probable=probable, shared=shared)
+        call = (node.op_type, operands, node.attributes, truths, arithmetic, stored)
+        return introduced_bounds(*call, runtime=runtime, probable=probable, shared=shared)
 
 
 def _unrounded(x: Array | None) -> Array | float:
@@ -201,7 +183,8 @@ def _widened(array: Array) -> Array:
 
 def _exact_row(node: Node, name: str, values: Array) -> Comparison:
     place = (0,) * values.ndim if values.size else ()
-    return Comparison(name, node.op_type, node.name, values.shape, 0.0, 0.0, place, 0.0, 0.0, 0.0, "pass")
+    nothing = {"introduced": 0.0, "allowed": 0.0, "utilisation": 0.0}
+    return Comparison.judged(name, node.op_type, node.name, values, 0.0, place, **nothing)
 
 
 def _result(
@@ -220,23 +203,11 @@ def _result(
 def judged_row(node: Node, name: str, values: Array, truth: Array, bound: Array | None) -> Comparison:
     """Return the comparison of a node's result with float64, within a bound; None: not judged."""
     if values.shape != truth.shape:
-        nothing = (None,) * 6
-        return Comparison(name, node.op_type, name, truth.shape, *nothing, "fail")
+        return Comparison.absent(name, node.op_type, truth.shape, "fail", candidate=name)
     error = absolute_error(values, truth)
-    worst = worst_in(error, np.inf if bound is None else bound)
     largest, place = largest_in(error)
-    scale = float(np.abs(truth).max(initial=0.0)) if truth.dtype.kind in "fiu" else 1.0
-    verdict = "not judged" if bound is None else "pass" if worst.utilisation <= 1 else "fail"
-    return Comparison(
-        name=name,
-        operation=node.op_type,
-        candidate=node.name,
-        shape=truth.shape,
-        max_abs_error=largest,
-        relative_error=largest / scale if scale else largest,
-        worst_index=worst.index if bound is not None else place,
-        introduced_error=largest if bound is None else worst.error,
-        tolerance=None if bound is None else worst.bound,
-        utilisation=None if bound is None else worst.utilisation,
-        verdict=verdict,
-    )
+    row = partial(Comparison.judged, name, node.op_type, node.name, truth, largest)
+    if bound is None:
+        return row(place, introduced=largest)
+    worst = worst_in(error, bound)
+    return row(worst.index, introduced=worst.error, allowed=worst.bound, utilisation=worst.utilisation)
