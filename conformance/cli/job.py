@@ -20,7 +20,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import shlex
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_type_hints
@@ -29,6 +31,9 @@ import typer
 
 from conformance.cli.output_files import Output, Reads, Writes, check_outputs
 from refimpl.errors import ConfigurationError
+
+BROKEN_PIPE = 141
+"""What a shell says of a program that a closed pipe ended: 128 + SIGPIPE."""
 
 
 class Beside:
@@ -150,7 +155,7 @@ def add_command(app: typer.Typer, name: str, described: type, *modes: type[Job])
     kinds = modes or (described,)
 
     def command(context: typer.Context, **values: Any) -> None:
-        raise typer.Exit(parse(context, kinds, values).run())
+        raise typer.Exit(_exit_code(parse(context, kinds, values)))
 
     parameters = [option.parameter for option in options_of_all(reversed(kinds)).values()]
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
@@ -159,6 +164,18 @@ def add_command(app: typer.Typer, name: str, described: type, *modes: type[Job])
     command.__name__, command.__doc__ = name, described.__doc__
     command.modes = kinds  # type: ignore[attr-defined]
     app.command(name)(command)
+
+
+def _exit_code(job: Job) -> int:
+    """Run a job; a reader that is gone, such as head, is no verdict."""
+    try:
+        code = job.run()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        with open(os.devnull, "wb") as nowhere:  # or the interpreter would complain when it ends
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return BROKEN_PIPE
 
 
 def parse(context: typer.Context, modes: Iterable[type[Job]], values: Mapping[str, Any]) -> Job:

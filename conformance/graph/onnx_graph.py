@@ -138,7 +138,7 @@ def _info(info: onnx.ValueInfoProto) -> TensorInfo:
 
 
 def _length(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
-    if dim.HasField("dim_value"):
+    if dim.HasField("dim_value") and dim.dim_value >= 0:  # −1 is how some exporters write an open axis
         return int(dim.dim_value)
     return dim.dim_param or None
 
@@ -191,10 +191,15 @@ def _accepted(proto: onnx.NodeProto, name: str, context: Context) -> list[Node]:
 
 def _check_call(node: Node) -> None:
     """Raise unless the operation takes these operands and attributes."""
+    signature = _signature(node.op_type)
     try:
-        _signature(node.op_type).bind(*node.inputs, **node.attributes)
+        given = signature.bind(*node.inputs, **node.attributes).arguments
     except TypeError as error:
         raise UnsupportedOperationError(str(error)) from error
+    for name, parameter in signature.parameters.items():
+        takes_none = parameter.default is None or "None" in str(parameter.annotation)
+        if given.get(name) == "" and not takes_none:
+            raise UnsupportedOperationError(f"has no operand {name!r}, which the operation needs")
 
 
 @functools.cache
