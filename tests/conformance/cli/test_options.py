@@ -27,7 +27,7 @@ import conformance.cli
 from conformance.candidates.plain import NumpyCandidate
 from conformance.cli import bench, cost, course, faults, held_out_evaluation, verify_recorded, verify_tnn
 from conformance.cli.job import Beside, Job, Unless, options_of
-from conformance.judge.verification import verify
+from conformance.judge.network import verify
 from conformance.reports.report import InputReport, Report
 from refimpl.errors import ConfigurationError
 
