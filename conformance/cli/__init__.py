@@ -31,6 +31,8 @@ from refimpl.errors import MobileInstError
 
 INTERNAL_ERROR = 70
 """EX_SOFTWARE of sysexits.h."""
+LONGEST = 1200
+"""Characters of an error's line; names in a file may be of any length."""
 REPORT_TO = "the project's issue tracker"
 
 app = typer.Typer(
@@ -110,5 +112,7 @@ def _is_ours(filename: str) -> bool:
 def _fail(message: str, code: int = 2) -> None:
     """Say what is wrong in one line, lists joined, and exit."""
     line = " ".join(message.replace(":\n", ": ").replace("\n", "; ").split())
+    if len(line) > LONGEST:
+        line = f"{line[:LONGEST]}… ({len(line) - LONGEST} characters more)"
     typer.echo(f"error: {printable(line)}", err=True)
     sys.exit(code)

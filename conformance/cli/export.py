@@ -97,9 +97,8 @@ class Export(Job):
 
     def run(self) -> int:
         """Export, and say how large the graphs are."""
-        config = self.network.config
         with options.working("exporting"):
-            weights = self.network.load(config)
+            config, weights = self.network.load()
             made = self._graphs(config, weights)
             for place, exported in made.items():
                 onnx_export.save(exported, place)

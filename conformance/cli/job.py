@@ -30,7 +30,7 @@ from typing import Any, ClassVar, get_type_hints
 import typer
 
 from conformance.cli.output_files import Output, Reads, Writes, check_outputs
-from refimpl.errors import ConfigurationError
+from refimpl.errors import ConfigurationError, MobileInstError
 
 BROKEN_PIPE = 141
 """What a shell says of a program that a closed pipe ended: 128 + SIGPIPE."""
@@ -176,6 +176,17 @@ def _exit_code(job: Job) -> int:
         with open(os.devnull, "wb") as nowhere:  # or the interpreter would complain when it ends
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return BROKEN_PIPE
+    except MobileInstError as error:
+        if error.items:
+            _write_items(job, error)
+        raise
+
+
+def _write_items(job: Job, error: MobileInstError) -> None:
+    """Write what is wrong, of which the message lists the first, where the result would have gone."""
+    files = getattr(job, "files", None)
+    if files is not None:
+        files.write({"error": str(error).partition(":\n")[0], "items": list(error.items)})
 
 
 def parse(context: typer.Context, modes: Iterable[type[Job]], values: Mapping[str, Any]) -> Job:

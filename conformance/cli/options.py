@@ -17,8 +17,10 @@ from conformance.cli.output_files import JSON, Reads, Writes
 from conformance.cli.terminal import Progress, console, progress_console, working
 from conformance.files import atomic_write, check_writable
 from refimpl import MobileInstConfig, Weights
-from refimpl.errors import ConfigurationError
+from refimpl.errors import ConfigurationError, WeightsError
 from refimpl.trained import DEFAULT, is_trained, trained_config
+from refimpl.weights import read_arrays
+from refimpl.weights.hint import recognised_configuration
 
 __all__ = ["Progress", "console", "progress_console", "working"]
 
@@ -148,14 +150,9 @@ class NetworkOptions:
         """Whether the weights are a trained set."""
         return names_trained(self.weights)
 
-    @property
-    def config(self) -> MobileInstConfig:
-        """The configuration (errors: those of `configuration`)."""
-        return configuration(self.model, self.overrides, self.weights)
-
-    def load(self, config: MobileInstConfig) -> Weights:
-        """Return the weights: from files, or seeded (errors: those of `Weights.load`)."""
-        return load_weights(config, self.weights, self.backbone_weights, self.seed or 0)
+    def load(self) -> tuple[MobileInstConfig, Weights]:
+        """Return the configuration and the weights; see `load_network`."""
+        return load_network(self.model, self.overrides, self.weights, self.backbone_weights, self.seed or 0)
 
     @property
     def described(self) -> str:
@@ -235,6 +232,37 @@ def load_weights(config: MobileInstConfig, path: Path | None, backbone: Path | N
     else:
         weights = Weights.load(path, config) if path else Weights.seeded(config, seed)
     return Weights.load_backbone(backbone, config, rest=weights) if backbone else weights
+
+
+def load_network(
+    model: str | None,
+    overrides: Sequence[str] | None,
+    path: Path | None,
+    backbone: Path | None = None,
+    seed: int = 0,
+) -> tuple[MobileInstConfig, Weights]:
+    """Return the configuration and the weights that options name.
+
+    Weights from a file that fit another configuration than the default bring theirs, if no ``--model`` is
+    named and no ``--set`` contradicts it; that is said on standard error.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such network, or it is not that of the trained set.
+    WeightsError, FileError
+        The weights cannot be read, or fit no configuration that was asked for.
+    """
+    config = configuration(model, overrides, path)
+    try:
+        return config, load_weights(config, path, backbone, seed)
+    except WeightsError:
+        likely = recognised_configuration(read_arrays(path)) if path and model is None else None
+        wanted = dict(_override(text) for text in overrides or ())
+        if likely is None or any(getattr(likely.config, name) != value for name, value in wanted.items()):
+            raise
+        progress_console.print(f"{path} is that of {likely.words}: adopted", highlight=False)
+        return likely.config, load_weights(likely.config, path, backbone, seed)
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

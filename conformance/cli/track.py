@@ -390,8 +390,8 @@ def _begun(
 
 def _numpy_network(chosen: options.NetworkOptions) -> _Network:
     """The network in float32."""
-    config = chosen.config
-    arrays = chosen.load(config).astype(np.float32)
+    config, weights = chosen.load()
+    arrays = weights.astype(np.float32)
     identity = {"config": asdict(config), "weights_sha256": weights_hash(arrays)}
     return NumpyNetwork(MobileInst(config, arrays)), identity, None
 

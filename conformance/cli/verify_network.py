@@ -80,9 +80,8 @@ class NetworkVerdict(Job):
         size = options.parse_size(self.size)
         if own and network.is_trained and not self.network.is_given:
             size = size or options.TRAINED_SIZE
-        config = network.config
         graph = OnnxGraph.load(self.model_file) if self.model_file else None
-        weights = network.load(config)
+        config, weights = network.load()
         progress("inputs")
         fed = self._fed(graph, size)
         cache = None if self.no_cache else cache_folder()
