@@ -24,6 +24,7 @@ from conformance.cli import (
     verify,
 )
 from conformance.cli.check_tracker import check_tracker
+from conformance.cli.command_help import described
 from conformance.cli.job import add_command
 from conformance.reports.printable import printable
 from refimpl import __version__
@@ -56,7 +57,7 @@ for point in entry_points(group="mobileinst.commands"):
 add_command(app, "faults", faults.Faults, *faults.MODES)
 add_command(app, "track", track.Track, *track.MODES)
 add_command(app, "evaluate", evaluate.Evaluate, *evaluate.MODES)
-app.command()(check_tracker)
+app.command(**described(check_tracker.__doc__))(check_tracker)
 
 
 def _show_version(wanted: bool) -> None:

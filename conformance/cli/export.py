@@ -34,8 +34,8 @@ class Export(Job):
 
       mobileinst export phone.onnx --target tnn --weights mine.safetensors --size 320x640
 
-      mobileinst export tiny.onnx --model topformer-tiny --set num_queries=50 --size 192x320 --fold --save-
-      weights tiny.safetensors
+      mobileinst export tiny.onnx --model topformer-tiny --set num_queries=50 --size 192x320 --fold
+      --save-weights tiny.safetensors
     """
 
     doing = "an export"

@@ -29,6 +29,7 @@ from typing import Any, ClassVar, get_type_hints
 
 import typer
 
+from conformance.cli.command_help import described
 from conformance.cli.output_files import Output, Reads, Writes, check_outputs
 from refimpl.errors import ConfigurationError, MobileInstError
 
@@ -139,7 +140,7 @@ def options_of_all(modes: Iterable[type[Job]]) -> dict[str, Option]:
     return {name: found[name] for name in order}
 
 
-def add_command(app: typer.Typer, name: str, described: type, *modes: type[Job]) -> None:
+def add_command(app: typer.Typer, name: str, form: type, *modes: type[Job]) -> None:
     """Add a command to an app.
 
     Parameters
@@ -147,12 +148,12 @@ def add_command(app: typer.Typer, name: str, described: type, *modes: type[Job])
     app
     name
         What it is called on the command line.
-    described
+    form
         The class whose docstring is the command's help; the mode itself, if there is only one.
     modes
         The first that the options choose is run; the last is for all other cases.
     """
-    kinds = modes or (described,)
+    kinds = modes or (form,)
 
     def command(context: typer.Context, **values: Any) -> None:
         raise typer.Exit(_exit_code(parse(context, kinds, values)))
@@ -161,9 +162,9 @@ def add_command(app: typer.Typer, name: str, described: type, *modes: type[Job])
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     command.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in (context, *parameters)}
-    command.__name__, command.__doc__ = name, described.__doc__
+    command.__name__ = name
     command.modes = kinds  # type: ignore[attr-defined]
-    app.command(name)(command)
+    app.command(name, **described(form.__doc__))(command)
 
 
 def _exit_code(job: Job) -> int:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from conformance.cli.command_help import NETWORK, RESULTS
 from conformance.cli.job import Unless
 from conformance.cli.output_files import JSON, Reads, Writes
 from conformance.cli.terminal import Progress, console, progress_console, working
@@ -46,11 +47,17 @@ Model = Annotated[
         metavar="PRESET",
         help=f"Named configuration. Default: {DEFAULT_MODEL}.",
         show_default=False,
+        rich_help_panel=NETWORK,
     ),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="Override a configuration field; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Override a configuration field; repeatable.",
+        rich_help_panel=NETWORK,
+    ),
 ]
 WeightsFile = Annotated[
     Path | None,
@@ -58,40 +65,59 @@ WeightsFile = Annotated[
         "--weights",
         help="Weights of the whole network: .safetensors, .npz or .pth, or a trained set's name, such as "
         "scenes-tiny. Default: made from --seed.",
+        rich_help_panel=NETWORK,
     ),
     Reads(),
 ]
 BackboneFile = Annotated[
     Path | None,
     typer.Option(
-        "--backbone-weights", help="A public backbone checkpoint; the rest comes from --weights or --seed."
+        "--backbone-weights",
+        help="A public backbone checkpoint; the rest comes from --weights or --seed.",
+        rich_help_panel=NETWORK,
     ),
     Reads(),
 ]
 Seed = Annotated[
     int | None,
     typer.Option(
-        "--seed", min=0, help="Of what is random: weights and inputs for which no file is given. Default: 0."
+        "--seed",
+        min=0,
+        help="Of what is random: weights and inputs for which no file is given. Default: 0.",
+        rich_help_panel=NETWORK,
     ),
 ]
 Size = Annotated[
     str | None,
     typer.Option(
-        "--size", metavar="HxW", help="Network input size pictures are resized to, multiples of 32."
+        "--size",
+        metavar="HxW",
+        help="Network input size pictures are resized to, multiples of 32.",
+        rich_help_panel=NETWORK,
     ),
 ]
 JsonPath = Path | None
 Json = Annotated[
     JsonPath,
     typer.Option(
-        "--json", callback=writable, help="Write the result as JSON to this file; -: standard output."
+        "--json",
+        callback=writable,
+        help="Write the result as JSON to this file; -: standard output.",
+        rich_help_panel=RESULTS,
     ),
     Writes(JSON),
 ]
 Force = Annotated[
-    bool, typer.Option("--force", help="Replace files that are there, of whatever kind, by what is written.")
+    bool,
+    typer.Option(
+        "--force",
+        help="Replace files that are there, of whatever kind, by what is written.",
+        rich_help_panel=RESULTS,
+    ),
 ]
-AllSteps = Annotated[bool, typer.Option("--all-steps", help="List every step, not only the stages.")]
+AllSteps = Annotated[
+    bool, typer.Option("--all-steps", help="List every step, not only the stages.", rich_help_panel=RESULTS)
+]
 
 
 # Groups of them.
