@@ -12,13 +12,12 @@ import typer
 from rich.table import Table
 
 from conformance.cli import options
-from conformance.cli.command_help import described
 from conformance.cli.job import Job, add_command
 from conformance.cli.options import JsonFile
 from conformance.cli.output_files import Reads, Writes
 from conformance.reports.printable import printable
 from golden import DATA
-from golden.learning.cli import curve, train
+from golden.learning.cli import Curve, Train
 from refimpl.errors import first_of
 
 if TYPE_CHECKING:
@@ -233,8 +232,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-app.command(**described(train.__doc__))(train)
-app.command(**described(curve.__doc__))(curve)
+add_command(app, "train", Train)
+add_command(app, "curve", Curve)
 add_command(app, "build", Build)
 add_command(app, "check", Check)
 add_command(app, "judge", Judge)

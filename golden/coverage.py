@@ -93,6 +93,10 @@ TESTED = {
         "refimpl/test_held_out.py::test_seeds_of_the_split_are_its_own",
     ),
     "refimpl.held_out.video_seed": (_SPLIT, "refimpl/test_held_out.py::test_seeds_of_the_split_are_its_own"),
+    "refimpl.held_out.area_enough": (
+        _SPLIT,
+        "refimpl/test_held_out.py::test_a_track_seen_in_few_frames_is_not_asked_for",
+    ),
     "refimpl.held_out.seen_enough": (_SPLIT, "refimpl/test_held_out.py::test_the_truth_is_what_is_rendered"),
     "refimpl.trained.trained_folder": (
         _TRAINED,

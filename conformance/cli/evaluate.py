@@ -17,7 +17,7 @@ from conformance.cli.options import JsonFile
 from conformance.cli.output_files import PNG, Reads, Writes
 from conformance.evaluation import coco, ytvis
 from conformance.evaluation.result_comparison import compare_files
-from conformance.evidence.held_out_videos import Way
+from conformance.evidence.ways_of_tracking import Way
 from refimpl import MobileInst, held_out
 from refimpl.errors import ConfigurationError
 
@@ -188,12 +188,16 @@ class HeldOutVideos(HeldOut):
     intervals: held_out_evaluation.Intervals = None
     method: held_out_evaluation.Method = "optimal"
     dot_product: held_out_evaluation.DotProduct = False
+    true_association: held_out_evaluation.TrueAssociation = False
     write: Annotated[held_out_evaluation.Write, Writes(None)] = None
     files: JsonFile
 
     def run(self) -> int:
         """Follow the videos in each way, and print the figures."""
-        ways = [Way(interval, self.method, self.dot_product) for interval in self.intervals or (1, 3, 6)]
+        ways = [
+            Way(interval, self.method, self.dot_product, self.true_association)
+            for interval in self.intervals or (1, 3, 6)
+        ]
         held_out_evaluation.evaluate(
             self.network(), str(self.weights), ways, self.count, self.write, self.files.json_file
         )

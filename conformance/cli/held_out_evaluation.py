@@ -17,7 +17,8 @@ from conformance.evidence import held_out as measured
 from conformance.evidence import held_out_videos as followed
 from conformance.evidence.carried_objects import Carried
 from conformance.evidence.held_out import Figure, without_labels
-from conformance.evidence.held_out_videos import Followed, Way
+from conformance.evidence.held_out_videos import Followed
+from conformance.evidence.ways_of_tracking import Way
 from conformance.files import atomic_write
 from refimpl import MobileInst, held_out
 from refimpl.association import METHODS
@@ -37,6 +38,12 @@ Intervals = Annotated[
 Method = Annotated[str, typer.Option("--method", help=f"scenes-val: association, {' or '.join(METHODS)}.")]
 DotProduct = Annotated[
     bool, typer.Option("--dot-product", help="scenes-val: associate by dot product in place of cosine.")
+]
+TrueAssociation = Annotated[
+    bool,
+    typer.Option(
+        "--true-association", help="scenes-val: associate as the truth has it: what association costs."
+    ),
 ]
 Worst = Annotated[
     Path | None,
@@ -178,7 +185,8 @@ def _print(rows: Sequence[Record], content: Record) -> None:
         f"{content['split']}, {content['count']} of it, {content['weights']}", highlight=False
     )
     names = list(rows[0]["named"])
-    columns = ("kept", "handed", "of it kept", "moved", "ms/frame") if "shares" in rows[0] else ()
+    tracking = ("kept", "held", "handed", "of it kept", "moved", "ms/frame")
+    columns = tracking if "shares" in rows[0] else ()
     table = Table("", "labels", "AP [95 %]", *names[1:], *columns, box=None, pad_edge=False)
     for row in rows:
         low, high = row["interval"]

@@ -64,7 +64,8 @@ WeightsFile = Annotated[
     typer.Option(
         "--weights",
         help="Weights of the whole network: .safetensors, .npz or .pth, or a trained set's name, such as "
-        "scenes-tiny. Default: made from --seed.",
+        "scenes-tiny. Default: made from --seed; where no network is named, verify, run and track take a "
+        "trained set.",
         rich_help_panel=NETWORK,
     ),
     Reads(),

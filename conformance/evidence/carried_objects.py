@@ -24,6 +24,9 @@ SURE = 0.2
 FOUND = 0.5
 """IoU from which a mask is an object's."""
 
+Finders = dict[int, list[int]]
+"""Shape → slots."""
+
 
 @dataclass(frozen=True)
 class Carried:
@@ -32,16 +35,19 @@ class Carried:
     Attributes
     ----------
     pairs, kept
-        Objects found at both, and those whose slot was the same at both.
+        Objects found at both, and those that the same slot covers best at both.
+    held
+        Those that the slot which covered them best still covers, the best or not.
     handed, handed_kept
-        Of the pairs, those found by another query than before, and those of them that kept their slot:
-        only an association that is not the identity can do that.
+        Of the pairs, those that another query than before covers best, and those of them that kept their
+        slot: only an association that is not the identity can do that.
     associations, moved
         Associations, and those that are not the identity.
     """
 
     pairs: int = 0
     kept: int = 0
+    held: int = 0
     handed: int = 0
     handed_kept: int = 0
     associations: int = 0
@@ -52,9 +58,10 @@ class Carried:
         return Carried(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def shares(self) -> dict[str, float]:
-        """Return what is kept, handed over, kept of the handed over, and not the identity, 0…1 each."""
+        """Return what is kept, held, handed over, kept of the handed over, and not the identity, 0…1 each."""
         return {
             "kept": self.kept / max(self.pairs, 1),
+            "held": self.held / max(self.pairs, 1),
             "handed": self.handed / max(self.pairs, 1),
             "handed_kept": self.handed_kept / max(self.handed, 1),
             "moved": self.moved / max(self.associations, 1),
@@ -75,7 +82,7 @@ def carried_objects(
         The truth of each frame, one mask for each shape of the scene.
     """
     keyframes = [
-        (_owners(frame, masks[frame.frame]), order)
+        (finders(frame.scores, frame.mask_logits, masks[frame.frame]), order)
         for frame, order in zip(tracked, queries, strict=True)
         if frame.keyframe
     ]
@@ -83,26 +90,33 @@ def carried_objects(
     return sum(steps, Carried())
 
 
-def _carried(before: dict[int, int], old: Array, after: dict[int, int], new: Array) -> Carried:
-    """Count from one keyframe to the next: shape → slot, and the query of each slot, of both."""
-    both = [(before[shape], after[shape]) for shape in before.keys() & after.keys()]
-    kept = [first == second for first, second in both]
-    handed = [bool(old[first] != new[second]) for first, second in both]
+def _carried(before: Finders, old: Array, after: Finders, new: Array) -> Carried:
+    """Count from one keyframe to the next: who has found what, and the query of each slot, of both."""
+    both = [(before[shape][0], after[shape]) for shape in before.keys() & after.keys()]
+    kept = [first == second[0] for first, second in both]
+    held = [first in second for first, second in both]
+    handed = [bool(old[first] != new[second[0]]) for first, second in both]
     handed_kept = sum(k and h for k, h in zip(kept, handed, strict=True))
-    return Carried(len(both), sum(kept), sum(handed), handed_kept, 1, int((old != new).any()))
+    moved = int((old != new).any())
+    return Carried(len(both), sum(kept), sum(held), sum(handed), handed_kept, 1, moved)
 
 
-def _owners(frame: TrackedFrame, masks: Array) -> dict[int, int]:
-    """The slot of each shape that is seen enough and found: of the sure ones that which covers it best."""
-    slots = np.flatnonzero(frame.scores.max(axis=1) >= SURE)
+def finders(scores: Array, mask_logits: Array, masks: Array) -> Finders:
+    """Return the sure slots that have found each shape that is seen enough, the best to cover it first.
+
+    Parameters
+    ----------
+    scores : (N, classes)
+    mask_logits : (N, h, w)
+        At the split's size.
+    masks : (shapes, H, W) bool
+        The truth.
+    """
+    slots = np.flatnonzero(scores.max(axis=1) >= SURE)
     shapes = np.flatnonzero(held_out.seen_enough(masks))
-    if not len(slots) or not len(shapes):
-        return {}
-    found = picture_masks(frame.mask_logits[slots], Placement.unscaled(*held_out.SIZE))
-    overlaps = mask_overlaps(masks[shapes], found)
-    best = overlaps.argmax(axis=1)
-    return {
-        int(shape): int(slots[slot])
-        for shape, slot, overlap in zip(shapes, best, overlaps.max(axis=1), strict=True)
-        if overlap >= FOUND
-    }
+    found = picture_masks(mask_logits[slots], Placement.unscaled(*held_out.SIZE))
+    by_shape = {}
+    for shape, overlaps in zip(shapes.tolist(), mask_overlaps(masks[shapes], found), strict=True):
+        ranked = np.argsort(-overlaps, kind="stable")
+        by_shape[shape] = slots[ranked[overlaps[ranked] >= FOUND]].tolist()
+    return {shape: mine for shape, mine in by_shape.items() if mine}

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from conformance.evaluation import segmentations
 from conformance.evidence.carried_objects import Carried, carried_objects
+from conformance.evidence.ways_of_tracking import Way
 from conformance.video.networks import NumpyNetwork
 from conformance.video.results import picture_masks, slot_results
 from refimpl import MobileInst, held_out
-from refimpl.association import Association
 from refimpl.inference import Placement, preprocess
 from refimpl.scenes import Scene, render_frame
 from refimpl.tracker import KeyframeTensors, TrackedFrame, Tracker, track_video
@@ -26,29 +25,6 @@ Record = dict[str, Any]
 
 KEEP = 0.05
 """Slots whose mean score is above are results; the rest are empty."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """A way of tracking: keyframe interval, association, and whether kernels are compared unnormalised."""
-
-    keyframe_interval: int = 1
-    method: str = "optimal"
-    dot_product: bool = False
-
-    def tracker(self) -> Tracker:
-        """Return a tracker that goes this way."""
-        kind = _DotProductTracker if self.dot_product else Tracker
-        return kind(self.keyframe_interval, method=self.method)
-
-
-class _DotProductTracker(Tracker):
-    """Compares kernels by their dot product, which longer kernels win; not what the paper does."""
-
-    def _associate(self, kernels: Array) -> tuple[Association | None, Array]:
-        if self.state.keyframes == 0:
-            return None, np.arange(len(kernels))
-        return None, linear_sum_assignment(self.state.kernels @ kernels.T, maximize=True)[1]
 
 
 @dataclass
@@ -87,16 +63,15 @@ def follow_videos(
         network = _Remembered([_run(model, frame.picture) for frame in rendered])
         masks = [frame.masks for frame in rendered]
         for way, so_far in followed.items():
-            tracked, queries = _tracked(network, way, frames)
+            tracked, queries = _tracked(network, way.tracker(masks), frames)
             so_far.results += _results(tracked, index + 1)
             so_far.carried.append(carried_objects(tracked, queries, masks))
         progress()
     return followed
 
 
-def _tracked(network: _Remembered, way: Way, frames: int) -> tuple[list[TrackedFrame], list[Array]]:
+def _tracked(network: _Remembered, tracker: Tracker, frames: int) -> tuple[list[TrackedFrame], list[Array]]:
     """The tracked frames of a video, and at each the query of each slot."""
-    tracker = way.tracker()
     found = [(frame, tracker.state.queries) for frame in track_video(range(frames), network, tracker)]
     return [frame for frame, _ in found], [queries for _, queries in found]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
@@ -119,3 +121,8 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError as error:
             raise FileError(f"{package} is not installed as a package; pip install it") from error
     return found
+
+
+def machine(threads: int) -> str:
+    """Return on what a run was trained: the processor's kind, its cores, and the threads that were used."""
+    return f"{platform.machine()}, {os.cpu_count()} cores, {threads} of them used"

@@ -26,6 +26,9 @@ CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "weights.safetensors"
 """What a finished run leaves in its folder: float16, widened to float32."""
 
+OF_THE_WHOLE = ("stages", "versions", "machine")
+"""What the manifest says of a set's training as a whole, not of its last stage."""
+
 
 class Start(NamedTuple):
     """Weights by name, and the stages they came from, the first one first."""
@@ -56,7 +59,7 @@ def find_start(source: str) -> Start:
 
 def shipped_stages(training: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the stages of a shipped set from its entry in the manifest, itself the last."""
-    last = {name: value for name, value in training.items() if name not in ("stages", "versions")}
+    last = {name: value for name, value in training.items() if name not in OF_THE_WHOLE}
     return [*training.get("stages", []), last]
 
 

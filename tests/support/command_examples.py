@@ -38,7 +38,9 @@ from conformance.tnn.export import for_tnn
 from conformance.tnn.graph import write_graph
 from conformance.tnn.text import write_output
 from golden import cli as golden
+from golden.learning import cli as learning
 from refimpl import MobileInst, Weights
+from refimpl.trained import trained_folder
 
 STAND_IN = Path(__file__).parent / "tnn_stand_in.py"
 RUNNER = shlex.quote(f"{shlex.quote(sys.executable)} {shlex.quote(str(STAND_IN))}")
@@ -132,6 +134,15 @@ EXAMPLES: dict[type[Job], list[str]] = {
     ],
     evaluate.HeldOutDeployment: [f"evaluate scenes-val --deployment {HELD_OUT} {JSON}"],
     evaluate.HeldOutWorst: [f"evaluate scenes-val --worst worst.png {HELD_OUT} --force"],
+    learning.Train: [
+        f"golden train run --kind pairs {length} --batch-size 2 --learning-rate 0.001 --warmup 2 --seed 1 "
+        f"--association 0.1 --start w.npz {SMALL} --threads 1 --until 2 --ship mine --ship-to shipped"
+        for length in ("--steps 3", "--minutes 1")
+    ],
+    learning.Curve: [
+        "golden curve c.svg --force --trained scenes-tiny",
+        "golden curve c.svg --force --log l.csv",
+    ],
     golden.Build: ["golden build --data set"],
     golden.Check: [f"golden check --data set {JSON}"],
     golden.Judge: [f"golden judge port --only 'operations/*' --data set --all {JSON}"],
@@ -165,6 +176,7 @@ def write_inputs(folder: Path) -> None:
     for name in ("rec", "port", "set"):
         (folder / name).mkdir()
     (folder / "lib.so").touch()
+    (folder / "l.csv").write_text((trained_folder() / "scenes-tiny.csv").read_text())
 
 
 def _write_tnn(folder: Path) -> None:

@@ -10,7 +10,6 @@ from command_examples import COMMANDS, MODES
 from typer.testing import CliRunner
 
 import conformance.cli
-from golden.learning import cli as learning
 
 EXAMPLES = [(name, line) for name, command in COMMANDS.items() for line in command.examples]
 
@@ -53,7 +52,3 @@ def test_options_stand_in_groups() -> None:
     page = shown(["verify"], 100)
     for group in ("Network", "Input", "Candidate", "Results", "TNN"):
         assert f"─ {group} ─" in page
-
-
-def test_functions_have_their_help_too() -> None:
-    assert (learning.train.__doc__ or "").splitlines()[0].partition(";")[0] in shown(["golden", "train"], 200)

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import itertools
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +31,7 @@ from conformance.judge.network import verify
 from conformance.reports.report import InputReport, Report
 from refimpl.errors import ConfigurationError
 
-NOT_JOBS = {"check-tracker", "golden train", "golden curve"}
+NOT_JOBS = {"check-tracker"}
 """Commands that are functions still."""
 CHOOSING = {"force", "benchmark", "demo"}
 """Options that choose the mode, or are read for all commands in one place."""
@@ -192,6 +192,8 @@ def light(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     ):
         monkeypatch.setattr(module, name, lambda *_, value=value, **__: value)
     for path, value in (
+        ("golden.learning.cli._run", None),
+        ("golden.learning.cli._finish", None),
         ("golden.build.build", 0),
         ("golden.check.check", []),
         ("golden.judge.judge", SimpleNamespace(rows=(), problems=(), exit_code=0, to_json=dict)),
@@ -200,6 +202,13 @@ def light(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     ):
         monkeypatch.setattr(path, lambda *_, value=value, **__: value)
     monkeypatch.setattr(verify_tnn, "AdbRunner", Phone)
+    monkeypatch.setattr("golden.learning.cli._trainer", trainer)
+
+
+def trainer(settings: Callable[[str], Any], *_: Any) -> SimpleNamespace:
+    """Return a run that is finished, of settings that are valid."""
+    settings("")
+    return SimpleNamespace(progress=1)
 
 
 class Phone:
