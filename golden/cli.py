@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,8 +15,10 @@ from conformance.cli import options
 from conformance.cli.job import Job, add_command
 from conformance.cli.options import JsonFile
 from conformance.cli.output_files import Reads, Writes
+from conformance.reports.printable import printable
 from golden import DATA
-from golden.learning.cli import curve, train
+from golden.learning.cli import Curve, Train
+from refimpl.errors import first_of
 
 if TYPE_CHECKING:
     from golden.coverage import Row as Covered
@@ -122,9 +126,26 @@ class Judge(Job):
             )
         if self.files.write(judgement.to_json()):
             _print(judgement, self.everything)
-        for problem in judgement.problems:
-            typer.echo(f"error: {problem}", err=True)
+        if judgement.problems:
+            typer.echo(f"error: {printable(_said(judgement, self.only or ()))}", err=True)
         return judgement.exit_code
+
+
+def _said(judgement: Judgement, only: Sequence[str]) -> str:
+    """Say what is wrong with the folder in one line: what to do, then the problems counted by kind."""
+    kinds: dict[str, list[str]] = {}
+    for problem in judgement.problems:
+        kinds.setdefault(re.sub(r"'[^']*'|\[[^]]*\]|\d+", "…", problem.rpartition(": ")[2]), []).append(
+            problem
+        )
+    listed = [
+        found[0] if len(found) == 1 else f"×{len(found)}: {found[0]}"
+        for found in sorted(kinds.values(), key=lambda found: -len(found))
+    ]
+    groups = sorted({row.golden.partition("/")[0] for row in judgement.rows})
+    some = f"--only '{groups[0]}/*'" if groups else "--only PATTERN"
+    hint = "" if only else f"{some} judges a part of the set; "
+    return f"{hint}{len(judgement.problems)} problems, all in --json: {'; '.join(first_of(listed))}"
 
 
 def _print(judgement: Judgement, everything: bool) -> None:
@@ -211,8 +232,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-app.command()(train)
-app.command()(curve)
+add_command(app, "train", Train)
+add_command(app, "curve", Curve)
 add_command(app, "build", Build)
 add_command(app, "check", Check)
 add_command(app, "judge", Judge)

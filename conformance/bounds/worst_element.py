@@ -131,7 +131,7 @@ def absolute_error(values: Array, truth: Array) -> Array:
     one is."""
     with np.errstate(invalid="ignore"):
         error = np.asarray(np.subtract(values, truth, dtype=np.float64))
-    error = np.abs(error, out=error) if error.ndim else np.abs(error)
+    np.abs(error, out=error)  # in place: of a scalar, too, an array that can be assigned to
     if error.size and np.isnan(error.max()):
         unclear = np.isnan(error)
         same = (values == truth) | (np.isnan(values) & np.isnan(truth))

@@ -12,6 +12,7 @@ import typer
 
 from conformance.candidates.kinds import KINDS, Request, make
 from conformance.candidates.process import IsolatedCandidate
+from conformance.cli.command_help import CANDIDATE
 from conformance.cli.course import Course
 from conformance.cli.output_files import Reads
 from conformance.judge.network import weights_hash
@@ -34,6 +35,7 @@ Kind = Annotated[
         help=f"What is judged: {', '.join(KINDS)}, or one of another package. pytorch:FILE.py:NAME, "
         "pytorch:FILE.pt2, python:FILE.py:NAME, dumps:FOLDER, numpy:float16, "
         "onnxruntime:level=basic,threads=2,provider=NAME,disabled=A+B. Default: onnxruntime.",
+        rich_help_panel=CANDIDATE,
     ),
     Reads(_files_in),
 ]

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from conformance.cli import options
+from conformance.cli.terminal import coloured
 from conformance.trackers.association_command import CommandCandidate
 from conformance.trackers.association_properties import (
     Candidate,
@@ -100,17 +100,21 @@ def _show(outcomes: list[Outcome]) -> None:
     table = Table("property", "what it says", box=None, pad_edge=False)
     table.add_column("cases", justify="right")
     table.add_column("verdict")
-    verdicts = {True: "[green]holds[/green]", False: "[red]FAILS[/red]", None: "[yellow]not run[/yellow]"}
+    verdicts = {
+        True: coloured("holds", "green"),
+        False: coloured("FAILS", "red"),
+        None: coloured("not run", "yellow"),
+    }
     for one in outcomes:
         table.add_row(one.name, one.statement, str(one.cases), verdicts[one.holds])
     options.console.print(table)
     left = [one for one in outcomes if one.holds is None]
     if left:
         names = ", ".join(one.name for one in left)
-        options.console.print(f"Not run: {names}: {left[0].message}", markup=False, highlight=False)
+        options.console.print(f"Not run: {names}: {left[0].message}", highlight=False)
     for one in outcomes:
         if one.holds is False:
-            options.console.print(f"[bold red]{one.name}[/bold red]: {escape(one.message)}", highlight=False)
+            options.console.print(f"{one.name}: {one.message}", highlight=False)
             options.console.print("Smallest counterexample found, to paste into the tracker:")
             # One line, however long, so that it can be copied.
             typer.echo(one.line)

@@ -156,8 +156,7 @@ class HeldOut(Job):
 
     def network(self) -> MobileInst:
         """Return the network in float32."""
-        config = options.configuration(self.model, self.overrides, self.weights)
-        weights = options.load_weights(config, self.weights, None, 0)
+        config, weights = options.load_network(self.model, self.overrides, self.weights)
         return MobileInst(config, weights.astype(np.float32))
 
 

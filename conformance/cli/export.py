@@ -34,8 +34,8 @@ class Export(Job):
 
       mobileinst export phone.onnx --target tnn --weights mine.safetensors --size 320x640
 
-      mobileinst export tiny.onnx --model topformer-tiny --set num_queries=50 --size 192x320 --fold --save-
-      weights tiny.safetensors
+      mobileinst export tiny.onnx --model topformer-tiny --set num_queries=50 --size 192x320 --fold
+      --save-weights tiny.safetensors
     """
 
     doing = "an export"
@@ -97,9 +97,8 @@ class Export(Job):
 
     def run(self) -> int:
         """Export, and say how large the graphs are."""
-        config = self.network.config
         with options.working("exporting"):
-            weights = self.network.load(config)
+            config, weights = self.network.load()
             made = self._graphs(config, weights)
             for place, exported in made.items():
                 onnx_export.save(exported, place)

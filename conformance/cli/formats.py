@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from conformance.bounds import FORMATS, Format
+from conformance.cli.command_help import CANDIDATE
 
 Formats = tuple[Format | None, Format | None]
 """Arithmetic and storage; None where not declared."""
@@ -25,11 +26,17 @@ class FormatName(StrEnum):
 
 Arithmetic = Annotated[
     FormatName | None,
-    typer.Option("--arithmetic", help="Format of the candidate's products and sums. Default: float32."),
+    typer.Option(
+        "--arithmetic",
+        help="Format of the candidate's products and sums. Default: float32.",
+        rich_help_panel=CANDIDATE,
+    ),
 ]
 Storage = Annotated[
     FormatName | None,
-    typer.Option("--storage", help="Format of its tensors. Default: the model's narrowest."),
+    typer.Option(
+        "--storage", help="Format of its tensors. Default: the model's narrowest.", rich_help_panel=CANDIDATE
+    ),
 ]
 
 

@@ -20,15 +20,21 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import shlex
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_type_hints
 
 import typer
 
+from conformance.cli.command_help import described
 from conformance.cli.output_files import Output, Reads, Writes, check_outputs
-from refimpl.errors import ConfigurationError
+from refimpl.errors import ConfigurationError, MobileInstError
+
+BROKEN_PIPE = 141
+"""What a shell says of a program that a closed pipe ended: 128 + SIGPIPE."""
 
 
 class Beside:
@@ -134,7 +140,7 @@ def options_of_all(modes: Iterable[type[Job]]) -> dict[str, Option]:
     return {name: found[name] for name in order}
 
 
-def add_command(app: typer.Typer, name: str, described: type, *modes: type[Job]) -> None:
+def add_command(app: typer.Typer, name: str, form: type, *modes: type[Job]) -> None:
     """Add a command to an app.
 
     Parameters
@@ -142,23 +148,46 @@ def add_command(app: typer.Typer, name: str, described: type, *modes: type[Job])
     app
     name
         What it is called on the command line.
-    described
+    form
         The class whose docstring is the command's help; the mode itself, if there is only one.
     modes
         The first that the options choose is run; the last is for all other cases.
     """
-    kinds = modes or (described,)
+    kinds = modes or (form,)
 
     def command(context: typer.Context, **values: Any) -> None:
-        raise typer.Exit(parse(context, kinds, values).run())
+        raise typer.Exit(_exit_code(parse(context, kinds, values)))
 
     parameters = [option.parameter for option in options_of_all(reversed(kinds)).values()]
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     command.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in (context, *parameters)}
-    command.__name__, command.__doc__ = name, described.__doc__
+    command.__name__ = name
     command.modes = kinds  # type: ignore[attr-defined]
-    app.command(name)(command)
+    app.command(name, **described(form.__doc__))(command)
+
+
+def _exit_code(job: Job) -> int:
+    """Run a job; a reader that is gone, such as head, is no verdict."""
+    try:
+        code = job.run()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        with open(os.devnull, "wb") as nowhere:  # or the interpreter would complain when it ends
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except MobileInstError as error:
+        if error.items:
+            _write_items(job, error)
+        raise
+
+
+def _write_items(job: Job, error: MobileInstError) -> None:
+    """Write what is wrong, of which the message lists the first, where the result would have gone."""
+    files = getattr(job, "files", None)
+    if files is not None:
+        files.write({"error": str(error).partition(":\n")[0], "items": list(error.items)})
 
 
 def parse(context: typer.Context, modes: Iterable[type[Job]], values: Mapping[str, Any]) -> Job:

@@ -12,13 +12,16 @@ from typing import Annotated, Any
 
 import typer
 
+from conformance.cli.command_help import NETWORK, RESULTS
 from conformance.cli.job import Unless
 from conformance.cli.output_files import JSON, Reads, Writes
 from conformance.cli.terminal import Progress, console, progress_console, working
 from conformance.files import atomic_write, check_writable
 from refimpl import MobileInstConfig, Weights
-from refimpl.errors import ConfigurationError
+from refimpl.errors import ConfigurationError, WeightsError
 from refimpl.trained import DEFAULT, is_trained, trained_config
+from refimpl.weights import read_arrays
+from refimpl.weights.hint import recognised_configuration
 
 __all__ = ["Progress", "console", "progress_console", "working"]
 
@@ -44,11 +47,17 @@ Model = Annotated[
         metavar="PRESET",
         help=f"Named configuration. Default: {DEFAULT_MODEL}.",
         show_default=False,
+        rich_help_panel=NETWORK,
     ),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="Override a configuration field; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Override a configuration field; repeatable.",
+        rich_help_panel=NETWORK,
+    ),
 ]
 WeightsFile = Annotated[
     Path | None,
@@ -57,40 +66,59 @@ WeightsFile = Annotated[
         help="Weights of the whole network: .safetensors, .npz or .pth, or a trained set's name, such as "
         "scenes-tiny. Default: made from --seed; where no network is named, verify, run and track take a "
         "trained set.",
+        rich_help_panel=NETWORK,
     ),
     Reads(),
 ]
 BackboneFile = Annotated[
     Path | None,
     typer.Option(
-        "--backbone-weights", help="A public backbone checkpoint; the rest comes from --weights or --seed."
+        "--backbone-weights",
+        help="A public backbone checkpoint; the rest comes from --weights or --seed.",
+        rich_help_panel=NETWORK,
     ),
     Reads(),
 ]
 Seed = Annotated[
     int | None,
     typer.Option(
-        "--seed", min=0, help="Of what is random: weights and inputs for which no file is given. Default: 0."
+        "--seed",
+        min=0,
+        help="Of what is random: weights and inputs for which no file is given. Default: 0.",
+        rich_help_panel=NETWORK,
     ),
 ]
 Size = Annotated[
     str | None,
     typer.Option(
-        "--size", metavar="HxW", help="Network input size pictures are resized to, multiples of 32."
+        "--size",
+        metavar="HxW",
+        help="Network input size pictures are resized to, multiples of 32.",
+        rich_help_panel=NETWORK,
     ),
 ]
 JsonPath = Path | None
 Json = Annotated[
     JsonPath,
     typer.Option(
-        "--json", callback=writable, help="Write the result as JSON to this file; -: standard output."
+        "--json",
+        callback=writable,
+        help="Write the result as JSON to this file; -: standard output.",
+        rich_help_panel=RESULTS,
     ),
     Writes(JSON),
 ]
 Force = Annotated[
-    bool, typer.Option("--force", help="Replace files that are there, of whatever kind, by what is written.")
+    bool,
+    typer.Option(
+        "--force",
+        help="Replace files that are there, of whatever kind, by what is written.",
+        rich_help_panel=RESULTS,
+    ),
 ]
-AllSteps = Annotated[bool, typer.Option("--all-steps", help="List every step, not only the stages.")]
+AllSteps = Annotated[
+    bool, typer.Option("--all-steps", help="List every step, not only the stages.", rich_help_panel=RESULTS)
+]
 
 
 # Groups of them.
@@ -149,14 +177,9 @@ class NetworkOptions:
         """Whether the weights are a trained set."""
         return names_trained(self.weights)
 
-    @property
-    def config(self) -> MobileInstConfig:
-        """The configuration (errors: those of `configuration`)."""
-        return configuration(self.model, self.overrides, self.weights)
-
-    def load(self, config: MobileInstConfig) -> Weights:
-        """Return the weights: from files, or seeded (errors: those of `Weights.load`)."""
-        return load_weights(config, self.weights, self.backbone_weights, self.seed or 0)
+    def load(self) -> tuple[MobileInstConfig, Weights]:
+        """Return the configuration and the weights; see `load_network`."""
+        return load_network(self.model, self.overrides, self.weights, self.backbone_weights, self.seed or 0)
 
     @property
     def described(self) -> str:
@@ -236,6 +259,37 @@ def load_weights(config: MobileInstConfig, path: Path | None, backbone: Path | N
     else:
         weights = Weights.load(path, config) if path else Weights.seeded(config, seed)
     return Weights.load_backbone(backbone, config, rest=weights) if backbone else weights
+
+
+def load_network(
+    model: str | None,
+    overrides: Sequence[str] | None,
+    path: Path | None,
+    backbone: Path | None = None,
+    seed: int = 0,
+) -> tuple[MobileInstConfig, Weights]:
+    """Return the configuration and the weights that options name.
+
+    Weights from a file that fit another configuration than the default bring theirs, if no ``--model`` is
+    named and no ``--set`` contradicts it; that is said on standard error.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such network, or it is not that of the trained set.
+    WeightsError, FileError
+        The weights cannot be read, or fit no configuration that was asked for.
+    """
+    config = configuration(model, overrides, path)
+    try:
+        return config, load_weights(config, path, backbone, seed)
+    except WeightsError:
+        likely = recognised_configuration(read_arrays(path)) if path and model is None else None
+        wanted = dict(_override(text) for text in overrides or ())
+        if likely is None or any(getattr(likely.config, name) != value for name, value in wanted.items()):
+            raise
+        progress_console.print(f"{path} is that of {likely.words}: adopted", highlight=False)
+        return likely.config, load_weights(likely.config, path, backbone, seed)
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

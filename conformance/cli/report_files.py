@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from conformance.cli.command_help import RESULTS
 from conformance.cli.options import JsonFile
 from conformance.cli.output_files import HTML, MARKDOWN, XML, Writes
 from conformance.files import atomic_write
@@ -18,17 +19,27 @@ from conformance.reports.report import Report
 
 Html = Annotated[
     Path | None,
-    typer.Option("--html", help="Write one self-contained page, which opens offline, to this file."),
+    typer.Option(
+        "--html",
+        help="Write one self-contained page, which opens offline, to this file.",
+        rich_help_panel=RESULTS,
+    ),
     Writes(HTML),
 ]
 Junit = Annotated[
     Path | None,
-    typer.Option("--junit", help="Write JUnit XML, one test case for each tensor, to this file."),
+    typer.Option(
+        "--junit",
+        help="Write JUnit XML, one test case for each tensor, to this file.",
+        rich_help_panel=RESULTS,
+    ),
     Writes(XML),
 ]
 Markdown = Annotated[
     Path | None,
-    typer.Option("--markdown", help="Write a summary for a CI job in Markdown to this file."),
+    typer.Option(
+        "--markdown", help="Write a summary for a CI job in Markdown to this file.", rich_help_panel=RESULTS
+    ),
     Writes(MARKDOWN),
 ]
 

@@ -94,13 +94,13 @@ class Run(Job):
     def run(self) -> int:
         """Segment the picture, write both files, and print the ten best instances."""
         network = self.network.or_trained()
-        config = network.config
         pixels = read_picture(self.picture) if self.picture else held_out_picture(0).picture
         usual = scaled(pixels.shape[:2], min(held_out.SIZE)) if network.is_trained else "image"
         sizing: Sizing = options.parse_size(self.size) or self.sizing or usual
         images, placement = preprocess(pixels, sizing=sizing, dtype=np.float32)
         with options.working("running"):
-            computed = MobileInst(config, network.load(config).astype(np.float32))(images)
+            config, weights = network.load()
+            computed = MobileInst(config, weights.astype(np.float32))(images)
             instances = postprocess(computed, placement, keep_threshold=self.keep)
         remark = "" if network.weights else UNTRAINED
         names = LABELS if network.is_trained else None

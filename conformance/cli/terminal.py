@@ -25,6 +25,10 @@ class PlainConsole(Console):
         """Return text to be shown, what would steer a terminal replaced."""
         return super().render_str(printable(text), **options)
 
+    def on_broken_pipe(self) -> None:
+        """Let the error pass: by itself, rich would exit with 1, which is a verdict."""
+        raise BrokenPipeError
+
 
 # A pipe has no width: tables are for reading, also in a log.
 console = PlainConsole(width=None if sys.stdout.isatty() else 150)

@@ -306,7 +306,7 @@ class DemoJob(TrackJob):
 
     def evaluated(self, followed: Followed) -> dict[str, Any]:
         """Return the twelve figures against the scene's truth."""
-        return {"stats": _evaluate_demo(followed, self.scene)}
+        return {"stats": _evaluate_demo(followed, self.scene, self.tracker.video_id)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -390,8 +390,8 @@ def _begun(
 
 def _numpy_network(chosen: options.NetworkOptions) -> _Network:
     """The network in float32."""
-    config = chosen.config
-    arrays = chosen.load(config).astype(np.float32)
+    config, weights = chosen.load()
+    arrays = weights.astype(np.float32)
     identity = {"config": asdict(config), "weights_sha256": weights_hash(arrays)}
     return NumpyNetwork(MobileInst(config, arrays)), identity, None
 
@@ -484,11 +484,15 @@ def _write(job: Followed, wanted: TrackerOptions) -> dict[str, Any]:
     }
 
 
-def _evaluate_demo(job: Followed, scene: Scene) -> dict[str, float]:
+def _evaluate_demo(job: Followed, scene: Scene, video_id: int) -> dict[str, float]:
     """The twelve figures against the scene's truth."""
-    truth = job.log.folder / TRUTH
-    options.write_json(truth, scene_ground_truth([scene], job.tracker.state.frame))
-    evaluation = ytvis.evaluate_files(truth, job.log.folder / RESULTS)
+    path, truth = job.log.folder / TRUTH, scene_ground_truth([scene], job.tracker.state.frame)
+    for video in truth["videos"]:
+        video["id"] = video_id
+    for annotation in truth["annotations"]:
+        annotation["video_id"] = video_id
+    options.write_json(path, truth)
+    evaluation = ytvis.evaluate_files(path, job.log.folder / RESULTS)
     return dict(zip(ytvis.STATISTICS, evaluation.stats.tolist(), strict=True))
 
 

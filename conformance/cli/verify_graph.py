@@ -12,6 +12,7 @@ from rich.table import Table
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, declared_by
 from conformance.candidates.onnx_runtime_process import runtime_graph
 from conformance.cli import options, verify_options
+from conformance.cli.command_help import INPUT
 from conformance.cli.formats import DeclaredFormats
 from conformance.cli.job import Job
 from conformance.cli.report_files import ReportFiles
@@ -41,7 +42,10 @@ GraphOnly = Annotated[
 Shapes = Annotated[
     list[str] | None,
     typer.Option(
-        "--shape", metavar="NAME=1x3x224x224", help="Of a random input with dynamic axes; repeatable."
+        "--shape",
+        metavar="NAME=1x3x224x224",
+        help="Of a random input with dynamic axes; repeatable.",
+        rich_help_panel=INPUT,
     ),
 ]
 

@@ -14,7 +14,7 @@ from conformance.cli import options, verify_options
 from conformance.cli.candidate import Kind, Limit, check_candidate, judge_candidate
 from conformance.cli.course import Course
 from conformance.cli.formats import DeclaredFormats
-from conformance.cli.job import Beside, Job
+from conformance.cli.job import Beside, Job, Unless
 from conformance.cli.network_tables import print_report
 from conformance.cli.report_files import ReportFiles
 from conformance.cli.reproduction import Reproduce
@@ -38,7 +38,7 @@ class NetworkVerdict(Job):
     model_file: verify_options.ModelFile = None
     network: options.NetworkOptions
     inputs: verify_options.Inputs = None
-    batch: Annotated[verify_options.Batch, Beside("inputs")] = False
+    batch: Annotated[verify_options.Batch, Beside("inputs"), Unless("frames")] = False
     frames: Annotated[verify_options.Frames, Beside("inputs")] = False
     size: options.Size = None
     threads: verify_options.Threads = None
@@ -80,9 +80,8 @@ class NetworkVerdict(Job):
         size = options.parse_size(self.size)
         if own and network.is_trained and not self.network.is_given:
             size = size or options.TRAINED_SIZE
-        config = network.config
         graph = OnnxGraph.load(self.model_file) if self.model_file else None
-        weights = network.load(config)
+        config, weights = network.load()
         progress("inputs")
         fed = self._fed(graph, size)
         cache = None if self.no_cache else cache_folder()

@@ -356,8 +356,7 @@ class TnnNetwork(TnnJob):
     def report(self, progress: options.Progress) -> Report:
         """Judge the network that the file describes."""
         path, graph = self.one()
-        config = self.network.config
-        weights = self.network.load(config)
+        config, weights = self.network.load()
         with ExitStack() as stack:
             candidate = self._candidate(path, graph, stack)
             images = self._images(path, graph, candidate.name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike
 from conformance.graph.evaluation import evaluate_node, run, widened_all
 from conformance.graph.onnx_file import Source, array_of, node_of, read_model
 from conformance.graph.opset import LATEST, OLDEST, Context, modernised
-from refimpl.errors import FileError, ShapeError, UnsupportedOperationError
+from refimpl.errors import FileError, ShapeError, UnsupportedOperationError, first_of
 from refimpl.graph import Graph, Node
 from refimpl.ops import ONNX_DTYPES, OPERATIONS
 from refimpl.ops.operation import Array
@@ -138,7 +138,7 @@ def _info(info: onnx.ValueInfoProto) -> TensorInfo:
 
 
 def _length(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
-    if dim.HasField("dim_value"):
+    if dim.HasField("dim_value") and dim.dim_value >= 0:  # −1 is how some exporters write an open axis
         return int(dim.dim_value)
     return dim.dim_param or None
 
@@ -147,19 +147,33 @@ def _nodes(graph: onnx.GraphProto, context: Context) -> tuple[Node, ...]:
     """Return the nodes in their latest forms; one error lists all that is outside the vocabulary."""
     counts = Counter(node.name for node in graph.node)
     nodes: list[Node] = []
-    problems: list[str] = []
+    problems: dict[str, list[tuple[str, str]]] = {}
     for index, proto in enumerate(graph.node):
         name = proto.name if proto.name and counts[proto.name] == 1 else _fallback_name(proto, index)
         try:
             nodes += _accepted(proto, name, context)
         except UnsupportedOperationError as error:
-            problems.append(f"{name} ({_qualified(proto)}): {error}")
+            problems.setdefault(_qualified(proto), []).append((name, str(error)))
     if problems:
-        listed = "; ".join(problems)
-        raise UnsupportedOperationError(
-            f"{len(problems)} of {len(graph.node)} nodes are outside the vocabulary: {listed}"
-        )
+        raise _outside(problems, len(graph.node))
     return tuple(nodes)
+
+
+def _outside(problems: Mapping[str, Sequence[tuple[str, str]]], nodes: int) -> UnsupportedOperationError:
+    """Return the error that counts what is outside the vocabulary by operator, the most frequent first."""
+    kinds = sorted(problems.items(), key=lambda pair: -len(pair[1]))
+    listed = [
+        f"{name} ({operator}): {error}"
+        if len(found) == 1
+        else f"{operator} ×{len(found)}, first {name}: {error}"
+        for operator, found in kinds
+        for name, error in found[:1]
+    ]
+    items = [f"{name} ({operator}): {error}" for operator, found in kinds for name, error in found]
+    said = "; ".join(first_of(listed))
+    return UnsupportedOperationError(
+        f"{len(items)} of {nodes} nodes are outside the vocabulary: {said}"
+    ).with_items(items)
 
 
 def _fallback_name(proto: onnx.NodeProto, index: int) -> str:
@@ -191,10 +205,15 @@ def _accepted(proto: onnx.NodeProto, name: str, context: Context) -> list[Node]:
 
 def _check_call(node: Node) -> None:
     """Raise unless the operation takes these operands and attributes."""
+    signature = _signature(node.op_type)
     try:
-        _signature(node.op_type).bind(*node.inputs, **node.attributes)
+        given = signature.bind(*node.inputs, **node.attributes).arguments
     except TypeError as error:
         raise UnsupportedOperationError(str(error)) from error
+    for name, parameter in signature.parameters.items():
+        takes_none = parameter.default is None or "None" in str(parameter.annotation)
+        if given.get(name) == "" and not takes_none:
+            raise UnsupportedOperationError(f"has no operand {name!r}, which the operation needs")
 
 
 @functools.cache

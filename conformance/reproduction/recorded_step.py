@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,10 +82,15 @@ class RecordedStep:
         return note
 
     def _is_sound(self) -> bool:
-        texts = all(isinstance(text, str) for text in (self.step, self.operation, self.question))
-        number = self.envelope is None or isinstance(self.envelope, int | float)
-        formats = [self.arithmetic in FORMATS, self.storage in FORMATS, self.runtime in RUNTIMES]
-        return texts and number and all(formats) and self.question in ("network", "graph")
+        names = (self.question, self.step, self.operation, self.arithmetic, self.storage, self.runtime)
+        return (
+            all(isinstance(name, str) for name in names)
+            and self.question in ("network", "graph")
+            and self.arithmetic in FORMATS
+            and self.storage in FORMATS
+            and self.runtime in RUNTIMES
+            and (self.envelope is None or _is_distance(self.envelope))
+        )
 
     @property
     def declaration(self) -> Declaration:
@@ -94,6 +100,11 @@ class RecordedStep:
     def to_json(self) -> str:
         """Return it as text."""
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+
+def _is_distance(value: object) -> bool:
+    """Tell whether a number out of JSON is one that a tensor can be from another."""
+    return type(value) in (int, float) and 0 <= value <= sys.float_info.max  # type: ignore[operator]
 
 
 @dataclass(frozen=True)

@@ -113,9 +113,19 @@ def _read_pth(path: Path) -> dict[str, Array]:
         # A tensor may claim any shape of one number, by strides of 0.
         if tensor.numel() * tensor.element_size() > held:
             raise FileError(f"{path}: {name} claims shape {tuple(tensor.shape)}, more than the file holds")
-    # NumPy has no bfloat16; float32 holds its values exactly.
-    plain = {name: x.float() if x.dtype == torch.bfloat16 else x for name, x in tensors.items()}
-    return {name: x.detach().numpy() for name, x in plain.items()}
+    return {name: _as_numpy(x, f"{path}: {name}") for name, x in tensors.items()}
+
+
+def _as_numpy(tensor: Any, where: str) -> Array:
+    import torch
+
+    try:
+        # NumPy has no bfloat16; float32 holds its values exactly.
+        plain: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, quantised, on no device, of a type of 8 bits
+        kind = f"{tensor.dtype}, {tensor.layout}"
+        raise FileError(f"{where} is {kind}, which NumPy cannot hold; save dense float32 tensors") from error
+    return plain
 
 
 def _bytes_held(path: Path) -> int:

@@ -131,7 +131,7 @@ def test_weights_too_large_for_float16_are_named() -> None:
 
 def test_too_little_memory_is_named_and_the_checkpoint_stays(tmp_path, monkeypatch) -> None:
     """PyTorch calls it a RuntimeError; the command says what to make smaller and exits as on bad input."""
-    arguments = ["golden", "train", str(tmp_path), "--steps", "3", "--batch", "2", "--set", "dim=32"]
+    arguments = ["golden", "train", str(tmp_path), "--steps", "3", "--batch-size", "2", "--set", "dim=32"]
     arguments += ["--set", "num_queries=5", "--set", "num_classes=4"]
     assert CliRunner().invoke(app, [*arguments, "--until", "1"]).exit_code == 0
     before = (tmp_path / "checkpoint.pt").read_bytes()
@@ -142,7 +142,7 @@ def test_too_little_memory_is_named_and_the_checkpoint_stays(tmp_path, monkeypat
     monkeypatch.setattr(torch.autograd, "backward", exhausted)
     refused = CliRunner().invoke(app, arguments)
     assert isinstance(refused.exception, MemoryError)
-    assert "smaller --batch" in str(refused.exception)
+    assert "smaller --batch-size" in str(refused.exception)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
@@ -309,7 +309,7 @@ def test_a_thinned_log_keeps_its_means_and_its_end() -> None:
 
 
 def test_the_command_trains_resumes_and_refuses(tmp_path) -> None:
-    arguments = ["golden", "train", str(tmp_path / "run"), "--steps", "3", "--batch", "2"]
+    arguments = ["golden", "train", str(tmp_path / "run"), "--steps", "3", "--batch-size", "2"]
     small = ["--set", "dim=32", "--set", "num_queries=5", "--set", "num_classes=4"]
     runner = CliRunner()
     assert runner.invoke(app, [*arguments, *small, "--until", "1"]).exit_code == 0
@@ -325,7 +325,7 @@ def test_the_command_trains_resumes_and_refuses(tmp_path) -> None:
 
 def test_what_is_shipped_says_from_which_runs_it_came(tmp_path) -> None:
     """By a run's folder, then by a shipped set's name; an unfinished run is no start."""
-    small = ["--batch", "2", "--set", "dim=32", "--set", "num_queries=5", "--set", "num_classes=4"]
+    small = ["--batch-size", "2", "--set", "dim=32", "--set", "num_queries=5", "--set", "num_classes=4"]
 
     def train(name: str, *options: str):
         return CliRunner().invoke(app, ["golden", "train", str(tmp_path / name), *small, *options])
