@@ -14,12 +14,12 @@ from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
 from conformance.candidates.onnx_runtime_process import runtime_graph
 from conformance.cli import options
 from conformance.cli.formats import Formats
+from conformance.folders import check_new_folder
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.any_graph import verify_graph
 from conformance.pictures.graph_inputs import graph_inputs
 from conformance.reports.report import Comparison, InputReport, Report
 from conformance.reproduction.folder import reproduce_node
-from conformance.reproduction.step_folder import check_new_folder
 from refimpl.errors import ConfigurationError, MobileInstError
 from refimpl.ops.operation import Array
 
