@@ -31,7 +31,11 @@ def test_the_reference_imports_numpy_and_scipy_only(module: str) -> None:
 
 
 ORDER = [
+    "foreign_names",
+    "limits",
+    "json_files",
     "files",
+    "folders",
     "threads",
     "trackers",
     "evaluation",
