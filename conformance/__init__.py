@@ -72,7 +72,7 @@ def verify(
     """
     # Imported here: a pytest run that does not use the plugin's fixture should not load a runtime.
     from conformance.judge.arguments import as_candidate, as_config, as_inputs, as_weights, command_of
-    from conformance.judge.verification import verify as judge
+    from conformance.judge.network import verify as judge
 
     network = as_config(config)
     judged, called = as_candidate(candidate)

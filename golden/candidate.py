@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.evaluation.ytvis import read_json
+from conformance.json_files import read_json
 from golden.store import Entry, read_tensors
 from refimpl.errors import FileError
 from refimpl.ops.operation import Array

@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from golden.case import Golden
-from golden.declared import blocks, costs, networks, operations, pictures, scenes, training, videos, weights
+from golden.declared import (
+    blocks,
+    costs,
+    evaluations,
+    networks,
+    operations,
+    pictures,
+    scenes,
+    tracking,
+    training,
+    weights,
+)
+
+KINDS = (operations, blocks, networks, weights, costs, training, pictures, scenes, tracking, evaluations)
 
 
 def goldens() -> Iterator[Golden]:
     """Yield every golden of the set."""
-    for part in (operations, blocks, networks, weights, costs, training, pictures, scenes, videos):
-        yield from part.goldens()
+    for kind in KINDS:
+        yield from kind.goldens()

@@ -15,7 +15,7 @@ from conformance.bounds import utilisation
 from golden import DATA
 from golden.candidate import Folder
 from golden.readings import Failure, reading
-from golden.store import BOUND, INPUT, TRUTH, Entry, integrity_problems, read_manifest
+from golden.store import BOUND, TRUTH, Entry, integrity_problems, read_manifest
 from refimpl.errors import FileError
 from refimpl.ops.operation import Array
 
@@ -232,8 +232,3 @@ def _same(wanted: Any, given: Any) -> bool:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def inputs_of(entry: Entry) -> dict[str, Array]:
-    """Return what a golden is fed."""
-    return entry.tensors(INPUT)

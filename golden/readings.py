@@ -135,19 +135,8 @@ def _catalogue(failure: Failure) -> str | None:
     form = FORMATS[failure.format]
     known = {**failure.entry.tensors(INPUT), failure.output: failure.given}
     known = {name: known[name] for name in (*graph.inputs, failure.output)}
-    node = Comparison(
-        failure.output,
-        graph.nodes[0].op_type,
-        failure.output,
-        failure.truth.shape,
-        None,
-        None,
-        failure.index,
-        None,
-        None,
-        failure.utilisation,
-        "fail",
-    )
+    called = (failure.output, graph.nodes[0].op_type, failure.output)
+    node = Comparison.judged(*called, failure.truth, 0.0, failure.index, utilisation=failure.utilisation)
     try:
         found = diagnose_node(graph, known, node, Declaration(form, form))
     except MobileInstError:
@@ -160,13 +149,11 @@ Mistake = tuple[str, Callable[..., Array]]
 
 def _own_mistakes(failure: Failure) -> str | None:
     """Try the mistakes of this package, which need the operands only."""
+    from conformance.graph.evaluation import widened_all
     from conformance.graph.onnx_graph import OnnxGraph
 
     node = OnnxGraph.load(failure.entry.path(".onnx")).nodes[0]
-    operands = {
-        k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in failure.entry.tensors(INPUT).items()
-    }
-    inputs = [operands[name] if name else None for name in node.inputs]
+    inputs = list(node.operands(widened_all(failure.entry.tensors(INPUT))))
     for text, values in _mistaken(node.op_type, inputs, node.attributes):
         if np.shape(values) == failure.truth.shape and not failure.fits(values):
             allowed = failure.bound + np.abs(values) * 2 * FORMATS[failure.format].unit_roundoff

@@ -5,9 +5,33 @@ Every one derives from `MobileInstError`; the command line prints its message on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Self
+
+MOST_LISTED = 5
+
 
 class MobileInstError(Exception):
-    """Base of every error that bad input causes."""
+    """Base of every error that bad input causes.
+
+    Attributes
+    ----------
+    items
+        All that is wrong, if it is more than the message lists; for machines.
+    """
+
+    items: tuple[str, ...] = ()
+
+    def with_items(self, items: Sequence[str]) -> Self:
+        """Return the error with all that is wrong, of which the message lists the first."""
+        self.items = tuple(items) if len(items) > MOST_LISTED else ()
+        return self
+
+
+def first_of(items: Sequence[str]) -> list[str]:
+    """Return the first few of a list, and how many more there are."""
+    rest = len(items) - MOST_LISTED
+    return [*items[:MOST_LISTED], *([f"and {rest} more"] if rest > 0 else [])]
 
 
 class ConfigurationError(MobileInstError, ValueError):

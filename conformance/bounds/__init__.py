@@ -8,6 +8,7 @@ per family, registered under the ONNX name; the functions that are approximated 
 
 from conformance.bounds.allowances import CPU, MOBILE, ONNX_RUNTIME, RUNTIMES, Allowance, Runtime
 from conformance.bounds.bias import BiasTest, bias_test, utilisation
+from conformance.bounds.declaration import DEFAULT, Declaration
 from conformance.bounds.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, FORMATS, Format, format_of
 from conformance.bounds.introduced import introduced_bound, introduced_bounds
 from conformance.bounds.propagation import carried_bounds, propagated_bound
@@ -16,6 +17,7 @@ from conformance.bounds.step import RULES, Shared
 __all__ = [
     "BFLOAT16",
     "CPU",
+    "DEFAULT",
     "FLOAT16",
     "FLOAT32",
     "FLOAT64",
@@ -26,6 +28,7 @@ __all__ = [
     "RUNTIMES",
     "Allowance",
     "BiasTest",
+    "Declaration",
     "Format",
     "Runtime",
     "Shared",

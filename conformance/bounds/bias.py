@@ -63,6 +63,18 @@ class BiasTest:
     bias_probability: float
     variance_probability: float
 
+    def __str__(self) -> str:
+        """Say what is not as rounding has it."""
+        if self.bias_probability <= self.variance_probability:
+            figure, expected = f"mean {self.mean:.2g}", "0"
+        else:
+            figure, expected = f"mean square {self.mean_square:.2g}", f"at most {ROUNDING_VARIANCE}"
+        probability = min(self.bias_probability, self.variance_probability)
+        return (
+            f"error / probable rounding has {figure} over {self.samples} elements, where rounding has "
+            f"{expected} (probability {probability:.0e})"
+        )
+
     @property
     def suspicious(self) -> bool:
         """Whether rounding does not explain the errors, though each may be within its bound."""

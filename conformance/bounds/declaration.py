@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from conformance.bounds.allowances import CPU, Runtime
-from conformance.bounds.envelope import MULTIPLE, SAMPLES
 from conformance.bounds.formats import FLOAT32, Format
+
+SAMPLES = 8
+"""Perturbed runs of an envelope."""
+MULTIPLE = 4.0
+"""How many times the largest deviation seen in the samples a candidate may deviate."""
 
 
 @dataclass(frozen=True)
@@ -34,3 +38,7 @@ class Declaration:
             f"{self.storage.name} (unit roundoff {self.arithmetic.unit_roundoff:.1e}); "
             f"each output by {MULTIPLE:g} × the largest of {SAMPLES} runs with random rounding"
         )
+
+
+DEFAULT = Declaration()
+"""Float32, stored as such, on a CPU."""

@@ -7,22 +7,24 @@ from typing import Any
 import numpy as np
 
 from conformance.bounds.step import Bound, Step, is_float, rule
+from conformance.graph.evaluation import as_tuple
+from refimpl.ops import Trait, having
 from refimpl.ops.operation import Array
 
+MOVING = having(Trait.MOVES) | {
+    *("Constant", "ConstantOfShape", "Shape", "Size", "NonZero", "OneHot"),
+    *("And", "Or", "Xor", "Not", "IsNaN", "IsInf"),
+}
+"""Exact operations to which a subnormal number is like any other."""
 
-@rule("Identity", "Constant", "ConstantOfShape", "Shape", "Size", "NonZero", "OneHot", stored=True)
-@rule("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Concat", "Split", stored=True)
-@rule("Slice", "Pad", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Trilu", stored=True)
-@rule("Gather", "GatherElements", "GatherND", "Where", stored=True)
-@rule("And", "Or", "Xor", "Not", "IsNaN", "IsInf", stored=True)
+
+@rule(*MOVING, stored=True)
 def moving(step: Step) -> tuple[Bound, ...]:
     """0: bits are moved, not computed with."""
     return (0.0,) * len(step.outputs)
 
 
-@rule("Relu", "Clip", "Max", "Min", "Neg", "Abs", "Sign", "Floor", "Ceil", "Round", stored=True)
-@rule("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", stored=True)
-@rule("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "ArgMax", "ArgMin", "TopK", stored=True)
+@rule(*(having(Trait.EXACT) - MOVING), stored=True)
 def selecting(step: Step) -> tuple[Bound, ...]:
     """0, but what another result subnormal operands give when they are flushed to zero.
 
@@ -33,8 +35,7 @@ def selecting(step: Step) -> tuple[Bound, ...]:
     flushed = [_flushed(x, step.floor) for x in step.inputs]
     if all(new is old for new, old in zip(flushed, step.inputs, strict=True)):
         return (0.0,) * len(step.outputs)
-    results = step.run(*flushed)
-    results = results if isinstance(results, tuple) else (results,)
+    results: tuple[Any, ...] = as_tuple(step.run(*flushed))
     # Outputs that the plain operation does not make, such as the indices of a MaxPool.
     results += (None,) * (len(step.outputs) - len(results))
     return tuple(

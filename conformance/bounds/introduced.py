@@ -16,9 +16,9 @@ from conformance.bounds import (
     reduction,  # noqa: F401
     resizing,  # noqa: F401
 )
-from conformance.bounds.allowances import CPU, Runtime
-from conformance.bounds.formats import FLOAT32, Format
+from conformance.bounds.declaration import DEFAULT, Declaration
 from conformance.bounds.step import RULES, Shared, Step, completed
+from conformance.graph.evaluation import as_tuple
 from refimpl.ops.operation import Array
 
 
@@ -27,10 +27,8 @@ def introduced_bound(
     inputs: Sequence[Any],
     attributes: Mapping[str, Any],
     output: Array,
-    arithmetic: Format = FLOAT32,
-    storage: Format = FLOAT32,
+    declaration: Declaration = DEFAULT,
     *,
-    runtime: Runtime = CPU,
     probable: bool = False,
 ) -> Array | None:
     """Return how far the first output of a correct candidate may be from the truth, per element.
@@ -45,10 +43,8 @@ def introduced_bound(
         As `refimpl.ops` takes them.
     output
         The exact result of the operation on these inputs, float64.
-    arithmetic, storage
-        The formats of the products and sums, and of the results.
-    runtime
-        What is declared of the implementation.
+    declaration
+        What the candidate is declared to compute with.
     probable
         Give the size that rounding is expected to have, √n instead of n roundings; no bound, but what noise
         is made from.
@@ -59,9 +55,7 @@ def introduced_bound(
         Infinite where the format may overflow; 0 where the truth is infinite or NaN, which the candidate must
         be too. None: no bound, not judged.
     """
-    return introduced_bounds(
-        op_type, inputs, attributes, (output,), arithmetic, storage, runtime=runtime, probable=probable
-    )[0]
+    return introduced_bounds(op_type, inputs, attributes, (output,), declaration, probable=probable)[0]
 
 
 def introduced_bounds(
@@ -69,10 +63,8 @@ def introduced_bounds(
     inputs: Sequence[Any],
     attributes: Mapping[str, Any],
     outputs: Sequence[Array],
-    arithmetic: Format = FLOAT32,
-    storage: Format = FLOAT32,
+    declaration: Declaration = DEFAULT,
     *,
-    runtime: Runtime = CPU,
     probable: bool = False,
     extra: int = 0,
     shared: Shared | None = None,
@@ -92,16 +84,13 @@ def introduced_bounds(
         inputs=tuple(inputs),
         attributes=dict(attributes),
         outputs=results,
-        arithmetic=arithmetic,
-        storage=storage,
-        runtime=runtime,
+        declaration=declaration,
         extra=extra,
         probable=probable,
         shared={} if shared is None else shared,
     )
     with np.errstate(all="ignore"):
-        bounds = registered.bound(step)
-        listed = bounds if isinstance(bounds, tuple) else (bounds,)
+        listed = as_tuple(registered.bound(step))
         listed += (None,) * (len(results) - len(listed))
         return tuple(
             completed(bound, y, step, registered.stored) for bound, y in zip(listed, results, strict=False)

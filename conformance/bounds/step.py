@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from conformance.bounds.allowances import Runtime
+from conformance.bounds.declaration import Declaration
 from conformance.bounds.formats import Format, gamma, probable_gamma
 from refimpl.ops import OPERATIONS
 from refimpl.ops.operation import Array
@@ -30,11 +31,8 @@ class Step:
         The call, floats in float64.
     outputs
         Its exact results.
-    arithmetic
-        The format in which the candidate computes and accumulates.
-    storage
-        The format of its results.
-    runtime
+    declaration
+        What the candidate is declared to compute with.
     extra
         Roundings beyond those of the operation itself, such as those of constants folded into its weights.
     probable
@@ -47,12 +45,25 @@ class Step:
     inputs: tuple[Any, ...]
     attributes: dict[str, Any]
     outputs: tuple[Array, ...]
-    arithmetic: Format
-    storage: Format
-    runtime: Runtime
+    declaration: Declaration
     extra: int = 0
     probable: bool = False
     shared: Shared = field(default_factory=dict)
+
+    @property
+    def arithmetic(self) -> Format:
+        """The format in which the candidate computes and accumulates."""
+        return self.declaration.arithmetic
+
+    @property
+    def storage(self) -> Format:
+        """The format of its results."""
+        return self.declaration.storage
+
+    @property
+    def runtime(self) -> Runtime:
+        """How well its special functions approximate."""
+        return self.declaration.runtime
 
     @property
     def y(self) -> Array:

@@ -14,6 +14,8 @@ LARGEST_SAMPLE = 1 << 15
 """Elements that are enough for statistics of a tensor."""
 VARIETY_SAMPLE = 1 << 12
 """Elements that are enough to see whether they vary."""
+LINES, LONGEST_LINE = 64, 256
+"""Lines along each axis that are looked at, and of each how many elements."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,20 @@ class Worst:
         Error over bound; 0 if both are 0.
     index
         Its place.
+    open
+        Whether an element without a finite bound has an error, of which nothing can be said.
     """
 
     error: float
     bound: float
     utilisation: float
     index: tuple[int, ...]
+    open: bool = False
+
+    @property
+    def judged(self) -> bool:
+        """Whether a verdict is possible: an element leaves its bound, or all that err have one."""
+        return self.utilisation > 1 or not self.open
 
 
 def worst_of(values: Array, truth: Array, bound: Array | float) -> Worst:
@@ -50,7 +60,13 @@ def worst_in(error: Array, bound: Array | float) -> Worst:
     ratio = utilisation(error, bound)
     place = _place_of_largest(ratio)
     allowed = float(np.broadcast_to(bound, error.shape)[place])
-    return Worst(float(error[place]), allowed, float(ratio[place]), place)
+    return Worst(float(error[place]), allowed, float(ratio[place]), place, _is_open(error, bound))
+
+
+def _is_open(error: Array, bound: Array | float) -> bool:
+    if np.isfinite(np.max(bound, initial=0.0)):
+        return False
+    return bool((~np.isfinite(bound) & (error > 0)).any())
 
 
 def largest_in(error: Array) -> tuple[float, tuple[int, ...]]:
@@ -66,19 +82,34 @@ def _place_of_largest(x: Array) -> tuple[int, ...]:
 
 
 def is_varied(operand: Array) -> bool:
-    """Tell whether most elements, zeros aside, differ from one another.
+    """Tell whether most elements, zeros aside, differ from one another: anywhere, and along each axis.
 
-    Equal operands round equally (a flat picture, a table): the statistics of independent roundings say
-    nothing of them.
+    Equal operands round equally (a flat picture, equal channels, a table): the statistics of independent
+    roundings say nothing of them.
     """
-    flat = operand.ravel()[:: -(-operand.size // VARIETY_SAMPLE) | 1]
-    flat = flat[flat != 0]
-    return flat.size > 1 and 2 * np.unique(flat).size >= flat.size
+    random = np.random.default_rng(0)
+    anywhere = operand.ravel()[random.integers(operand.size, size=(1, min(operand.size, VARIETY_SAMPLE)))]
+    along = (_lines(operand, axis, random) for axis, size in enumerate(operand.shape) if size > 1)
+    return operand.size > 1 and all(map(_mostly_distinct, (anywhere, *along)))
 
 
-def hides_a_fault(values: Array, truth: Array, bound: Array, scale: Array) -> bool:
-    """Tell whether the errors, though within the bound, are not those of rounding: biased, or larger than √n
-    roundings make.
+def _lines(x: Array, axis: int, random: np.random.Generator) -> Array:
+    """Return some lines along an axis, drawn at random."""
+    last = np.moveaxis(x, axis, -1)
+    places = tuple(random.integers(size, size=LINES) for size in last.shape[:-1])
+    return last[places][..., :LONGEST_LINE].reshape(-1, min(x.shape[axis], LONGEST_LINE))
+
+
+def _mostly_distinct(lines: Array) -> bool:
+    lines = np.sort(lines, axis=-1)
+    numbers = lines != 0
+    repeated = numbers[:, 1:] & (lines[:, 1:] == lines[:, :-1])
+    return 2 * int(repeated.sum()) <= int(numbers.sum())
+
+
+def unlike_rounding(values: Array, truth: Array, bound: Array, scale: Array) -> str | None:
+    """Say how the errors, though within the bound, differ from those of rounding: biased, or larger than √n
+    roundings make; None if they do not.
 
     Parameters
     ----------
@@ -91,7 +122,8 @@ def hides_a_fault(values: Array, truth: Array, bound: Array, scale: Array) -> bo
     given, exact = values.ravel()[::step].astype(np.float64), truth.ravel()[::step]
     sampled = (np.broadcast_to(x, truth.shape).ravel()[::step] for x in (bound, scale))
     with np.errstate(all="ignore"):
-        return bool(values.size) and bias_test(given - exact, *sampled).suspicious
+        test = bias_test(given - exact, *sampled)
+    return str(test) if values.size and test.suspicious else None
 
 
 def absolute_error(values: Array, truth: Array) -> Array:
@@ -99,7 +131,7 @@ def absolute_error(values: Array, truth: Array) -> Array:
     one is."""
     with np.errstate(invalid="ignore"):
         error = np.asarray(np.subtract(values, truth, dtype=np.float64))
-    error = np.abs(error, out=error) if error.ndim else np.abs(error)
+    np.abs(error, out=error)  # in place: of a scalar, too, an array that can be assigned to
     if error.size and np.isnan(error.max()):
         unclear = np.isnan(error)
         same = (values == truth) | (np.isnan(values) & np.isnan(truth))

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
+import refimpl
 from refimpl.errors import CandidateError
 
 STARTING = 60.0
@@ -18,12 +20,30 @@ STARTING = 60.0
 def start(module: str, *arguments: str) -> subprocess.Popen[str]:
     """Start a module of this program as a process that is talked to in lines."""
     return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
+        python_command(module, *arguments),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        env=safe_environment(),
     )
+
+
+def python_command(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module; to be started with `safe_environment`."""
+    # Without -P, `python -m` imports from the working directory first: ./secrets.py, wherever it came from.
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def safe_environment() -> dict[str, str]:
+    """Return the environment of a process that imports what this one does, and nothing from the working
+    directory; what it starts in its turn, neither."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(_trusted_paths()), "PYTHONSAFEPATH": "1"}
+
+
+def _trusted_paths() -> list[str]:
+    """Return the places of modules without the working directory, unless this program itself stands there."""
+    here, own = Path.cwd().resolve(), Path(refimpl.__path__[0]).resolve().parent
+    return [path for path in sys.path if path and (Path(path).resolve() != here or here == own)]
 
 
 def next_line(process: subprocess.Popen[str], timeout: float | None) -> str | None:

@@ -4,24 +4,23 @@ packages."""
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from conformance.bounds import CPU, FLOAT32, Format, format_of
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import CPU, FLOAT32, Declaration, Format, format_of
 from conformance.bounds.formats import BFLOAT16
 from conformance.candidates.arrays import first_line
-from conformance.candidates.candidate import Candidate
+from conformance.candidates.candidate import NEEDED_OUTPUTS, OUTPUTS, Candidate
 from conformance.candidates.dumps import DumpCandidate
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, checked_candidate
 from conformance.candidates.onnx_runtime import RuntimeOptions, declared_by
 from conformance.candidates.plain import NumpyCandidate, PythonCandidate
 from conformance.candidates.pytorch import PyTorchCandidate
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.decisions import NEEDED_OUTPUTS
 from refimpl import MobileInstConfig
 from refimpl.errors import CandidateError, ConfigurationError, FileError, MobileInstError
 from refimpl.ops.operation import Array
@@ -112,7 +111,7 @@ def dumps(request: Request) -> Candidate:
     """``dumps:FOLDER``."""
     if not request.options:
         raise ConfigurationError("--candidate dumps:FOLDER names the folder; there is none after the colon")
-    return DumpCandidate(Path(request.options), NEEDED_OUTPUTS, request.declaration)
+    return DumpCandidate(Path(request.options), NEEDED_OUTPUTS, request.declaration, OUTPUTS)
 
 
 def numpy_network(request: Request) -> Candidate:
@@ -168,12 +167,14 @@ def _kind(name: str) -> Kind:
 
 
 def _named(text: str) -> Any:
-    """Return what ``FILE.py:NAME`` names; the file is run."""
+    """Return what ``FILE.py:NAME`` names; the file is run, and may import its neighbours."""
     path, sign, name = text.rpartition(":")
     if not sign or not path.endswith(".py"):
         raise ConfigurationError(f"--candidate: {text!r} is not of the form FILE.py:NAME")
     if not Path(path).is_file():
         raise FileError(f"{path}: there is no such file")
+    # Last, so that no neighbour stands in the place of a library.
+    sys.path.append(str(Path(path).resolve().parent))
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     assert spec is not None
     assert spec.loader is not None

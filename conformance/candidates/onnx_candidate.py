@@ -8,20 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from conformance.bounds.declaration import Declaration
-from conformance.candidates.candidate import Candidate
-from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
+from conformance.bounds import Declaration
+from conformance.candidates.candidate import Candidate, OwnGraph
+from conformance.candidates.onnx_runtime import RuntimeOptions
 from conformance.candidates.onnx_runtime_process import runtime_graph
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.fusions import Fusion, find_fusion
-from conformance.reports.report import Comparison
 from refimpl.errors import CandidateError, ShapeError
 from refimpl.ops.operation import Array
 
-MEMBERS = (
-    *("run", "capture", "judge", "nodes_between", "find_fusion", "own_graph"),
-    *("declaration", "captures", "captures_all"),
-)
+MEMBERS = ("run", "capture", "own_graph", "declaration", "captures_all")
 """What a candidate has; see `conformance.candidates.candidate.Candidate`."""
 
 
@@ -81,7 +76,6 @@ class OnnxRuntimeCandidate(Candidate):
         Seconds that a run may take, in a process of its own; None: in this one, as long as it likes.
     """
 
-    captures = OnnxRuntimeGraph.captures
     captures_all = True
 
     def __init__(
@@ -117,26 +111,9 @@ class OnnxRuntimeCandidate(Candidate):
         """Run the model unoptimised and return every node's output by name, in topological order."""
         return self.model.capture(self.feeds(images))
 
-    def judge(self, images: Array, tensors: Mapping[str, Array]) -> list[Comparison]:
-        """Replay every node in float64 on the tensors it was fed, and judge what the runtime made of them."""
-        return self.model.judge(self.feeds(images), tensors)
-
-    def find_fusion(
-        self,
-        images: Array,
-        captured: Mapping[str, Array],
-        is_right: Callable[[Mapping[str, Array]], bool],
-    ) -> Fusion | None:
-        """Find what optimisation makes wrong; see `conformance.judge.fusions`."""
-        return find_fusion(self.model, self.feeds(images), captured, is_right)
-
-    def own_graph(self, images: Array) -> tuple[OnnxGraph, dict[str, Array]]:
+    def own_graph(self, images: Array) -> OwnGraph:
         """Return the model's graph and what it is fed."""
-        return self.graph, self.feeds(images)
-
-    def nodes_between(self, tensor: str, known: set[str]) -> list[str]:
-        """Return the nodes, in order, that compute ``tensor`` from ``known`` tensors and constants."""
-        return self.model.nodes_between(tensor, known)
+        return self.model.own_graph(self.feeds(images))
 
     def feeds(self, images: Array) -> dict[str, Array]:
         """Return what the model is fed, by name; raise `ShapeError` if it does not fit."""
@@ -145,7 +122,7 @@ class OnnxRuntimeCandidate(Candidate):
         return {name: self._as_declared(name, array) for name, array in feeds.items()}
 
     def _as_declared(self, name: str, array: Array) -> Array:
-        dtype = self.graph.inputs[name].dtype or np.dtype(np.float32)
+        dtype = self.graph.declared[name].dtype or np.dtype(np.float32)
         return array.astype(dtype, copy=False)
 
 
@@ -157,10 +134,10 @@ def only_input(graph: OnnxGraph) -> GraphInput:
     CandidateError
         The model has not exactly one input, of four axes.
     """
-    inputs = list(graph.inputs.items())
+    inputs = list(graph.inputs)
     if len(inputs) != 1:
         raise CandidateError(
-            f"the model has {len(inputs)} inputs ({', '.join(name for name, _ in inputs) or 'none'}); "
+            f"the model has {len(inputs)} inputs ({', '.join(inputs) or 'none'}); "
             "expected one, the normalised images (batch, 3, height, width)"
         )
     return images_input(graph)
@@ -173,7 +150,7 @@ def images_input(graph: OnnxGraph) -> GraphInput:
     ------
     CandidateError
     """
-    name, info = next(iter(graph.inputs.items()))
+    name, info = next(iter(graph.declared.items()))
     if info.shape is None or len(info.shape) != 4:
         raise CandidateError(
             f"the model's input {name!r} has shape {info.shape}; expected (batch, 3, height, width)"

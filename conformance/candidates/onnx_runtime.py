@@ -10,12 +10,11 @@ from typing import Any, Self
 import onnx
 import onnxruntime
 
-from conformance.bounds import FLOAT32, ONNX_RUNTIME, Format, format_of
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import FLOAT32, Declaration, Format, format_of
+from conformance.bounds.allowances import onnx_runtime as runtime_of_version
 from conformance.candidates.arrays import first_line
+from conformance.candidates.candidate import OwnGraph
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.graph_judgement import judge_nodes
-from conformance.reports.report import Comparison
 from refimpl.errors import CandidateError, ConfigurationError
 from refimpl.ops.operation import Array
 
@@ -88,11 +87,6 @@ class RuntimeOptions:
             disabled_optimizers=list(self.disabled_optimizers) or None,
         )
 
-    def __str__(self) -> str:
-        """Name them, for reports."""
-        without = f", without {', '.join(self.disabled_optimizers)}" if self.disabled_optimizers else ""
-        return f"ONNX Runtime {onnxruntime.__version__}, {self.provider}, optimisation {self.level}{without}"
-
 
 class OnnxRuntimeGraph:
     """Any ONNX graph in ONNX Runtime, with any inputs.
@@ -107,8 +101,6 @@ class OnnxRuntimeGraph:
         The arithmetic it is judged by.
     """
 
-    captures = "every tensor of its graph, by a second run without optimisation"
-
     def __init__(
         self,
         graph: OnnxGraph,
@@ -119,10 +111,11 @@ class OnnxRuntimeGraph:
         self.options = options or RuntimeOptions()
         self.declaration = declaration or declared_by(graph)
 
-    def with_options(self, options: RuntimeOptions) -> Self:
-        """Return the same graph, run in another way."""
+    def without(self, optimizers: Sequence[str]) -> Self:
+        """Return the same graph, in which these optimisers do not run either."""
         other = copy.copy(self)
-        other.options = options
+        disabled = (*self.options.disabled_optimizers, *optimizers)
+        other.options = replace(self.options, disabled_optimizers=disabled)
         return other
 
     def with_graph(self, graph: OnnxGraph) -> Self:
@@ -147,29 +140,10 @@ class OnnxRuntimeGraph:
         tensors = self._run(model, feeds, replace(self.options, level="disabled"))
         return {name: tensors[name] for node in model.graph.node for name in node.output if name}
 
-    def judge(self, feeds: Mapping[str, Array], tensors: Mapping[str, Array]) -> list[Comparison]:
-        """Replay every node in float64 on the tensors it was fed, and judge what the runtime made of them."""
-        declared = self.declaration
-        return judge_nodes(
-            self.graph,
-            feeds,
-            tensors,
-            arithmetic=declared.arithmetic,
-            storage=declared.storage,
-            runtime=declared.runtime,
-            wide_float16=self.options.provider == "CPUExecutionProvider",
-        )
-
-    def nodes_between(self, tensor: str, known: set[str]) -> list[str]:
-        """Return the nodes, in order, that compute ``tensor`` from ``known`` tensors and constants."""
-        producers = {name: node for node in self.graph.nodes for name in node.outputs if name}
-        waiting, found = [tensor], set()
-        while waiting:
-            node = producers.get(waiting.pop())
-            if node is not None and node.name not in found:
-                found.add(node.name)
-                waiting += [name for name in node.inputs if name not in known]
-        return [node.name for node in self.graph.nodes if node.name in found]
+    def own_graph(self, feeds: Mapping[str, Array]) -> OwnGraph:
+        """Return the graph and what it is fed."""
+        on_cpu = self.options.provider == "CPUExecutionProvider"
+        return OwnGraph(self.graph, self.graph, feeds, optimising=self, wide_float16=on_cpu)
 
     def _run(
         self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions
@@ -201,12 +175,12 @@ def declared_by(
 ) -> Declaration:
     """Return what ONNX Runtime is judged by: float32 arithmetic, stored in the graph's narrowest format."""
     arrays = [*graph.initializers.values()]
-    dtypes = {array.dtype for array in arrays} | {info.dtype for info in graph.inputs.values()}
+    dtypes = {array.dtype for array in arrays} | {info.dtype for info in graph.declared.values()}
     formats = [format_of(dtype) for dtype in dtypes if dtype is not None and dtype.kind == "f"]
     own = max([FLOAT32, *formats], key=lambda format: format.unit_roundoff)
     chosen = arithmetic or FLOAT32
     coarser = max(chosen, own, key=lambda format: format.unit_roundoff)
-    return Declaration(chosen, storage or coarser, ONNX_RUNTIME)
+    return Declaration(chosen, storage or coarser, runtime_of_version(onnxruntime.__version__))
 
 
 def exposed(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import Declaration
 from conformance.candidates.child_process import STARTING, crashed, hung, next_line, start
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, run_model
 from conformance.graph.onnx_graph import OnnxGraph

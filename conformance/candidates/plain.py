@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from conformance.bounds import FLOAT32, FLOAT64, Format
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import FLOAT32, FLOAT64, Declaration, Format
 from conformance.candidates.arrays import attempted
-from conformance.candidates.candidate import Candidate
+from conformance.candidates.candidate import Candidate, OwnGraph
 from refimpl import MobileInst, MobileInstConfig, record
+from refimpl.graph import Graph, Node
 from refimpl.ops.operation import OPERATIONS, Array
 
 
@@ -22,14 +22,11 @@ class GraphlessCandidate(Candidate):
     ----------
     declaration
         The arithmetic it is judged by.
-    captures
-        What it can capture, in words.
     sources
         Tensor → tensors it was computed from, where known.
     """
 
     declaration = Declaration()
-    captures = "its outputs only"
     captures_all = False
 
     def __init__(self, declaration: Declaration | None = None) -> None:
@@ -40,23 +37,9 @@ class GraphlessCandidate(Candidate):
         """Return every tensor that can be had by name: the outputs, unless a subclass has more."""
         return self.run(images)
 
-    def nodes_between(self, tensor: str, known: set[str]) -> Sequence[str]:
-        """Return the tensors that ``tensor`` is computed from up to ``known`` ones, itself the last."""
-        return computed_from(self.sources, tensor, known)
-
-
-def computed_from(sources: Mapping[str, Sequence[str]], tensor: str, known: set[str]) -> list[str]:
-    """Return, in order, the tensors that ``tensor`` is computed from up to ``known`` ones, itself the last.
-
-    ``sources`` lists, for each tensor in order of computation, those it is made of.
-    """
-    waiting, found = [tensor], set()
-    while waiting:
-        name = waiting.pop()
-        if name in sources and name not in found:
-            found.add(name)
-            waiting += [source for source in sources[name] if source not in known]
-    return [name for name in sources if name in found]
+    def own_graph(self, images: Array) -> OwnGraph:
+        """Return which tensor was computed from which, each as a node of its own name."""
+        return OwnGraph(Graph([Node(name, "", listed, (name,)) for name, listed in self.sources.items()]))
 
 
 class PythonCandidate(GraphlessCandidate):
@@ -82,8 +65,6 @@ class PythonCandidate(GraphlessCandidate):
         super().__init__(declaration)
         self.function = function
         self.more = capture
-        if capture is not None:
-            self.captures = "what its own capture function returns"
 
     def run(self, images: Array) -> dict[str, Array]:
         """Call the function."""
@@ -105,7 +86,6 @@ class NumpyCandidate(GraphlessCandidate):
         The format every result is rounded to; float32 arithmetic, unless it is float64.
     """
 
-    captures = "every tensor, by the reference's own names"
     captures_all = True
 
     def __init__(

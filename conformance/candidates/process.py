@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,14 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from conformance.bounds import FORMATS, RUNTIMES
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import FORMATS, RUNTIMES, Declaration
 from conformance.candidates.arrays import attempted, first_line
-from conformance.candidates.candidate import Candidate
+from conformance.candidates.candidate import Candidate, OwnGraph
 from conformance.candidates.child_process import STARTING, crashed, hung, next_line, start
 from conformance.candidates.kinds import Request, make
-from conformance.candidates.plain import computed_from
 from refimpl import MobileInstConfig, errors
 from refimpl.errors import CandidateError, MobileInstError
+from refimpl.graph import Graph, Node
 from refimpl.ops.operation import Array
 
 WEIGHTS = "weights.safetensors"
@@ -58,7 +56,7 @@ class IsolatedCandidate(Candidate):
 
     def __init__(self, text: str, request: Request, timeout: float | None = None) -> None:
         self.text, self.request, self.timeout = text, request, timeout
-        self.sources: dict[str, tuple[str, ...]] = {}
+        self.nodes: list[Node] = []
         self.complete = True
         self.folder = tempfile.TemporaryDirectory(prefix="candidate-")
         self.process: subprocess.Popen[str] | None = None
@@ -73,14 +71,14 @@ class IsolatedCandidate(Candidate):
         return Declaration(FORMATS[said["arithmetic"]], FORMATS[said["storage"]], RUNTIMES[said["runtime"]])
 
     @property
-    def captures(self) -> str:
-        """What it can capture, in words."""
-        return str(self.hello["captures"])
-
-    @property
     def captures_all(self) -> bool:
         """Whether a tensor that it does not capture is one that it does not compute."""
         return self.complete
+
+    @property
+    def reruns(self) -> bool:
+        """Whether it computes anew what it is given."""
+        return bool(self.hello["reruns"])
 
     def run(self, images: Array) -> dict[str, Array]:
         """Return its outputs; ``images`` is changed if the candidate changes it."""
@@ -90,9 +88,9 @@ class IsolatedCandidate(Candidate):
         """Return its tensors."""
         return self._call("capture", images)
 
-    def nodes_between(self, tensor: str, known: set[str]) -> Sequence[str]:
-        """Return the tensors that ``tensor`` is computed from up to ``known`` ones, as far as it tells."""
-        return computed_from(self.sources, tensor, known)
+    def own_graph(self, images: Array) -> OwnGraph:
+        """Return the names of its nodes, as far as it tells."""
+        return OwnGraph(Graph(self.nodes))
 
     def close(self) -> None:
         """End the process and remove its files."""
@@ -105,7 +103,9 @@ class IsolatedCandidate(Candidate):
         folder = Path(self.folder.name)
         np.save(folder / "images.npy", images)
         answer = self._ask({"call": method}, self.timeout)
-        self.sources = {name: tuple(listed) for name, listed in answer["sources"].items()}
+        self.nodes = [
+            Node(name, kind, tuple(inputs), tuple(outputs)) for name, kind, inputs, outputs in answer["nodes"]
+        ]
         self.complete = bool(answer["captures_all"])
         if images.flags.writeable:
             images[...] = np.load(folder / "images.npy", allow_pickle=False)
@@ -229,7 +229,7 @@ def _introduction(candidate: Candidate) -> dict[str, Any]:
         "arithmetic": declared.arithmetic.name,
         "storage": declared.storage.name,
         "runtime": declared.runtime.name,
-        "captures": candidate.captures,
+        "reruns": getattr(candidate, "reruns", True),
     }
 
 
@@ -239,10 +239,13 @@ def _answer(candidate: Candidate, method: str, folder: Path) -> dict[str, Any]:
     for place, array in enumerate(tensors.values()):
         np.save(folder / f"tensor_{place}.npy", array, allow_pickle=False)
     np.save(folder / "images.npy", images)
+    own = candidate.own_graph(images)
     return {
         "tensors": list(tensors),
         "captures_all": candidate.captures_all,
-        "sources": {k: list(v) for k, v in getattr(candidate, "sources", {}).items()},
+        "nodes": [(node.name, node.op_type, node.inputs, node.outputs) for node in own.nodes.nodes]
+        if own
+        else [],
     }
 
 

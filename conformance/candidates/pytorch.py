@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import Declaration
 from conformance.candidates.arrays import attempted, first_line
 from conformance.candidates.plain import GraphlessCandidate
 from conformance.graph.pytorch_replay import import_torch
@@ -34,7 +34,6 @@ class PyTorchCandidate(GraphlessCandidate):
         PyTorch is not installed.
     """
 
-    captures = "the result of every operator, named after the module that calls it"
     captures_all = True
 
     def __init__(self, module: Any, declaration: Declaration | None = None) -> None:

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import typer
 
-from conformance.cli.bench import bench
+from conformance.cli import (
+    bench,
+    cost,
+    evaluate,
+    explain,
+    export,
+    faults,
+    lint,
+    losses,
+    run,
+    track,
+    verify,
+)
 from conformance.cli.check_tracker import check_tracker
-from conformance.cli.cost import cost
-from conformance.cli.evaluate import evaluate
-from conformance.cli.explain import explain
-from conformance.cli.export import export
-from conformance.cli.faults import faults
-from conformance.cli.lint import lint
-from conformance.cli.losses import losses
-from conformance.cli.run import run
-from conformance.cli.track import track
-from conformance.cli.verify import verify
+from conformance.cli.command_help import described
+from conformance.cli.job import add_command
+from conformance.reports.printable import printable
 from refimpl import __version__
 from refimpl.errors import MobileInstError
+
+INTERNAL_ERROR = 70
+"""EX_SOFTWARE of sysexits.h."""
+LONGEST = 1200
+"""Characters of an error's line; names in a file may be of any length."""
+REPORT_TO = "the project's issue tracker"
 
 app = typer.Typer(
     help="Ground truth for MobileInst: the NumPy reference, and checks of what mobile runtimes make of it.",
@@ -29,21 +43,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command()(verify)
-app.command()(export)
-app.command()(lint)
-app.command()(run)
-app.command()(explain)
-app.command()(cost)
-app.command()(bench)
-app.command()(losses)
+add_command(app, "verify", verify.Verify, *verify.MODES)
+add_command(app, "export", export.Export)
+add_command(app, "lint", lint.Lint)
+add_command(app, "run", run.Run)
+add_command(app, "explain", explain.Explain, *explain.MODES)
+add_command(app, "cost", cost.Cost, *cost.MODES)
+add_command(app, "bench", bench.Bench, *bench.MODES)
+add_command(app, "losses", losses.Losses)
 # Groups of commands that other packages bring; nothing here knows them by name.
 for point in entry_points(group="mobileinst.commands"):
     app.add_typer(point.load(), name=point.name)
-app.command()(faults)
-app.command()(track)
-app.command()(evaluate)
-app.command()(check_tracker)
+add_command(app, "faults", faults.Faults, *faults.MODES)
+add_command(app, "track", track.Track, *track.MODES)
+add_command(app, "evaluate", evaluate.Evaluate, *evaluate.MODES)
+app.command(**described(check_tracker.__doc__))(check_tracker)
 
 
 def _show_version(wanted: bool) -> None:
@@ -62,7 +76,11 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; bad input is one line on standard error and exit code 2."""
+    """Run the command line, and exit.
+
+    With 0 or 1 as the command says: 1 means *does not conform* and nothing else; 2 on bad usage or input,
+    which is one line on standard error; 130 if interrupted; 70 if the fault is ours, with where to report it.
+    """
     try:
         app()
     except MobileInstError as error:
@@ -73,10 +91,29 @@ def main() -> None:
         _fail("the input is nested too deeply; simplify it")
     except OSError as error:
         _fail(f"{error}; check the path, the space on the disk and the permissions")
+    except Exception as error:
+        _fail(_our_fault(error), INTERNAL_ERROR)
 
 
-def _fail(message: str) -> None:
-    """Say what is wrong in one line, lists joined, and exit with 2."""
-    line = message.replace(":\n", ": ").replace("\n", "; ")
-    typer.echo(f"error: {' '.join(line.split())}", err=True)
-    sys.exit(2)
+def _our_fault(error: Exception) -> str:
+    """Say in one line what happened, where, and where to report it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    here = next((frame for frame in reversed(frames) if _is_ours(frame.filename)), frames[-1])
+    place = f"{Path(here.filename).name}:{here.lineno}"
+    return (
+        f"this is a fault of mobileinst {__version__}, not of your input: {type(error).__name__}: {error} "
+        f"({place}); please report this line and the command to {REPORT_TO}"
+    )
+
+
+def _is_ours(filename: str) -> bool:
+    return any(f"{os.sep}{package}{os.sep}" in filename for package in ("conformance", "golden", "refimpl"))
+
+
+def _fail(message: str, code: int = 2) -> None:
+    """Say what is wrong in one line, lists joined, and exit."""
+    line = " ".join(message.replace(":\n", ": ").replace("\n", "; ").split())
+    if len(line) > LONGEST:
+        line = f"{line[:LONGEST]}… ({len(line) - LONGEST} characters more)"
+    typer.echo(f"error: {printable(line)}", err=True)
+    sys.exit(code)

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from conformance.cli import options
+from conformance.cli.terminal import coloured
 from conformance.files import atomic_write
 from conformance.reports.tracker_junit import tracker_junit
 from conformance.trackers.candidate import Candidate
@@ -188,7 +188,7 @@ def _show(trial: Trial, outcomes: Sequence[Outcome], margin: float | None, test:
     left = [one for one in outcomes if one.holds is None]
     if left:
         names = ", ".join(one.name for one in left)
-        options.console.print(f"Not run: {names}: {left[0].message}", markup=False, highlight=False)
+        options.console.print(f"Not run: {names}: {left[0].message}", highlight=False)
     for one in outcomes:
         if one.holds is False:
             _show_failure(one, trial, test)
@@ -211,16 +211,18 @@ def _show_table(outcomes: Sequence[Outcome]) -> None:
     table = Table("property", "what it says", box=None, pad_edge=False)
     table.add_column("cases", justify="right")
     table.add_column("verdict")
-    verdicts = {True: "[green]holds[/green]", False: "[red]FAILS[/red]", None: "[yellow]not run[/yellow]"}
+    verdicts = {
+        True: coloured("holds", "green"),
+        False: coloured("FAILS", "red"),
+        None: coloured("not run", "yellow"),
+    }
     for one in outcomes:
         table.add_row(one.name, one.statement, str(one.cases), verdicts[one.holds])
     options.console.print(table)
 
 
 def _show_failure(outcome: Outcome, trial: Trial, test: str | None) -> None:
-    options.console.print(
-        f"[bold red]{outcome.name}[/bold red]: {escape(f'{outcome.message:.1000}')}", highlight=False
-    )
+    options.console.print(f"{outcome.name}: {outcome.message:.1000}", highlight=False)
     pasted = "" if test is None else pasted_test(outcome, test, trial.method)
     options.console.print("Smallest counterexample found, to paste into the tracker:")
     # One line, however long, so that it can be copied.

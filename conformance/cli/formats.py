@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from conformance.bounds import FORMATS, Format
+from conformance.cli.command_help import CANDIDATE
 
 Formats = tuple[Format | None, Format | None]
 """Arithmetic and storage; None where not declared."""
@@ -25,18 +27,30 @@ class FormatName(StrEnum):
 Arithmetic = Annotated[
     FormatName | None,
     typer.Option(
-        "--format", "--arithmetic", help="Format of the candidate's products and sums. Default: float32."
+        "--arithmetic",
+        help="Format of the candidate's products and sums. Default: float32.",
+        rich_help_panel=CANDIDATE,
     ),
 ]
 Storage = Annotated[
     FormatName | None,
-    typer.Option("--storage", help="Format of its tensors. Default: the model's narrowest."),
+    typer.Option(
+        "--storage", help="Format of its tensors. Default: the model's narrowest.", rich_help_panel=CANDIDATE
+    ),
 ]
 
 
-def declared_formats(arithmetic: FormatName | None, storage: FormatName | None) -> Formats:
-    """Return the formats of the two options."""
-    return (
-        None if arithmetic is None else FORMATS[arithmetic.value],
-        None if storage is None else FORMATS[storage.value],
-    )
+@dataclass(frozen=True, kw_only=True)
+class DeclaredFormats:
+    """What the candidate is said to compute with."""
+
+    arithmetic: Arithmetic = None
+    storage: Storage = None
+
+    @property
+    def formats(self) -> Formats:
+        """The formats named."""
+        return (
+            None if self.arithmetic is None else FORMATS[self.arithmetic.value],
+            None if self.storage is None else FORMATS[self.storage.value],
+        )

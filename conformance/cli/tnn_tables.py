@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from conformance.cli import options
+from conformance.cli.terminal import coloured
 from conformance.tnn.conversion import Conversion, Meaning
 from conformance.tnn.dumps import CONSTANT, INPUT, REFORMAT, TRANSFER, Step, misread_layout
 from conformance.tnn.runner import Settings
@@ -55,15 +56,15 @@ def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
 
 
 def _say(text: str, style: str | None = None) -> None:
-    options.console.print(escape(text), style=style, highlight=False)
+    options.console.print(text, style=style, highlight=False)
 
 
 def _headline(passed: bool, text: str) -> None:
     _say(text, f"bold {GOOD if passed else BAD}")
 
 
-def _coloured(text: str, passed: bool | None) -> str:
-    return f"[{UNSURE if passed is None else GOOD if passed else BAD}]{escape(text)}"
+def _coloured(text: str, passed: bool | None) -> Text:
+    return coloured(text, UNSURE if passed is None else GOOD if passed else BAD)
 
 
 # --- conversion -----------------------------------------------------------------------------------
@@ -106,10 +107,10 @@ def print_conversion(proto: Path, source: Path, found: Conversion, all_layers: b
     _headline(found.kept, conversion_headline(proto, source, found))
 
 
-def _meaning_cells(row: Meaning) -> list[str]:
+def _meaning_cells(row: Meaning) -> list[str | Text]:
     verdict = "kept" if row.kept else ", ".join(trap.rule for trap in row.traps) or "lost"
     place = str(list(row.index)) if row.index else "-"
-    words = [escape(word) for word in (row.name, row.type, row.tensor)]
+    words = (row.name, row.type, row.tensor)
     return [*words, _number(row.error), f"{row.ratio:.2g}", place, _coloured(verdict, row.kept)]
 
 
@@ -159,7 +160,7 @@ def print_survey(rows: Sequence[Surveyed]) -> None:
     table = _table("Converted models", *columns, right=["layers", *labels])
     for row in rows:
         runs = [_run_cell(row.runs.get(label)) for label in labels]
-        table.add_row(escape(row.path.stem), str(row.layers or "-"), _kept(row), *runs, _survey_verdict(row))
+        table.add_row(row.path.stem, str(row.layers or "-"), _kept(row), *runs, _survey_verdict(row))
     options.console.print(table)
     if labels:
         judged = {run.label: run.arithmetic for row in rows for run in row.runs.values()}
@@ -177,20 +178,20 @@ def print_survey(rows: Sequence[Surveyed]) -> None:
     _headline(passed, f"{'PASS' if passed else 'FAIL'}  {_count(len(rows), 'converted model')}: {said}")
 
 
-def _kept(row: Surveyed) -> str:
+def _kept(row: Surveyed) -> Text:
     if row.conversion is None:
         return _coloured("no source" if not row.message else "-", None)
     traps = dict.fromkeys(trap.rule for fault in row.conversion.faults for trap in fault.traps)
     return _coloured("kept" if row.conversion.kept else ", ".join(traps) or "lost", row.conversion.kept)
 
 
-def _run_cell(run: RunVerdict | None) -> str:
+def _run_cell(run: RunVerdict | None) -> str | Text:
     if run is None:
         return "-"
     return _coloured(f"{run.utilisation:.2f}" if math.isfinite(run.utilisation) else "none", run.passes)
 
 
-def _survey_verdict(row: Surveyed) -> str:
+def _survey_verdict(row: Surveyed) -> Text:
     return _coloured(row.verdict, row.verdict == CORRECT)
 
 
@@ -251,14 +252,14 @@ def print_runs(
             place = str(list(item.worst.index)) if item.worst.index else "-"
             figures = (_number(item.worst.error), _number(item.worst.bound), f"{item.worst.utilisation:.2g}")
             verdict = _coloured(item.message or ("pass" if item.passes else "fail"), item.passes)
-            table.add_row(escape(label), escape(item.name), *figures, place, verdict)
+            table.add_row(label, item.name, *figures, place, verdict)
     options.console.print(table)
     if asked is not None:
         found = ", ".join(dict.fromkeys(run.found or "unknown" for run in runs.values()))
         _say(
             f"Ran on {asked.device} at precision {asked.precision} ({asked.arithmetic} asked, {found} found)"
         )
-    options.console.print(f"[dim]Allowed: {rounding}.[/dim]")
+    _say(f"Allowed: {rounding}.", "dim")
     wrong = {label: run for label, run in runs.items() if not run.passes}
     if not wrong:
         _headline(True, f"PASS  {path.name}: the run computed what the converted file means")
@@ -326,7 +327,7 @@ def print_dump(path: Path, steps: Sequence[Step], rounding: str, all_steps: bool
     unjudged = sorted({step.type for step in steps if step.verdict == "not judged"})
     if unjudged:
         _say(f"No bound, not judged: {', '.join(unjudged)}")
-    options.console.print(f"[dim]Allowed: {rounding}.[/dim]")
+    _say(f"Allowed: {rounding}.", "dim")
     fault = first_fault(steps)
     if fault is not None:
         _print_operands(fault)
@@ -344,15 +345,15 @@ def notable(steps: Sequence[Step]) -> list[Step]:
     return [step for step in steps if step.verdict == "fail" or most[step.type] is step]
 
 
-def _step_cells(step: Step) -> list[str]:
+def _step_cells(step: Step) -> list[str | Text]:
     worst = step.worst
     place = str(list(worst.index)) if worst.index else "-"
     verdict = f"{step.verdict}, systematic" if step.systematic else step.verdict
     return [
         str(step.index),
-        escape(step.name),
+        step.name,
         step.type,
-        escape(step.tensor),
+        step.tensor,
         "×".join(map(str, step.produced.shape)) or "scalar",
         *(_number(worst.error), _number(worst.bound), f"{worst.utilisation:.2g}"),
         place,
@@ -400,7 +401,7 @@ def _print_operands(fault: Step) -> None:
                 array.mean() if array.size else 0.0,
             )
             shape = "×".join(map(str, array.shape)) or "scalar"
-            table.add_row(escape(name), shape, *(f"{float(value):.4g}" for value in figures))
+            table.add_row(name, shape, *(f"{float(value):.4g}" for value in figures))
         options.console.print(table)
     index = fault.worst.index
     if index and fault.produced.shape == fault.expected.shape:

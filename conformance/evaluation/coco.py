@@ -20,10 +20,10 @@ from conformance.evaluation.ytvis import (
     fresh_id,
     integer_of,
     known_id,
-    read_json,
     records_of,
     score_of,
 )
+from conformance.json_files import read_json
 from refimpl.errors import FileError
 
 Array = NDArray[Any]
@@ -109,13 +109,21 @@ def _check_truth(path: PathLike, document: Any) -> Sizes:
     for where, record in records:
         known[fresh_id(where, record, known)] = None
         known_id(where, record, "category_id", categories)
-    for record, rle in zip(document["annotations"], _masks(records, sizes), strict=True):
-        record.setdefault("iscrowd", 0)
-        record["segmentation"] = rle
-        if type(record.get("area")) not in (int, float):
-            record["area"] = int(segmentations.areas_of([rle])[0])
-        record.setdefault("bbox", [0, 0, 0, 0])
+    document["annotations"] = [
+        _annotation(where, record, rle)
+        for (where, record), rle in zip(records, _masks(records, sizes), strict=True)
+    ]
     return sizes
+
+
+def _annotation(where: str, record: dict[str, Any], rle: segmentations.Rle) -> dict[str, Any]:
+    """The annotation with what pycocotools reads, checked, and nothing else."""
+    area = record.get("area", int(segmentations.areas_of([rle])[0]))
+    if type(area) not in (int, float) or not 0 <= area < np.inf:
+        raise FileError(f"{where}: area must be a number of pixels, got {area!r:.60}")
+    crowd = integer_of(where, {"iscrowd": 0, **record}, "iscrowd", (0, 1))
+    ids = {key: record[key] for key in ("id", "image_id", "category_id")}
+    return {**ids, "iscrowd": crowd, "area": area, "bbox": [0, 0, 0, 0], "segmentation": rle}
 
 
 def _checked_results(

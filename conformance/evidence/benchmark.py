@@ -19,6 +19,7 @@ import onnxruntime
 from onnx.reference import ReferenceEvaluator
 from threadpoolctl import threadpool_limits
 
+from conformance.candidates.child_process import python_command, safe_environment
 from conformance.graph.onnx_export import to_onnx
 from conformance.graph.pytorch_replay import PyTorchReplay, import_torch
 from refimpl import MobileInst, MobileInstConfig, Weights, record
@@ -106,15 +107,10 @@ def peak_memory(config: MobileInstConfig, weights: Weights, size: tuple[int, int
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"
         weights.save(path)
-        command = [
-            sys.executable,
-            "-m",
-            "conformance.evidence.benchmark",
-            str(path),
-            *map(str, size),
-            json.dumps(asdict(config)),
-        ]
-        finished = subprocess.run(command, check=True, capture_output=True, text=True)
+        command = python_command(
+            "conformance.evidence.benchmark", str(path), *map(str, size), json.dumps(asdict(config))
+        )
+        finished = subprocess.run(command, check=True, capture_output=True, text=True, env=safe_environment())
     return float(finished.stdout)
 
 

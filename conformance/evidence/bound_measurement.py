@@ -10,11 +10,13 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from conformance.bounds.allowances import CPU, ONNX_RUNTIME, Runtime
+from conformance.bounds.allowances import ONNX_RUNTIME
 from conformance.bounds.bias import bias_test, utilisation
+from conformance.bounds.declaration import DEFAULT, Declaration
 from conformance.bounds.formats import FLOAT16, FLOAT32, Format
 from conformance.bounds.introduced import introduced_bound, introduced_bounds
 from conformance.evidence.bound_trials import Trial, trial, tried
+from conformance.graph.evaluation import as_tuple
 from refimpl.errors import UnsupportedOperationError
 from refimpl.ops import OPERATIONS
 from refimpl.ops.operation import Array
@@ -39,16 +41,14 @@ class Implementation:
     name: str
     compute: Callable[[Trial], Sequence[Array] | None]
     operands: Format
-    arithmetic: Format
-    storage: Format
-    runtime: Runtime = CPU
+    declaration: Declaration = DEFAULT
 
 
 # --- implementations ------------------------------------------------------------------------------
 
 
 def _as_tuple(result: Any) -> tuple[Array, ...]:
-    return result if isinstance(result, tuple) else (np.asarray(result),)
+    return tuple(map(np.asarray, as_tuple(result)))
 
 
 def _computed(call: Trial, dtype: Any) -> tuple[Array, ...]:
@@ -124,12 +124,13 @@ def _onnx_runtime(call: Trial) -> Sequence[Array] | None:
     return [np.asarray(y) for y in session.run(None, inputs)]
 
 
+_HALF = Declaration(FLOAT16, FLOAT16)
 IMPLEMENTATIONS = (
-    Implementation("numpy float32", lambda t: _computed(t, np.float32), FLOAT32, FLOAT32, FLOAT32),
-    Implementation("numpy float32, shuffled", _shuffled, FLOAT32, FLOAT32, FLOAT32),
-    Implementation("numpy float16", lambda t: _computed(t, np.float16), FLOAT16, FLOAT16, FLOAT16),
-    Implementation("float16 storage of float32", _stored_in_half, FLOAT16, FLOAT32, FLOAT16),
-    Implementation("onnxruntime float32", _onnx_runtime, FLOAT32, FLOAT32, FLOAT32, ONNX_RUNTIME),
+    Implementation("numpy float32", lambda t: _computed(t, np.float32), FLOAT32),
+    Implementation("numpy float32, shuffled", _shuffled, FLOAT32),
+    Implementation("numpy float16", lambda t: _computed(t, np.float16), FLOAT16, _HALF),
+    Implementation("float16 storage of float32", _stored_in_half, FLOAT16, Declaration(storage=FLOAT16)),
+    Implementation("onnxruntime float32", _onnx_runtime, FLOAT32, Declaration(runtime=ONNX_RUNTIME)),
 )
 
 
@@ -152,9 +153,7 @@ def measured(call: Trial, implementation: Implementation) -> float | None:
         rounded.inputs,
         call.attributes,
         truths,
-        implementation.arithmetic,
-        implementation.storage,
-        runtime=implementation.runtime,
+        implementation.declaration,
     )
     ratios = [
         float(utilisation(given, truth, bound).max(initial=0.0))

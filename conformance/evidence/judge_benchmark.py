@@ -15,7 +15,8 @@ from conformance.evidence.benchmark import Timing, peak_megabytes
 from conformance.graph import onnx_export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.alignment import CandidateTensors
-from conformance.judge.verification import compare_steps
+from conformance.judge.nodes import judge_nodes
+from conformance.judge.steps import compare_steps
 from refimpl import MobileInst, MobileInstConfig, Weights, record
 from refimpl.ops.operation import Array
 
@@ -72,11 +73,10 @@ def _stages(config: MobileInstConfig, weights: Weights, images: Array) -> dict[s
     captured = candidate.capture(images)
     recording = record(wide, images.astype(np.float64))
     declared = candidate.declaration
-    formats = (declared.arithmetic, declared.storage, declared.runtime)
-    given = {name: name for name in recording.outputs}
+    given, feeds = {name: name for name in recording.outputs}, candidate.feeds(images)
     return {
         FORWARD: lambda: wide(images.astype(np.float64)),
-        NODES: lambda: candidate.judge(images, captured),
-        ENVELOPE: lambda: envelope(recording, *formats),
-        STEPS: lambda: compare_steps(recording, given, CandidateTensors(captured), candidate),
+        NODES: lambda: judge_nodes(candidate.graph, feeds, captured, declared, wide_float16=True),
+        ENVELOPE: lambda: envelope(recording, declared),
+        STEPS: lambda: compare_steps(recording, given, CandidateTensors(captured), declared),
     }

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from conformance.graph.onnx_file import Node, attribute_value
+from conformance.graph.onnx_file import attribute_value
 from refimpl.errors import UnsupportedOperationError
+from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
 OLDEST, LATEST = 7, int(onnx.defs.onnx_opset_version())

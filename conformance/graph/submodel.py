@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import onnx
 from onnx import helper, numpy_helper
 
-from conformance.graph.onnx_file import Node
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl.errors import UnsupportedOperationError
+from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
 

@@ -15,8 +15,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conformance.bounds.worst_element import Worst, absolute_error, worst_of
+from conformance.bounds.worst_element import Worst, absolute_error, largest_in, worst_of
+from conformance.reports.report import Comparison
 from refimpl.ops.operation import Array
+
+RESEMBLANCE = 0.02
+"""What an element may be off at most, relative to the largest, however loose its bound: else another tensor
+is found."""
+LIKENESS = 0.05
+"""A tensor this near to a missing one, relative to its largest element, is a wrong version of it, not another
+tensor."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +35,24 @@ class Match:
     values: Array
     worst: Worst
 
+    def compared(self, name: str, operation: str, reference: Array, introduced: bool = True) -> Comparison:
+        """Return the row of the reference's tensor beside it, whose error the step introduces or not."""
+        bounded = self.worst.judged
+        return Comparison.judged(
+            name,
+            operation,
+            self.name,
+            reference,
+            *largest_in(absolute_error(self.values, reference)),
+            introduced=self.worst.error if introduced else None,
+            allowed=self.worst.bound if bounded else None,
+            utilisation=self.worst.utilisation if bounded else None,
+        )
 
-RESEMBLANCE = 0.02
-"""What an element may be off at most, relative to the largest, however loose its bound: else another tensor
-is found."""
+    def resembles(self, reference: Array) -> bool:
+        """Tell whether it is a version of the reference's tensor, right or wrong, not another tensor."""
+        error = float(absolute_error(self.values, reference).max(initial=0.0))
+        return error <= LIKENESS * float(np.abs(reference).max(initial=0.0))
 
 
 class CandidateTensors:
@@ -44,7 +66,6 @@ class CandidateTensors:
 
     def __init__(self, tensors: Mapping[str, Array]) -> None:
         self.tensors = tensors
-        self.order = {name: place for place, name in enumerate(tensors)}
         self.by_size: dict[int, list[str]] = defaultdict(list)
         self.ranges: dict[str, tuple[float, float]] = {}
         for name, array in tensors.items():

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.special import expit, logit
 
+from conformance.candidates.candidate import NEEDED_OUTPUTS
 from conformance.reports.report import Decision, MarginHistogram, MaskPicture
 from refimpl.ops.operation import Array
 
-NEEDED_OUTPUTS = ("class_logits", "objectness", "masks")
-"""What inference needs of a network; the others may be left inside an export."""
 KEEP_THRESHOLD, MASK_THRESHOLD = 0.005, 0.45
 """Those of `refimpl.inference.postprocess`."""
 EDGES = tuple(half / 2 for half in range(-6, 15))

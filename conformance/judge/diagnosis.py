@@ -8,22 +8,22 @@ float64 on the candidate's own operands. It is named if the candidate's tensor i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from conformance.bounds import Format, Runtime, propagated_bound
+from conformance.bounds import Declaration, Format, propagated_bound
 from conformance.bounds.worst_element import absolute_error, utilisation
-from conformance.faults import CATALOGUE, Fault, Graph, Variant
-from conformance.graph.onnx_file import Node
+from conformance.faults import CATALOGUE, Fault, ShapedGraph, Variant
+from conformance.graph.evaluation import evaluate_node, run, widened
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.alignment import CandidateTensors, aligned, layouts
 from conformance.judge.replay import DATA_MOVEMENT, stored_error
 from conformance.reports.report import Comparison, Diagnosis
 from refimpl import Recording
 from refimpl.errors import MobileInstError
-from refimpl.ops.operation import OPERATIONS, Array
+from refimpl.graph import Node
+from refimpl.ops.operation import Array
 
 NEAR = 0.02
 """Relative difference of extremes up to which a tensor may be the one a fault makes; cheaper to check than
@@ -34,38 +34,13 @@ FEWER = 0.5
 """By which factor error / bound must fall where it was not above 1: a fault hidden in a loose bound."""
 
 
-class Declared(Protocol):
-    """How a candidate computes, such as `conformance.bounds.declaration.Declaration`."""
-
-    @property
-    def arithmetic(self) -> Format:
-        """Format of its products and sums."""
-
-    @property
-    def storage(self) -> Format:
-        """Format of its tensors."""
-
-    @property
-    def runtime(self) -> Runtime:
-        """How well its special functions approximate."""
-
-
-@dataclass(frozen=True)
-class _Formats:
-    """Another arithmetic than the one declared."""
-
-    arithmetic: Format
-    storage: Format
-    runtime: Runtime
-
-
 def diagnose(
     recording: Recording,
     steps: Sequence[Comparison],
     outputs: Sequence[Comparison],
     captured: Mapping[str, Array],
     given: Mapping[str, Array],
-    declared: Declared,
+    declared: Declaration,
 ) -> list[Diagnosis]:
     """Name the mistakes that explain where a candidate first leaves the reference: a step, or else an output.
 
@@ -89,7 +64,7 @@ def diagnose(
     first = next((row for row in (*steps, *outputs) if row.verdict == "fail"), None)
     if first is None:
         return []
-    graph = Graph.of_recording(recording)
+    graph = ShapedGraph.of_recording(recording)
     values = _AlignedValues(recording, graph, steps, captured)
     is_output = first.name in recording.outputs.values() and first.candidate in given
     if first in steps and not is_output:
@@ -105,7 +80,7 @@ def diagnose(
 
 
 def diagnose_node(
-    graph: OnnxGraph, known: Mapping[str, Array], node: Comparison, declared: Declared
+    graph: OnnxGraph, known: Mapping[str, Array], node: Comparison, declared: Declaration
 ) -> list[Diagnosis]:
     """Name the mistakes that explain a node of the candidate's own graph that its runtime computes wrongly.
 
@@ -119,7 +94,7 @@ def diagnose_node(
     declared
         How the candidate computes.
     """
-    view = Graph.of_onnx(graph, known)
+    view = ShapedGraph.of_onnx(graph, known)
     values = {**graph.initializers, **known}
     target = CandidateTensors({node.name: known[node.name]})
     search = _Search(view, _KnownValues(values), target, declared, certain=True)
@@ -144,9 +119,9 @@ def steps_behind(
         In order; by the reference's names and in its layouts, float64: the images, and the candidate's
         tensors. Weights and constants are not among them.
     """
-    graph = Graph.of_recording(recording)
+    graph = ShapedGraph.of_recording(recording)
     values = _AlignedValues(recording, graph, steps, captured)
-    calls = _chain(graph, values, {target})
+    calls = graph.between(values, {target})
     made = {*recording.weights, *recording.constants, *(name for call in calls for name in call.outputs)}
     fed = dict.fromkeys(name for call in calls for name in call.inputs if name and name not in made)
     return calls, {name: values[name] for name in fed}
@@ -169,12 +144,12 @@ class _KnownValues:
     def __init__(self, values: Mapping[str, Array]) -> None:
         self.values = values
 
-    def is_known(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         """Tell whether a tensor need not be computed."""
         return name in self.values
 
     def __getitem__(self, name: str) -> Array:
-        return _widened(self.values[name])
+        return widened(self.values[name])
 
 
 class _AlignedValues(_KnownValues):
@@ -182,7 +157,11 @@ class _AlignedValues(_KnownValues):
     for."""
 
     def __init__(
-        self, recording: Recording, graph: Graph, steps: Sequence[Comparison], captured: Mapping[str, Array]
+        self,
+        recording: Recording,
+        graph: ShapedGraph,
+        steps: Sequence[Comparison],
+        captured: Mapping[str, Array],
     ) -> None:
         super().__init__({})
         self.recording = recording
@@ -193,8 +172,8 @@ class _AlignedValues(_KnownValues):
         }
         self.computed: dict[str, Array] = {}
 
-    def is_known(self, name: str) -> bool:
-        return name in self.names or name in self.graph.inputs or name in self.graph.weights
+    def __contains__(self, name: object) -> bool:
+        return name in self.names or name in self.graph.inputs.values() or name in self.graph.weights
 
     def __getitem__(self, name: str) -> Array:
         if name not in self.computed:
@@ -203,29 +182,13 @@ class _AlignedValues(_KnownValues):
 
     def _value(self, name: str) -> Array:
         if name in self.names:
-            return _widened(aligned(self.captured[self.names[name] or ""], self.recording.tensors[name]))
-        call = self.graph.producers.get(name)
+            return widened(aligned(self.captured[self.names[name] or ""], self.recording.tensors[name]))
+        call = self.graph.producer(name)
         if call is None:
-            return _widened(self.recording.tensors[name])
-        made = _computed([call], {operand: self[operand] for operand in call.inputs if operand})
-        self.computed.update({key: array for key, array in made.items() if key in call.outputs})
+            return widened(self.recording.tensors[name])
+        made = evaluate_node(call, [self[operand] if operand else None for operand in call.inputs])
+        self.computed.update(zip(call.outputs, made, strict=False))
         return self.computed[name]
-
-
-def _widened(array: Array) -> Array:
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
-
-
-def _computed(calls: Iterable[Node], operands: Mapping[str, Array]) -> dict[str, Array]:
-    """Return every tensor that the calls make, in float64."""
-    values = dict(operands)
-    for call in calls:
-        with np.errstate(all="ignore"):
-            made = OPERATIONS[call.op_type](
-                *(values[name] if name else None for name in call.inputs), **call.attributes
-            )
-        values.update(zip(call.outputs, made if isinstance(made, tuple) else (made,), strict=False))
-    return values
 
 
 @dataclass(frozen=True)
@@ -233,18 +196,6 @@ class _Hypothesis:
     fault: Fault
     call: Node
     variant: Variant
-
-
-def _chain(graph: Graph, values: _KnownValues, targets: set[str]) -> list[Node]:
-    waiting, found, seen = list(targets), set(), set(targets)
-    while waiting:
-        call = graph.producers.get(waiting.pop())
-        if call is not None and call.name not in found:
-            found.add(call.name)
-            fresh = {name for name in call.inputs if name and not values.is_known(name)} - seen
-            seen |= fresh
-            waiting += fresh
-    return [call for call in graph.calls if call.name in found]
 
 
 class _Search:
@@ -255,10 +206,10 @@ class _Search:
 
     def __init__(
         self,
-        graph: Graph,
+        graph: ShapedGraph,
         values: _KnownValues,
         candidates: CandidateTensors,
-        declared: Declared,
+        declared: Declaration,
         certain: bool = False,
     ) -> None:
         self.graph = graph
@@ -296,21 +247,21 @@ class _Search:
 
     def chain(self, targets: set[str]) -> list[Node]:
         """Return the calls that compute tensors from what is known, in order."""
-        return _chain(self.graph, self.values, targets)
+        return self.graph.between(self.values, targets)
 
     def _replaced(self, chain: list[Node], call: Node, others: tuple[Node, ...]) -> list[Node]:
         """Return the chain with other calls in the place of one; what that is fed comes first if it is
         before the chain."""
         if call in chain:
             return [new for old in chain for new in (others if old.name == call.name else (old,))]
-        fed = self.chain({name for name in call.inputs if name and not self.values.is_known(name)})
+        fed = self.chain({name for name in call.uses if name not in self.values})
         return [*fed, *others, *chain]
 
     def hypotheses(self, chain: list[Node], target: str, observed: Array | None) -> Iterable[_Hypothesis]:
         """Yield every fault that can be in the chain, or directly after the calls that feed it."""
         fed = {name for call in chain for name in call.inputs}
         inside = {call.name for call in chain}
-        for call in self.graph.calls:
+        for call in self.graph.nodes:
             if call.name not in inside and not fed.intersection(call.outputs):
                 continue
             seen = (
@@ -342,25 +293,16 @@ class _Search:
     def _within_format(self, hypothesis: _Hypothesis, chain: list[Node], target: str) -> float | None:
         """Return error / bound if one call computes and stores in other formats than the rest."""
         arithmetic, storage = hypothesis.variant.formats or (self.declared.arithmetic, self.declared.storage)
-        call = hypothesis.call
+        narrow, call = replace(self.declared, arithmetic=arithmetic, storage=storage), hypothesis.call
         chain = self._replaced(chain, call, (call,))
         place = chain.index(call) + 1
-        narrow = _Formats(arithmetic, storage, self.declared.runtime)
         values, bounds = self._propagated(chain[:place], {}, narrow)
         for name in call.outputs:
             bounds[name] = _stored_bound(values[name], bounds[name], storage)
         if target not in call.outputs:
             operands = {**self._operands(chain, {}), **values}
             errors = {name: bound for name in call.outputs if (bound := bounds[name]) is not None}
-            declared = self.declared
-            values, bounds = propagated_bound(
-                chain[place:],
-                operands,
-                declared.arithmetic,
-                declared.storage,
-                runtime=declared.runtime,
-                errors=errors,
-            )
+            values, bounds = propagated_bound(chain[place:], operands, self.declared, errors=errors)
         match = self._match(values[target], bounds[target])
         if match is None:
             return None
@@ -371,7 +313,7 @@ class _Search:
     def _if_made(self, faulty: list[Node], variant: Variant, target: str) -> float | None:
         constants = self._stored(variant.constants)
         operands = self._operands(faulty, constants)
-        value = _computed(faulty, operands)[target]
+        value = run(faulty, operands, evaluate_node)[target]
         if not self.certain and self._is_copy(value, operands):
             return self._downstream(faulty, constants, target)
         return self._reached(faulty, constants, target, value)
@@ -397,7 +339,7 @@ class _Search:
         for user in self.graph.consumers.get(target, []):
             for name in self._judged_after(user):
                 calls = [*faulty, *(call for call in self.chain({name}) if call.name not in made)]
-                value = _computed(calls, self._operands(calls, constants))[name]
+                value = run(calls, self._operands(calls, constants), evaluate_node)[name]
                 reached = self._reached(calls, constants, name, value)
                 if reached is not None:
                     return reached
@@ -423,12 +365,11 @@ class _Search:
         return {name: constants[name] if name in constants else self.values[name] for name in wanted}
 
     def _propagated(
-        self, calls: Sequence[Node], constants: Mapping[str, Array], declared: Declared
+        self, calls: Sequence[Node], constants: Mapping[str, Array], declared: Declaration
     ) -> tuple[dict[str, Array], dict[str, Array | None]]:
         operands = self._operands(calls, constants)
-        formats = (declared.arithmetic, declared.storage)
         errors = self._errors_of_constants(operands.keys() - constants.keys())
-        return propagated_bound(calls, operands, *formats, runtime=declared.runtime, errors=errors)
+        return propagated_bound(calls, operands, declared, errors=errors)
 
     def _errors_of_constants(self, names: Iterable[str]) -> dict[str, Array]:
         """Return by how much the candidate's copies of weights and tables may be off."""

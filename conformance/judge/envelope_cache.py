@@ -17,7 +17,7 @@ import numpy as np
 import conformance.bounds
 import conformance.graph.onnx_graph
 import refimpl
-from conformance.bounds import Format, Runtime
+from conformance.bounds import Declaration
 from conformance.bounds import envelope as envelopes
 from conformance.files import atomic_write
 from refimpl import Recording
@@ -36,9 +36,7 @@ def cache_folder() -> Path:
 
 def cached_envelope(
     recording: Recording,
-    arithmetic: Format,
-    storage: Format,
-    runtime: Runtime,
+    declaration: Declaration,
     folder: Path | None,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, float]:
@@ -52,13 +50,13 @@ def cached_envelope(
         progress(f"noise envelope, {done} of {total} runs")
 
     if folder is None:
-        return envelopes.envelope(recording, arithmetic, storage, runtime, progress=say)
-    path = folder / f"{_key(recording, arithmetic, storage, runtime)}.json"
+        return envelopes.envelope(recording, declaration, progress=say)
+    path = folder / f"{_key(recording, declaration)}.json"
     with suppress(OSError, ValueError, TypeError, AttributeError):
         found = json.loads(path.read_text(encoding="utf-8"))
         if found.keys() == recording.outputs.keys() and all(_is_size(value) for value in found.values()):
             return {name: float(value) for name, value in found.items()}
-    computed = envelopes.envelope(recording, arithmetic, storage, runtime, progress=say)
+    computed = envelopes.envelope(recording, declaration, progress=say)
     with suppress(OSError, FileError):
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:
@@ -77,12 +75,13 @@ def _shrink(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _key(recording: Recording, arithmetic: Format, storage: Format, runtime: Runtime) -> str:
+def _key(recording: Recording, declaration: Declaration) -> str:
     """Return a hash of all that the envelope depends on: the run, the declaration, and the code that computes
     it."""
-    digest = hashlib.sha256(repr((np.__version__, arithmetic, storage, runtime, runtime.allowances)).encode())
+    declared = (np.__version__, declaration, declaration.runtime.allowances)
+    digest = hashlib.sha256(repr(declared).encode())
     folders = [Path(module.__path__[0]) for module in (conformance.bounds, refimpl)]
-    files = [Path(module.__file__ or "") for module in (envelopes, conformance.graph.onnx_graph)]
+    files = [Path(module.__file__ or "") for module in (envelopes, conformance.graph.evaluation)]
     sources = [*files, *(path for each in folders for path in sorted(each.rglob("*.py")))]
     for source in sources:
         digest.update(source.read_bytes())

@@ -8,18 +8,18 @@ is found whose absence puts it right, and the smallest part of the graph that it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import onnx
 
 from conformance.bounds import propagated_bound
 from conformance.bounds.worst_element import worst_of
-from conformance.candidates.onnx_runtime import OnnxRuntimeGraph
-from conformance.graph.onnx_file import Node
+from conformance.candidates.candidate import Optimising
+from conformance.graph.evaluation import widened
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.submodel import submodel
 from refimpl.errors import MobileInstError
+from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
 LARGEST_PART = 8
@@ -73,7 +73,7 @@ class Fusion:
 
 
 def find_fusion(
-    candidate: OnnxRuntimeGraph,
+    candidate: Optimising,
     feeds: Mapping[str, Array],
     captured: Mapping[str, Array],
     is_right: Callable[[Mapping[str, Array]], bool],
@@ -100,19 +100,12 @@ def find_fusion(
         return None
 
     def is_right_without(disabled: Sequence[str]) -> bool:
-        return is_right(_without(candidate, disabled).run(feeds))
+        return is_right(candidate.without(disabled).run(feeds))
 
     optimizers = smallest_fixing(OPTIMIZERS, is_right_without)
     part = _smallest_part(candidate, {**feeds, **captured})
     nodes = tuple(node.name for node in part)
     return Fusion(tuple(optimizers), nodes, part[-1].outputs[0] if part else None)
-
-
-def _without(candidate: OnnxRuntimeGraph, disabled: Sequence[str]) -> OnnxRuntimeGraph:
-    options = replace(
-        candidate.options, disabled_optimizers=(*candidate.options.disabled_optimizers, *disabled)
-    )
-    return candidate.with_options(options)
 
 
 def smallest_fixing(names: Sequence[str], fixes: Callable[[Sequence[str]], bool]) -> list[str]:
@@ -141,7 +134,7 @@ def smallest_fixing(names: Sequence[str], fixes: Callable[[Sequence[str]], bool]
     return kept
 
 
-def _smallest_part(candidate: OnnxRuntimeGraph, known: Mapping[str, Array]) -> list[Node]:
+def _smallest_part(candidate: Optimising, known: Mapping[str, Array]) -> list[Node]:
     """Return the first of the smallest parts of the graph that are wrong when optimised on their own."""
     graph = candidate.graph
     for size in range(1, LARGEST_PART + 1):
@@ -154,37 +147,28 @@ def _smallest_part(candidate: OnnxRuntimeGraph, known: Mapping[str, Array]) -> l
 def parts(graph: OnnxGraph, size: int) -> Iterator[list[Node]]:
     """Yield, for each node, itself and the nearest nodes before it that it is computed from, ``size`` in
     all."""
-    producers = {name: node for node in graph.nodes for name in node.outputs if name}
-    order = {node.name: place for place, node in enumerate(graph.nodes)}
-    for last in graph.nodes:
-        found = {last.name: last}
-        waiting = list(last.inputs)
+    for last, node in enumerate(graph.nodes):
+        found, waiting = {last}, list(node.uses)
         while waiting and len(found) < size:
-            node = producers.get(waiting.pop(0))
-            if node is not None and node.name not in found:
-                found[node.name] = node
-                waiting += node.inputs
+            place = graph.places.get(waiting.pop(0))
+            if place is not None and place not in found:
+                found.add(place)
+                waiting += graph.nodes[place].uses
         if len(found) == size:
-            yield sorted(found.values(), key=lambda node: order[node.name])
+            yield [graph.nodes[place] for place in sorted(found)]
 
 
-def _is_wrong(candidate: OnnxRuntimeGraph, part: Sequence[Node], known: Mapping[str, Array]) -> bool:
+def _is_wrong(candidate: Optimising, part: Sequence[Node], known: Mapping[str, Array]) -> bool:
     """Tell whether the part's last tensor, computed by the optimising runtime, leaves the bound of the whole
     chain."""
     graph, declared, target = candidate.graph, candidate.declaration, part[-1].outputs[0]
     fixed = {**graph.initializers, **known}
     try:
         model, needed = submodel(graph, part, fixed, [target])
-        exact = {name: _widened(fixed[name]) for node in part for name in node.inputs if name in fixed}
-        values, bounds = propagated_bound(
-            part, exact, declared.arithmetic, declared.storage, runtime=declared.runtime
-        )
+        exact = {name: widened(fixed[name]) for node in part for name in node.inputs if name in fixed}
+        values, bounds = propagated_bound(part, exact, declared)
         made = candidate.with_graph(OnnxGraph.load(model)).run({name: known[name] for name in needed})
     except (MobileInstError, KeyError, ValueError, onnx.checker.ValidationError):
         return False  # what cannot be run on its own cannot be blamed
     bound = bounds[target]
     return bound is not None and worst_of(made[target], values[target], bound).utilisation > 1
-
-
-def _widened(array: Array) -> Array:
-    return array.astype(np.float64) if array.dtype.kind == "f" else array

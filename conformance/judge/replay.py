@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
-from conformance.bounds import Format, Runtime, Shared, carried_bounds
-from conformance.bounds.worst_element import hides_a_fault, is_varied
-from conformance.graph.onnx_file import Node
+from conformance.bounds import Declaration, Format, Shared, carried_bounds
+from conformance.bounds.worst_element import is_varied, unlike_rounding
+from conformance.graph.evaluation import evaluate_node
 from refimpl import Recording, Step
-from refimpl.ops.operation import OPERATIONS, Array
+from refimpl.ops import TRAITS, Trait, having
+from refimpl.ops.operation import Array
 
-DATA_MOVEMENT = frozenset(
-    [
-        "Reshape",
-        "Transpose",
-        "Expand",
-        "Unsqueeze",
-        "Squeeze",
-        "Split",
-        "Slice",
-        "Gather",
-        "Identity",
-        "Concat",
-        "Cast",
-    ]
-)
+DATA_MOVEMENT = having(Trait.MOVES) | {"Cast"}
 """Operations whose results a candidate need not hold as tensors of their own."""
 
 TABLE_ROUNDINGS = 32.0
 """Unit roundoffs of its largest element by which a table that the exporter computes may be off."""
-
-
-SPATIAL = frozenset(["Conv", "ConvTranspose", "BatchNormalization", "MaxPool", "AveragePool", "Resize"])
-"""Operations on maps: batch, channels, rows, columns."""
 
 
 class Structure:
@@ -42,13 +25,8 @@ class Structure:
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
-        self.producers = {name: step for step, name in recording.results()}
+        self.graph = recording.graph
         self.maps = _maps(recording)
-        self.consumers: dict[str, list[Step]] = {}
-        for step in recording.steps:
-            for name in set(step.inputs):
-                if name is not None:
-                    self.consumers.setdefault(name, []).append(step)
 
     def compared(self, outputs: Iterable[str]) -> set[str]:
         """Return the tensors that a candidate with these outputs should hold.
@@ -63,27 +41,14 @@ class Structure:
         return {name for name in self._computed(outputs) if self._before_norm(name)}
 
     def _computed(self, outputs: Iterable[str]) -> set[str]:
-        dependent = set(self.recording.inputs.values())
-        needed = self._ancestors([self.recording.outputs[name] for name in outputs])
-        names = set()
-        for step, name in self.recording.results():
-            if dependent.intersection(step.inputs):
-                dependent.add(name)
-                if name in needed and step.operation not in DATA_MOVEMENT:
-                    names.add(name)
-        return names
-
-    def _ancestors(self, waiting: list[str]) -> set[str]:
-        found: set[str] = set()
-        while waiting:
-            name = waiting.pop()
-            if name not in found and name in self.producers:
-                found.add(name)
-                waiting += [source for source in self.producers[name].inputs if source is not None]
-        return found
+        wanted = [self.recording.outputs[name] for name in outputs]
+        steps = self.graph.between((), wanted)
+        used = {*wanted, *(name for step in steps for name in step.uses)}
+        made = {name for step in steps if step.op_type not in DATA_MOVEMENT for name in step.outputs}
+        return made & used & self.graph.dependent(self.recording.inputs.values())
 
     def _before_norm(self, name: str) -> bool:
-        return any(step.operation == "BatchNormalization" for step in self.consumers.get(name, []))
+        return any(step.op_type == "BatchNormalization" for step in self.graph.consumers.get(name, []))
 
     def soon_found(self, name: str, found: Mapping[str, object], compared: set[str], reach: int) -> bool:
         """Tell whether a tensor computed from ``name`` through fewer than ``reach`` other compared ones is
@@ -95,10 +60,18 @@ class Structure:
                 return True
         return False
 
+    def heirs(self, wrong: Collection[str], found: Collection[str]) -> set[str]:
+        """Return the tensors that are computed from ``wrong`` ones through others that are not ``found``."""
+        reached: set[str] = set()
+        for step in self.recording.steps:
+            if any(name in reached or name in wrong for name in step.inputs if name not in found):
+                reached.update(step.outputs)
+        return reached
+
     def _next_compared(self, front: set[str], compared: set[str]) -> set[str]:
         reached, waiting, seen = set(), list(front), set(front)
         while waiting:
-            for step in self.consumers.get(waiting.pop(), []):
+            for step in self.graph.consumers.get(waiting.pop(), []):
                 fresh = set(step.outputs) - seen
                 seen |= fresh
                 reached |= fresh & compared
@@ -114,9 +87,9 @@ def _maps(recording: Recording) -> set[str]:
     while len(maps) > before:
         before = len(maps)
         for step in recording.steps:
-            names = {name for name in (step.inputs[0], step.outputs[0]) if name is not None}
+            names = {*step.inputs[:1], step.outputs[0]} - {""}
             alike = len({recording.tensors[name].shape for name in names}) == 1
-            if step.operation in SPATIAL or (
+            if Trait.MAPS in TRAITS[step.op_type] or (
                 alike and step.operation not in DATA_MOVEMENT and not maps.isdisjoint(names)
             ):
                 maps |= {name for name in names if recording.tensors[name].ndim == 4}
@@ -132,50 +105,31 @@ class Replay:
     that it may have fused.
     """
 
-    def __init__(self, recording: Recording, arithmetic: Format, storage: Format, runtime: Runtime) -> None:
-        self.formats = (arithmetic, storage)
-        self.runtime = runtime
-        self.last_use = {
-            name: step.name for step in recording.steps for name in step.inputs if name is not None
-        }
+    def __init__(self, recording: Recording, declaration: Declaration) -> None:
+        self.declaration = declaration
+        self.last_use = {name: step.name for step in recording.steps for name in step.uses}
         self.values = {name: recording.tensors[name] for name in recording.inputs.values()}
         self.bounds: dict[str, Array | None] = {}
         self.scales: dict[str, Array | None] = {}
         self.fixed = {*recording.weights, *recording.constants}
         for name in [*recording.weights, *recording.constants]:
             self.values[name] = recording.tensors[name]
-            error = stored_error(recording.tensors[name], storage, computed=name in recording.constants)
+            array, computed = recording.tensors[name], name in recording.constants
+            error = stored_error(array, declaration.storage, computed)
             if error:
                 self.bounds[name] = self.scales[name] = np.full(recording.tensors[name].shape, error)
 
     def compute(self, step: Step) -> None:
         """Compute one step, how far a correct candidate's result may be from it, and how far rounding is
         likely to carry it."""
-        node = Node(
-            step.name,
-            step.operation,
-            tuple(name or "" for name in step.inputs),
-            step.outputs,
-            step.attributes,
-        )
-        operands = [None if name is None else self.values[name] for name in step.inputs]
-        with np.errstate(all="ignore"):
-            result = OPERATIONS[step.operation](*operands, **step.attributes)
-        outputs = result if isinstance(result, tuple) else (result,)
-        self.values.update(zip(step.outputs, outputs, strict=True))
+        operands = step.operands(self.values)
+        outputs = evaluate_node(step, operands)
+        self.values.update(zip(step.outputs, outputs, strict=False))
         shared: Shared = {}
         for errors, probable in ((self.bounds, False), (self.scales, True)):
-            before = [errors.get(name or "", 0.0) for name in step.inputs]
-            after = carried_bounds(
-                node,
-                operands,
-                before,
-                outputs,
-                *self.formats,
-                runtime=self.runtime,
-                probable=probable,
-                shared=shared,
-            )
+            before = [errors.get(name, 0.0) for name in step.inputs]
+            call = (step, operands, before, outputs, self.declaration)
+            after = carried_bounds(*call, probable=probable, shared=shared)
             errors.update(zip(step.outputs, after, strict=False))
 
     def bound(self, name: str) -> Array | float:
@@ -184,21 +138,19 @@ class Replay:
         bound = self.bounds.get(name, 0.0)
         return np.inf if bound is None else bound
 
-    def looks_like_rounding(self, step: Step, name: str, values: Array) -> bool:
-        """Tell whether a candidate's tensor differs from a step's ``values[name]`` as rounding does, and not
-        only within its bound."""
+    def unlike_rounding(self, step: Step, name: str, values: Array) -> str | None:
+        """Say in what a candidate's tensor, though within its bound, differs from a step's ``values[name]``
+        otherwise than by rounding."""
         bound, scale = self.bounds.get(name), self.scales.get(name)
-        operands = [
-            self.values[source] for source in step.inputs if source is not None and source not in self.fixed
-        ]
+        operands = [self.values[source] for source in step.uses if source not in self.fixed]
         if bound is None or scale is None or not all(map(is_varied, operands)):
-            return True
-        return not hides_a_fault(values, self.values[name], bound, scale)
+            return None
+        return unlike_rounding(values, self.values[name], bound, scale)
 
     def forget(self, step: Step) -> None:
         """Free what no later step uses."""
-        for name in {*step.inputs, *step.outputs}:
-            if name is not None and self.last_use.get(name, step.name) == step.name:
+        for name in {*step.uses, *step.outputs}:
+            if self.last_use.get(name, step.name) == step.name:
                 for kept in (self.values, self.bounds, self.scales):
                     kept.pop(name, None)
 

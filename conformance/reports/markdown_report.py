@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
+from conformance.reports.printable import printable
 from conformance.reports.report import Comparison, Decision, InputReport, Report
 
 MOST_ROWS = 10
@@ -24,12 +26,14 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _table("First failing steps", failed[:MOST_ROWS])
     if len(failed) > MOST_ROWS:
         yield f"\n… and {len(failed) - MOST_ROWS} more."
+    if leading.inherited:
+        yield f"\n{leading.inherited} steps behind them are wrong because what they were fed is."
     yield from _decisions(report.decisions)
     yield from _worst(leading)
     yield from _inputs(report)
     yield f"\nAllowed: {_plain(report.tolerance)}."
     if report.command:
-        yield f"\nShow it again:\n\n```sh\n{report.command}\n```"
+        yield f"\nShow it again:\n\n```sh\n{printable(report.command)}\n```"
 
 
 def _problems(leading: InputReport) -> Iterator[str]:
@@ -95,10 +99,12 @@ def _figure(value: float | None, style: str = ".1e") -> str:
 
 def _plain(text: str) -> str:
     """Escape what Markdown or HTML would read as markup."""
-    for char in "\\`*_[]<>|":
+    text = printable(text)
+    for char in "\\`*_[]<>|&#":
         text = text.replace(char, f"\\{char}")
-    return text.replace("\n", " ")
+    # What begins a list, a heading or a fence does so at the beginning only.
+    return re.sub(r"^(\d*)([-+=~.)])", r"\1\\\2", text.strip())
 
 
 def _code(text: str) -> str:
-    return f"`{text.replace('`', '′').replace('|', '¦').replace(chr(10), ' ')}`"
+    return f"`{printable(text).replace('`', '′').replace('|', '¦')}`"

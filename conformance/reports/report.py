@@ -8,10 +8,13 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
 
 from conformance.reports.failure_message import failure_message
 from refimpl.errors import VerificationError
+from refimpl.ops.operation import Array
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,13 @@ class Comparison:
         The largest ratio of error to what is allowed, over all elements; up to 1 it is rounding. None if
         there is no bound.
     verdict
-        ``pass``, ``fail``, ``absent`` (the candidate holds no such tensor and is right after it) or ``not
+        ``pass``, ``fail``, ``inherited`` (wrong, but the operands it was computed from are, and nothing is
+        known of the step), ``absent`` (the candidate holds no such tensor and is right after it) or ``not
         judged`` (no bound).
+    systematic
+        Whether it fails though every element is within its bound: the errors are unlike rounding's.
+    reason
+        In what they are.
     detail
         A closer look, for the one tensor worth it.
     """
@@ -87,7 +95,51 @@ class Comparison:
     utilisation: float | None
     verdict: str
     systematic: bool = False
+    reason: str | None = None
     detail: Detail | None = None
+
+    @classmethod
+    def absent(
+        cls, name: str, operation: str, shape: tuple[int, ...], verdict: str, candidate: str | None = None
+    ) -> Self:
+        """Return the row of a tensor that has no counterpart, or one of another shape."""
+        nothing = (None,) * 6
+        return cls(name, operation, candidate, shape, *nothing, verdict=verdict)
+
+    def made_systematic(self, reason: str) -> Self:
+        """Return the row as failed by the statistics of its errors."""
+        return dataclasses.replace(self, verdict="fail", systematic=True, reason=reason)
+
+    @classmethod
+    def judged(
+        cls,
+        name: str,
+        operation: str,
+        candidate: str,
+        truth: Array,
+        error: float,
+        place: tuple[int, ...],
+        *,
+        introduced: float | None = None,
+        allowed: float | None = None,
+        utilisation: float | None = None,
+    ) -> Self:
+        """Return the row of a tensor with its counterpart: the largest error and its place, what the step
+        adds to it, and what share that is of what is allowed; None: there is no bound."""
+        scale = _largest(truth) if error else 1.0
+        return cls(
+            name=name,
+            operation=operation,
+            candidate=candidate,
+            shape=truth.shape,
+            max_abs_error=error,
+            relative_error=error / scale if scale else error,
+            worst_index=place,
+            introduced_error=introduced,
+            tolerance=allowed,
+            utilisation=utilisation,
+            verdict="not judged" if utilisation is None else "pass" if utilisation <= 1 else "fail",
+        )
 
 
 @dataclass(frozen=True)
@@ -333,9 +385,45 @@ class InputReport:
 
     @property
     def verdict(self) -> str:
-        """``pass`` or ``fail``."""
+        """``pass``, ``fail``, or ``not judged`` where nothing of it could be."""
         failed = self.first_fault or self.problems or any(row.verdict == "fail" for row in self.outputs)
-        return "fail" if failed or any(decision.flips for decision in self.decisions) else "pass"
+        if failed or any(decision.flips for decision in self.decisions):
+            return "fail"
+        rows = [*self.outputs, *self.steps, *self.nodes]
+        return "pass" if not rows or any(row.verdict == "pass" for row in rows) else "not judged"
+
+    @property
+    def silent(self) -> list[str]:
+        """The outputs that cannot tell: rounding may move them by more than they vary, or without bound."""
+        return [row.name for row in self.outputs if row.verdict == "not judged"]
+
+    @property
+    def systematic_reason(self) -> str:
+        """Why the first wrong step fails though each of its elements is within its bound; empty if not so."""
+        row = next((row for row in (*self.steps, *self.nodes) if row.verdict == "fail"), None)
+        return f"; each element is within its bound, but {row.reason}" if row and row.reason else ""
+
+    @property
+    def silence(self) -> str:
+        """Which outputs cannot tell, and why."""
+        return (
+            f"outputs {', '.join(self.silent)} cannot tell: in this precision and on these weights rounding "
+            "may move them by more than they vary"
+        )
+
+    @property
+    def coverage(self) -> str:
+        """How much was judged, in words: a verdict on outputs alone cannot see what hides inside."""
+        rows, what = (self.steps, "steps") if self.steps else (self.nodes, "results of nodes")
+        judged = sum(row.verdict in ("pass", "fail") for row in rows)
+        return (
+            f"{judged} of {len(rows)} {what} judged" if judged else "outputs only, nothing inside was judged"
+        )
+
+    @property
+    def inherited(self) -> int:
+        """How many steps are wrong only because their operands are."""
+        return sum(row.verdict == "inherited" for row in self.steps)
 
     @property
     def flipped(self) -> str:
@@ -363,13 +451,20 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """``pass`` or ``fail``."""
-        return "fail" if any(report.verdict == "fail" for report in self.inputs) else "pass"
+        """``fail`` if any input's is, else ``not judged`` if any input's is, else ``pass``."""
+        found = {report.verdict for report in self.inputs}
+        return next((verdict for verdict in ("fail", "not judged") if verdict in found), "pass")
+
+    @property
+    def exit_code(self) -> int:
+        """0, 1 if it does not conform, 2 if that could not be judged."""
+        return {"pass": 0, "fail": 1}.get(self.verdict, 2)
 
     @property
     def leading(self) -> InputReport:
-        """The first failing input's report, or the first of all."""
-        return next((report for report in self.inputs if report.verdict == "fail"), self.inputs[0])
+        """The first failing input's report, or the first that is not judged, or the first of all."""
+        worst = self.verdict
+        return next((report for report in self.inputs if report.verdict == worst), self.inputs[0])
 
     @property
     def decisions(self) -> list[Decision]:
@@ -403,7 +498,7 @@ class Report:
         """Raise `VerificationError` with `failure_message`, unless the verdict is ``pass``."""
         # Pytest then shows the line of the test, not this one.
         __tracebackhide__ = True
-        if self.verdict == "fail":
+        if self.verdict != "pass":
             raise VerificationError(self.failure_message())
 
     def failure_message(self) -> str:
@@ -414,19 +509,25 @@ class Report:
         """Say the verdict in one line."""
         report = self.leading
         if report.verdict == "pass":
-            return (
-                f"PASS  {self.candidate} conforms on {len(self.inputs)} input{'s' * (len(self.inputs) > 1)}"
-            )
+            count = f"{len(self.inputs)} input{'s' * (len(self.inputs) > 1)}"
+            silent = f"; {report.silence}" if report.silent else ""
+            return f"PASS  {self.candidate} conforms on {count}; {report.coverage}{silent}"
+        if report.verdict == "not judged":
+            return f"NOT JUDGED  {self.candidate} on {report.name}: {report.silence}"
         if report.problems:
             return f"FAIL  {self.candidate} on {report.name}: {'; '.join(report.problems)}"
         if report.first_fault:
             fault = report.first_fault
             place = f"leaves the reference at {fault.step} ({fault.operation}) on {report.name}"
             likely = f": {report.diagnoses[0].named}" if report.diagnoses else ""
-            return f"FAIL  {self.candidate} {place}{likely}"
+            return f"FAIL  {self.candidate} {place}{likely}{report.systematic_reason}"
         wrong = [row.name for row in report.outputs if row.verdict == "fail"]
         wrong = wrong or [decision.kind for decision in report.decisions if decision.flips]
         return f"FAIL  {self.candidate} on {report.name}: outputs {', '.join(wrong)}"
+
+
+def _largest(array: Array) -> float:
+    return float(np.abs(array.astype(np.float64)).max(initial=0.0)) if array.dtype.kind in "fiu" else 1.0
 
 
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:

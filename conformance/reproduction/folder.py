@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from conformance.bounds import introduced_bounds
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import Declaration, introduced_bounds
 from conformance.candidates.candidate import Candidate
-from conformance.graph.onnx_file import Node
-from conformance.graph.onnx_graph import OnnxGraph, evaluate_node
+from conformance.graph.evaluation import evaluate_node, widened
+from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.submodel import submodel
 from conformance.reports.report import Fault, InputReport, Report
 from conformance.reproduction.recorded_step import MODEL, RecordedStep
@@ -20,6 +19,7 @@ from conformance.reproduction.reference_step import ReferenceStep
 from conformance.reproduction.step_folder import StepFolder
 from refimpl import record
 from refimpl.errors import ShapeError
+from refimpl.graph import Node
 from refimpl.ops.operation import Array
 from refimpl.recording import RecordableModel
 
@@ -56,10 +56,9 @@ def reproduce(
     if fault is None:
         return None
     own = candidate.own_graph(images)
-    if fault.question == "graph" and own is not None:
-        graph, feeds = own
-        known = {**feeds, **candidate.capture(images)}
-        return reproduce_node(folder, item, graph, known, candidate.declaration)
+    if fault.question == "graph" and own is not None and own.graph is not None:
+        known = {**own.feeds, **candidate.capture(images)}
+        return reproduce_node(folder, item, own.graph, known, candidate.declaration)
     recording = record(network, images.astype(np.float64))
     step = ReferenceStep(recording, item, fault, candidate, images).folder()
     return None if step is None else step.write(folder, item.diagnoses)
@@ -114,12 +113,9 @@ def _written_node(
     note = RecordedStep.of(fault, declaration)
     written = StepFolder(note, {MODEL: model}, contents=[f"`{MODEL}`: the node alone, its weights in it"])
     written.add_operands(MODEL, fed, fixed)
-    operands = [_widened(fixed[name]) if name else None for name in node.inputs]
+    operands = [None if x is None else widened(x) for x in node.operands(fixed)]
     truths = evaluate_node(node, operands, np.float64)
-    formats = (declaration.arithmetic, declaration.storage)
-    bounds = introduced_bounds(
-        node.op_type, operands, node.attributes, truths, *formats, runtime=declaration.runtime
-    )
+    bounds = introduced_bounds(node.op_type, operands, node.attributes, truths, declaration)
     for place, (name, truth, bound) in enumerate(zip(node.outputs, truths, bounds, strict=False)):
         if name:
             written.arrays |= {f"candidate_{place}.npy": fixed[name], f"truth_{place}.npy": truth}
@@ -130,7 +126,3 @@ def _written_node(
         "`bound_N.npy`: how far rounding may carry each element",
     ]
     return written
-
-
-def _widened(array: Array) -> Array:
-    return array.astype(np.float64) if array.dtype.kind == "f" else array

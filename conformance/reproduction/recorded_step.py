@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from conformance.bounds import FORMATS, RUNTIMES
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import FORMATS, RUNTIMES, Declaration
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.any_graph import digest_of, graph_recording
 from conformance.judge.diagnosis import diagnose, diagnose_node
-from conformance.judge.graph_judgement import judge_nodes, judged_row
-from conformance.judge.graph_verification import digest_of, graph_recording
+from conformance.judge.nodes import judge_nodes, judged_row
 from conformance.judge.replay import Replay
 from conformance.pictures.graph_inputs import described, read_array
 from conformance.reports.report import Comparison, Diagnosis, Fault, InputReport, Report
@@ -82,10 +82,15 @@ class RecordedStep:
         return note
 
     def _is_sound(self) -> bool:
-        texts = all(isinstance(text, str) for text in (self.step, self.operation, self.question))
-        number = self.envelope is None or isinstance(self.envelope, int | float)
-        formats = [self.arithmetic in FORMATS, self.storage in FORMATS, self.runtime in RUNTIMES]
-        return texts and number and all(formats) and self.question in ("network", "graph")
+        names = (self.question, self.step, self.operation, self.arithmetic, self.storage, self.runtime)
+        return (
+            all(isinstance(name, str) for name in names)
+            and self.question in ("network", "graph")
+            and self.arithmetic in FORMATS
+            and self.storage in FORMATS
+            and self.runtime in RUNTIMES
+            and (self.envelope is None or _is_distance(self.envelope))
+        )
 
     @property
     def declaration(self) -> Declaration:
@@ -95,6 +100,11 @@ class RecordedStep:
     def to_json(self) -> str:
         """Return it as text."""
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+
+def _is_distance(value: object) -> bool:
+    """Tell whether a number out of JSON is one that a tensor can be from another."""
+    return type(value) in (int, float) and 0 <= value <= sys.float_info.max  # type: ignore[operator]
 
 
 @dataclass(frozen=True)
@@ -144,14 +154,7 @@ def _node(
         name: read_array(folder / f"candidate_{place}.npy") for place, name in enumerate(outputs) if name
     }
     declared = note.declaration
-    rows = judge_nodes(
-        graph,
-        feeds,
-        tensors,
-        arithmetic=declared.arithmetic,
-        storage=declared.storage,
-        runtime=declared.runtime,
-    )
+    rows = judge_nodes(graph, feeds, tensors, declared)
     failed = [row for row in rows if row.verdict == "fail"]
     diagnoses = [diagnose_node(graph, {**feeds, **tensors}, row, declared) for row in failed[:1]]
     return rows, [each for listed in diagnoses for each in listed]
@@ -184,7 +187,7 @@ def judge_steps(
         The candidate's tensor; None if it has none.
     """
     declared, recording = note.declaration, graph_recording(graph, feeds)
-    replay = Replay(recording, declared.arithmetic, declared.storage, declared.runtime)
+    replay = Replay(recording, declared)
     for step in recording.steps[:-1]:
         replay.compute(step)
         replay.forget(step)
@@ -195,10 +198,10 @@ def judge_steps(
     allowed = np.broadcast_to(np.minimum(replay.bound(target), limit), truth.shape)
     bound = allowed if np.isfinite(allowed).any() else None
     if values is None:
-        missing = Comparison(target, note.operation, None, truth.shape, *(None,) * 6, verdict="fail")
+        missing = Comparison.absent(target, note.operation, truth.shape, "fail")
         return Judgement(missing, truth, bound)
     row = judged_row(graph.nodes[-1], target, values, truth, bound)
-    systematic = row.verdict == "pass" and not replay.looks_like_rounding(last, target, values)
-    if systematic:
-        row = dataclasses.replace(row, verdict="fail", systematic=True)
+    reason = replay.unlike_rounding(last, target, values) if row.verdict == "pass" else None
+    if reason:
+        row = row.made_systematic(reason)
     return Judgement(dataclasses.replace(row, candidate=target), truth, bound)

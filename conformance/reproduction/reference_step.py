@@ -12,7 +12,6 @@ from conformance.bounds import FLOAT64
 from conformance.bounds.worst_element import absolute_error
 from conformance.candidates.candidate import Candidate
 from conformance.graph import onnx_export
-from conformance.graph.onnx_file import Node
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.submodel import submodel
 from conformance.judge.alignment import aligned
@@ -22,6 +21,7 @@ from conformance.reproduction.recorded_step import MODEL, Judgement, RecordedSte
 from conformance.reproduction.step_folder import OWN_MODEL, StepFolder
 from refimpl import Recording
 from refimpl.errors import UnsupportedOperationError
+from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
 
@@ -76,8 +76,8 @@ class ReferenceStep:
         name = self._likeliest(row.candidate)
         values = self._as_reference(self.captured[name], any_layout=row.systematic)
         folder = self._showing(note, self.item.steps, values)
-        if folder is not None and self.own is not None:
-            self._add_own(folder, *self.own, name)
+        if folder is not None and self.own is not None and self.own.graph is not None:
+            self._add_own(folder, self.own.graph, self.own.feeds, name)
         return folder
 
     def _likeliest(self, nearest: str) -> str:
@@ -86,16 +86,15 @@ class ReferenceStep:
 
         By value alone a wrong tensor may be nearer to one before or after it.
         """
-        if self.own is None or self.captured[nearest].size == 0:
+        own = self.own.graph if self.own else None
+        if own is None or self.captured[nearest].size == 0:
             return nearest
         truth = self.recording.tensors[self.target]
         calls, _ = steps_behind(self.recording, self.item.steps, self.captured, self.target)
         wanted = Counter(call.op_type for call in calls)
-        operators = {node.name: node.op_type for node in self.own[0].nodes}
 
         def unlikeness(name: str) -> tuple[int, float]:
-            nodes = self.candidate.nodes_between(name, self.agreeing)
-            found = Counter(operators[node] for node in nodes)
+            found = Counter(node.op_type for node in own.between(self.agreeing, [name]))
             error = absolute_error(self.captured[name].reshape(truth.shape), truth).max()
             return ((wanted - found) + (found - wanted)).total(), float(error)
 
@@ -126,8 +125,7 @@ class ReferenceStep:
 
     def _add_own(self, folder: StepFolder, graph: OnnxGraph, feeds: Mapping[str, Array], tensor: str) -> None:
         """Add the part of the candidate's own graph that stands in the step's place, if it can be cut out."""
-        names = self.candidate.nodes_between(tensor, self.agreeing)
-        part = [node for node in graph.nodes if node.name in names]
+        part = graph.between(self.agreeing, [tensor])
         known = {**graph.initializers, **feeds, **self.captured}
         try:
             model, fed = submodel(graph, part, known, [tensor])
@@ -150,7 +148,7 @@ def _part(
     """Return some steps of a recording as one of their own, floats in one dtype."""
     names = {call.name for call in calls}
     steps = [step for step in recording.steps if step.name in names]
-    used = {name for step in steps for name in step.inputs if name is not None}
+    used = {name for step in steps for name in step.uses}
     tensors = {**recording.tensors, **operands}
     kept = {*used, *(name for step in steps for name in step.outputs)}
     return Recording(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import shlex
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from conformance.folders import new_folder
 from conformance.reports.report import Diagnosis
 from conformance.reproduction.recorded_step import MODEL, NOTE, RecordedStep
-from refimpl.errors import FileError
 from refimpl.ops.operation import Array
 
 OWN_MODEL = "candidate.onnx"
@@ -63,19 +60,9 @@ class StepFolder:
         """
         command = shlex.join(["mobileinst", "verify", "--recorded", str(folder)])
         readme = "\n".join(self._readme(folder, command, diagnoses)) + "\n"
-        check_new_folder(folder)
-        temporary = folder.with_name(f".{secrets.token_hex(8)}")
-        try:
-            temporary.mkdir(parents=True)
+        with new_folder(folder) as temporary:
             self._fill(temporary)
             (temporary / "README.md").write_text(readme, encoding="utf-8")
-            os.replace(temporary, folder)
-        except OSError as error:
-            raise FileError(
-                f"cannot write {folder}: {error.strerror or error}; choose another folder"
-            ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return command
 
     def _fill(self, folder: Path) -> None:
@@ -93,7 +80,8 @@ class StepFolder:
             yield f"Likely: **{each.fault}**, {each.detail}: {each.happens} ({each.source})\n"
         yield from (f"- {line}" for line in self.contents)
         yield f"- `{NOTE}`: what the candidate was declared to compute with\n"
-        yield "|candidate − truth| must not be larger than the bound, in any element.\n"
+        yield "|candidate − truth| must not be larger than the bound, in any element; nor may the errors"
+        yield "lean to one side, or be larger on the whole, otherwise than rounding makes them.\n"
         yield f"The installed ONNX Runtime computes `{MODEL}` anew, and is judged, by\n"
         yield f"    {self._anew(folder)}"
 
@@ -102,9 +90,3 @@ class StepFolder:
         for place, info in enumerate(self.models[MODEL].graph.input):
             words += ["--input", f"{info.name}={folder / f'input_{place}.npy'}"]
         return shlex.join(words)
-
-
-def check_new_folder(folder: Path) -> None:
-    """Raise `FileError` if a folder exists and is not empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileError(f"{folder}: exists and is no empty folder; name a new one")

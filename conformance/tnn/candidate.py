@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.bounds import FLOAT16
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import FLOAT16, Declaration
 from conformance.bounds.worst_element import worst_of
-from conformance.candidates.candidate import Candidate
+from conformance.candidates.candidate import Candidate, OwnGraph
 from conformance.reports.report import Comparison
 from conformance.tnn.dumps import Step
 from conformance.tnn.evaluation import evaluate
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.layers import HardSigmoid
-from conformance.tnn.proto import Layer
 from conformance.tnn.rounding import declared
 from refimpl.errors import CandidateError
+from refimpl.graph import Graph, Node
 
 Array = NDArray[Any]
 Outputs = Callable[[Mapping[str, Array]], Mapping[str, Array]]
@@ -45,6 +44,8 @@ class TnnCandidate(Candidate):
         Inputs → outputs by name, of a device; by default the file's own meaning.
     steps
         Inputs → the replay of a dump, if the run has one.
+    reruns
+        Whether ``run`` computes anew what it is given.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class TnnCandidate(Candidate):
         arithmetic: str = "float32",
         run: Outputs | None = None,
         steps: Callable[[Mapping[str, Array]], Iterable[Step]] | None = None,
+        reruns: bool = True,
     ) -> None:
         if len(graph.proto.inputs) != 1:
             raise CandidateError(
@@ -60,6 +62,7 @@ class TnnCandidate(Candidate):
             )
         self.graph, self._run, self._steps = _with_exact_slope(graph), run, steps
         self.name = graph.proto.inputs[0].name
+        self._reruns = reruns
         how = declared(arithmetic)
         buffers = [buffer for item in graph.model.resources for buffer in item.buffers.values()]
         half = any(buffer.dtype == HALF for buffer in buffers)
@@ -70,6 +73,11 @@ class TnnCandidate(Candidate):
     def declaration(self) -> Declaration:
         """The arithmetic it is judged by."""
         return self._declaration
+
+    @property
+    def reruns(self) -> bool:
+        """Whether it computes anew what it is given."""
+        return self._reruns
 
     def run(self, images: Array) -> dict[str, Array]:
         """Return the outputs by name; errors: those of the run."""
@@ -84,22 +92,15 @@ class TnnCandidate(Candidate):
         made = [name for layer in self.graph.proto.layers for name in layer.outputs]
         return {name: blobs[name] for name in made if blobs[name].dtype.kind == "f"}
 
-    def judge(self, images: Array, tensors: Mapping[str, Array]) -> list[Comparison]:
+    def judged_layers(self, images: Array) -> list[Comparison]:
         """Judge the layers of the dump; without one there is nothing to judge."""
         steps = self._steps({self.name: images}) if self._steps else ()
         return [comparison_of(step) for step in steps]
 
-    def nodes_between(self, tensor: str, known: set[str]) -> list[str]:
-        """Return the layers, in order, that compute ``tensor`` from ``known`` blobs."""
-        makers = {name: layer for layer in self.graph.proto.layers for name in layer.outputs}
-        found: dict[str, Layer] = {}
-        waiting = [tensor]
-        while waiting:
-            layer = makers.get(waiting.pop())
-            if layer is not None and layer.name not in found:
-                found[layer.name] = layer
-                waiting += [name for name in layer.inputs if name not in known]
-        return [layer.name for layer in self.graph.proto.layers if layer.name in found]
+    def own_graph(self, images: Array) -> OwnGraph:
+        """Return its layers."""
+        layers = self.graph.proto.layers
+        return OwnGraph(Graph([Node(each.name, each.type, each.inputs, each.outputs) for each in layers]))
 
     def _evaluated(self, images: Array) -> dict[str, Array]:
         return evaluate(self.graph, {self.name: images}, np.float32)

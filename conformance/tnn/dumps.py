@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.bounds import FLOAT32
-from conformance.bounds.worst_element import Worst, hides_a_fault, worst_of
+from conformance.bounds.worst_element import Worst, unlike_rounding, worst_of
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.proto import Layer
 from conformance.tnn.recording import TRUNCATED
@@ -360,7 +360,10 @@ class _Replay:
         if step.type not in SUMS or step.bound is None or allowed.scale is None:
             return False
         tested = self.how.arithmetic == FLOAT32 and step.worst.utilisation <= 1
-        return tested and hides_a_fault(step.produced, step.expected, step.bound, allowed.scale)
+        suspicion = (
+            unlike_rounding(step.produced, step.expected, step.bound, allowed.scale) if tested else None
+        )
+        return suspicion is not None
 
 
 def _text(array: Array) -> Array:

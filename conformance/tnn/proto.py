@@ -13,6 +13,7 @@ from pathlib import Path
 
 from conformance.tnn.layers import Parameters, layer_type
 from refimpl.errors import FileError
+from refimpl.graph import Node
 
 MAGIC_V1 = 0xFABC0002
 MAGIC = 0xFABC0004
@@ -30,15 +31,16 @@ class InputDeclaration:
     dtype: int = 0
 
 
-@dataclass(frozen=True)
-class Layer:
+@dataclass(frozen=True, kw_only=True)
+class Layer(Node):
     """A layer: ``outputs = type(inputs; parameters)``; its constants are in the model, under its name."""
 
-    type: str
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
     parameters: Parameters
+
+    @property
+    def type(self) -> str:
+        """TNN's name of what it does."""
+        return self.op_type
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,7 @@ def _parse_layer(line: _Line) -> Layer:
     except FileError as error:
         raise line.error(f"{type_name} {name!r}: {error}; {description.parameters.grammar()}") from error
     outputs = tuple(blobs[input_count : input_count + output_count])
-    return Layer(type_name, name, tuple(blobs[:input_count]), outputs, parameters)
+    return Layer(name, type_name, tuple(blobs[:input_count]), outputs, parameters=parameters)
 
 
 def _blob_count(line: _Line, index: int, allowed: tuple[int, int], what: str) -> int:

@@ -8,14 +8,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from conformance.bounds import BFLOAT16, FLOAT16, FLOAT32, MOBILE, Format, Runtime, carried_bounds
+from conformance.bounds import BFLOAT16, FLOAT16, FLOAT32, MOBILE, Declaration, carried_bounds
 from conformance.bounds.envelope import envelope
-from conformance.graph.onnx_file import Node
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.proto import Layer
-from conformance.tnn.recording import nodes, record_graph, record_layers, stored_errors, with_stored_inputs
+from conformance.tnn.recording import record_graph, record_layers, stored_errors, with_stored_inputs
 from refimpl import Recording
 from refimpl.errors import ConfigurationError
+from refimpl.graph import Node
 
 Array = NDArray[Any]
 DUMP_TEXT = 1e-9
@@ -33,20 +33,8 @@ fault, so this is no rigorous bound but a declared allowance.
 
 
 @dataclass(frozen=True)
-class Declared:
-    """What a run is declared to compute with.
-
-    Attributes
-    ----------
-    arithmetic, storage
-        Format of the products and sums, and of the blobs.
-    runtime
-        How well its functions approximate.
-    """
-
-    arithmetic: Format
-    storage: Format
-    runtime: Runtime
+class Declared(Declaration):
+    """What a run is declared to compute with."""
 
     def __str__(self) -> str:
         """Say what a verdict under this declaration allows."""
@@ -111,13 +99,12 @@ def allowed_of(
     how
         What the run is declared to compute with.
     """
-    recording, results = record_layers(graph, chain, operands)
+    recording = record_layers(graph, chain, operands)
     errors = {name: text(array) for name, array in operands.items()} | _constant_errors(recording, how)
     bounds, scales = (_carried(recording, errors, how, probable) for probable in (False, True))
-    tensors = [recording.outputs.get(name, "") for name in results]
     return [
-        Allowed(array, bounds.get(tensor), scales.get(tensor))
-        for tensor, array in zip(tensors, results.values(), strict=True)
+        Allowed(recording.tensors[tensor], bounds.get(tensor), scales.get(tensor))
+        for tensor in recording.outputs.values()
     ]
 
 
@@ -130,19 +117,14 @@ def _carried(
 ) -> dict[str, Array | None]:
     """Carry errors of the operands through the operations, adding to them what each may err by."""
     known: dict[str, Array | None] = dict(errors)
-    for call in nodes(recording):
-        operands = [recording.tensors[name] if name else None for name in call.inputs]
+    for call in recording.steps:
+        operands = call.operands(recording.tensors)
         outputs = tuple(recording.tensors[name] for name in call.outputs)
         before = [known.get(name, 0.0) for name in call.inputs]
-        formats = (how.arithmetic, how.storage)
-        after = carried_bounds(
-            call, operands, before, outputs, *formats, runtime=how.runtime, probable=probable
-        )
+        after = carried_bounds(call, operands, before, outputs, how, probable=probable)
         if not probable and after[0] is not None and _may_be_winograd(call, operands):
             nothing = [0.0] * len(operands)
-            (likely, *_) = carried_bounds(
-                call, operands, nothing, outputs, *formats, runtime=how.runtime, probable=True
-            )
+            (likely, *_) = carried_bounds(call, operands, nothing, outputs, how, probable=True)
             after = (after[0] + WINOGRAD * likely if likely is not None else None,)
         known.update(zip(call.outputs, after, strict=False))
     return known
@@ -164,7 +146,7 @@ def allowed_outputs(
     the text's.
     """
     recording = with_stored_inputs(record_graph(graph, inputs))
-    noise = envelope(recording, how.arithmetic, how.storage, how.runtime)
+    noise = envelope(recording, how)
     return {
         name: (recording.tensors[tensor], noise[name] + text) for name, tensor in recording.outputs.items()
     }

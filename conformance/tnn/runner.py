@@ -193,6 +193,7 @@ def tail(log: str) -> str:
 
 
 def missing_output(where: str, status: int, log: str) -> CandidateError:
+    """Return the error that a tool wrote no output, whatever its exit status said."""
     return CandidateError(
         f"{where}: no output although it exited with {status} (TNN truncates its status to 8 "
         f"bits, so failures exit 0); its log: {tail(log)}{_advice(log)}"

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from conformance.evaluation.ytvis import read_json
 from conformance.files import atomic_write
+from conformance.json_files import read_json
 from conformance.pictures.picture import draw_masks
 from conformance.video.frames import Video
 from conformance.video.results import TrackLog, picture_masks
@@ -87,6 +87,15 @@ def begin(log: TrackLog, tracking: Tracking, video: Video, resume: bool) -> Trac
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
     return None
+
+
+def holds_run(folder: Path) -> bool:
+    """Tell whether a folder holds a run that `begin` noted."""
+    try:
+        noted = json.loads((folder / RUN).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(noted, dict) and {"keyframe_interval", "first_frame"} <= noted.keys()
 
 
 def _described(tracking: Tracking, video: Video) -> Record:

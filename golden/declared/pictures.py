@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.bounds import FLOAT32, Format, introduced_bound
+from conformance.bounds import FLOAT32, Declaration, Format, introduced_bound
 from conformance.bounds.formats import gamma
 from conformance.graph.pytorch_replay import import_torch
 from golden.case import Bounds, Case, Confirmation, Golden, halves
@@ -40,7 +40,7 @@ def _preprocessed() -> Case:
         resized = images[:, :, :height, :width] * deviation + mean
         sizes = np.asarray((1, 3, height, width))
         call = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
-        own = introduced_bound("Resize", (planes, None, None, sizes), call, resized, form, form)
+        own = introduced_bound("Resize", (planes, None, None, sizes), call, resized, Declaration(form, form))
         assert own is not None
         bound = np.zeros(images.shape)
         # The mean is rounded, subtracted, and the difference divided by a rounded deviation.
@@ -156,37 +156,43 @@ def _in_fractions(sizing: str, size: str) -> list[list[int]]:
     return [resized, [-(-n // 32) * 32 for n in resized]]
 
 
-def goldens() -> Iterator[Golden]:
-    """Yield the goldens around the network."""
-    arguments = {"sizing": list(SIZING)}
-    module = "refimpl.inference"
-    yield Golden(
+_ARGUMENTS = {"sizing": list(SIZING)}
+_MODULE = "refimpl.inference"
+
+GOLDENS = (
+    Golden(
         "pictures/preprocess",
         "picture",
-        f"{module}.preprocess",
-        arguments,
+        f"{_MODULE}.preprocess",
+        _ARGUMENTS,
         7,
         "half-pixel without antialias, RGB, normalised, then zeros at the right and the bottom",
         _preprocessed,
         ("refimpl.scenes.render_picture",),
-    )
-    yield Golden(
+    ),
+    Golden(
         "pictures/postprocess",
         "picture",
-        f"{module}.postprocess",
-        {**arguments, "keep_threshold": KEEP},
+        f"{_MODULE}.postprocess",
+        {**_ARGUMENTS, "keep_threshold": KEEP},
         5,
         "scores, labels, and masks at the picture's size; thresholds are strict",
         _postprocessed,
-        (f"{module}.maskness", f"{module}.placement_matrices"),
-    )
-    yield Golden(
+        (f"{_MODULE}.maskness", f"{_MODULE}.placement_matrices"),
+    ),
+    Golden(
         "pictures/sizes",
         "picture",
-        f"{module}.place",
+        f"{_MODULE}.place",
         {},
         None,
         "resized and padded sizes: halves are rounded up, padding to multiples of 32",
         _placed,
-        (f"{module}.resized_size",),
-    )
+        (f"{_MODULE}.resized_size",),
+    ),
+)
+
+
+def goldens() -> Iterator[Golden]:
+    """Yield the goldens around the network."""
+    yield from GOLDENS

@@ -113,34 +113,42 @@ def _painted(scene: painter.Scene) -> dict[str, Array]:
     return found
 
 
-def goldens() -> Iterator[Golden]:
-    """Yield the goldens of scenes."""
-    module = "refimpl.scenes"
-    yield Golden(
+_MODULE = "refimpl.scenes"
+
+GOLDENS = (
+    Golden(
         "scenes/hash",
         "scene",
-        f"{module}.integer_hash",
+        f"{_MODULE}.integer_hash",
         {},
         None,
         "SplitMix64's finaliser, the keys one after another; 64 bits in hexadecimal",
         _hash,
-    )
-    yield Golden(
+    ),
+    Golden(
         "scenes/noise",
         "scene",
-        f"{module}.value_noise",
+        f"{_MODULE}.value_noise",
         {name: json_value(value) for name, value in NOISE.items()},
         None,
         "value noise in integers: divisions round down, for negative coordinates too",
         _noise,
-    )
-    yield Golden(
+    ),
+    Golden(
         "scenes/frames",
         "scene",
-        f"{module}.render_video",
+        f"{_MODULE}.render_video",
         {"frames": FRAMES, **SCENE},
         None,
         "three frames of five shapes: nearer ones hide farther ones, then blur and grain",
         _frames,
-        tuple(f"{module}.{name}" for name in ("make_scene", "render_frame", "render_truth", "identities_of")),
-    )
+        tuple(
+            f"{_MODULE}.{name}" for name in ("make_scene", "render_frame", "render_truth", "identities_of")
+        ),
+    ),
+)
+
+
+def goldens() -> Iterator[Golden]:
+    """Yield the goldens of scenes."""
+    yield from GOLDENS

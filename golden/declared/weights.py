@@ -13,12 +13,12 @@ from conformance.graph.pytorch_replay import import_torch
 from golden.case import Bounds, Case, Confirmation, Golden, halves
 from golden.sources.comparison import confirmed
 from golden.sources.source import _torch_version
-from refimpl.checkpoint_names import backbone_name, canonical, is_unused
 from refimpl.config import MobileInstConfig
 from refimpl.errors import VerificationError
-from refimpl.folding import NORM_PARTS, batch_norms, fold_batch_norm
 from refimpl.model import parameter_shapes
 from refimpl.ops.operation import Array
+from refimpl.weights.folding import NORM_PARTS, batch_norms, fold_batch_norm
+from refimpl.weights.names import backbone_name, canonical, is_unused
 
 SEED = 51
 EPSILON = 1e-5
@@ -194,10 +194,10 @@ def _unused() -> Case:
 PRESETS = ("topformer-tiny", "seaformer-tiny", "sparseinst-r50")
 
 
-def goldens() -> Iterator[Golden]:
-    """Yield the goldens of weights."""
-    names = "refimpl.checkpoint_names"
-    yield Golden(
+_NAMES = "refimpl.checkpoint_names"
+
+GOLDENS = (
+    Golden(
         "weights/folded",
         "weights",
         "refimpl.folding.fold_batch_norm",
@@ -206,28 +206,28 @@ def goldens() -> Iterator[Golden]:
         "W' = W · γ/√(σ² + ε), b' = β − μ · γ/√(σ² + ε); the convolution is x.c, x.conv or x itself",
         _folded,
         ("refimpl.folding.batch_norms",),
-    )
-    yield Golden(
+    ),
+    Golden(
         "weights/torchvision",
         "weights",
-        f"{names}.backbone_name",
+        f"{_NAMES}.backbone_name",
         {"preset": "sparseinst-r50"},
         None,
         "torchvision's names of ResNet-50 and detectron2's, which the reference has",
         _renamed,
-        (f"{names}.canonical",),
-    )
-    yield Golden(
+        (f"{_NAMES}.canonical",),
+    ),
+    Golden(
         "weights/unused",
         "weights",
-        f"{names}.is_unused",
+        f"{_NAMES}.is_unused",
         {"preset": "sparseinst-topformer-tiny"},
         None,
         "what SparseInst does not read of a TopFormer",
         _unused,
-    )
-    for preset in PRESETS:
-        yield Golden(
+    ),
+    *(
+        Golden(
             f"weights/{preset.replace('-', '_')}",
             "weights",
             "refimpl.model.parameter_shapes",
@@ -236,3 +236,11 @@ def goldens() -> Iterator[Golden]:
             "name and shape of every weight",
             _parameters(preset),
         )
+        for preset in PRESETS
+    ),
+)
+
+
+def goldens() -> Iterator[Golden]:
+    """Yield the goldens of weights."""
+    yield from GOLDENS

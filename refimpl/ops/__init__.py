@@ -41,8 +41,8 @@ needs have a function of their own: `max_pool_with_indices`, `layer_normalizatio
 
 `OPERATIONS` maps the ONNX name to the plain function. A call through the names of this module can be
 intercepted (`intercepted`): recorded, counted, perturbed. To add an operation, write it in the file of its
-family under ``@operation("OnnxName")``, name it here, and the official ONNX cases of that operator run in
-the tests."""
+family under ``@operation("OnnxName", Trait.EXACT)`` or whatever holds of it, name it here, and the official
+ONNX cases of that operator run in the tests, of its traits too."""
 
 from refimpl.ops.activation import (
     clip,
@@ -62,7 +62,7 @@ from refimpl.ops.activation import (
     swish,
     tanh,
 )
-from refimpl.ops.convolution import conv, conv_transpose
+from refimpl.ops.convolution import conv
 from refimpl.ops.elementwise import (
     absolute,
     add,
@@ -109,9 +109,12 @@ from refimpl.ops.normalization import (
 )
 from refimpl.ops.operation import (
     OPERATIONS,
+    TRAITS,
     Array,
     Interceptor,
+    Trait,
     active_interceptor,
+    having,
     intercepted,
     operation,
 )
@@ -173,12 +176,15 @@ from refimpl.ops.shape import (
     trilu,
     unsqueeze,
 )
+from refimpl.ops.transposed_convolution import conv_transpose
 
 __all__ = [
     "ONNX_DTYPES",
     "OPERATIONS",
+    "TRAITS",
     "Array",
     "Interceptor",
+    "Trait",
     "absolute",
     "active_interceptor",
     "adaptive_average_pool",
@@ -223,6 +229,7 @@ __all__ = [
     "group_normalization",
     "hard_sigmoid",
     "hard_swish",
+    "having",
     "identity",
     "instance_normalization",
     "intercepted",

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from refimpl.errors import UnsupportedOperationError
 from refimpl.ops import last_place
-from refimpl.ops.operation import Array, operation
+from refimpl.ops.operation import Array, Trait, operation
 
 
 def _special(function: Callable[[Array], Array], x: Array) -> Array:
@@ -23,13 +23,13 @@ def _special(function: Callable[[Array], Array], x: Array) -> Array:
     return np.asarray(function(x)).astype(x.dtype, copy=False)
 
 
-@operation("Relu")
+@operation("Relu", Trait.SELECTS | Trait.MONOTONE)
 def relu(x: Array) -> Array:
     """Return ``max(x, 0)``. ONNX Relu."""
     return np.asarray(np.maximum(x, x.dtype.type(0)))
 
 
-@operation("Clip")
+@operation("Clip", Trait.SELECTS | Trait.MONOTONE)
 def clip(x: Array, min: ArrayLike | None = None, max: ArrayLike | None = None) -> Array:
     """Return ``min(max(x, min), max)``; an absent bound is none. ReLU6 is ``clip(x, 0, 6)``. ONNX Clip."""
     lower = None if min is None else np.asarray(min, dtype=x.dtype)
@@ -40,31 +40,31 @@ def clip(x: Array, min: ArrayLike | None = None, max: ArrayLike | None = None) -
     return np.asarray(np.maximum(x, lower) if upper is None else np.clip(x, lower, upper))
 
 
-@operation("LeakyRelu")
+@operation("LeakyRelu", Trait.ROUNDS | Trait.ELEMENTWISE)
 def leaky_relu(x: Array, *, alpha: float = 0.01) -> Array:
     """Return ``x`` where it is not negative, ``alpha · x`` elsewhere. ONNX LeakyRelu."""
     return np.where(x < 0, x * x.dtype.type(alpha), x)
 
 
-@operation("PRelu")
+@operation("PRelu", Trait.ROUNDS | Trait.ELEMENTWISE)
 def prelu(x: Array, slope: Array) -> Array:
     """Return ``x`` where it is not negative, ``slope · x`` elsewhere; ``slope`` broadcasts. ONNX PRelu."""
     return np.where(x < 0, x * slope, x)
 
 
-@operation("Elu")
+@operation("Elu", Trait.ROUNDS | Trait.ELEMENTWISE)
 def elu(x: Array, *, alpha: float = 1.0) -> Array:
     """Return ``x`` where it is not negative, ``alpha · (exp(x) − 1)`` elsewhere. ONNX Elu."""
     return np.where(x < 0, x.dtype.type(alpha) * np.expm1(np.minimum(x, 0)), x)
 
 
-@operation("Sigmoid")
+@operation("Sigmoid", Trait.ROUNDS | Trait.MONOTONE)
 def sigmoid(x: Array) -> Array:
     """Return ``1 / (1 + exp(−x))``. ONNX Sigmoid."""
     return _special(scipy.special.expit, x)
 
 
-@operation("HardSigmoid")
+@operation("HardSigmoid", Trait.ROUNDS | Trait.MONOTONE)
 def hard_sigmoid(x: Array, *, alpha: float = 0.2, beta: float = 0.5) -> Array:
     """Return ``max(0, min(1, alpha · x + beta))``. ONNX HardSigmoid; PyTorch's has ``alpha = 1/6``."""
     y = np.asarray(x * x.dtype.type(alpha))
@@ -72,7 +72,7 @@ def hard_sigmoid(x: Array, *, alpha: float = 0.2, beta: float = 0.5) -> Array:
     return np.clip(y, 0, 1, out=y)
 
 
-@operation("HardSwish")
+@operation("HardSwish", Trait.ROUNDS | Trait.ELEMENTWISE)
 def hard_swish(x: Array) -> Array:
     """Return ``x · max(0, min(1, x / 6 + 1/2))``. ONNX HardSwish."""
     y = np.asarray(x * x.dtype.type(1 / 6))
@@ -82,7 +82,7 @@ def hard_swish(x: Array) -> Array:
     return y
 
 
-@operation("Swish")
+@operation("Swish", Trait.ROUNDS | Trait.ELEMENTWISE)
 def swish(x: Array, *, alpha: float = 1.0) -> Array:
     """Return ``x · sigmoid(alpha · x)``; with ``alpha = 1`` the SiLU. ONNX Swish."""
     slope = x.dtype.type(alpha)
@@ -91,7 +91,7 @@ def swish(x: Array, *, alpha: float = 1.0) -> Array:
     return np.asarray(x * _special(scipy.special.expit, x * slope))
 
 
-@operation("Mish")
+@operation("Mish", Trait.ROUNDS | Trait.ELEMENTWISE)
 def mish(x: Array) -> Array:
     """Return ``x · tanh(log(1 + exp(x)))``. ONNX Mish."""
     if x.dtype == np.float64:
@@ -99,7 +99,7 @@ def mish(x: Array) -> Array:
     return np.asarray(x * np.tanh(_softplus(x)))
 
 
-@operation("Softplus")
+@operation("Softplus", Trait.ROUNDS | Trait.MONOTONE)
 def softplus(x: Array) -> Array:
     """Return ``log(1 + exp(x))`` without overflow. ONNX Softplus."""
     return _softplus(x)
@@ -109,19 +109,19 @@ def _softplus(x: Array) -> Array:
     return np.asarray(np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))
 
 
-@operation("Tanh")
+@operation("Tanh", Trait.ROUNDS | Trait.MONOTONE)
 def tanh(x: Array) -> Array:
     """Return the hyperbolic tangent. ONNX Tanh."""
     return np.asarray(np.tanh(x))
 
 
-@operation("Erf")
+@operation("Erf", Trait.ROUNDS | Trait.MONOTONE)
 def erf(x: Array) -> Array:
     """Return the error function ``2/√π ∫₀ˣ exp(−t²) dt``. ONNX Erf."""
     return _special(scipy.special.erf, x)
 
 
-@operation("Gelu")
+@operation("Gelu", Trait.ROUNDS | Trait.ELEMENTWISE)
 def gelu(x: Array, *, approximate: str = "none") -> Array:
     """Return ``x · Φ(x)``, Φ the normal distribution function. ONNX Gelu.
 
@@ -147,7 +147,7 @@ def gelu(x: Array, *, approximate: str = "none") -> Array:
     return np.asarray(x * _special(scipy.special.expit, 2 * inner))
 
 
-@operation("Softmax")
+@operation("Softmax", Trait.ROUNDS)
 def softmax(x: Array, *, axis: int = -1) -> Array:
     """Return ``exp(x) / Σ exp(x)`` along ``axis``, stable for logits of any size. ONNX Softmax."""
     y = np.asarray(x - np.max(x, axis=axis, keepdims=True))
@@ -156,7 +156,7 @@ def softmax(x: Array, *, axis: int = -1) -> Array:
     return y
 
 
-@operation("LogSoftmax")
+@operation("LogSoftmax", Trait.ROUNDS)
 def log_softmax(x: Array, *, axis: int = -1) -> Array:
     """Return ``x − log Σ exp(x)`` along ``axis``, stable for logits of any size. ONNX LogSoftmax."""
     y = np.asarray(x - np.max(x, axis=axis, keepdims=True))

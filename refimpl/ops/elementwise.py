@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from refimpl.errors import ShapeError
-from refimpl.ops.operation import Array, operation
+from refimpl.ops.operation import Array, Trait, operation
 
 
 def tensors(*operands: ArrayLike) -> list[Array]:
@@ -42,25 +42,25 @@ def _in_dtype(value: ArrayLike, dtype: np.dtype[Any] | None) -> Array:
 # --- arithmetic -----------------------------------------------------------------------------------
 
 
-@operation("Add")
+@operation("Add", Trait.ROUNDS | Trait.ELEMENTWISE)
 def add(a: ArrayLike, b: ArrayLike) -> Array:
     """Return ``a + b``. ONNX Add."""
     return np.asarray(np.add(*tensors(a, b)))
 
 
-@operation("Sub")
+@operation("Sub", Trait.ROUNDS | Trait.ELEMENTWISE)
 def sub(a: ArrayLike, b: ArrayLike) -> Array:
     """Return ``a − b``. ONNX Sub."""
     return np.asarray(np.subtract(*tensors(a, b)))
 
 
-@operation("Mul")
+@operation("Mul", Trait.ROUNDS | Trait.ELEMENTWISE)
 def mul(a: ArrayLike, b: ArrayLike) -> Array:
     """Return ``a · b``. ONNX Mul."""
     return np.asarray(np.multiply(*tensors(a, b)))
 
 
-@operation("Div")
+@operation("Div", Trait.ROUNDS | Trait.ELEMENTWISE)
 def div(a: ArrayLike, b: ArrayLike) -> Array:
     """Return ``a / b``; of integers, the quotient truncated towards zero. ONNX Div."""
     dividend, divisor = tensors(a, b)
@@ -71,86 +71,86 @@ def div(a: ArrayLike, b: ArrayLike) -> Array:
     return np.asarray(quotient + inexact_negative.astype(quotient.dtype))
 
 
-@operation("Pow")
+@operation("Pow", Trait.ROUNDS | Trait.ELEMENTWISE)
 def power(x: ArrayLike, y: ArrayLike) -> Array:
     """Return ``x`` to the power ``y`` in the dtype of ``x``. ONNX Pow."""
     base, exponent = tensors(x, y)
     return np.asarray(np.power(base, exponent)).astype(base.dtype, copy=False)
 
 
-@operation("Mod")
+@operation("Mod", Trait.ROUNDS | Trait.ELEMENTWISE)
 def mod(a: ArrayLike, b: ArrayLike, *, fmod: int = 0) -> Array:
     """Return the remainder, with the sign of ``b``, or with ``fmod`` that of ``a``. ONNX Mod."""
     return np.asarray((np.fmod if fmod else np.mod)(*tensors(a, b)))
 
 
-@operation("Neg")
+@operation("Neg", Trait.EXACT | Trait.MONOTONE)
 def neg(x: ArrayLike) -> Array:
     """Return ``−x``. ONNX Neg."""
     return np.asarray(np.negative(x))
 
 
-@operation("Abs")
+@operation("Abs", Trait.EXACT | Trait.ELEMENTWISE)
 def absolute(x: ArrayLike) -> Array:
     """Return the absolute value. ONNX Abs."""
     return np.asarray(np.abs(x))
 
 
-@operation("Sign")
+@operation("Sign", Trait.EXACT | Trait.MONOTONE)
 def sign(x: ArrayLike) -> Array:
     """Return −1, 0 or 1. ONNX Sign."""
     return np.asarray(np.sign(x))
 
 
-@operation("Reciprocal")
+@operation("Reciprocal", Trait.ROUNDS | Trait.ELEMENTWISE)
 def reciprocal(x: ArrayLike) -> Array:
     """Return ``1 / x``. ONNX Reciprocal."""
     return np.asarray(np.reciprocal(x))
 
 
-@operation("Sqrt")
+@operation("Sqrt", Trait.ROUNDS | Trait.MONOTONE)
 def sqrt(x: ArrayLike) -> Array:
     """Return the square root. ONNX Sqrt."""
     return np.asarray(np.sqrt(x))
 
 
-@operation("Exp")
+@operation("Exp", Trait.ROUNDS | Trait.MONOTONE)
 def exp(x: ArrayLike) -> Array:
     """Return e to the power ``x``. ONNX Exp."""
     return np.asarray(np.exp(x))
 
 
-@operation("Log")
+@operation("Log", Trait.ROUNDS | Trait.MONOTONE)
 def log(x: ArrayLike) -> Array:
     """Return the natural logarithm. ONNX Log."""
     return np.asarray(np.log(x))
 
 
-@operation("Sin")
+@operation("Sin", Trait.ROUNDS | Trait.ELEMENTWISE)
 def sin(x: ArrayLike) -> Array:
     """Return the sine of ``x`` radians. ONNX Sin."""
     return np.asarray(np.sin(x))
 
 
-@operation("Cos")
+@operation("Cos", Trait.ROUNDS | Trait.ELEMENTWISE)
 def cos(x: ArrayLike) -> Array:
     """Return the cosine of ``x`` radians. ONNX Cos."""
     return np.asarray(np.cos(x))
 
 
-@operation("Floor")
+@operation("Floor", Trait.EXACT | Trait.MONOTONE)
 def floor(x: ArrayLike) -> Array:
     """Return the largest integer not above ``x``. ONNX Floor."""
     return np.asarray(np.floor(x))
 
 
-@operation("Ceil")
+@operation("Ceil", Trait.EXACT | Trait.MONOTONE)
 def ceil(x: ArrayLike) -> Array:
     """Return the smallest integer not below ``x``. ONNX Ceil."""
     return np.asarray(np.ceil(x))
 
 
-@operation("Round")
+@operation("Round", Trait.EXACT | Trait.MONOTONE)
 def round_half_even(x: ArrayLike) -> Array:
     """Return the nearest integer, halves to the even one. ONNX Round."""
     return np.asarray(np.rint(x))
@@ -166,25 +166,25 @@ def _fold(function: np.ufunc, operands: tuple[ArrayLike, ...]) -> Array:
     return np.asarray(first)
 
 
-@operation("Max")
+@operation("Max", Trait.SELECTS | Trait.ELEMENTWISE)
 def maximum(*inputs: ArrayLike) -> Array:
     """Return the largest of the inputs, element by element; NaN wins. ONNX Max."""
     return _fold(np.maximum, inputs)
 
 
-@operation("Min")
+@operation("Min", Trait.SELECTS | Trait.ELEMENTWISE)
 def minimum(*inputs: ArrayLike) -> Array:
     """Return the smallest of the inputs, element by element; NaN wins. ONNX Min."""
     return _fold(np.minimum, inputs)
 
 
-@operation("Sum")
+@operation("Sum", Trait.ROUNDS | Trait.ELEMENTWISE)
 def sum_of(*inputs: ArrayLike) -> Array:
     """Return the sum of the inputs, element by element. ONNX Sum."""
     return _fold(np.add, inputs)
 
 
-@operation("Mean")
+@operation("Mean", Trait.ROUNDS | Trait.ELEMENTWISE)
 def mean_of(*inputs: ArrayLike) -> Array:
     """Return the mean of the inputs, element by element. ONNX Mean."""
     total = _fold(np.add, inputs)
@@ -194,74 +194,74 @@ def mean_of(*inputs: ArrayLike) -> Array:
 # --- comparisons and logic ------------------------------------------------------------------------
 
 
-@operation("Equal")
+@operation("Equal", Trait.EXACT | Trait.ELEMENTWISE)
 def equal(a: ArrayLike, b: ArrayLike) -> Array:
     """Return where ``a`` equals ``b``, as booleans. ONNX Equal."""
     return np.asarray(np.equal(*tensors(a, b)))
 
 
-@operation("Less")
+@operation("Less", Trait.EXACT | Trait.ELEMENTWISE)
 def less(a: ArrayLike, b: ArrayLike) -> Array:
     """Return where ``a < b``, as booleans. ONNX Less."""
     return np.asarray(np.less(*tensors(a, b)))
 
 
-@operation("LessOrEqual")
+@operation("LessOrEqual", Trait.EXACT | Trait.ELEMENTWISE)
 def less_or_equal(a: ArrayLike, b: ArrayLike) -> Array:
     """Return where ``a ≤ b``, as booleans. ONNX LessOrEqual."""
     return np.asarray(np.less_equal(*tensors(a, b)))
 
 
-@operation("Greater")
+@operation("Greater", Trait.EXACT | Trait.ELEMENTWISE)
 def greater(a: ArrayLike, b: ArrayLike) -> Array:
     """Return where ``a > b``, as booleans. ONNX Greater."""
     return np.asarray(np.greater(*tensors(a, b)))
 
 
-@operation("GreaterOrEqual")
+@operation("GreaterOrEqual", Trait.EXACT | Trait.ELEMENTWISE)
 def greater_or_equal(a: ArrayLike, b: ArrayLike) -> Array:
     """Return where ``a ≥ b``, as booleans. ONNX GreaterOrEqual."""
     return np.asarray(np.greater_equal(*tensors(a, b)))
 
 
-@operation("And")
+@operation("And", Trait.EXACT | Trait.ELEMENTWISE)
 def logical_and(a: ArrayLike, b: ArrayLike) -> Array:
     """Return where both hold. ONNX And."""
     return np.asarray(np.logical_and(a, b))
 
 
-@operation("Or")
+@operation("Or", Trait.EXACT | Trait.ELEMENTWISE)
 def logical_or(a: ArrayLike, b: ArrayLike) -> Array:
     """Return where at least one holds. ONNX Or."""
     return np.asarray(np.logical_or(a, b))
 
 
-@operation("Xor")
+@operation("Xor", Trait.EXACT | Trait.ELEMENTWISE)
 def logical_xor(a: ArrayLike, b: ArrayLike) -> Array:
     """Return where exactly one holds. ONNX Xor."""
     return np.asarray(np.logical_xor(a, b))
 
 
-@operation("Not")
+@operation("Not", Trait.EXACT | Trait.ELEMENTWISE)
 def logical_not(x: ArrayLike) -> Array:
     """Return where ``x`` does not hold. ONNX Not."""
     return np.asarray(np.logical_not(x))
 
 
-@operation("Where")
+@operation("Where", Trait.MOVES | Trait.ELEMENTWISE)
 def where(condition: ArrayLike, x: ArrayLike, y: ArrayLike) -> Array:
     """Return ``x`` where ``condition`` holds, ``y`` elsewhere. ONNX Where."""
     chosen, other = tensors(x, y)
     return np.where(np.asarray(condition, dtype=bool), chosen, other)
 
 
-@operation("IsNaN")
+@operation("IsNaN", Trait.EXACT | Trait.ELEMENTWISE)
 def is_nan(x: ArrayLike) -> Array:
     """Return where ``x`` is NaN. ONNX IsNaN."""
     return np.asarray(np.isnan(x))
 
 
-@operation("IsInf")
+@operation("IsInf", Trait.EXACT | Trait.ELEMENTWISE)
 def is_inf(x: ArrayLike, *, detect_negative: int = 1, detect_positive: int = 1) -> Array:
     """Return where ``x`` is infinite, of the signs asked for. ONNX IsInf."""
     positive, negative = np.equal(x, np.inf), np.equal(x, -np.inf)

@@ -6,11 +6,11 @@ import numpy as np
 
 from refimpl.errors import ShapeError
 from refimpl.ops.elementwise import add
-from refimpl.ops.operation import Array, operation
+from refimpl.ops.operation import Array, Trait, operation
 from refimpl.ops.shape import transpose
 
 
-@operation("MatMul")
+@operation("MatMul", Trait.PRODUCTS)
 def mat_mul(a: Array, b: Array) -> Array:
     """Product of the last two axes, the others broadcast; a 1-D operand is a row (left) or column (right).
 
@@ -34,7 +34,7 @@ def _product(a: Array, b: Array) -> Array:
         raise ShapeError(f"shapes {a.shape} and {b.shape} cannot be multiplied: {error}") from error
 
 
-@operation("Gemm")
+@operation("Gemm", Trait.PRODUCTS)
 def gemm(
     a: Array,
     b: Array,
@@ -72,7 +72,7 @@ def _add_broadcast(total: Array, c: Array) -> None:
         raise ShapeError(f"C of shape {c.shape} does not broadcast to the product's {total.shape}") from error
 
 
-@operation("Einsum")
+@operation("Einsum", Trait.PRODUCTS)
 def einsum(*operands: Array, equation: str) -> Array:
     """Sum of products of the operands in Einstein notation, ``"bnd,bdhw->bnhw"`` (ONNX operator Einsum).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from refimpl.errors import ShapeError, UnsupportedOperationError
-from refimpl.ops.operation import Array, operation
+from refimpl.ops.operation import Array, Trait, operation
 
 
 def _per_channel(values: Array, x: Array) -> Array:
@@ -17,7 +17,7 @@ def _per_channel(values: Array, x: Array) -> Array:
     return values.reshape((1, -1) + (1,) * (x.ndim - 2)).astype(x.dtype, copy=False)
 
 
-@operation("BatchNormalization")
+@operation("BatchNormalization", Trait.ROUNDS | Trait.MAPS)
 def batch_normalization(
     x: Array,
     scale: Array,
@@ -74,7 +74,7 @@ def _standardized(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Arra
     return y, mean, inverse_deviation
 
 
-@operation("LayerNormalization")
+@operation("LayerNormalization", Trait.ROUNDS)
 def layer_normalization(
     x: Array,
     scale: Array,
@@ -129,7 +129,7 @@ def _layer_normalized(
     return y, mean, inverse_deviation
 
 
-@operation("InstanceNormalization")
+@operation("InstanceNormalization", Trait.ROUNDS | Trait.MAPS)
 def instance_normalization(x: Array, scale: Array, bias: Array, *, epsilon: float = 1e-5) -> Array:
     """Normalise each channel (N, C, …) of each sample over its positions, then scale and shift it.
 
@@ -141,7 +141,7 @@ def instance_normalization(x: Array, scale: Array, bias: Array, *, epsilon: floa
     return y
 
 
-@operation("GroupNormalization")
+@operation("GroupNormalization", Trait.ROUNDS | Trait.MAPS)
 def group_normalization(
     x: Array, scale: Array, bias: Array, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1
 ) -> Array:

@@ -1,14 +1,14 @@
 """The vocabulary: every operation is registered under its ONNX name, and every call can be intercepted.
 
 An operation is a pure function of arrays: the ONNX operator's inputs are its positional parameters (None for
-an
-absent optional one), the ONNX attributes its keyword-only parameters, with ONNX's names and defaults. So one
-function serves
-the network, the recording, the ONNX export, and the replay of somebody else's graph.
+an absent optional one), the ONNX attributes its keyword-only parameters, with ONNX's names and defaults. So
+one function serves the network, the recording, the ONNX export, and the replay of somebody else's graph.
+What holds of it whatever its operands, its traits, it declares itself.
 """
 
 from __future__ import annotations
 
+import enum
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +23,41 @@ R = TypeVar("R")
 
 OPERATIONS: dict[str, Callable[..., Any]] = {}
 """ONNX operator name → the plain function that computes it."""
+
+
+class Trait(enum.Flag):
+    """What holds of an operation whatever its operands and attributes. One that implies another has its bit
+    too."""
+
+    ROUNDS = 1
+    """Results may be rounded."""
+    EXACT = 2
+    """No result is rounded: of float32 numbers, float32 and float64 make the same."""
+    MOVES = 4 | EXACT
+    """Every result is an element of an operand, or a filling, and no number decides which."""
+    VIEWS = 8 | MOVES
+    """The first operand's elements in their order, in another shape."""
+    SELECTS = 16 | EXACT
+    """Every float result is a number of an operand, or zero, chosen by comparing."""
+    SUMS = 32 | ROUNDS
+    """Every result is a sum of its own, of many terms, linear in the first operand."""
+    PRODUCTS = 64 | SUMS
+    """The terms are products of an element of each of the first operands; an addend may follow."""
+    ELEMENTWISE = 128
+    """Every result depends only on the elements at its place, after broadcasting."""
+    MONOTONE = 256 | ELEMENTWISE
+    """The results only rise, or only fall, with the first operand."""
+    MAPS = 512
+    """The first operand is a map: batch, channels, then space; each of a batch is computed alone."""
+
+
+TRAITS: dict[str, Trait] = {}
+"""ONNX operator name → what the operation declares of itself."""
+
+
+def having(trait: Trait) -> frozenset[str]:
+    """Return the operators that declare a trait."""
+    return frozenset(name for name, traits in TRAITS.items() if trait in traits)
 
 
 class Interceptor(Protocol):
@@ -53,11 +88,11 @@ def intercepted(interceptor: Interceptor | None) -> Iterator[None]:
         _interceptor.reset(token)
 
 
-def operation(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Register a function as the ONNX operator ``name`` and let interceptors see its calls."""
+def operation(name: str, traits: Trait) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Register a function as the ONNX operator ``name``, and let interceptors see its calls."""
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
-        OPERATIONS[name] = function
+        OPERATIONS[name], TRAITS[name] = function, traits
 
         @functools.wraps(function)
         def call(*inputs: P.args, **attributes: P.kwargs) -> R:

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from refimpl.errors import ShapeError
-from refimpl.ops.convolution import Windows, padded, sliding_windows
 from refimpl.ops.linear import mat_mul
-from refimpl.ops.operation import Array, operation
+from refimpl.ops.operation import Array, Trait, operation
 from refimpl.ops.shape import constant
+from refimpl.ops.windows import Windows, padded, sliding_windows
 
 
-@operation("MaxPool")
+@operation("MaxPool", Trait.SELECTS | Trait.MAPS)
 def max_pool(
     x: Array,
     *,
@@ -79,7 +79,7 @@ def max_pool_with_indices(
     return maxima, (maps * math.prod(x.shape[2:]) + spatial).astype(np.int64)
 
 
-@operation("AveragePool")
+@operation("AveragePool", Trait.SUMS | Trait.MAPS)
 def average_pool(
     x: Array,
     *,
@@ -114,13 +114,13 @@ def average_pool(
     return result.astype(x.dtype, copy=False)
 
 
-@operation("GlobalAveragePool")
+@operation("GlobalAveragePool", Trait.SUMS | Trait.MAPS)
 def global_average_pool(x: Array) -> Array:
     """Mean over the spatial axes of ``x`` (N, C, *spatial), kept as 1 (ONNX operator GlobalAveragePool)."""
     return x.mean(axis=_spatial_axes(x), keepdims=True)
 
 
-@operation("GlobalMaxPool")
+@operation("GlobalMaxPool", Trait.SELECTS | Trait.MAPS)
 def global_max_pool(x: Array) -> Array:
     """Maximum over the spatial axes of ``x`` (N, C, *spatial), kept as 1 (ONNX operator GlobalMaxPool)."""
     return x.max(axis=_spatial_axes(x), keepdims=True)

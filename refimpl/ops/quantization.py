@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from refimpl.errors import ShapeError, UnsupportedOperationError
-from refimpl.ops.operation import Array, operation
+from refimpl.ops.operation import Array, Trait, operation
 from refimpl.ops.shape import ONNX_DTYPES
 
 
-@operation("QuantizeLinear")
+@operation("QuantizeLinear", Trait.ROUNDS)
 def quantize_linear(
     x: Array,
     y_scale: Array,
@@ -61,7 +61,7 @@ def quantize_linear(
     return np.clip(y, limits.min, limits.max).astype(dtype)
 
 
-@operation("DequantizeLinear")
+@operation("DequantizeLinear", Trait.ROUNDS)
 def dequantize_linear(
     x: Array,
     x_scale: Array,
@@ -91,7 +91,7 @@ def dequantize_linear(
     return result.astype(_onnx_dtype(output_dtype) if output_dtype else scale.dtype, copy=False)
 
 
-@operation("DynamicQuantizeLinear")
+@operation("DynamicQuantizeLinear", Trait.ROUNDS)
 def dynamic_quantize_linear(x: Array) -> tuple[Array, Array, Array]:
     """Quantise to uint8 over the range of ``x`` and zero: the quantised, the scale, the zero point.
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from refimpl.ops.operation import Array, operation
+from refimpl.ops.operation import Array, Trait, operation
 
 
 def _axes(axes: ArrayLike | None, noop_with_empty_axes: int) -> tuple[int, ...] | None:
@@ -28,7 +28,7 @@ def _reduced(
     return np.asarray(result).astype(data.dtype, copy=False)
 
 
-@operation("ReduceSum")
+@operation("ReduceSum", Trait.SUMS)
 def reduce_sum(
     data: Array, axes: ArrayLike | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
 ) -> Array:
@@ -36,7 +36,7 @@ def reduce_sum(
     return _reduced(np.add, data, axes, keepdims, noop_with_empty_axes, dtype=data.dtype)
 
 
-@operation("ReduceProd")
+@operation("ReduceProd", Trait.ROUNDS)
 def reduce_prod(
     data: Array, axes: ArrayLike | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
 ) -> Array:
@@ -44,7 +44,7 @@ def reduce_prod(
     return _reduced(np.multiply, data, axes, keepdims, noop_with_empty_axes, dtype=data.dtype)
 
 
-@operation("ReduceMean")
+@operation("ReduceMean", Trait.SUMS)
 def reduce_mean(
     data: Array, axes: ArrayLike | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
 ) -> Array:
@@ -65,7 +65,7 @@ def _greatest(dtype: np.dtype[Any]) -> Any:
     return np.inf if dtype.kind == "f" else np.iinfo(dtype).max
 
 
-@operation("ReduceMax")
+@operation("ReduceMax", Trait.SELECTS)
 def reduce_max(
     data: Array, axes: ArrayLike | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
 ) -> Array:
@@ -73,7 +73,7 @@ def reduce_max(
     return _reduced(np.maximum, data, axes, keepdims, noop_with_empty_axes, initial=_least(data.dtype))
 
 
-@operation("ReduceMin")
+@operation("ReduceMin", Trait.SELECTS)
 def reduce_min(
     data: Array, axes: ArrayLike | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
 ) -> Array:
@@ -81,7 +81,7 @@ def reduce_min(
     return _reduced(np.minimum, data, axes, keepdims, noop_with_empty_axes, initial=_greatest(data.dtype))
 
 
-@operation("ReduceL1")
+@operation("ReduceL1", Trait.ROUNDS)
 def reduce_l1(
     data: Array, axes: ArrayLike | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
 ) -> Array:
@@ -89,7 +89,7 @@ def reduce_l1(
     return _reduced(np.add, np.abs(data), axes, keepdims, noop_with_empty_axes, dtype=data.dtype)
 
 
-@operation("ReduceL2")
+@operation("ReduceL2", Trait.ROUNDS)
 def reduce_l2(
     data: Array, axes: ArrayLike | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
 ) -> Array:
@@ -98,7 +98,7 @@ def reduce_l2(
     return np.asarray(np.sqrt(squares)).astype(data.dtype, copy=False)
 
 
-@operation("ReduceSumSquare")
+@operation("ReduceSumSquare", Trait.ROUNDS)
 def reduce_sum_square(
     data: Array, axes: ArrayLike | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
 ) -> Array:
@@ -106,7 +106,7 @@ def reduce_sum_square(
     return _reduced(np.add, np.square(data), axes, keepdims, noop_with_empty_axes, dtype=data.dtype)
 
 
-@operation("ReduceLogSum")
+@operation("ReduceLogSum", Trait.ROUNDS)
 def reduce_log_sum(
     data: Array, axes: ArrayLike | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
 ) -> Array:
@@ -115,7 +115,7 @@ def reduce_log_sum(
     return np.asarray(np.log(total)).astype(data.dtype, copy=False)
 
 
-@operation("ReduceLogSumExp")
+@operation("ReduceLogSumExp", Trait.ROUNDS)
 def reduce_log_sum_exp(
     data: Array, axes: ArrayLike | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
 ) -> Array:
@@ -139,19 +139,19 @@ def _first_or_last(select: Any, data: Array, axis: int, keepdims: int, select_la
     return np.asarray(data.shape[axis] - 1 - from_end, dtype=np.int64)
 
 
-@operation("ArgMax")
+@operation("ArgMax", Trait.EXACT)
 def arg_max(data: Array, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Array:
     """Return the index (int64) of the maximum along ``axis``, first or last of equals. ONNX ArgMax."""
     return _first_or_last(np.argmax, data, axis, keepdims, select_last_index)
 
 
-@operation("ArgMin")
+@operation("ArgMin", Trait.EXACT)
 def arg_min(data: Array, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Array:
     """Return the index (int64) of the minimum along ``axis``, first or last of equals. ONNX ArgMin."""
     return _first_or_last(np.argmin, data, axis, keepdims, select_last_index)
 
 
-@operation("TopK")
+@operation("TopK", Trait.EXACT)
 def top_k(
     x: Array, k: ArrayLike, *, axis: int = -1, largest: int = 1, sorted: int = 1
 ) -> tuple[Array, Array]:
@@ -170,7 +170,7 @@ def top_k(
     return np.take_along_axis(x, indices, axis), indices
 
 
-@operation("CumSum")
+@operation("CumSum", Trait.ROUNDS)
 def cum_sum(x: Array, axis: ArrayLike, *, exclusive: int = 0, reverse: int = 0) -> Array:
     """Return the running sums along ``axis``. ONNX CumSum.
 

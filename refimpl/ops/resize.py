@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refimpl.errors import ConfigurationError, ShapeError, UnsupportedOperationError
-from refimpl.ops.operation import Array, operation
+from refimpl.ops.operation import Array, Trait, operation
 
 LONGEST_MATRIX = 128
 """Longest axis that is interpolated by a product with a matrix, whose cost grows with the length."""
@@ -35,7 +35,7 @@ class _Axis(NamedTuple):
         return self.size == self.new_size and self.numerator == self.denominator and self.region == (0.0, 1.0)
 
 
-@operation("Resize")
+@operation("Resize", Trait.ROUNDS | Trait.MAPS)
 def resize(
     x: Array,
     roi: Any = None,

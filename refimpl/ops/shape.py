@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from refimpl.errors import ShapeError, UnsupportedOperationError
-from refimpl.ops.operation import Array, operation
+from refimpl.ops.operation import Array, Trait, operation
 
 ONNX_DTYPES: dict[int, type[Any]] = {
     1: np.float32,
@@ -39,20 +39,20 @@ def _integers(values: ArrayLike) -> tuple[int, ...]:
 # --- making tensors -------------------------------------------------------------------------------
 
 
-@operation("Constant")
+@operation("Constant", Trait.EXACT)
 def constant(*, value: ArrayLike) -> Array:
     """Return ``value``. ONNX Constant."""
     return np.asarray(value)
 
 
-@operation("ConstantOfShape")
+@operation("ConstantOfShape", Trait.EXACT)
 def constant_of_shape(shape: ArrayLike, *, value: ArrayLike | None = None) -> Array:
     """Return ``shape`` filled with the one element of ``value`` (float32 zero). ONNX ConstantOfShape."""
     element = np.zeros((), np.float32) if value is None else np.asarray(value).reshape(())
     return np.full(_integers(shape), element, dtype=element.dtype)
 
 
-@operation("Range")
+@operation("Range", Trait.ROUNDS)
 def arange(start: ArrayLike, limit: ArrayLike, delta: ArrayLike = 1, *, stash_type: int = 1) -> Array:
     """Return ``start, start + delta, …`` below ``limit``, in the dtype of ``start``. ONNX Range.
 
@@ -65,7 +65,7 @@ def arange(start: ArrayLike, limit: ArrayLike, delta: ArrayLike = 1, *, stash_ty
     return (first + np.arange(count) * step).astype(dtype)
 
 
-@operation("OneHot")
+@operation("OneHot", Trait.EXACT)
 def one_hot(indices: Array, depth: ArrayLike, values: Array, *, axis: int = -1) -> Array:
     """Return ``values[1]`` at the place of each index in a new axis, else ``values[0]``. ONNX OneHot."""
     length = int(np.asarray(depth).reshape(-1)[0])
@@ -78,19 +78,19 @@ def one_hot(indices: Array, depth: ArrayLike, values: Array, *, axis: int = -1) 
     return np.where(wanted == places, on, off).astype(values.dtype, copy=False)
 
 
-@operation("Shape")
+@operation("Shape", Trait.EXACT)
 def shape(data: Array, *, start: int = 0, end: int | None = None) -> Array:
     """Return the shape (int64) from axis ``start`` to before ``end``. ONNX Shape."""
     return np.asarray(data.shape[start:end], dtype=np.int64)
 
 
-@operation("Size")
+@operation("Size", Trait.EXACT)
 def size(data: Array) -> Array:
     """Return the number of elements (int64 scalar). ONNX Size."""
     return np.asarray(data.size, dtype=np.int64)
 
 
-@operation("NonZero")
+@operation("NonZero", Trait.EXACT)
 def non_zero(x: Array) -> Array:
     """Return the coordinates (rank, count), int64, of the elements that are not zero. ONNX NonZero."""
     return np.asarray(np.nonzero(np.atleast_1d(x)), dtype=np.int64)[: x.ndim]
@@ -99,13 +99,13 @@ def non_zero(x: Array) -> Array:
 # --- types ----------------------------------------------------------------------------------------
 
 
-@operation("Identity")
+@operation("Identity", Trait.VIEWS)
 def identity(x: Array) -> Array:
     """Return ``x``. ONNX Identity."""
     return x
 
 
-@operation("Cast")
+@operation("Cast", Trait.ROUNDS | Trait.ELEMENTWISE)
 def cast(x: Array, *, to: int | DTypeLike, saturate: int = 1, round_mode: str = "up") -> Array:
     """Return ``x`` in another dtype, floats to integers truncated towards zero. ONNX Cast.
 
@@ -129,7 +129,7 @@ def cast(x: Array, *, to: int | DTypeLike, saturate: int = 1, round_mode: str = 
     return x.astype(to)
 
 
-@operation("CastLike")
+@operation("CastLike", Trait.ROUNDS)
 def cast_like(x: Array, target: Array, *, saturate: int = 1, round_mode: str = "up") -> Array:
     """Return ``x`` in the dtype of ``target``. ONNX CastLike."""
     return x.astype(target.dtype)
@@ -138,7 +138,7 @@ def cast_like(x: Array, target: Array, *, saturate: int = 1, round_mode: str = "
 # --- arranging ------------------------------------------------------------------------------------
 
 
-@operation("Reshape")
+@operation("Reshape", Trait.VIEWS)
 def reshape(data: Array, shape: ArrayLike, *, allowzero: int = 0) -> Array:
     """Return another shape: −1 is inferred, 0 keeps that axis unless ``allowzero``. ONNX Reshape."""
     wanted = _integers(shape)
@@ -147,38 +147,38 @@ def reshape(data: Array, shape: ArrayLike, *, allowzero: int = 0) -> Array:
     return data.reshape(wanted)
 
 
-@operation("Transpose")
+@operation("Transpose", Trait.MOVES)
 def transpose(data: Array, *, perm: tuple[int, ...] | None = None) -> Array:
     """Return the tensor with its axes in the order ``perm`` (reversed if None). ONNX Transpose."""
     return np.transpose(data, perm)
 
 
-@operation("Flatten")
+@operation("Flatten", Trait.VIEWS)
 def flatten(x: Array, *, axis: int = 1) -> Array:
     """Return the matrix of the axes before ``axis`` by those from it on. ONNX Flatten."""
     rows = int(np.prod(x.shape[:axis], dtype=np.int64))
     return x.reshape(rows, int(np.prod(x.shape[axis:], dtype=np.int64)))
 
 
-@operation("Squeeze")
+@operation("Squeeze", Trait.VIEWS)
 def squeeze(data: Array, axes: ArrayLike | None = None) -> Array:
     """Return the tensor without ``axes`` (None: without any axis of length one). ONNX Squeeze."""
     return np.squeeze(data, None if axes is None else _integers(axes))
 
 
-@operation("Unsqueeze")
+@operation("Unsqueeze", Trait.VIEWS)
 def unsqueeze(data: Array, axes: ArrayLike) -> Array:
     """Return the tensor with axes of length one inserted, so that they stand at ``axes``. ONNX Unsqueeze."""
     return np.expand_dims(data, _integers(axes))
 
 
-@operation("Concat")
+@operation("Concat", Trait.MOVES)
 def concat(*inputs: Array, axis: int) -> Array:
     """Return the inputs joined along ``axis``. ONNX Concat."""
     return np.concatenate(inputs, axis=axis)
 
 
-@operation("Split")
+@operation("Split", Trait.MOVES)
 def split(
     x: Array, split: ArrayLike | None = None, *, axis: int = 0, num_outputs: int | None = None
 ) -> tuple[Array, ...]:
@@ -211,7 +211,7 @@ def split(
     return tuple(np.split(x, np.cumsum(lengths)[:-1], axis=axis))
 
 
-@operation("Slice")
+@operation("Slice", Trait.MOVES)
 def slice_(
     data: Array,
     starts: ArrayLike,
@@ -240,7 +240,7 @@ def _python_slice(start: int, end: int, step: int, length: int) -> slice:
     return slice(max(first, 0), None if last < 0 else last, stride)
 
 
-@operation("Pad")
+@operation("Pad", Trait.MOVES)
 def pad(
     data: Array,
     pads: ArrayLike,
@@ -281,19 +281,19 @@ def pad(
     return np.pad(cropped, grown, constant_values=fill)
 
 
-@operation("Expand")
+@operation("Expand", Trait.MOVES)
 def expand(x: Array, shape: ArrayLike) -> Array:
     """Return ``x`` broadcast together with ``shape``, as a read-only view. ONNX Expand."""
     return np.broadcast_to(x, np.broadcast_shapes(x.shape, _integers(shape)))
 
 
-@operation("Tile")
+@operation("Tile", Trait.MOVES)
 def tile(x: Array, repeats: ArrayLike) -> Array:
     """Return ``x`` repeated so many times along each axis. ONNX Tile."""
     return np.tile(x, _integers(repeats))
 
 
-@operation("DepthToSpace")
+@operation("DepthToSpace", Trait.MOVES | Trait.MAPS)
 def depth_to_space(x: Array, *, blocksize: int, mode: str = "DCR") -> Array:
     """Move channels into blocks of positions: (N, C·b², H, W) → (N, C, H·b, W·b). ONNX DepthToSpace.
 
@@ -309,7 +309,7 @@ def depth_to_space(x: Array, *, blocksize: int, mode: str = "DCR") -> Array:
     return blocks.reshape(n, c // blocksize**2, h * blocksize, w * blocksize)
 
 
-@operation("SpaceToDepth")
+@operation("SpaceToDepth", Trait.MOVES | Trait.MAPS)
 def space_to_depth(x: Array, *, blocksize: int, mode: str = "DCR") -> Array:
     """Move blocks of positions into channels: (N, C, H, W) → (N, C·b², H/b, W/b). ONNX SpaceToDepth."""
     n, c, h, w = x.shape
@@ -320,7 +320,7 @@ def space_to_depth(x: Array, *, blocksize: int, mode: str = "DCR") -> Array:
     return blocks.transpose(order[mode]).reshape(n, c * blocksize**2, h // blocksize, w // blocksize)
 
 
-@operation("Trilu")
+@operation("Trilu", Trait.MOVES)
 def trilu(x: Array, k: ArrayLike | None = None, *, upper: int = 1) -> Array:
     """Return the upper (or lower) triangles of the last two axes, from the ``k``-th diagonal. ONNX Trilu."""
     diagonal = 0 if k is None else int(np.asarray(k).reshape(-1)[0])
@@ -330,20 +330,20 @@ def trilu(x: Array, k: ArrayLike | None = None, *, upper: int = 1) -> Array:
 # --- indexing -------------------------------------------------------------------------------------
 
 
-@operation("Gather")
+@operation("Gather", Trait.MOVES)
 def gather(data: Array, indices: ArrayLike, *, axis: int = 0) -> Array:
     """Return the entries of ``axis`` at ``indices``, whose axes replace it. ONNX Gather."""
     return np.asarray(np.take(data, np.asarray(indices), axis=axis))
 
 
-@operation("GatherElements")
+@operation("GatherElements", Trait.MOVES)
 def gather_elements(data: Array, indices: Array, *, axis: int = 0) -> Array:
     """Return the element of ``data`` that each of ``indices`` names along ``axis``. ONNX GatherElements."""
     others = tuple(slice(n) if a != axis % data.ndim else slice(None) for a, n in enumerate(indices.shape))
     return np.take_along_axis(data[others], np.asarray(indices), axis)
 
 
-@operation("GatherND")
+@operation("GatherND", Trait.MOVES)
 def gather_nd(data: Array, indices: Array, *, batch_dims: int = 0) -> Array:
     """Return the slices of ``data`` that the vectors of ``indices``' last axis name. ONNX GatherND."""
     batch: tuple[Array, ...] = np.indices(indices.shape[:batch_dims], sparse=True)
@@ -368,13 +368,13 @@ def _scattered(data: Array, index: tuple[Array, ...], updates: Array, reduction:
     return result
 
 
-@operation("ScatterND")
+@operation("ScatterND", Trait.ROUNDS)
 def scatter_nd(data: Array, indices: Array, updates: Array, *, reduction: str = "none") -> Array:
     """Return ``data`` with the slices named by ``indices``' last axis replaced or reduced. ONNX ScatterND."""
     return _scattered(data, tuple(np.moveaxis(indices, -1, 0)), updates, reduction)
 
 
-@operation("ScatterElements")
+@operation("ScatterElements", Trait.ROUNDS)
 def scatter_elements(
     data: Array, indices: Array, updates: Array, *, axis: int = 0, reduction: str = "none"
 ) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from golden_candidate import CANDIDATES, ENTRIES, outputs, utilisations
 
-from conformance.bounds import CPU, FLOAT32
+from conformance.bounds import FLOAT32, Declaration
 from conformance.bounds.envelope import envelope
 from golden.computation import chain_bounds, noise_bounds, of_recording
 from golden.declared import networks
@@ -43,7 +43,7 @@ def test_the_bound_of_an_element_is_sharper_than_one_for_the_tensor(name: str, t
     """Against the envelope: four times the largest deviation of eight runs, over all elements."""
     entry = ENTRIES[name]
     part = next(part for part in networks.PARTS if part.name == name)
-    scalars = envelope(part.recording(np.float64), FLOAT32, FLOAT32, CPU)
+    scalars = envelope(part.recording(np.float64), Declaration())
     bounds = entry.tensors("bound.float32.")
     ratios = np.concatenate([(bounds[name] / scalars[name]).ravel() for name in bounds])
     assert np.median(ratios) < 1 / 7

@@ -21,7 +21,7 @@ from golden import DATA  # noqa: E402
 from golden.build import build  # noqa: E402
 from golden.case import Case, Confirmation, Golden  # noqa: E402
 from golden.computation import noise_bounds, of_recording  # noqa: E402
-from golden.declared import blocks, operations, videos  # noqa: E402
+from golden.declared import blocks, operations, tracking  # noqa: E402
 from golden.declared.part import Compute  # noqa: E402
 from golden.sources import independent  # noqa: E402
 from golden.sources import source as sources  # noqa: E402
@@ -42,7 +42,7 @@ MODELS = [entry for entry in read_manifest(DATA) if entry.kind == "model"]
 def some() -> list[Golden]:
     chosen = ("operations/conv.same", "operations/exp.ordinary", "probes/resize.ramp")
     named = [golden for golden in operations.goldens() if golden.name in chosen]
-    return [*named, next(blocks.goldens()), next(videos.goldens())]
+    return [*named, next(blocks.goldens()), next(tracking.goldens())]
 
 
 def files(folder: Path) -> dict[str, bytes]:

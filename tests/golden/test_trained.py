@@ -13,7 +13,7 @@ from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
 from conformance.evidence import held_out as measured
 from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.verification import verify
+from conformance.judge.network import verify
 from refimpl import MobileInst, Weights, held_out, trained
 from refimpl.errors import ConfigurationError, FileError
 from refimpl.inference import preprocess
@@ -93,7 +93,7 @@ def test_onnx_runtime_conforms_to_the_judges_satisfaction(network) -> None:
 
 
 @pytest.mark.runtimes
-@pytest.mark.parametrize("name", ["scenes-tiny", "scenes-tiny-video", "scenes-tiny-pairs"])
+@pytest.mark.parametrize("name", trained_sets())
 def test_pytorch_computes_the_same(name: str) -> None:
     torch = pytest.importorskip("torch")
     from golden.learning.network import Student
@@ -112,7 +112,7 @@ def test_pytorch_computes_the_same(name: str) -> None:
 
 def test_the_manifest_says_how_the_weights_came_about(copy) -> None:
     for name, entry in json.loads((copy / "manifest.json").read_text())["sets"].items():
-        assert {"seed", "steps", "minutes", "versions", "kind"} <= set(entry["training"]), name
+        assert {"seed", "steps", "minutes", "versions", "machine", "kind"} <= set(entry["training"]), name
         assert (copy / f"{name}.csv").is_file()
 
 

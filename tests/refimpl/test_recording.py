@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.special
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from narrow_network import CONFIG, network, picture, weights
 from onnx.reference import ReferenceEvaluator
@@ -18,6 +18,7 @@ from conformance.graph.onnx_export import to_onnx
 from refimpl import MobileInst, Recording, ops, record
 from refimpl.errors import UnrecordedComputationError
 from refimpl.ops.operation import OPERATIONS, Array, active_interceptor
+from refimpl.recording import record_call
 from refimpl.scope import Scope, block
 
 
@@ -44,9 +45,8 @@ def replayed(recording: Recording) -> dict[str, Array]:
     known = [*recording.inputs.values(), *recording.weights, *recording.constants]
     values = {name: recording.tensors[name] for name in known}
     for step in recording.steps:
-        result = OPERATIONS[step.operation](
-            *(None if name is None else values[name] for name in step.inputs), **step.attributes
-        )
+        operands = [values[name] if name else None for name in step.inputs]
+        result = OPERATIONS[step.operation](*operands, **step.attributes)
         values.update(zip(step.outputs, result if isinstance(result, tuple) else (result,), strict=True))
     return values
 
@@ -108,7 +108,7 @@ def test_names_come_from_the_weight_scope(recording: Recording) -> None:
 def test_a_step_uses_only_what_was_made_before(recording: Recording) -> None:
     known = {*recording.inputs.values(), *recording.weights, *recording.constants}
     for step in recording.steps:
-        assert {name for name in step.inputs if name is not None} <= known
+        assert {name for name in step.inputs if name} <= known
         known.update(step.outputs)
     assert set(recording.outputs.values()) <= known
 
@@ -188,7 +188,6 @@ def test_literals_are_exported_as_onnx_takes_them(name: str, dtype: type) -> Non
     assert np.allclose(result, expected, rtol=4 * np.finfo(dtype).eps, atol=4 * np.finfo(dtype).eps)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["Add", "Mul", "Sub", "Max"]), st.integers(-(2**20), 2**20) | st.floats(-1e6, 1e6))
 def test_a_number_is_recorded_with_its_value(operation: str, number: float) -> None:
     function = {"Add": ops.add, "Mul": ops.mul, "Sub": ops.sub, "Max": ops.maximum}[operation]
@@ -297,3 +296,22 @@ def test_nested_recording_is_undone_after_an_error() -> None:
     with pytest.raises(UnrecordedComputationError):
         recorded(lambda x, w: x + 1)
     assert np.array_equal(ops.relu(IMAGES), np.maximum(IMAGES, 0))
+
+
+def test_a_function_of_several_inputs_is_recorded_with_its_literals() -> None:
+    table = np.linspace(0, 1, 3)
+
+    def compute(given: dict[str, Any]) -> dict[str, Any]:
+        shifted = ops.add(ops.mul(given["a"], table), table)
+        return {"sum": ops.add(shifted, given["b"])}
+
+    a, b = np.ones((2, 3)), np.arange(3.0)
+    recording = record_call(compute, {"a": a, "b": b})
+    assert recording.inputs == {"a": "a", "b": "b"}
+    assert (recording.weights, len(recording.constants)) == ([], 1)  # the table, once
+    assert np.array_equal(replayed(recording)[recording.outputs["sum"]], a * table + table + b)
+
+
+def test_with_weights_no_other_array_is_taken() -> None:
+    with pytest.raises(UnrecordedComputationError, match=r"\(3,\)"):
+        record_call(lambda given: {"y": ops.add(given["x"], np.ones(3))}, {"x": np.ones(3)}, weights={})

@@ -17,6 +17,7 @@ class PositionEmbeddingSine(nn.Module):
         self.features, self.temperature = dim // 2, temperature
 
     def forward(self, x: Tensor) -> Tensor:
+        """Any map (B, C, H, W) → the embedding of its positions (1, HW, dim)."""
         height, width = x.shape[-2:]
         ones = torch.ones(1, height, width, dtype=x.dtype, device=x.device)
         y_embed, x_embed = ones.cumsum(1), ones.cumsum(2)
@@ -44,6 +45,7 @@ class DecoderLayer(nn.Module):
         self.plain = False  # attention by chunked projections and plain products, which older opsets need
 
     def forward(self, queries: Tensor, tokens: Tensor, pos: Tensor) -> Tensor:
+        """Queries (B, N, dim), tokens and their positions (B, HW, dim) → queries (B, N, dim)."""
         update, _ = self.cross_attn(queries, tokens + pos, tokens, need_weights=self.plain)
         queries = self.cross_norm(queries + update)
         # Three distinct tensors keep PyTorch from its packed projection.
@@ -60,6 +62,7 @@ class LocalFeatures(nn.Module):
         self.pooling = pooling
 
     def forward(self, x: Tensor) -> Tensor:
+        """X_mask (B, dim, H, W) → X_L (B, dim, ⌊H/k⌋, ⌊W/k⌋)."""
         if self.pooling == "none":
             return x
         pool = F.max_pool2d if self.pooling.startswith("max") else F.avg_pool2d
@@ -71,6 +74,7 @@ class InitialQueries(nn.Module):
     """The learned queries (N, dim), once for each picture."""
 
     def forward(self, queries: Tensor, batch: int) -> Tensor:
+        """(N, dim) → (B, N, dim)."""
         return queries.expand(batch, -1, -1)
 
 
@@ -81,6 +85,7 @@ class KernelHead(nn.ModuleList):
         super().__init__(nn.Linear(dim, dim) for _ in range(3))
 
     def forward(self, queries: Tensor) -> Tensor:
+        """Queries (B, N, dim) → kernels (B, N, dim)."""
         first, second, last = self
         return last(F.relu(second(F.relu(first(queries)))))
 

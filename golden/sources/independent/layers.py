@@ -35,6 +35,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, out, ⌈H/stride⌉, ⌈W/stride⌉)."""
         return x + self.conv(x) if self.residual else self.conv(x)
 
 
@@ -50,6 +51,7 @@ class MLP(nn.Module):
         self.fc2 = ConvBN(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same."""
         return self.fc2(self.act(self.dwconv(self.fc1(x))))
 
 
@@ -61,4 +63,5 @@ class Resize(nn.Module):
         self.align_corners = align_corners
 
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        """(B, C, h, w) → (B, C, H, W), the size of ``like`` (B, ·, H, W)."""
         return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=self.align_corners)

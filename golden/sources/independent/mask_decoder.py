@@ -19,6 +19,7 @@ class ConvBNReLU(nn.Module):
         self.act = nn.ReLU() if relu else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, out, H, W)."""
         return self.act(self.bn(self.conv(x)))
 
 
@@ -34,6 +35,7 @@ class SemanticEnhancer(nn.Module):
         self.resize_act, self.resize_embedding = Resize(), Resize()
 
     def forward(self, local: Tensor, semantics: Tensor) -> Tensor:
+        """A level (B, dim, H, W) and X6 (B, C, h, w) → (B, dim, H, W)."""
         local = self.local_embedding(local)
         act = self.resize_act(self.h_sigmoid(self.global_act(semantics)), local)
         return local * act + self.resize_embedding(self.global_embedding(semantics), local)
@@ -56,6 +58,7 @@ class SemanticEnhancedMaskDecoder(nn.Module):
         self.enhance = enhance
 
     def forward(self, x3: Tensor, x4: Tensor, x5: Tensor, x6: Tensor) -> Tensor:
+        """X3, X4, X5, X6 → X_mask (B, dim, H/8, W/8)."""
         levels = [lateral(x) for lateral, x in zip(self.lateral, (x3, x4, x5), strict=True)]
         levels = self._top_down(levels, x6, 0, self.top_down, self.resize_top_down)
         levels = self._bottom_up(levels)
@@ -90,6 +93,7 @@ class PyramidPooling(nn.Module):
         self.resize = nn.ModuleList(Resize() for _ in sizes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, H, W) → the same."""
         priors = [resize(F.relu(stage(x)), x) for stage, resize in zip(self.stages, self.resize, strict=True)]
         return F.relu(self.bottleneck(torch.cat([*priors, x], dim=1)))
 
@@ -108,6 +112,7 @@ class FPN(nn.Module):
         self.fusion = nn.Conv2d(3 * dim, dim, 1)
 
     def forward(self, x3: Tensor, x4: Tensor, x5: Tensor) -> Tensor:
+        """X3, X4, X5 → (B, dim, H/8, W/8)."""
         total = self.fpn_laterals[0](x5)
         if self.pooling:
             total = self.ppm(total)
@@ -138,4 +143,5 @@ class BaselineMaskDecoder(FPN):
         self.projection = nn.Conv2d(dim, dim, 1)
 
     def forward(self, x3: Tensor, x4: Tensor, x5: Tensor, x6: Tensor) -> Tensor:  # type: ignore[override]
+        """X3, X4, X5, and X6, which is not read → X_mask (B, dim, H/8, W/8)."""
         return self.projection(self.mask_convs(super().forward(x3, x4, x5)))

@@ -62,6 +62,7 @@ class MobileInst(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Outputs:
+        """Images (B, 3, H, W) → predictions."""
         x3, x4, x5, x6 = self.backbone(images)
         features = self.mask_decoder(x3, x4, x5, x6)
         class_logits, objectness, kernels, global_queries = self.instance_decoder(x6, features)

@@ -46,6 +46,7 @@ class Part(nn.Module):
         self.call = call
 
     def forward(self, x: Tensor, **further: Tensor) -> Any:
+        """The golden's ``x`` and its further tensors → its outputs."""
         return self.call(self, x, **further)
 
 

@@ -14,6 +14,7 @@ class Conv2d(nn.Conv2d):
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, out, ⌈H/stride⌉, ⌈W/stride⌉)."""
         return self.norm(super().forward(x))
 
 
@@ -25,6 +26,7 @@ class Stem(nn.Module):
         self.conv1 = Conv2d(3, channels, 7, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images (B, 3, H, W) → (B, channels, H/4, W/4)."""
         return F.max_pool2d(F.relu(self.conv1(x)), 3, stride=2, padding=1)
 
 
@@ -39,6 +41,7 @@ class Bottleneck(nn.Module):
         self.shortcut = Conv2d(in_channels, out_channels, 1, stride) if in_channels != out_channels else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, out, ⌈H/stride⌉, ⌈W/stride⌉)."""
         y = self.conv3(F.relu(self.conv2(F.relu(self.conv1(x)))))
         return F.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
@@ -68,6 +71,7 @@ class ResNet50(nn.Module):
         self.channels = tuple(channels[2:])
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (B, 3, H, W) → res3, res4, res5: 1/8, 1/16, 1/32."""
         x3 = self.res3(self.res2(self.stem(images)))
         x4 = self.res4(x3)
         return x3, x4, self.res5(x4)

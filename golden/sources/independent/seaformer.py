@@ -84,6 +84,7 @@ class Stage(nn.Module):
         self.depth = len(rows)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, out, ·, ·), half the size; a quarter where there is a stem."""
         if self.stem:
             x = self.stem_block(x)
         for i in range(self.depth):
@@ -99,6 +100,7 @@ class AxialPositionEmbedding(nn.Module):
         self.pos_embed = nn.Parameter(torch.randn(1, channels, length))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, L) → the same, its positions added."""
         return x + F.interpolate(self.pos_embed, size=x.shape[2:], mode="linear", align_corners=False)
 
 
@@ -125,6 +127,7 @@ class SeaAttention(nn.Module):
         self.gate = nn.Hardsigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same."""
         q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
         detail = self.pwconv(self.act(self.dwconv(torch.cat((q, k, v), dim=1))))
         row = self._attend(self.pos_emb_rowq(q.mean(3)), self.pos_emb_rowk(k.mean(3)), v.mean(3))
@@ -151,6 +154,7 @@ class SeaBlock(nn.Module):
         self.mlp = MLP(channels, ratio)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same."""
         x = x + self.attn(x)
         return x + self.mlp(x)
 
@@ -165,6 +169,7 @@ class SeaBlocks(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same."""
         for block in self.transformer_blocks:
             x = block(x)
         return x
@@ -195,6 +200,7 @@ class SeaFormer(nn.Module):
         self.channels = tuple(rows[-1][2] for rows in stages[1:])
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Images (B, 3, H, W) → X3, X4, X5, X6."""
         maps = []
         for i in range(1, 6):
             x = self.get_submodule(f"smb{i}")(x)

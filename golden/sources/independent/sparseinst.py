@@ -27,6 +27,7 @@ class Coordinates(nn.Module):
     """Two channels before the others: x and y, each from −1 to 1."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, 2 + C, H, W)."""
         batch, _, height, width = x.shape
         ys = torch.linspace(-1, 1, height, dtype=x.dtype, device=x.device)
         xs = torch.linspace(-1, 1, width, dtype=x.dtype, device=x.device)
@@ -38,6 +39,7 @@ class Masks(nn.Module):
     """Kernels times mask features."""
 
     def forward(self, kernels: Tensor, features: Tensor) -> Tensor:
+        """Kernels (B, N, dim) and features (B, dim, H, W) → masks (B, N, H, W)."""
         batch, _, height, width = features.shape
         return (kernels @ features.flatten(2)).view(batch, -1, height, width)
 
@@ -50,6 +52,7 @@ class JoinedGroups(nn.Linear):
         self.groups = groups
 
     def forward(self, instances: Tensor) -> Tensor:
+        """(B, groups·N, dim) → (B, N, groups·dim)."""
         batch, _, dim = instances.shape
         instances = instances.view(batch, self.groups, -1, dim).transpose(1, 2).flatten(2)
         return F.relu(super().forward(instances))
@@ -64,6 +67,7 @@ class TopFormerPyramid(nn.Module):
         self.channels = tuple(rows[i][2] for i in taps[1:])
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """Images (B, 3, H, W) → X3, X4, X5."""
         return self.tpm(images)[1:]
 
 
@@ -94,6 +98,7 @@ class InstanceBranch(nn.Module):
         self.objectness = nn.Linear(width, 1)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (B, C, H, W) → class logits, objectness and kernels, each (B, N, …)."""
         features = self.inst_convs(features)
         maps = self._maps(self.iam_conv(features).flatten(2))  # (B, groups·N, HW)
         instances = maps @ features.flatten(2).transpose(1, 2)  # (B, groups·N, dim)
@@ -117,6 +122,7 @@ class MaskBranch(nn.Module):
         self.projection = nn.Conv2d(dim, kernel_dim, 1)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Features (B, C, H, W) → mask features (B, kernel_dim, H, W)."""
         return self.projection(self.mask_convs(features))
 
 
@@ -140,6 +146,7 @@ class Decoder(nn.Module):
         self.mask_branch = MaskBranch(dim + 2, dim, kernel_dim, mask_convs)
 
     def forward(self, features: Tensor) -> SparseInstOutputs:
+        """Features (B, dim, H/8, W/8) → predictions."""
         features = self.coordinates(features)
         class_logits, objectness, kernels = self.inst_branch(features)
         mask_features = self.mask_branch(features)
@@ -173,4 +180,5 @@ class SparseInst(nn.Module):
         self.decoder = Decoder(num_classes, num_queries, dim, kernel_dim, instance_activation, mask_convs)
 
     def forward(self, images: Tensor) -> SparseInstOutputs:
+        """Images (B, 3, H, W) → predictions."""
         return self.decoder(self.encoder(*self.backbone(images)))

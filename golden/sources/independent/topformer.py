@@ -74,6 +74,7 @@ class TokenPyramid(nn.Module):
         self.depth, self.taps = len(rows), taps
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """Images (B, 3, H, W) → the tapped maps, 1/4 to 1/32."""
         x = self.stem(x)
         maps = []
         for i in range(self.depth):
@@ -96,6 +97,7 @@ class Attention(nn.Module):
         self.proj = nn.Sequential(nn.ReLU6(), ConvBN(value_dim * heads, channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same."""
         batch, _, height, width = x.shape
         q, k, v = (
             to(x).view(batch, self.heads, -1, height * width).transpose(2, 3)  # (B, heads, HW, d)
@@ -117,6 +119,7 @@ class Block(nn.Module):
         self.mlp = MLP(channels, ratio=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same."""
         x = x + self.attn(x)
         return x + self.mlp(x)
 
@@ -129,6 +132,7 @@ class Blocks(nn.Module):
         self.transformer_blocks = nn.ModuleList(Block(channels, heads) for _ in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same."""
         for block in self.transformer_blocks:
             x = block(x)
         return x
@@ -138,6 +142,7 @@ class PyramidPool(nn.Module):
     """Every map averaged to half the size of the last, rounded up; channels one after another."""
 
     def forward(self, maps: list[Tensor]) -> Tensor:
+        """Maps 1/4 to 1/32 → (B, C, H/64, W/64), C of all of them."""
         height, width = maps[-1].shape[-2:]
         size = ((height - 1) // 2 + 1, (width - 1) // 2 + 1)
         return torch.cat([F.adaptive_avg_pool2d(x, size) for x in maps], dim=1)
@@ -155,5 +160,6 @@ class TopFormer(nn.Module):
         self.channels = (*tapped[1:], sum(tapped))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Images (B, 3, H, W) → X3, X4, X5, X6."""
         maps = self.tpm(images)
         return maps[1], maps[2], maps[3], self.trans(self.ppa(maps))

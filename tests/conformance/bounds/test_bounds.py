@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -18,11 +18,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 from conformance.bounds import (
     BFLOAT16,
     CPU,
+    DEFAULT,
     FLOAT16,
     FLOAT32,
     FLOAT64,
     MOBILE,
     RULES,
+    Declaration,
     Format,
     bias_test,
     format_of,
@@ -43,6 +45,7 @@ from conformance.evidence.bound_measurement import (
 )
 from conformance.evidence.bound_trials import Trial, trial, tried
 from refimpl.errors import UnsupportedOperationError
+from refimpl.graph import Node
 from refimpl.ops import OPERATIONS
 from refimpl.ops.operation import Array
 
@@ -52,11 +55,15 @@ FORMATS = [FLOAT32, FLOAT16, BFLOAT16]
 
 
 def worst(
-    op_type: str, inputs: Any, attributes: dict[str, Any], candidate: Array, *how: Any, **more: Any
+    op_type: str,
+    inputs: Any,
+    attributes: dict[str, Any],
+    candidate: Array,
+    declaration: Declaration = DEFAULT,
 ) -> float:
     """Return the largest error / bound of a candidate's first output."""
     truth = OPERATIONS[op_type](*inputs, **attributes)
-    bound = introduced_bound(op_type, inputs, attributes, truth, *how, **more)
+    bound = introduced_bound(op_type, inputs, attributes, truth, declaration)
     assert bound is not None
     assert bound.shape == truth.shape
     return float(utilisation(candidate, truth, bound).max(initial=0.0))
@@ -133,10 +140,9 @@ def test_no_correct_implementation_looks_biased(op_type: str, seed: int, scale: 
         with np.errstate(all="ignore"):
             made = OPERATIONS[op_type](*rounded.inputs, **call.attributes)
         truths = made if isinstance(made, tuple) else (made,)
-        arguments = (rounded.inputs, call.attributes, truths, FLOAT32, FLOAT32)
+        arguments = (rounded.inputs, call.attributes, truths, implementation.declaration)
         bounds, sizes = (
-            introduced_bounds(op_type, *arguments, runtime=implementation.runtime, probable=probable)
-            for probable in (False, True)
+            introduced_bounds(op_type, *arguments, probable=probable) for probable in (False, True)
         )
         for result, truth, bound, size in zip(results or (), truths, bounds, sizes, strict=False):
             if bound is not None and size is not None and truth.dtype.kind == "f":
@@ -214,7 +220,7 @@ def test_products_in_any_order(
     rounded = (lambda x: flushed(x, precision)) if flush else precision.rounded
     given_a, given_b = (rounded(a), rounded(b)) if flush else (a, b)
     computed = product(given_a, given_b, add_up, rounded)
-    assert worst("MatMul", (a, b), {}, computed, precision, precision) <= 1
+    assert worst("MatMul", (a, b), {}, computed, Declaration(precision, precision)) <= 1
 
 
 @pytest.mark.parametrize("precision", FORMATS, ids=lambda f: f.name)
@@ -222,7 +228,10 @@ def test_products_in_any_order(
 @given(seed=SEEDS, terms=st.integers(1, 60))
 def test_products_by_fused_multiply_adds(precision: Format, seed: int, terms: int) -> None:
     a, b = operands(seed, precision, (5, terms), (terms, 4))
-    assert worst("MatMul", (a, b), {}, fused_product(a, b, precision.rounded), precision, precision) <= 1
+    assert (
+        worst("MatMul", (a, b), {}, fused_product(a, b, precision.rounded), Declaration(precision, precision))
+        <= 1
+    )
 
 
 @pytest.mark.parametrize("precision", FORMATS, ids=lambda f: f.name)
@@ -236,7 +245,7 @@ def test_convolution_in_any_order(precision: Format, add_up: Any, seed: int, cha
     )
     total = product(w.reshape(4, -1), patches, add_up, precision.rounded)
     candidate = precision.rounded(total + b[:, None]).reshape(1, 4, 4, 5)
-    assert worst("Conv", (x, w, b), {}, candidate, precision, precision) <= 1
+    assert worst("Conv", (x, w, b), {}, candidate, Declaration(precision, precision)) <= 1
 
 
 @pytest.mark.parametrize("add_up", ORDERS)
@@ -247,9 +256,9 @@ def test_sums_and_means_in_any_order(precision: Format, add_up: Any, seed: int, 
     (x,) = operands(seed, precision, (terms, 6))
     axes = np.array([0])
     total = add_up(list(x), precision.rounded)[None]
-    assert worst("ReduceSum", (x, axes), {}, total, precision, precision) <= 1
+    assert worst("ReduceSum", (x, axes), {}, total, Declaration(precision, precision)) <= 1
     mean = precision.rounded(total * precision.rounded(np.asarray(1 / terms)))
-    assert worst("ReduceMean", (x, axes), {}, mean, precision, precision) <= 1
+    assert worst("ReduceMean", (x, axes), {}, mean, Declaration(precision, precision)) <= 1
 
 
 def normalised(
@@ -283,7 +292,10 @@ def test_layer_normalisation_of_nearly_constant_rows(
     x = precision.rounded(x + offset)
     inputs = (x, np.ones(n), np.zeros(n))
     candidate = normalised(x, add_up, precision.rounded, 1e-5)
-    assert worst("LayerNormalization", inputs, {"epsilon": 1e-5}, candidate, precision, precision) <= 1
+    assert (
+        worst("LayerNormalization", inputs, {"epsilon": 1e-5}, candidate, Declaration(precision, precision))
+        <= 1
+    )
 
 
 def test_a_one_pass_variance_has_to_be_declared() -> None:
@@ -292,7 +304,10 @@ def test_a_one_pass_variance_has_to_be_declared() -> None:
     inputs = (x, np.ones(64), np.zeros(64))
     candidate = normalised(x, sequential, FLOAT32.rounded, 1e-5, one_pass=True)
     assert worst("LayerNormalization", inputs, {"epsilon": 1e-5}, candidate) > 1
-    assert worst("LayerNormalization", inputs, {"epsilon": 1e-5}, candidate, runtime=ONNX_RUNTIME) <= 1
+    assert (
+        worst("LayerNormalization", inputs, {"epsilon": 1e-5}, candidate, Declaration(runtime=ONNX_RUNTIME))
+        <= 1
+    )
 
 
 # --- Winograd -------------------------------------------------------------------------------------
@@ -346,7 +361,7 @@ def test_winograd_is_within_its_declared_bound(tile: int, seed: int, channels: i
     assert np.allclose(winograd(x, w, tile, lambda v: v), OPERATIONS["Conv"](x, w))
     declared = replace(CPU, winograd_tile=tile)
     candidate = winograd(x, w, tile, FLOAT32.rounded)
-    assert worst("Conv", (x, w), {}, candidate, runtime=declared) <= 1
+    assert worst("Conv", (x, w), {}, candidate, Declaration(runtime=declared)) <= 1
 
 
 def test_winograd_has_to_be_declared() -> None:
@@ -398,7 +413,7 @@ def test_an_integer_has_no_format() -> None:
 def test_half_overflow_is_no_error_but_nan_is() -> None:
     inputs = (np.array([60000.0, 60000.0, 1.0]), np.array([10000.0, -1.0, 1.0]))
     truth = np.add(*inputs)
-    bound = introduced_bound("Add", inputs, {}, truth, FLOAT32, FLOAT16)
+    bound = introduced_bound("Add", inputs, {}, truth, Declaration(storage=FLOAT16))
     assert bound is not None
     assert utilisation(np.array([np.inf, 60000.0, 2.0]), truth, bound).max() <= 1
     assert utilisation(np.array([np.nan, 60000.0, 2.0]), truth, bound)[0] == np.inf
@@ -407,7 +422,7 @@ def test_half_overflow_is_no_error_but_nan_is() -> None:
 
 def test_partial_sums_may_overflow_where_their_total_does_not() -> None:
     a, b = np.array([[60000.0, 60000.0, -60000.0, -60000.0]]), np.ones((4, 1))
-    bound = introduced_bound("MatMul", (a, b), {}, a @ b, FLOAT16, FLOAT16)
+    bound = introduced_bound("MatMul", (a, b), {}, a @ b, Declaration(FLOAT16, FLOAT16))
     assert bound is not None
     assert np.isinf(bound).all()
 
@@ -437,7 +452,7 @@ def test_what_moves_or_selects_is_exact(op_type: str) -> None:
     inputs, attributes = calls.get(op_type, ((x,), {}))
     results = OPERATIONS[op_type](*inputs, **attributes)
     outputs = results if isinstance(results, tuple) else (results,)
-    for bound in introduced_bounds(op_type, inputs, attributes, outputs, FLOAT32, FLOAT16):
+    for bound in introduced_bounds(op_type, inputs, attributes, outputs, Declaration(storage=FLOAT16)):
         assert bound is not None
         assert not bound.any()
 
@@ -500,7 +515,7 @@ def test_a_mobile_runtime_may_approximate_the_sigmoid() -> None:
     x = np.linspace(-5, 5, 100)
     approximated = OPERATIONS["Sigmoid"](x) + 5e-6
     assert worst("Sigmoid", (x,), {}, approximated) > 1
-    assert worst("Sigmoid", (x,), {}, approximated, runtime=MOBILE) <= 1
+    assert worst("Sigmoid", (x,), {}, approximated, Declaration(runtime=MOBILE)) <= 1
 
 
 @pytest.mark.parametrize(
@@ -583,14 +598,9 @@ def test_false_alarms_are_as_rare_as_stated() -> None:
 # --- fused chains ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Call:
-    """A node of a chain."""
-
-    op_type: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: dict[str, Any] = field(default_factory=dict)
+def node(op_type: str, inputs: tuple[str, ...], outputs: tuple[str, ...], **attributes: Any) -> Node:
+    """Return a node of a chain."""
+    return Node(outputs[0], op_type, inputs, outputs, attributes)
 
 
 @settings(max_examples=15, deadline=None)
@@ -599,9 +609,9 @@ def test_batch_normalisation_folded_into_a_convolution(seed: int) -> None:
     x, w, scale, shift, mean = operands(seed, FLOAT32, (1, 8, 9, 9), (6, 8, 3, 3), (6,), (6,), (6,))
     var = FLOAT32.rounded(np.random.default_rng(seed).uniform(0.1, 2, 6))
     chain = [
-        Call("Conv", ("x", "w"), ("c",)),
-        Call("BatchNormalization", ("c", "scale", "shift", "mean", "var"), ("n",)),
-        Call("Relu", ("n",), ("y",)),
+        node("Conv", ("x", "w"), ("c",)),
+        node("BatchNormalization", ("c", "scale", "shift", "mean", "var"), ("n",)),
+        node("Relu", ("n",), ("y",)),
     ]
     exact = {"x": x, "w": w, "scale": scale, "shift": shift, "mean": mean, "var": var}
     values, bounds = propagated_bound(chain, exact)
@@ -614,18 +624,18 @@ def test_batch_normalisation_folded_into_a_convolution(seed: int) -> None:
     assert utilisation(np.maximum(folded, 0), values["y"], bounds["y"]).max() <= 1
 
 
-def attention() -> list[Call]:
+def attention() -> list[Node]:
     """A block of a transformer: normalisation, attention, a perceptron with GELU, a residual."""
     return [
-        Call("LayerNormalization", ("x", "g", "h"), ("n",)),
-        Call("MatMul", ("n", "wq"), ("q",)),
-        Call("MatMul", ("n", "wk"), ("k",)),
-        Call("Transpose", ("k",), ("kt",), {"perm": (1, 0)}),
-        Call("MatMul", ("q", "kt"), ("logits",)),
-        Call("Softmax", ("logits",), ("p",)),
-        Call("MatMul", ("p", "n"), ("a",)),
-        Call("Gelu", ("a",), ("e",)),
-        Call("Add", ("e", "x"), ("y",)),
+        node("LayerNormalization", ("x", "g", "h"), ("n",)),
+        node("MatMul", ("n", "wq"), ("q",)),
+        node("MatMul", ("n", "wk"), ("k",)),
+        node("Transpose", ("k",), ("kt",), perm=(1, 0)),
+        node("MatMul", ("q", "kt"), ("logits",)),
+        node("Softmax", ("logits",), ("p",)),
+        node("MatMul", ("p", "n"), ("a",)),
+        node("Gelu", ("a",), ("e",)),
+        node("Add", ("e", "x"), ("y",)),
     ]
 
 
@@ -635,7 +645,7 @@ def attention() -> list[Call]:
 def test_a_chain_in_narrow_arithmetic(precision: Format, seed: int) -> None:
     x, wq, wk = operands(seed, precision, (7, 16), (16, 16), (16, 16), scale=0.3)
     exact = {"x": x, "g": np.ones(16), "h": np.zeros(16), "wq": wq, "wk": wk}
-    values, bounds = propagated_bound(attention(), exact, precision, precision)
+    values, bounds = propagated_bound(attention(), exact, Declaration(precision, precision))
     narrow = {name: array.astype(precision.name) for name, array in exact.items()}
     for call in attention():
         narrow[call.outputs[0]] = OPERATIONS[call.op_type](
@@ -660,7 +670,7 @@ def test_errors_of_operands_are_carried(op_type: str, seed: int, size: float) ->
     if op_type in ("Sqrt", "Log"):
         errors = {name: np.minimum(error, exact[name] / 2) for name, error in errors.items()}
     made = propagated_bound(
-        [Call(op_type, names, ("y",), call.attributes)], exact, FLOAT64, FLOAT64, errors=errors
+        [node(op_type, names, ("y",), **call.attributes)], exact, Declaration(FLOAT64, FLOAT64), errors=errors
     )
     values, bound = made[0]["y"], made[1]["y"]
     if bound is None:
@@ -677,7 +687,7 @@ def test_errors_of_operands_are_carried(op_type: str, seed: int, size: float) ->
 
 
 def test_a_chain_ends_where_errors_cannot_be_carried() -> None:
-    chain = [Call("Exp", ("x",), ("e",)), Call("CumSum", ("e", "axis"), ("c",)), Call("Relu", ("c",), ("y",))]
+    chain = [node("Exp", ("x",), ("e",)), node("CumSum", ("e", "axis"), ("c",)), node("Relu", ("c",), ("y",))]
     _, bounds = propagated_bound(chain, {"x": np.ones(4), "axis": np.array(0)})
     assert bounds["e"] is not None
     assert bounds["c"] is None

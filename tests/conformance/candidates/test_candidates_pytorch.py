@@ -12,7 +12,7 @@ from narrow_network import CONFIG, FIELDS, network, picture, weights
 from conformance.candidates.kinds import Request, make
 from conformance.candidates.plain import PythonCandidate
 from conformance.candidates.pytorch import PyTorchCandidate
-from conformance.judge.verification import verify
+from conformance.judge.network import verify
 from conformance.reproduction.folder import reproduce
 from conformance.reproduction.recorded_step import judge_folder
 from refimpl.errors import CandidateError, FileError

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph
 from conformance.candidates.onnx_runtime_process import IsolatedOnnxRuntimeGraph
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.graph_verification import verify_graph
+from conformance.judge.any_graph import verify_graph
 from conformance.reports.report import Report
 from refimpl.errors import CandidateError, FileError, UnsupportedOperationError
 from refimpl.ops.operation import Array

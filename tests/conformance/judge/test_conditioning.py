@@ -6,7 +6,7 @@ import narrow_network
 
 from conformance.candidates.plain import NumpyCandidate
 from conformance.evidence.false_alarms import ill_conditioned
-from conformance.judge.verification import verify
+from conformance.judge.network import verify
 
 
 def test_an_ill_conditioned_network_is_explained() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from conformance.candidates.plain import NumpyCandidate, PythonCandidate
 from conformance.judge.decisions import boundary, compare_decisions
-from conformance.judge.verification import verify
+from conformance.judge.network import verify
 from conformance.reports.report import MaskPicture
 from refimpl.inference import Placement, postprocess
 from refimpl.ops.operation import Array

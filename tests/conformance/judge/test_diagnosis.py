@@ -11,10 +11,10 @@ import scipy.ndimage
 import scipy.special
 from onnx import TensorProto, helper, numpy_helper
 
-from conformance.bounds.declaration import Declaration
+from conformance.bounds import Declaration
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.diagnosis import diagnose_node
-from conformance.judge.graph_judgement import judge_nodes
+from conformance.judge.nodes import judge_nodes
 from conformance.reports.report import Diagnosis
 from refimpl.ops.operation import Array
 
@@ -36,7 +36,7 @@ def diagnosed(
     )
     model = OnnxGraph.load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
     known = {"x": x, "y": wrong.astype(np.float32)}
-    (row,) = judge_nodes(model, {"x": x}, {"y": known["y"]})
+    (row,) = judge_nodes(model, {"x": x}, {"y": known["y"]}, Declaration())
     assert row.verdict == "fail"
     return diagnose_node(model, known, row, Declaration())
 

@@ -8,12 +8,12 @@ import narrow_network
 import numpy as np
 import pytest
 
-from conformance.bounds import CPU, FLOAT16, FLOAT32, envelope
+from conformance.bounds import FLOAT16, Declaration, envelope
 from conformance.judge import envelope_cache
 from conformance.judge.envelope_cache import cached_envelope
 from refimpl import Recording, record
 
-ARGUMENTS = (FLOAT32, FLOAT32, CPU)
+DECLARED = Declaration()
 
 
 @pytest.fixture(scope="module")
@@ -26,28 +26,28 @@ def test_the_same_content_is_found_again(
     recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "new" / "cache"
-    expected = envelope.envelope(recording, *ARGUMENTS)
-    assert cached_envelope(recording, *ARGUMENTS, None) == expected
-    assert cached_envelope(recording, *ARGUMENTS, folder) == expected
+    expected = envelope.envelope(recording, DECLARED)
+    assert cached_envelope(recording, DECLARED, None) == expected
+    assert cached_envelope(recording, DECLARED, folder) == expected
     (path,) = folder.iterdir()
 
     def refuse(*_: object, **__: object) -> dict[str, float]:
         raise AssertionError("computed again")
 
     monkeypatch.setattr(envelope, "envelope", refuse)
-    assert cached_envelope(recording, *ARGUMENTS, folder) == expected
+    assert cached_envelope(recording, DECLARED, folder) == expected
     with pytest.raises(AssertionError, match="computed again"):
-        cached_envelope(recording, FLOAT32, FLOAT16, CPU, folder)
+        cached_envelope(recording, Declaration(storage=FLOAT16), folder)
     for torn in ("", "{", "[]", '{"masks": 1.0}', path.read_text().replace(": ", ": -")):
         path.write_text(torn)
         with pytest.raises(AssertionError, match="computed again"):
-            cached_envelope(recording, *ARGUMENTS, folder)
+            cached_envelope(recording, DECLARED, folder)
 
 
 def test_another_input_has_another_envelope(recording: Recording) -> None:
     other = record(narrow_network.network(np.float64), 2 * narrow_network.picture().astype(np.float64))
-    assert envelope_cache._key(recording, *ARGUMENTS) != envelope_cache._key(other, *ARGUMENTS)
-    assert envelope_cache._key(recording, *ARGUMENTS) == envelope_cache._key(recording, *ARGUMENTS)
+    assert envelope_cache._key(recording, DECLARED) != envelope_cache._key(other, DECLARED)
+    assert envelope_cache._key(recording, DECLARED) == envelope_cache._key(recording, DECLARED)
 
 
 def test_the_oldest_go(recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,11 +55,11 @@ def test_the_oldest_go(recording: Recording, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(envelope, "envelope", lambda *_, **__: dict.fromkeys(recording.outputs, 1.0))
     for name in ("a", "b"):
         (tmp_path / f"{name}.json").write_text("{}")
-    cached_envelope(recording, *ARGUMENTS, tmp_path)
+    cached_envelope(recording, DECLARED, tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_folder_that_cannot_be_made(recording: Recording, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    expected = envelope.envelope(recording, *ARGUMENTS)
-    assert cached_envelope(recording, *ARGUMENTS, tmp_path / "file") == expected
+    expected = envelope.envelope(recording, DECLARED)
+    assert cached_envelope(recording, DECLARED, tmp_path / "file") == expected

@@ -16,9 +16,9 @@ from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
 from conformance.graph import onnx_export
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.any_graph import verify_graph
 from conformance.judge.fusions import OPTIMIZERS, parts, smallest_fixing
-from conformance.judge.graph_verification import verify_graph
-from conformance.judge.verification import verify
+from conformance.judge.network import verify
 from conformance.pictures.graph_inputs import graph_inputs
 from refimpl.ops.operation import Array
 

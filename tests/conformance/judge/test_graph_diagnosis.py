@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.graph_verification import verify_graph
+from conformance.judge.any_graph import verify_graph
 from conformance.pictures.graph_inputs import graph_inputs
 from conformance.reports.html_report import html_report
 from conformance.reports.report import Report

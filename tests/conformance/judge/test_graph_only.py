@@ -17,7 +17,7 @@ from conformance.bounds import FLOAT16, FLOAT32
 from conformance.candidates.onnx_runtime import LEVELS, OnnxRuntimeGraph, RuntimeOptions
 from conformance.cli import app
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.graph_verification import verify_graph
+from conformance.judge.any_graph import verify_graph
 from conformance.pictures.graph_inputs import graph_inputs, parse_shape
 from refimpl.errors import ConfigurationError, FileError, NonFiniteError, ShapeError
 from refimpl.ops.operation import Array
@@ -76,6 +76,21 @@ def test_outputs_behind_a_node_without_bound_are_not_guessed(model: onnx.ModelPr
     assert report.verdict == "pass"
     assert {row.verdict for row in item.outputs} == {"not judged"}
     assert {row.utilisation for row in item.outputs} == {None}
+
+
+def test_a_node_may_leave_out_an_output_before_another() -> None:
+    """LayerNormalization's mean is not wanted, the inverse deviation behind it is."""
+    node = onnx.helper.make_node("LayerNormalization", ["x", "scale"], ["y", "", "inverse"])
+    floats = onnx.TensorProto.FLOAT
+    inputs = [onnx.helper.make_tensor_value_info("x", floats, [2, 3, 8])]
+    outputs = [onnx.helper.make_tensor_value_info(name, floats, None) for name in ("y", "inverse")]
+    scale = onnx.numpy_helper.from_array(np.linspace(0.5, 2, 8, dtype=np.float32), "scale")
+    model = onnx.helper.make_graph([node], "norm", inputs, outputs, [scale])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    graph = OnnxGraph.load(onnx.helper.make_model(model, opset_imports=opset, ir_version=8))
+    report = verify_graph(OnnxRuntimeGraph(graph, RuntimeOptions(threads=1)), graph_inputs(graph))
+    assert report.verdict == "pass"
+    assert [row.name for row in report.inputs[0].nodes] == ["y", "inverse"]
 
 
 def test_input_that_is_not_finite_is_refused(tmp_path: Path) -> None:
@@ -214,7 +229,7 @@ def test_the_command_on_a_float16_model_declared_too_precise(tmp_path: Path) -> 
     path = tmp_path / "mobile.onnx"
     onnx.save(MODELS["mobile, float16"][0], path)
     assert invoke(str(path))[0] == 0
-    assert invoke(str(path), "--format", "float16")[0] == 0
+    assert invoke(str(path), "--arithmetic", "float16")[0] == 0
     code, output = invoke(str(path), "--storage", "float32")
     assert code == 1
     assert "FAIL" in output

@@ -17,8 +17,8 @@ from narrow_network import CONFIG, network, picture, weights
 
 from conformance.candidates.plain import NumpyCandidate
 from conformance.judge import recording_cache
+from conformance.judge.network import verify
 from conformance.judge.recording_cache import cached_recording
-from conformance.judge.verification import verify
 from refimpl import MobileInst, Recording, record
 from refimpl.model import KernelReuse
 from refimpl.ops.operation import Array

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
 from conformance.cli import app
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.graph_verification import verify_graph
+from conformance.judge.any_graph import verify_graph
 from conformance.pictures.graph_inputs import graph_inputs
 from conformance.reports.report import Report
 from conformance.reproduction.folder import reproduce_node

@@ -31,7 +31,7 @@ from conformance.candidates.plain import NumpyCandidate
 from conformance.cli import app
 from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.verification import verify
+from conformance.judge.network import verify
 from conformance.reproduction.folder import reproduce
 from conformance.reproduction.recorded_step import MODEL, RecordedStep, judge_folder
 from conformance.reproduction.step_folder import StepFolder

@@ -5,60 +5,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from conformance.bounds import (
-    CPU,
     FLOAT16,
-    FLOAT32,
+    Declaration,
     Format,
-    Runtime,
     Shared,
     carried_bounds,
     format_of,
     introduced_bounds,
 )
-from conformance.bounds.worst_element import absolute_error, hides_a_fault, is_varied, largest_in, worst_in
-from conformance.graph.onnx_file import Node
-from conformance.graph.onnx_graph import OnnxGraph, evaluate_node
+from conformance.bounds.worst_element import absolute_error, is_varied, largest_in, unlike_rounding, worst_in
+from conformance.graph.evaluation import evaluate_node, widened
+from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.detail import Spotlight
 from conformance.reports.report import Comparison
 from conformance.threads import in_threads
+from refimpl.graph import Node
+from refimpl.ops import TRAITS, Trait, having
 from refimpl.ops.operation import Array
 
-EXACT = frozenset(
-    [
-        *("Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Relu", "Reshape", "Slice"),
-        *("Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
-    ]
-)
+CHOOSING = having(Trait.MOVES) | having(Trait.SELECTS)
 """Operations that only choose and move numbers: they need no wider arithmetic."""
-
-SUMS = frozenset(
-    [
-        "Conv",
-        "ConvTranspose",
-        "MatMul",
-        "Gemm",
-        "Einsum",
-        "ReduceSum",
-        "ReduceMean",
-        "AveragePool",
-        "GlobalAveragePool",
-    ]
-)
-"""Operations that sum up many products or terms."""
 
 
 def judge_nodes(
     graph: OnnxGraph,
     inputs: Mapping[str, Array],
     tensors: Mapping[str, Array],
-    *,
-    arithmetic: Format = FLOAT32,
-    storage: Format = FLOAT32,
-    runtime: Runtime = CPU,
+    declaration: Declaration,
     wide_float16: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Comparison]:
@@ -72,19 +50,16 @@ def judge_nodes(
         What the candidate was fed, by name.
     tensors
         What it computed, by name; a node whose operands or outputs are not among them is not judged.
-    arithmetic, storage
-        The formats the candidate is declared to compute and to store in.
-    runtime
-        How well its special functions are declared to approximate.
+    declaration
+        What the candidate is declared to compute with.
     wide_float16
-        Whether the runtime may hand on a float16 result before it is rounded, as one does that computes in
-        float32 and leaves out casts to float16 and back.
+        As of `conformance.candidates.candidate.OwnGraph`.
     progress
         Called with the number of nodes done and of all.
     """
     wide = {name for name, array in tensors.items() if array.dtype == np.float16} if wide_float16 else set()
     known = {**graph.initializers, **inputs, **tensors}
-    judge = _Judge(known, arithmetic, storage, runtime, frozenset(wide))
+    judge = _Judge(known, declaration, frozenset(wide))
     spotlight = Spotlight()
     rows = []
     for count, judged in enumerate(in_threads(judge.results, graph.nodes), start=1):
@@ -116,24 +91,23 @@ class _Judge:
     """What the candidate computed and how; ``wide`` are its tensors that later nodes may be fed unrounded."""
 
     known: Mapping[str, Array]
-    arithmetic: Format
-    storage: Format
-    runtime: Runtime
+    declared: Declaration
     wide: frozenset[str]
 
     def results(self, node: Node) -> list[_Result]:
         """Judge the outputs of one node; none if its operands were not captured."""
-        if not all(name in self.known for name in node.inputs if name):
+        if not all(name in self.known for name in node.uses):
             return []
         made = [name for name in node.outputs if name in self.known]
-        if node.op_type in EXACT and self._is_exact(node):
+        if node.op_type in CHOOSING and self._is_exact(node):
             return [_Result(_exact_row(node, name, self.known[name]), self.known[name]) for name in made]
-        operands = tuple(_widened(self.known[name]) if name else None for name in node.inputs)
+        operands = tuple(None if x is None else widened(x) for x in node.operands(self.known))
         truths = evaluate_node(node, operands, np.float64)
         shared: Shared = {}
         bounds = self._bounds(node, operands, truths, shared)
         # Only long sums have bounds so loose that a fault could hide in them.
-        sums = node.op_type in SUMS and operands[0] is not None and is_varied(operands[0])
+        factors = [x for x in operands[:2] if x is not None]
+        sums = Trait.SUMS in TRAITS[node.op_type] and all(map(is_varied, factors))
         nothing = (None,) * len(bounds)
         scales = self._bounds(node, operands, truths, shared, probable=True) if sums else nothing
         return [
@@ -144,7 +118,7 @@ class _Judge:
 
     def _is_exact(self, node: Node) -> bool:
         """Tell whether an operation that never rounds gives the same numbers in the candidate's own dtype."""
-        results = evaluate_node(node, tuple(self.known[name] if name else None for name in node.inputs))
+        results = evaluate_node(node, node.operands(self.known))
         return all(
             np.array_equal(self.known[name], result, equal_nan=result.dtype.kind == "f")
             for name, result in zip(node.outputs, results, strict=False)
@@ -159,27 +133,17 @@ class _Judge:
         shared: Shared,
         probable: bool = False,
     ) -> tuple[Array | None, ...]:
-        stored = _stored_format(
-            [self.known[name] for name in node.outputs if name in self.known], self.storage
-        )
+        made = [self.known[name] for name in node.outputs if name in self.known]
+        declared = replace(self.declared, storage=_stored_format(made, self.declared.storage))
         if self.wide.intersection(node.inputs):
             errors = [
                 _unrounded(x) if name in self.wide else 0.0
                 for name, x in zip(node.inputs, operands, strict=True)
             ]
-            return carried_bounds(
-                node,
-                operands,
-                errors,
-                truths,
-                self.arithmetic,
-                stored,
-                runtime=self.runtime,
-                probable=probable,
-                shared=shared,
-            )
-        call = (node.op_type, operands, node.attributes, truths, self.arithmetic, stored)
-        return introduced_bounds(*call, runtime=self.runtime, probable=probable, shared=shared)
+            carried = (node, operands, errors, truths, declared)
+            return carried_bounds(*carried, probable=probable, shared=shared)
+        call = (node.op_type, operands, node.attributes, truths, declared)
+        return introduced_bounds(*call, probable=probable, shared=shared)
 
 
 def _unrounded(x: Array | None) -> Array | float:
@@ -195,13 +159,10 @@ def _stored_format(outputs: Sequence[Array], declared: Format) -> Format:
     return max([declared, *formats], key=lambda format: format.unit_roundoff)
 
 
-def _widened(array: Array) -> Array:
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
-
-
 def _exact_row(node: Node, name: str, values: Array) -> Comparison:
     place = (0,) * values.ndim if values.size else ()
-    return Comparison(name, node.op_type, node.name, values.shape, 0.0, 0.0, place, 0.0, 0.0, 0.0, "pass")
+    nothing = {"introduced": 0.0, "allowed": 0.0, "utilisation": 0.0}
+    return Comparison.judged(name, node.op_type, node.name, values, 0.0, place, **nothing)
 
 
 def _result(
@@ -212,31 +173,22 @@ def _result(
         return _Result(judged_row(node, name, values, truth, bound), values)
     row = judged_row(node, name, values, truth, bound)
     bounded = row.verdict == "pass" and bound is not None and scale is not None
-    if bounded and hides_a_fault(values, truth, np.asarray(bound), np.asarray(scale)):
-        row = replace(row, verdict="fail", systematic=True)
+    reason = unlike_rounding(values, truth, np.asarray(bound), np.asarray(scale)) if bounded else None
+    if reason:
+        row = row.made_systematic(reason)
     return _Result(row, values, truth, bound)
 
 
 def judged_row(node: Node, name: str, values: Array, truth: Array, bound: Array | None) -> Comparison:
     """Return the comparison of a node's result with float64, within a bound; None: not judged."""
     if values.shape != truth.shape:
-        nothing = (None,) * 6
-        return Comparison(name, node.op_type, name, truth.shape, *nothing, "fail")
+        return Comparison.absent(name, node.op_type, truth.shape, "fail", candidate=name)
     error = absolute_error(values, truth)
-    worst = worst_in(error, np.inf if bound is None else bound)
     largest, place = largest_in(error)
-    scale = float(np.abs(truth).max(initial=0.0)) if truth.dtype.kind in "fiu" else 1.0
-    verdict = "not judged" if bound is None else "pass" if worst.utilisation <= 1 else "fail"
-    return Comparison(
-        name=name,
-        operation=node.op_type,
-        candidate=node.name,
-        shape=truth.shape,
-        max_abs_error=largest,
-        relative_error=largest / scale if scale else largest,
-        worst_index=worst.index if bound is not None else place,
-        introduced_error=largest if bound is None else worst.error,
-        tolerance=None if bound is None else worst.bound,
-        utilisation=None if bound is None else worst.utilisation,
-        verdict=verdict,
-    )
+    row = partial(Comparison.judged, name, node.op_type, node.name, truth, largest)
+    if bound is None:
+        return row(place, introduced=largest)
+    worst = worst_in(error, bound)
+    if not worst.judged:
+        return row(place, introduced=largest)
+    return row(worst.index, introduced=worst.error, allowed=worst.bound, utilisation=worst.utilisation)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from refimpl.config import PRESETS, MobileInstConfig
 from refimpl.errors import ConfigurationError
-from refimpl.model import parameter_shapes
+from refimpl.forward import parameter_shapes
 from refimpl.ops.operation import Array
-from refimpl.weights_check import Shapes, with_folded
+from refimpl.weights.check import Shapes, with_folded
 
 LEAST_SHARE = 0.5
 """Of the names of both, what must be common for a preset to be worth naming."""
@@ -37,22 +38,43 @@ def likely_configuration(weights: Mapping[str, Array], config: MobileInstConfig)
     str
         Words with the options of the command line; empty if no preset fits better.
     """
-    name, share = max(
-        ((name, _share(weights, shapes)) for name, shapes in _presets().items()), key=lambda pair: pair[1]
-    )
-    if share < LEAST_SHARE:
+    likely = _likely(weights)
+    if likely is None:
         return "no preset has such weights; are the names those of docs/weights.md?"
-    preset = MobileInstConfig.preset(name)
-    read = {field: value for field, value in _read(weights).items() if value != getattr(preset, field)}
-    try:
-        likely = MobileInstConfig.preset(name, **read)
-    except ConfigurationError:
-        return ""
-    before, after = (_problems(weights, parameter_shapes(each)) for each in (config, likely))
+    before, after = (_problems(weights, parameter_shapes(each)) for each in (config, likely.config))
     if after >= before:
         return ""
+    return f"they are those of {likely.words}" if not after else f"nearer is {likely.words}, {after} problems"
+
+
+@dataclass(frozen=True)
+class Likely:
+    """A configuration that weights betray, and the command line's words for it."""
+
+    config: MobileInstConfig
+    words: str
+
+
+def recognised_configuration(weights: Mapping[str, Array]) -> Likely | None:
+    """Return the configuration that the weights fit in every name and shape; None if there is none."""
+    likely = _likely(weights)
+    fits = likely is not None and not _problems(weights, parameter_shapes(likely.config))
+    return likely if fits else None
+
+
+def _likely(weights: Mapping[str, Array]) -> Likely | None:
+    """Return the nearest preset, with the fields that the shapes show."""
+    shares = {name: _share(weights, shapes) for name, shapes in _presets().items()}
+    name = max(shares, key=lambda each: shares[each])
+    if shares[name] < LEAST_SHARE:
+        return None
+    preset = MobileInstConfig.preset(name)
+    read = {field: value for field, value in _read(weights).items() if value != getattr(preset, field)}
     words = " ".join([f"--model {name}", *(f"--set {field}={value}" for field, value in read.items())])
-    return f"they are those of {words}" if not after else f"nearer is {words}, {after} problems"
+    try:
+        return Likely(MobileInstConfig.preset(name, **read), words)
+    except ConfigurationError:
+        return Likely(preset, words)
 
 
 @functools.cache

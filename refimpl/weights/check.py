@@ -7,17 +7,20 @@ from itertools import groupby
 
 import numpy as np
 
-from refimpl.errors import WeightsError
-from refimpl.folding import NORM_PARTS, batch_norms
+from refimpl.errors import WeightsError, first_of
 from refimpl.ops.operation import Array
+from refimpl.weights.folding import NORM_PARTS, batch_norms
 
 Shapes = Mapping[str, tuple[int, ...]]
+LONGEST_LINE = 160
 BLOCK_DEPTH = {"backbone": 4}
 """How many parts of a name make its block, where not three."""
 
 
 def check_weights(weights: Mapping[str, Array], shapes: Shapes, hint: Callable[[], str] = lambda: "") -> None:
-    """Raise one `WeightsError` that counts and lists every missing, extra, misshapen or non-finite array.
+    """Raise one `WeightsError` that counts every missing, extra, misshapen or non-finite array.
+
+    Its message lists the first, its ``items`` all.
 
     Parameters
     ----------
@@ -45,8 +48,8 @@ def check_weights(weights: Mapping[str, Array], shapes: Shapes, hint: Callable[[
         lines = [*_listed(missing, "missing ", ", "), *_listed(extra, "extra "), *_listed(misshapen), *unfit]
         raise WeightsError(
             f"the weights do not fit this configuration, {'; '.join(filter(None, (said, hint())))}:\n  "
-            + "\n  ".join(lines)
-        )
+            + "\n  ".join(first_of([_cut(line) for line in lines]))
+        ).with_items(lines)
 
 
 def _missing(weights: Mapping[str, Array], shapes: Shapes) -> dict[str, str]:
@@ -90,6 +93,10 @@ def _listed(problems: Mapping[str, str], kind: str = "", link: str = " ") -> Ite
         else:
             parts = [f"{name.removeprefix(block + '.')} {_brief(problems[name])}" for name in members]
             yield f"{kind}{block}, {len(members)} weights: {', '.join(parts)}"
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…"
 
 
 def _block(name: str) -> str:

@@ -1,0 +1,133 @@
+"""Where nothing bounds the rounding, or it may be larger than what it changes, nothing is said to pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from narrow_network import CONFIG, picture, weights
+from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
+
+from conformance.bounds import FLOAT16
+from conformance.bounds.allowances import ONNX_RUNTIME, RUNTIMES, onnx_runtime
+from conformance.bounds.declaration import Declaration
+from conformance.candidates.onnx_runtime import OnnxRuntimeGraph
+from conformance.candidates.plain import PythonCandidate
+from conformance.cli import app
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.any_graph import verify_graph
+from conformance.judge.network import verify
+from refimpl import MobileInst
+from refimpl.ops.operation import Array
+
+
+def graph(nodes: list[onnx.NodeProto], shape: tuple[int, ...], **constants: Array) -> OnnxGraph:
+    made = helper.make_graph(
+        nodes,
+        "made",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(array, np.float32), name) for name, array in constants.items()],
+    )
+    return OnnxGraph.load(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)]))
+
+
+def layer_norm(size: int) -> OnnxGraph:
+    node = helper.make_node("LayerNormalization", ["x", "s", "b"], ["y"], axis=-1)
+    return graph([node], (2, size), s=np.ones(size), b=np.zeros(size))
+
+
+class OnePass(OnnxRuntimeGraph):
+    """A runtime whose variance is E[x²] − E[x]² in float32, as ONNX Runtime's was before 1.27."""
+
+    def _run(self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: Any) -> dict[str, Array]:
+        (x,) = feeds.values()
+        mean = x.mean(axis=-1, keepdims=True, dtype=np.float32)
+        square = np.square(x).mean(axis=-1, keepdims=True, dtype=np.float32)
+        deviation = np.sqrt(np.maximum(square - mean * mean, 0) + np.float32(1e-5))
+        return {"y": (x - mean) / deviation}
+
+
+@pytest.mark.parametrize("offset", [0, 3, 1234, 40000])
+@pytest.mark.parametrize("size", [4, 64, 256])
+def test_two_passes_are_judged_at_any_offset(offset: int, size: int) -> None:
+    x = (offset + np.random.default_rng(0).standard_normal((2, size))).astype(np.float32)
+    report = verify_graph(OnnxRuntimeGraph(layer_norm(size)), {"x": x})
+    assert report.verdict == "pass"
+    assert {row.verdict for row in report.leading.nodes} == {"pass"}
+
+
+@pytest.mark.parametrize(("offset", "size"), [(1234, 4), (1234, 64), (5000, 16)])
+def test_a_variance_that_cancels_fails_at_the_node(offset: int, size: int) -> None:
+    x = (offset + np.random.default_rng(0).standard_normal((2, size))).astype(np.float32)
+    report = verify_graph(OnePass(layer_norm(size)), {"x": x})
+    assert report.verdict == "fail"
+    assert report.leading.first_fault is not None
+    assert report.leading.first_fault.operation == "LayerNormalization"
+
+
+def unbounded() -> OnnxGraph:
+    """A product of so many numbers that float32's partial products may leave its range."""
+    return graph([helper.make_node("ReduceProd", ["x"], ["y"], axes=[1], keepdims=1)], (2, 400))
+
+
+FAR = {"x": np.random.default_rng(0).permuted(np.tile([3, 1 / 3], (2, 200)), axis=1).astype(np.float32)}
+"""Their product is 1; the product of those above 1 is beyond float32."""
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.16])
+def test_without_a_bound_nothing_passes_and_nothing_fails(factor: float) -> None:
+    class Off(OnnxRuntimeGraph):
+        def _run(self, *given: Any) -> dict[str, Array]:
+            return {name: array * np.float32(factor) for name, array in super()._run(*given).items()}
+
+    report = verify_graph(Off(unbounded()), FAR)
+    item = report.leading
+    assert [row.verdict for row in (*item.nodes, *item.outputs)] == ["not judged"] * 2
+    assert (report.verdict, report.exit_code) == ("not judged", 2)
+    assert report.headline().startswith("NOT JUDGED")
+    with pytest.raises(Exception, match="NOT JUDGED"):
+        report.raise_on_failure()
+
+
+def test_an_envelope_wider_than_the_output_judges_nothing() -> None:
+    """Float16 arithmetic throughout may move these weights' logits by more than they differ."""
+    network = MobileInst(CONFIG, weights())
+
+    def run(images: Array) -> dict[str, Array]:
+        return {name: np.asarray(array) for name, array in network(images).items()}
+
+    candidate = PythonCandidate(run, declaration=Declaration(FLOAT16, FLOAT16))
+    report = verify(candidate, CONFIG, weights(), {"scene": picture()})
+    assert report.verdict != "fail"
+    assert "masks" in report.leading.silent
+    assert f"outputs {', '.join(report.leading.silent)} cannot tell" in report.headline()
+    for row in report.leading.outputs:
+        truth = run(picture())[row.name]
+        assert row.tolerance is not None
+        assert (row.verdict == "not judged") == (row.tolerance > np.ptp(truth)), row.name
+    assert not report.decisions
+
+
+@pytest.mark.parametrize(
+    ("version", "ulps"), [("1.18.1", 3.5), ("1.20.1", 3.5), ("1.21.0", 0.5), ("1.32.0", 0.5), ("2.0", 0.5)]
+)
+def test_allowances_follow_the_version(version: str, ulps: float) -> None:
+    runtime = onnx_runtime(version)
+    assert runtime.allowances["Sqrt"].ulps == ulps
+    assert RUNTIMES[runtime.name] == runtime
+    assert not ONNX_RUNTIME.one_pass_variance
+
+
+def test_the_command_ends_with_2(tmp_path: Path) -> None:
+    onnx.save(unbounded().model, tmp_path / "it.onnx")
+    np.save(tmp_path / "x.npy", FAR["x"])
+    given = [str(tmp_path / "it.onnx"), "--graph-only", "--input", str(tmp_path / "x.npy"), "--no-cache"]
+    result = CliRunner().invoke(app, ["verify", *given])
+    assert result.exit_code == 2
+    assert "NOT JUDGED" in result.output

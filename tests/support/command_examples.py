@@ -1,0 +1,263 @@
+"""For every mode of every command, command lines that together give all of its options."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import typer
+from narrow_network import CONFIG, OPTIONS, network, picture, weights
+from onnx import TensorProto, helper
+from PIL import Image
+from tnn_converter import converted
+from tnn_data import file, unpacked
+
+import conformance.cli
+from conformance.cli import bench, evaluate, explain, faults, track, verify_tnn
+from conformance.cli.cost import NetworkCost, PaperCost
+from conformance.cli.explain_tnn import TnnTable
+from conformance.cli.export import Export
+from conformance.cli.job import Job
+from conformance.cli.lint import Lint
+from conformance.cli.losses import Losses
+from conformance.cli.run import Run
+from conformance.cli.verify_graph import GraphVerdict
+from conformance.cli.verify_network import NetworkVerdict
+from conformance.cli.verify_recorded import RecordedVerdict
+from conformance.graph.onnx_export import export, export_reuse
+from conformance.tnn.export import for_tnn
+from conformance.tnn.graph import write_graph
+from conformance.tnn.text import write_output
+from golden import cli as golden
+from golden.learning import cli as learning
+from refimpl import MobileInst, Weights
+from refimpl.trained import trained_folder
+
+STAND_IN = Path(__file__).parent / "tnn_stand_in.py"
+RUNNER = shlex.quote(f"{shlex.quote(sys.executable)} {shlex.quote(str(STAND_IN))}")
+SMALL = shlex.join(OPTIONS)
+
+FOUR_CLASSES = replace(CONFIG, num_classes=4)
+JSON = "--json j.json --force"
+REPORTS = "--json j.json --html h --junit x --markdown m --force"
+PHONE = f"--runner {RUNNER} --adb --serial s --library lib.so --timeout 60"
+FORMATS = "--arithmetic float32 --storage float32"
+NETWORKS = (f"{SMALL} --weights w.npz --backbone-weights b.npz", f"{SMALL} --seed 1 --backbone-weights b.npz")
+TRACKER = (
+    "--count 2 --keyframe-interval 2 --method greedy --birth 0.5 --death 0.1 --keep 0.1 --output out "
+    "--resume --animate --video-id 2"
+)
+SEEDED = f"{SMALL} --seed 1 --size 64x96"
+FOUR = f"{SMALL} --set num_classes=4"
+HELD_OUT = f"--weights w4.npz {FOUR} --count 2"
+FAULTS = "resize --network topformer-tiny"
+
+EXAMPLES: dict[type[Job], list[str]] = {
+    RecordedVerdict: [f"verify --recorded rec --all-steps {REPORTS}"],
+    verify_tnn.TnnConversion: [f"verify t.tnnproto --against t.onnx --seed 1 --all-steps {JSON}"],
+    verify_tnn.TnnSurvey: [f"verify t.tnnproto u.tnnproto --seed 1 {JSON}"],
+    verify_tnn.TnnDump: [
+        f"verify d.tnnproto --dump dump --input d.txt --all-steps --arithmetic float32 {JSON}"
+    ],
+    verify_tnn.TnnRuns: [
+        f"verify {given} --arithmetic float32 --keep-outputs kept {PHONE} {JSON}"
+        for given in ("t.tnnproto --input t.txt", "u.tnnproto --seed 3")
+    ],
+    verify_tnn.TnnNetwork: [
+        f"verify n.tnnproto {given} --input x.npy --input x2.npy --frames --all-steps --arithmetic float32 "
+        f"{ran} {REPORTS}"
+        for given in NETWORKS
+        for ran in ("--dump n.out", PHONE)
+    ],
+    GraphVerdict: [
+        "verify g.onnx --graph-only --input g.npy --shape 2x3 --seed 1 --threads 1 --all-steps "
+        f"--reproduce rep --no-cache {FORMATS} {REPORTS} --timeout 60"
+    ],
+    NetworkVerdict: [
+        f"verify n.onnx {given} --input p.png --input x.npy {joined} --size 64x96 --threads 1 --all-steps "
+        f"--candidate onnxruntime:level=all --reproduce rep --no-cache {FORMATS} {REPORTS} --timeout 60"
+        for given in NETWORKS
+        for joined in ("--batch", "--frames")
+    ],
+    Export: [
+        f"export e.onnx {given} --size 64x96 --batch-size 2 --video {how} --save-weights s.npz --force"
+        for given in NETWORKS
+        for how in ("--fold", "--target tnn")
+    ],
+    Lint: [f"lint t.onnx --target tnn {JSON}"],
+    Run: [
+        f"run p.png --output o.png --results r.json --force {given} {sizing} --keep 0 --draw 0 --image-id 3"
+        for given in NETWORKS
+        for sizing in ("--size 64x96", "--sizing native")
+    ],
+    TnnTable: [f"explain t.tnnproto {JSON}"],
+    explain.PresetList: [f"explain --list {JSON}"],
+    explain.NetworkTable: [f"explain {SEEDED} --all-steps --deviations {JSON}"],
+    PaperCost: [f"cost --paper {JSON}"],
+    NetworkCost: [f"cost {SMALL} --size 64x96 --gflops 60 --gbps 12 {JSON}"],
+    bench.BenchVideo: [f"bench --video {SEEDED} --threads 1 --repeats 1 {JSON}"],
+    bench.BenchJudge: [f"bench --judge {SEEDED} --threads 1 --repeats 1 {JSON}"],
+    bench.Bench: [f"bench {SEEDED} --threads 1 --repeats 1 {JSON}"],
+    Losses: [f"losses --demo {SEEDED} {JSON}"],
+    faults.Catalogue: ["faults --list"],
+    faults.FaultyModels: [f"faults {FAULTS} --write wrong {JSON}"],
+    faults.QuickScore: [f"faults {FAULTS} --quick --inputs 0 --seed 1 --workers 1 {JSON}"],
+    faults.FullScore: [f"faults {FAULTS} --inputs 0 --per-fault 1 --workers 1 {JSON}"],
+    track.OracleDemo: [f"track --demo --oracle {TRACKER} {JSON}"],
+    track.Demo: [
+        f"track --demo {TRACKER} {given} {JSON}"
+        for given in (
+            f"{FOUR} --weights w4.npz --backbone-weights b.npz",
+            f"{FOUR} --seed 1 --backbone-weights b.npz",
+            "--onnx kd.onnx rd.onnx --threads 1",
+        )
+    ],
+    track.VideoTrack: [
+        f"track film {TRACKER} {given} {sizing} {JSON}"
+        for given in (*NETWORKS, "--onnx k.onnx r.onnx --threads 1")
+        for sizing in ("--size 64x96", "--sizing native")
+    ],
+    evaluate.ResultComparison: [f"evaluate --compare a.json b.json {JSON}"],
+    evaluate.ResultFiles: [f"evaluate coco --gt gt.json --dt a.json {JSON}"],
+    evaluate.HeldOutPictures: [f"evaluate scenes-val {HELD_OUT} --write held {JSON}"],
+    evaluate.HeldOutVideos: [
+        f"evaluate scenes-val --videos {HELD_OUT} -T 3 --method greedy --dot-product --write held {JSON}"
+    ],
+    evaluate.HeldOutDeployment: [f"evaluate scenes-val --deployment {HELD_OUT} {JSON}"],
+    evaluate.HeldOutWorst: [f"evaluate scenes-val --worst worst.png {HELD_OUT} --force"],
+    learning.Train: [
+        f"golden train run --kind pairs {length} --batch-size 2 --learning-rate 0.001 --warmup 2 --seed 1 "
+        f"--association 0.1 --start w.npz {SMALL} --threads 1 --until 2 --ship mine --ship-to shipped"
+        for length in ("--steps 3", "--minutes 1")
+    ],
+    learning.Curve: [
+        "golden curve c.svg --force --trained scenes-tiny",
+        "golden curve c.svg --force --log l.csv",
+    ],
+    golden.Build: ["golden build --data set"],
+    golden.Check: [f"golden check --data set {JSON}"],
+    golden.Judge: [f"golden judge port --only 'operations/*' --data set --all {JSON}"],
+    golden.Export: ["golden export exported --format npy --only 'operations/*' --data set"],
+    golden.Coverage: [f"golden coverage --data set {JSON}"],
+}
+"""The mode → its command lines. Each two of its options stand in one of them or refuse each other."""
+
+
+def write_inputs(folder: Path) -> None:
+    """Write every file that the command lines read."""
+    weights().save(folder / "w.npz")
+    Weights.seeded(FOUR_CLASSES, 0).save(folder / "w4.npz")
+    backbone = {name: array for name, array in weights().items() if name.startswith("backbone.")}
+    np.savez(folder / "b.npz", **backbone)
+    np.save(folder / "x.npy", picture())
+    np.save(folder / "x2.npy", picture(2)[1:])
+    Image.new("RGB", (96, 64), (9, 99, 200)).save(folder / "p.png")
+    onnx.save(export(network(), picture()), folder / "n.onnx")
+    _write_tnn(folder)
+    _write_graph(folder)
+    of_scenes = MobileInst(FOUR_CLASSES, Weights.seeded(FOUR_CLASSES, 0))
+    large = np.zeros((1, 3, 192, 320), np.float32)
+    for used, images, suffix in ((network(), picture(), ""), (of_scenes, large, "d")):
+        onnx.save(export(used, images), folder / f"k{suffix}.onnx")
+        onnx.save(export_reuse(used, images), folder / f"r{suffix}.onnx")
+    (folder / "film").mkdir()
+    for index in range(2):
+        Image.new("RGB", (96, 64), (99 * index, 9, 9)).save(folder / "film" / f"{index}.png")
+    _write_results(folder)
+    for name in ("rec", "port", "set"):
+        (folder / name).mkdir()
+    (folder / "lib.so").touch()
+    (folder / "l.csv").write_text((trained_folder() / "scenes-tiny.csv").read_text())
+
+
+def _write_tnn(folder: Path) -> None:
+    folded = MobileInst(CONFIG, Weights(weights()).folded().astype(np.float32))
+    write_graph(converted(for_tnn(export(folded, picture()))), folder / "n.tnnproto")
+    write_output(folder / "n.out", {"masks": np.zeros((1, 2), np.float32)})
+    for source, name in (("gemm", "t"), ("gemm", "u"), ("mha", "d")):
+        for suffix in (".tnnproto", ".tnnmodel", ".onnx"):
+            shutil.copy(file(source, suffix), folder / f"{name}{suffix}")
+    shutil.copy(file("gemm", ".in.txt"), folder / "t.txt")
+    shutil.copy(file("mha", ".in.txt"), folder / "d.txt")
+    shutil.copytree(unpacked("mha_dumps") / "mha_dumps" / "dump_mha_x86", folder / "dump")
+
+
+def _write_graph(folder: Path) -> None:
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in "ab"]
+    added = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3])
+    graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["y"])], "g", infos, [added])
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), folder / "g.onnx")
+    np.save(folder / "g.npy", np.ones((2, 3), np.float32))
+
+
+def _write_results(folder: Path) -> None:
+    box = {"size": [4, 4], "counts": [0, 16]}
+    truth = {
+        "images": [{"id": 1, "height": 4, "width": 4}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [
+            {
+                "id": 1,
+                "image_id": 1,
+                "category_id": 1,
+                "iscrowd": 0,
+                "area": 16,
+                "bbox": [0, 0, 4, 4],
+                "segmentation": box,
+            }
+        ],
+    }
+    found = [{"image_id": 1, "category_id": 1, "score": 0.5, "segmentation": box}]
+    (folder / "gt.json").write_text(json.dumps(truth))
+    for name in ("a.json", "b.json"):
+        (folder / name).write_text(json.dumps(found))
+
+
+# Commands as they are.
+
+
+def walk(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Yield every command with its words."""
+    if hasattr(command, "commands"):
+        for name, inner in command.commands.items():
+            yield from walk(inner, (*words, name))
+    else:
+        yield " ".join(words), command
+
+
+COMMANDS = dict(walk(typer.main.get_command(conformance.cli.app)))
+MODES = {mode: name for name, command in COMMANDS.items() for mode in getattr(command.callback, "modes", ())}
+
+
+def modes_of(name: str) -> tuple[type[Job], ...]:
+    """Return the modes of a command."""
+    modes: tuple[type[Job], ...] = COMMANDS[name].callback.modes
+    return modes
+
+
+def chunks(line: str) -> dict[str, list[str]]:
+    """Return the words of a command line by the option they belong to; arguments under the empty name."""
+    words = shlex.split(line)
+    name = next(name for name in COMMANDS if words[: len(name.split())] == name.split())
+    parameters = {flag: each for each in COMMANDS[name].params for flag in each.opts}
+    found: dict[str, list[str]] = {"": name.split()}
+    rest = iter(words[len(name.split()) :])
+    for word in rest:
+        flag, sign, _ = word.partition("=")
+        if flag not in parameters or not flag.startswith("-"):
+            found[""].append(word)
+            continue
+        parameter = parameters[flag]
+        count = 0 if sign or parameter.is_flag else parameter.nargs
+        found.setdefault(parameter.name, []).extend([word, *itertools.islice(rest, count)])
+    return found
