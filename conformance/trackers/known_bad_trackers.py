@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from conformance.trackers.candidate import FrameAnswer, VideoFrame
+from conformance.trackers.candidate import FrameAnswer, Refusal, VideoFrame
 from conformance.trackers.reference_candidate import ReferenceCandidate
 from refimpl.association import associate, associate_similarities, cosine_similarity
 from refimpl.tracker import frame_masks
@@ -21,6 +21,13 @@ def matched(similarities: Array) -> Array:
     """The optimal association of any similarities, brought into −1…1."""
     largest = np.abs(similarities).max(initial=0)
     return associate_similarities(similarities / (largest if largest > 1 else 1)).permutation
+
+
+def given_kernels(frame: VideoFrame) -> Array:
+    """Return the kernels of a frame; refuse a frame that has none, or some that are not finite."""
+    if frame.kernels is None or not np.isfinite(frame.kernels).all():
+        raise Refusal("a keyframe needs finite kernels")
+    return frame.kernels
 
 
 class Bad(ReferenceCandidate):
@@ -55,8 +62,8 @@ class Bad(ReferenceCandidate):
 
     def next_keyframe(self, frame: int, kernels: Array, order: Array, one: VideoFrame) -> tuple[Array, Array]:
         """Kernels and queries in the order of the slots."""
-        order = self.associate(kernels, one.kernels) if frame else np.arange(len(one.kernels))
-        return one.kernels[order], order
+        order = self.associate(kernels, given_kernels(one)) if frame else np.arange(len(given_kernels(one)))
+        return given_kernels(one)[order], order
 
     def masks(self, kernels: Array, order: Array, one: VideoFrame) -> Array:
         """Masks of a frame in the order of the slots."""
@@ -214,12 +221,12 @@ class StateLeaks(Bad):
         self.last: Array | None = None
 
     def next_keyframe(self, frame: int, kernels: Array, order: Array, one: VideoFrame) -> tuple[Array, Array]:
-        if self.last is not None and self.last.shape == one.kernels.shape:
-            order = self.associate(self.last, one.kernels)
+        if self.last is not None and self.last.shape == given_kernels(one).shape:
+            order = self.associate(self.last, given_kernels(one))
         else:
-            order = np.arange(len(one.kernels))
-        self.last = one.kernels[order]
-        return one.kernels[order], order
+            order = np.arange(len(given_kernels(one)))
+        self.last = given_kernels(one)[order]
+        return given_kernels(one)[order], order
 
 
 class CounterLostOnResume(Bad):
@@ -235,8 +242,8 @@ class OrderNotComposed(Bad):
     """Keeps the network's order and reports each association as if it were the whole history."""
 
     def next_keyframe(self, frame: int, kernels: Array, order: Array, one: VideoFrame) -> tuple[Array, Array]:
-        order = self.associate(kernels, one.kernels) if frame else np.arange(len(one.kernels))
-        return one.kernels, order
+        order = self.associate(kernels, given_kernels(one)) if frame else np.arange(len(given_kernels(one)))
+        return given_kernels(one), order
 
     def masks(self, kernels: Array, order: Array, one: VideoFrame) -> Array:
         return frame_masks(kernels[order], one.mask_features)
@@ -246,23 +253,25 @@ class PermutationInverted(Bad):
     """Associates the current kernels with the previous ones and uses the answer as it is."""
 
     def next_keyframe(self, frame: int, kernels: Array, order: Array, one: VideoFrame) -> tuple[Array, Array]:
-        order = self.associate(one.kernels, kernels) if frame else np.arange(len(one.kernels))
-        return one.kernels[order], order
+        order = self.associate(given_kernels(one), kernels) if frame else np.arange(len(given_kernels(one)))
+        return given_kernels(one)[order], order
 
 
 class NeverReuses(Bad):
     """Computes the masks of every frame with that frame's own kernels."""
 
     def masks(self, kernels: Array, order: Array, one: VideoFrame) -> Array:
-        return frame_masks(one.kernels[order], one.mask_features)
+        return frame_masks(given_kernels(one)[order], one.mask_features)
 
 
 class ComparesWithTheFirstKeyframe(Bad):
     """Associates with frame 0 for ever; only a video whose kernels drift tells."""
 
     def next_keyframe(self, frame: int, kernels: Array, order: Array, one: VideoFrame) -> tuple[Array, Array]:
-        order = np.arange(len(one.kernels)) if frame == 0 else self.associate(kernels, one.kernels)
-        return (one.kernels if frame == 0 else kernels), order
+        order = (
+            np.arange(len(given_kernels(one))) if frame == 0 else self.associate(kernels, given_kernels(one))
+        )
+        return (given_kernels(one) if frame == 0 else kernels), order
 
     def masks(self, kernels: Array, order: Array, one: VideoFrame) -> Array:
         return frame_masks(kernels, one.mask_features)

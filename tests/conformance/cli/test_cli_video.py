@@ -479,7 +479,8 @@ def test_the_known_bad_table_names_what_catches(monkeypatch):
     few = {name: KNOWN_BAD[name] for name in ("association not composed",)}
     monkeypatch.setattr(CHECK, "KNOWN_BAD", few)
     code, output = mobileinst("check-tracker", "--known-bad", "--examples", 10)
-    assert (code, "| association not composed | tracks_followed |" in output) == (0, True)
+    row = next(line for line in output.splitlines() if line.startswith("| association not composed |"))
+    assert (code, "tracks_followed" in row) == (0, True)
 
 
 def test_default_folder_is_named_after_the_video(folder, monkeypatch, tmp_path):

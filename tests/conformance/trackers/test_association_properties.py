@@ -18,6 +18,7 @@ from conformance.trackers.line_process import CommandFailure
 from conformance.trackers.optimality_properties import assignments
 from conformance.trackers.properties import catch_table, catch_table_markdown, check_candidate, properties
 from conformance.trackers.property import check_property
+from conformance.trackers.protocol import AnswerError
 from conformance.trackers.reference_candidate import ReferenceCandidate
 from refimpl.errors import ConfigurationError
 
@@ -112,8 +113,8 @@ def test_a_command_answers():
     [
         ('{"error": "no"}', Refusal, "no"),
         ('{"unsupported": "video"}', NotOffered, "video"),
-        ('{"permutation": ["a"]}', CommandFailure, "integers"),
-        ('{"permutation": 1}', CommandFailure, "list"),
+        ('{"permutation": ["a"]}', AnswerError, "integers"),
+        ('{"permutation": 1}', AnswerError, "list"),
         ("[1]", CommandFailure, "object"),
         ("sys.exit(3)", CommandFailure, "status 3"),
     ],
