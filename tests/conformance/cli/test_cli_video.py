@@ -21,8 +21,8 @@ from conformance.graph import onnx_export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.reuse_verification import KeyframeKernels, takes_kernels
 from conformance.judge.verification import verify
-from conformance.trackers.association_properties import properties
 from conformance.trackers.known_bad_trackers import KNOWN_BAD
+from conformance.trackers.properties import properties
 from conformance.video import tracking as video_tracking
 from conformance.video.frames import open_video
 from conformance.video.networks import NumpyNetwork, OnnxPair
@@ -452,7 +452,7 @@ def test_the_reference_has_all_properties(tmp_path):
 def test_a_failing_command_gets_a_line_to_paste(tmp_path, monkeypatch):
     """A tracker that always answers the identity, and follows no videos."""
     few = [one for one in properties() if one.name in ("one_to_one", "identity", "streaming")]
-    monkeypatch.setattr(CHECK, "properties", lambda method: few)
+    monkeypatch.setattr(CHECK, "properties", lambda *chosen: few)
     script = tmp_path / "tracker.py"
     script.write_text(
         "import json, sys\n"

@@ -1,0 +1,120 @@
+"""Properties of a tracker that is used online: births, deaths, re-entry, scores, masks as run lengths."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from conformance.trackers import online_strategies as videos
+from conformance.trackers.candidate import Candidate, LivingTrack
+from conformance.trackers.online_definition import living_tracks
+from conformance.trackers.online_strategies import OnlineClip
+from conformance.trackers.precision import Precision
+from conformance.trackers.property import Property
+from conformance.trackers.video_properties import all_of
+
+Array = NDArray[Any]
+
+
+class OnlineChecks:
+    """The checks, for a tracker of one precision; each raises where the candidate is wrong."""
+
+    def __init__(self, precision: Precision) -> None:
+        # An exponential, a root and a mean of a few: well within 64 roundings.
+        self.score_error = 64 * precision.unit_roundoff
+
+    def live(self, candidate: Candidate, clip: OnlineClip) -> None:
+        """The identities that live in each frame, in order."""
+        for index, (tracks, expected) in enumerate(self._compared(candidate, clip)):
+            given, wanted = ([one.identity for one in each] for each in (tracks, expected))
+            assert given == wanted, f"frame {index}: identities {given} live, not {wanted}"
+
+    def score(self, candidate: Candidate, clip: OnlineClip) -> None:
+        """Classes and scores are those of the mean over keyframes."""
+        for index, (tracks, expected) in enumerate(self._compared(candidate, clip)):
+            for one, other in zip(tracks, expected, strict=False):
+                assert abs(one.score - other.score) <= self.score_error, (
+                    f"frame {index}, identity {one.identity}: score {one.score!r}, not {other.score!r}"
+                )
+                assert one.label == other.label, (
+                    f"frame {index}, identity {one.identity}: class {one.label}, not {other.label}"
+                )
+
+    def mask(self, candidate: Candidate, clip: OnlineClip) -> None:
+        """Masks are where the probability is above 0.45, None where that is nowhere."""
+        for index, (tracks, expected) in enumerate(self._compared(candidate, clip)):
+            for one, other in zip(tracks, expected, strict=False):
+                given, wanted = (_listed(each.segmentation) for each in (one, other))
+                assert given == wanted, (
+                    f"frame {index}, identity {one.identity}: segmentation {given}, not {wanted}"
+                )
+
+    def stream(self, candidate: Candidate, clip: OnlineClip) -> None:
+        """In parts, the state as text between them."""
+        bounds = [0, *clip.extra, len(clip.frames)]
+        answers: list[list[LivingTrack]] = []
+        state = None
+        for first, last in itertools.pairwise(bounds):
+            given, state = candidate.online(
+                clip.frames[first:last], clip.rules, json.loads(json.dumps(state))
+            )
+            answers += given
+        whole = self._answers(candidate, replace(clip, extra=None))
+        assert [_plain(one) for one in answers] == [_plain(one) for one in whole], (
+            f"cut before frames {clip.extra}: {[_plain(one) for one in answers]}, "
+            f"the whole {[_plain(one) for one in whole]}"
+        )
+
+    def _answers(self, candidate: Candidate, clip: OnlineClip) -> list[list[LivingTrack]]:
+        answers, _ = candidate.online(clip.frames, clip.rules, None)
+        assert len(answers) == len(clip.frames), f"{len(clip.frames)} frames, {len(answers)} answers"
+        return list(answers)
+
+    def _compared(
+        self, candidate: Candidate, clip: OnlineClip
+    ) -> list[tuple[Sequence[LivingTrack], list[LivingTrack]]]:
+        expected = living_tracks(clip.frames, clip.rules, clip.truth)
+        return list(zip(self._answers(candidate, clip), expected, strict=True))
+
+
+def _listed(segmentation: Array | None) -> Any:
+    return None if segmentation is None else np.asarray(segmentation).astype(int).tolist()
+
+
+def _plain(tracks: Sequence[LivingTrack]) -> list[Any]:
+    return [(one.identity, one.label, one.score, _listed(one.segmentation)) for one in tracks]
+
+
+def online_properties(precision: Precision) -> list[Property]:
+    """Properties of a tracker that is used online."""
+    checks = OnlineChecks(precision)
+    margin = max(1e-4, 64 * precision.unit_roundoff)
+    clips = videos.online_clips(margin=margin)
+    return [
+        Property("lifecycle", "births, deaths and re-entry by the thresholds", clips, checks.live),
+        Property("online_scores", "class and score of the mean over keyframes", clips, checks.score),
+        Property(
+            "online_masks", "run lengths where the probability is above 0.45, or null", clips, checks.mask
+        ),
+        Property(
+            "maskness",
+            "so if scores are weighed by maskness",
+            videos.online_clips(rescore=True, margin=margin),
+            all_of(checks.live, checks.score),
+            share=0.6,
+        ),
+        Property(
+            "online_streaming",
+            "an online video in parts = the whole",
+            videos.cut_online_clips(),
+            checks.stream,
+            share=0.5,
+            history=True,
+        ),
+    ]

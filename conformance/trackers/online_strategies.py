@@ -1,0 +1,110 @@
+"""Hypothesis strategies for online videos: kernels with scores, and rules of birth and death."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import hypothesis
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+
+from conformance.trackers.candidate import OnlineFrame, OnlineRules
+from conformance.trackers.online_definition import MASK_THRESHOLD
+from conformance.trackers.protocol import online_request
+from conformance.trackers.video_strategies import Clip, clips
+
+Array = NDArray[Any]
+THRESHOLDS = [(0.4, 0.2), (0.5, 0.5), (0.5, 0.3), (0.7, 0.5), (0.3, 0.0), (0.0, 0.0)]
+"""Birth and death. A score of exactly 0.5 comes of logits 0, in every precision."""
+
+
+@dataclass(frozen=True)
+class OnlineClip:
+    """An online video, its rules, and for each frame the query of each slot, were it a keyframe."""
+
+    frames: tuple[OnlineFrame, ...]
+    rules: OnlineRules
+    truth: tuple[Array, ...]
+    extra: Any = None
+
+    def request(self) -> dict[str, Any]:
+        """The case as a request of the command protocol."""
+        return online_request(self.frames, self.rules, None)
+
+
+@st.composite
+def online_clips(
+    draw: st.DrawFn, *, rescore: bool = False, longest: int = 8, margin: float = 1e-3
+) -> OnlineClip:
+    """Videos whose queries have scores on either side of the thresholds, and between them.
+
+    Scores at least ``margin`` from a threshold or equal to it, mask logits at least ``margin`` from theirs.
+    Frames between keyframes have no scores, or others.
+    """
+    clip = draw(clips(longest=longest, largest=3))
+    birth, death = draw(st.sampled_from(THRESHOLDS))
+    rules = OnlineRules(clip.keyframe_interval, birth, death, rescore)
+    classes = draw(st.integers(1, 3))
+    frames = [draw(_scored(clip, index, classes, draw(st.booleans()))) for index in range(len(clip.frames))]
+    found = OnlineClip(tuple(frames), rules, clip.truth)
+    hypothesis.assume(_clear(found, margin))
+    return found
+
+
+@st.composite
+def cut_online_clips(draw: st.DrawFn) -> OnlineClip:
+    """An online clip, and in ``extra`` where it is cut."""
+    clip = draw(online_clips())
+    cuts = draw(st.lists(st.integers(0, len(clip.frames)), min_size=1, max_size=3))
+    return replace(clip, extra=sorted(cuts))
+
+
+@st.composite
+def _scored(draw: st.DrawFn, clip: Clip, index: int, classes: int, bare: bool) -> OnlineFrame:
+    """A frame of a clip with scores, which a frame between keyframes may lack."""
+    frame = clip.frames[index]
+    if bare and index % clip.keyframe_interval:
+        return OnlineFrame(None, frame.mask_features, None, None)
+    assert frame.kernels is not None
+    count = len(frame.kernels)
+    logits = st.sampled_from([0.0, 4.0, -4.0, 1.0, -1.0, -2.0])
+    objectness = draw(st.lists(st.sampled_from([0.0, 4.0, -2.0]), min_size=count, max_size=count))
+    listed = draw(st.lists(logits, min_size=count * classes, max_size=count * classes))
+    return OnlineFrame(
+        frame.kernels,
+        frame.mask_features,
+        np.array(listed).reshape(count, classes),
+        np.array(objectness).reshape(count, 1),
+    )
+
+
+def _clear(clip: OnlineClip, margin: float) -> bool:
+    """Whether every correct tracker decides alike: no score or pixel lies close to its threshold."""
+    kernels = np.zeros((0, 0))
+    for index, frame in enumerate(clip.frames):
+        keyframe = index % clip.rules.keyframe_interval == 0
+        if keyframe:
+            assert frame.kernels is not None
+            kernels = frame.kernels
+        masks = np.tensordot(kernels, frame.mask_features, 1)
+        if np.abs(masks - logit(MASK_THRESHOLD)).min(initial=np.inf) < margin:
+            return False
+        if keyframe and not _scores_clear(frame, clip.rules, expit(masks), margin):
+            return False
+    return True
+
+
+def _scores_clear(frame: OnlineFrame, rules: OnlineRules, probabilities: Array, margin: float) -> bool:
+    assert frame.class_logits is not None
+    assert frame.objectness is not None
+    best = np.sqrt(expit(frame.class_logits) * expit(frame.objectness)).max(axis=1)
+    if rules.rescore:
+        above = probabilities > MASK_THRESHOLD
+        best = best * (probabilities * above).sum(axis=(1, 2)) / (above.sum(axis=(1, 2)) + 1e-6)
+    distance = np.abs(best[:, None] - [rules.birth, rules.death])
+    # Equality is decided alike only where it is exact: 0.5 of logits 0, and nothing is below 0.
+    exact = (distance == 0) & (not rules.rescore) | (best[:, None] == 0)
+    return bool(((distance > margin) | exact).all())
