@@ -23,7 +23,7 @@ MASK_THRESHOLD = 0.45
 
 @dataclass
 class Slot:
-    """One slot: the identity of the track that lives in it, if any, and its scores at each keyframe."""
+    """One slot: the identity of the track that lives in it, if any, and its scores at keyframes so far."""
 
     identity: int | None = None
     history: list[list[float]] = field(default_factory=list)

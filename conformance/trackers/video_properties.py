@@ -299,7 +299,7 @@ def video_properties(precision: Precision) -> list[Property]:
             "hundreds of frames, intervals 1 … 12, cut anywhere",
             videos.long_clips(),
             all_of(checks.follow, checks.stream),
-            share=0.04,
+            share=0.12,
             history=True,
         ),
         Property(
