@@ -1,10 +1,8 @@
 """The vocabulary: every operation is registered under its ONNX name, and every call can be intercepted.
 
 An operation is a pure function of arrays: the ONNX operator's inputs are its positional parameters (None for
-an
-absent optional one), the ONNX attributes its keyword-only parameters, with ONNX's names and defaults. So one
-function serves
-the network, the recording, the ONNX export, and the replay of somebody else's graph.
+an absent optional one), the ONNX attributes its keyword-only parameters, with ONNX's names and defaults. So
+one function serves the network, the recording, the ONNX export, and the replay of somebody else's graph.
 """
 
 from __future__ import annotations
