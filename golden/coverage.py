@@ -93,6 +93,7 @@ TESTED = {
         "refimpl/test_held_out.py::test_seeds_of_the_split_are_its_own",
     ),
     "refimpl.held_out.video_seed": (_SPLIT, "refimpl/test_held_out.py::test_seeds_of_the_split_are_its_own"),
+    "refimpl.held_out.area_enough": (_SPLIT, "refimpl/test_held_out.py::test_the_truth_is_what_is_rendered"),
     "refimpl.held_out.seen_enough": (_SPLIT, "refimpl/test_held_out.py::test_the_truth_is_what_is_rendered"),
     "refimpl.trained.trained_folder": (
         _TRAINED,
@@ -179,6 +180,10 @@ TESTED = {
         "refimpl/test_recording.py::test_nested_recording_is_undone_after_an_error",
     ),
     "refimpl.scope.block": (_MACHINERY, "refimpl/test_recording.py::test_names_come_from_the_weight_scope"),
+    "refimpl.recording.record_call": (
+        _MACHINERY,
+        "refimpl/test_recording.py::test_names_come_from_the_weight_scope",
+    ),
     "refimpl.recording.record": (_MACHINERY, "golden/test_golden_judge.py::test_onnx_runtime_passes"),
 }
 """Function that gives no numbers to compare → what it does instead, and the test that holds it to it."""
