@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: verify test lint types clean
+.PHONY: verify test lint types figures clean
 
 verify: .venv/installed
 	$(BIN)/mobileinst verify
@@ -18,6 +18,10 @@ lint: .venv/installed-test
 
 types: .venv/installed-test
 	$(BIN)/mypy
+
+# How long functions are, what is documented and annotated, circles of imports, lines of code.
+figures: .venv/installed-test
+	$(BIN)/python tests/support/figures.py
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -1,8 +1,7 @@
 """A candidate in a process of its own: it may crash or hang, and the judge goes on.
 
 The two talk in lines of JSON; arrays pass through files in a folder that only they use. Run as a module, this
-is
-the candidate's side.
+is the candidate's side.
 """
 
 from __future__ import annotations
