@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,37 +12,19 @@ from onnx import helper, numpy_helper
 
 from conformance.bounds import CPU, Format, introduced_bounds, propagated_bound
 from conformance.bounds.envelope import deviations
+from conformance.graph.evaluation import widened_all
 from conformance.graph.onnx_export import to_onnx
-from conformance.graph.onnx_file import Node
 from conformance.graph.onnx_graph import OnnxGraph, evaluate
 from conformance.judge.replay import stored_error
 from golden.case import Bounds
 from refimpl import Recording
 from refimpl.errors import ShapeError
-from refimpl.ops.operation import OPERATIONS, Array
+from refimpl.graph import Graph
+from refimpl.ops.operation import Array
 
 OPSET = 21
 """Operator set of the single operations, unless an operator is newer."""
 IR_VERSION = 10
-
-
-@dataclass(frozen=True)
-class Computation:
-    """Nodes on known tensors.
-
-    Attributes
-    ----------
-    nodes
-        In topological order.
-    operands
-        Name → float64 or integer array of everything that no node makes.
-    outputs
-        Name in the files → name of the tensor.
-    """
-
-    nodes: tuple[Node, ...]
-    operands: Mapping[str, Array]
-    outputs: Mapping[str, str]
 
 
 # --- one operation --------------------------------------------------------------------------------
@@ -83,16 +65,10 @@ def _info(name: str, array: Array) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
 
 
-def of_model(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> Computation:
-    """Return a model's computation, floats widened to float64."""
+def of_model(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> Graph:
+    """Return a model's graph with what it is fed among the initializers, floats widened to float64."""
     graph = OnnxGraph.load(model)
-    operands = {name: widened(x) for name, x in {**graph.initializers, **feeds}.items()}
-    return Computation(graph.nodes, operands, {name: name for name in graph.outputs})
-
-
-def widened(array: Array) -> Array:
-    """Return floats as float64, everything else as it is."""
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
+    return Graph(graph.nodes, widened_all({**graph.initializers, **feeds}), outputs=graph.outputs)
 
 
 def run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -101,10 +77,10 @@ def run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
     return evaluate(graph, feeds, np.float64, keep=list(graph.outputs))
 
 
-def operation_bounds(computation: Computation, truth: Mapping[str, Array], form: Format) -> Bounds:
+def operation_bounds(computation: Graph, truth: Mapping[str, Array], form: Format) -> Bounds:
     """Return the rigorous bound of each output of a single operation, computed and stored in ``form``."""
     (node,) = computation.nodes
-    operands = [computation.operands[name] if name else None for name in node.inputs]
+    operands = node.operands(computation.initializers)
     outputs = [truth[name] for name in node.outputs]
     bounds = introduced_bounds(node.op_type, operands, node.attributes, outputs, form, form)
     for name, bound in zip(node.outputs, bounds, strict=True):
@@ -120,21 +96,17 @@ def kept(bounds: Mapping[str, Array | None]) -> Bounds:
 # --- recordings -----------------------------------------------------------------------------------
 
 
-def of_recording(recording: Recording, outputs: Mapping[str, str]) -> Computation:
-    """Return a recorded computation, with the tensors named in ``outputs``."""
-    nodes = tuple(
-        Node(s.name, s.operation, tuple(n or "" for n in s.inputs), s.outputs, s.attributes)
-        for s in recording.steps
-    )
-    known = [*recording.inputs.values(), *recording.weights, *recording.constants]
-    return Computation(nodes, {name: recording.tensors[name] for name in known}, outputs)
+def of_recording(recording: Recording, outputs: Mapping[str, str]) -> Graph:
+    """Return a recording's graph with what it was fed among the initializers, and other outputs."""
+    fed = {name: recording.tensors[name] for name in recording.inputs.values()}
+    return Graph(recording.steps, {**fed, **recording.graph.initializers}, outputs=outputs)
 
 
-def chain_bounds(computation: Computation, constants: Sequence[str], form: Format) -> Bounds:
+def chain_bounds(computation: Graph, constants: Sequence[str], form: Format) -> Bounds:
     """Return the bounds of a block's outputs by running error analysis; infinite where none is known."""
-    stored = _stored(computation.operands, constants, form)
-    errors = {name: np.full(computation.operands[name].shape, error) for name, error in stored.items()}
-    bounds = propagated_bound(computation.nodes, computation.operands, form, form, errors=errors)[1]
+    stored = _stored(computation.initializers, constants, form)
+    errors = {name: np.full(computation.initializers[name].shape, error) for name, error in stored.items()}
+    bounds = propagated_bound(computation.nodes, computation.initializers, form, form, errors=errors)[1]
     named = {name: bounds[tensor] for name, tensor in computation.outputs.items()}
     return {name: np.asarray(np.inf) if bound is None else bound for name, bound in named.items()}
 
@@ -177,12 +149,3 @@ def _not_below_floor(size: Array) -> Array:
 def serialised(recording: Recording, name: str) -> bytes:
     """Return a float32 recording as an ONNX file."""
     return to_onnx(recording, name).SerializeToString(deterministic=True)
-
-
-def computed(computation: Computation) -> dict[str, Array]:
-    """Evaluate with the reference's operations."""
-    values: dict[str, Array] = dict(computation.operands)
-    for node in computation.nodes:
-        result = OPERATIONS[node.op_type](*(values[n] if n else None for n in node.inputs), **node.attributes)
-        values.update(zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=False))
-    return {name: values[tensor] for name, tensor in computation.outputs.items()}

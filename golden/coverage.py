@@ -18,6 +18,7 @@ _GEOMETRY = "where the windows of Conv and the poolings are"
 _MACHINERY = "registers, names and records operations"
 _HARD = "draws up scenes; the scenes' goldens are of the plain kind"
 _SPLIT = "names the scenes of the held-out split"
+_WITHIN = "part of what has goldens: the attentions and the decoder"
 _TRAINED = "finds trained weights and refuses altered ones"
 TESTED = {
     "refimpl.association.require_kernels": (
@@ -33,6 +34,38 @@ TESTED = {
     "refimpl.predictions.require_finite": (
         _REFUSES,
         "refimpl/test_inference.py::test_outputs_that_are_not_finite_are_named",
+    ),
+    "refimpl.attention.attend": (
+        _WITHIN,
+        "refimpl/test_attention.py::test_attention_is_a_weighted_mean_of_the_values",
+    ),
+    "refimpl.attention.attend_positions": (
+        _WITHIN,
+        "refimpl/test_attention.py::test_the_channels_of_a_head_lie_side_by_side",
+    ),
+    "refimpl.attention.split_channels": (_WITHIN, "refimpl/test_attention.py::test_heads_of_maps"),
+    "refimpl.attention.merge_heads": (_WITHIN, "refimpl/test_attention.py::test_heads_of_tokens"),
+    "refimpl.attention.swap_heads": (_WITHIN, "refimpl/test_attention.py::test_heads_of_tokens"),
+    "refimpl.attention.swap_last": (
+        _WITHIN,
+        "refimpl/test_attention.py::test_attention_is_a_weighted_mean_of_the_values",
+    ),
+    "refimpl.layers.to_tokens": (_WITHIN, "refimpl/test_attention.py::test_tokens_are_positions_row_by_row"),
+    "refimpl.instance_decoder.global_queries": (
+        _WITHIN,
+        "refimpl/test_query_passing.py::test_a_frame_passing_to_itself_finds_its_own_masks",
+    ),
+    "refimpl.instance_decoder.local_queries": (
+        _WITHIN,
+        "refimpl/test_query_passing.py::test_a_frame_passing_to_itself_finds_its_own_masks",
+    ),
+    "refimpl.weights.files.write_arrays": (
+        "writes files",
+        "refimpl/test_weights.py::test_saved_and_loaded_weights_are_the_same_bits",
+    ),
+    "refimpl.weights.seeding.seeded_arrays": (
+        "draws weights",
+        "refimpl/test_weights.py::test_activations_are_of_order_one_through_all_stages",
     ),
     "refimpl.hard_scenes.folded": (
         _HARD,
@@ -75,37 +108,57 @@ TESTED = {
         _TRAINED,
         "golden/test_trained.py::test_a_trained_set_brings_its_own_configuration",
     ),
-    "refimpl.weights.check_save_name": (
+    "refimpl.weights.files.check_save_name": (
         _REFUSES,
         "refimpl/test_weights.py::test_another_suffix_is_refused_either_way",
     ),
-    "refimpl.weights_check.check_weights": (
+    "refimpl.weights.check.check_weights": (
         _REFUSES,
         "refimpl/test_weights.py::test_one_error_lists_all_problems",
     ),
-    "refimpl.weights_check.with_folded": (
+    "refimpl.weights.check.with_folded": (
         "names weights in files",
         "refimpl/test_weights.py::test_folded_weights_are_saved_and_loaded",
     ),
-    "refimpl.weights_hint.likely_configuration": (
+    "refimpl.weights.hint.likely_configuration": (
         "names the preset that weights fit",
         "refimpl/test_weights.py::test_the_configuration_of_other_weights_is_named",
     ),
-    "refimpl.weights.read_arrays": (
+    "refimpl.weights.files.read_arrays": (
         "reads files, PyTorch's too",
         "refimpl/test_weights.py::test_a_pytorch_checkpoint_is_read",
     ),
-    "refimpl.npy_header.check_claim": (_REFUSES, "refimpl/test_weights.py::test_a_zip_bomb_is_not_unpacked"),
-    "refimpl.ops.convolution.padded": (_GEOMETRY, "refimpl/test_ops_convolution.py::test_windows_are_numpys"),
-    "refimpl.ops.convolution.sliding_windows": (
-        _GEOMETRY,
-        "refimpl/test_ops_convolution.py::test_windows_are_numpys",
+    "refimpl.weights.npy_header.check_claim": (
+        _REFUSES,
+        "refimpl/test_weights.py::test_a_zip_bomb_is_not_unpacked",
     ),
-    "refimpl.ops.convolution.split_padding": (
+    "refimpl.ops.convolution.convolve": (
+        "Conv by its definition",
+        "refimpl/test_ops_convolution.py::test_the_fast_ways_are_the_definition",
+    ),
+    "refimpl.ops.fast_convolution.correlate": (
+        "Conv in less time",
+        "refimpl/test_ops_convolution.py::test_the_fast_ways_are_the_definition",
+    ),
+    "refimpl.ops.convolution.check_operands": (
+        _REFUSES,
+        "refimpl/test_ops_convolution.py::test_operands_that_do_not_fit_are_named",
+    ),
+    "refimpl.ops.windows.padding": (
         _GEOMETRY,
         "refimpl/test_ops_convolution.py::test_same_padding_is_what_onnx_computes",
     ),
-    "refimpl.ops.convolution.per_axis": (
+    "refimpl.ops.windows.copied": (_GEOMETRY, "refimpl/test_ops_convolution.py::test_windows_are_numpys"),
+    "refimpl.ops.windows.padded": (_GEOMETRY, "refimpl/test_ops_convolution.py::test_windows_are_numpys"),
+    "refimpl.ops.windows.sliding_windows": (
+        _GEOMETRY,
+        "refimpl/test_ops_convolution.py::test_windows_are_numpys",
+    ),
+    "refimpl.ops.windows.split_padding": (
+        _GEOMETRY,
+        "refimpl/test_ops_convolution.py::test_same_padding_is_what_onnx_computes",
+    ),
+    "refimpl.ops.windows.per_axis": (
         _REFUSES,
         "refimpl/test_ops_convolution.py::test_operands_that_do_not_fit_are_named",
     ),

@@ -81,7 +81,7 @@ def step_costs(recording: Recording) -> list[StepCost]:
     for step in recording.steps:
         weights = unused.intersection(step.inputs)
         unused -= weights
-        inputs = tuple(None if name is None else shapes[name] for name in step.inputs)
+        inputs = step.operands(shapes)
         output = shapes[step.outputs[0]]
         parameters = sum(math.prod(shapes[name]) for name in weights if ".running_" not in name)
         macs = multiply_accumulates(step, inputs, output)
@@ -146,8 +146,7 @@ def _einsum_products(equation: str, inputs: tuple[tuple[int, ...] | None, ...]) 
 def _bytes_moved(step: Step, recording: Recording) -> int:
     if step.operation in VIEWS:
         return 0
-    names = {name for name in (*step.inputs, *step.outputs) if name is not None}
-    return sum(recording.tensors[name].nbytes for name in names)
+    return sum(recording.tensors[name].nbytes for name in {*step.uses, *step.outputs})
 
 
 # Memory.
@@ -193,7 +192,7 @@ def _owners(recording: Recording) -> dict[str, str]:
 
 def _uses(recording: Recording) -> Iterator[tuple[int, str]]:
     for i, step in enumerate(recording.steps):
-        yield from ((i, name) for name in (*step.inputs, *step.outputs) if name is not None)
+        yield from ((i, name) for name in (*step.uses, *step.outputs))
     yield from ((len(recording.steps), name) for name in recording.outputs.values())
 
 

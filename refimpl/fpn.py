@@ -21,15 +21,16 @@ def feature_pyramid(levels: tuple[Array, Array, Array], w: Scope, dim: int, pool
     """
     x3, x4, x5 = levels
     # The weights are numbered from the deepest level.
-    p5 = conv(x5, w / "fpn_laterals" / 0, dim)
+    p5 = conv(x5, w / "fpn_laterals" / 0, dim)  # (B, dim, H/32, W/32)
     if pooled:
         p5 = pyramid_pooling(p5, w / "ppm")
-    p4 = sum_top_down(conv(x4, w / "fpn_laterals" / 1, dim), p5)
-    p3 = sum_top_down(conv(x3, w / "fpn_laterals" / 2, dim), p4)
+    p4 = sum_top_down(conv(x4, w / "fpn_laterals" / 1, dim), p5)  # (B, dim, H/16, W/16)
+    p3 = sum_top_down(conv(x3, w / "fpn_laterals" / 2, dim), p4)  # (B, dim, H/8, W/8)
     outputs = [conv(p, w / "fpn_outputs" / i, dim, kernel=3) for i, p in enumerate((p5, p4, p3))]
     height, width = p3.shape[2:]
     finest_first = (outputs[2], *(resize(x, height, width) for x in outputs[1::-1]))
-    return conv(ops.concat(*finest_first, axis=1), w / "fusion", dim)
+    joined = ops.concat(*finest_first, axis=1)  # (B, 3·dim, H/8, W/8)
+    return conv(joined, w / "fusion", dim)  # (B, dim, H/8, W/8)
 
 
 def sum_top_down(lateral: Array, deeper: Array) -> Array:
@@ -53,10 +54,11 @@ def pyramid_pooling(x: Array, w: Scope) -> Array:
     dim, height, width = x.shape[1:]
     priors = []
     for i, size in enumerate(POOLED_SIZES):
-        pooled = ops.adaptive_average_pool(x, (size, size))
-        prior = ops.relu(conv(pooled, w / "stages" / i / 1, dim // len(POOLED_SIZES)))
-        priors.append(resize(prior, height, width))
-    return ops.relu(conv(ops.concat(*priors, x, axis=1), w / "bottleneck", dim))
+        pooled = ops.adaptive_average_pool(x, (size, size))  # (B, dim, size, size)
+        prior = ops.relu(conv(pooled, w / "stages" / i / 1, dim // len(POOLED_SIZES)))  # dim/4 channels
+        priors.append(resize(prior, height, width))  # (B, dim/4, h, w)
+    joined = ops.concat(*priors, x, axis=1)  # (B, 2·dim, h, w)
+    return ops.relu(conv(joined, w / "bottleneck", dim))  # (B, dim, h, w)
 
 
 @block

@@ -44,8 +44,13 @@ def held_out_video(index: int) -> HardScene:
 
 def seen_enough(masks: Array) -> Array:
     """Which masks (n, H, W) show at least a 600th of the picture; what is less is not asked for."""
-    seen: Array = _LEAST_SHARE * masks.sum(axis=(1, 2)) >= masks.shape[1] * masks.shape[2]
-    return seen
+    return area_enough(masks.sum(axis=(1, 2)), masks.shape[1:])
+
+
+def area_enough(areas: Array, size: tuple[int, ...]) -> Array:
+    """Which areas in pixels (n,) are at least a 600th of a picture of that size."""
+    enough: Array = _LEAST_SHARE * areas >= size[0] * size[1]
+    return enough
 
 
 def _checked(index: int, count: int, kind: str) -> int:

@@ -51,8 +51,8 @@ def conv_bn(
 ) -> Array:
     """CBN: a convolution without bias, then batch norm.
 
-    With the batch norm folded into the convolution (`refimpl.weights.fold_batch_norm`) it is one
-    convolution with a bias.
+    With the batch norm folded into the convolution (`refimpl.weights.folding`) it is one convolution with a
+    bias.
     """
     convolution, norm = w / names[0], w / names[1]
     if "bias" in convolution:
@@ -85,8 +85,10 @@ def hard_sigmoid(x: Array) -> Array:
 
 
 def resize(x: Array, height: int, width: int) -> Array:
-    """Bilinear resize of (B, C, H, W) to (B, C, height, width): half-pixel centres, clamped edges, no
-    antialias."""
+    """Resize (B, C, H, W) → (B, C, height, width), bilinearly: half-pixel centres, clamped edges.
+
+    Nothing is smoothed on the way down (no antialiasing).
+    """
     sizes = (*x.shape[:2], height, width)
     return ops.resize(x, None, None, sizes, mode="linear", coordinate_transformation_mode="half_pixel")
 
@@ -98,10 +100,10 @@ def inverted_residual(x: Array, w: Scope, kernel: int, expansion: int, out: int,
     hidden = channels * expansion
     y, place = x, 0
     if expansion != 1:
-        y = ops.relu(conv_bn(y, w / "conv" / 0, hidden))
+        y = ops.relu(conv_bn(y, w / "conv" / 0, hidden))  # (B, hidden, H, W)
         place = 2
-    y = ops.relu(conv_bn(y, w / "conv" / place, hidden, kernel, stride, groups=hidden))
-    y = conv_bn(y, w / "conv" / (place + 2), out)
+    y = ops.relu(conv_bn(y, w / "conv" / place, hidden, kernel, stride, groups=hidden))  # ⌈H/stride⌉, …
+    y = conv_bn(y, w / "conv" / (place + 2), out)  # (B, out, ⌈H/stride⌉, ⌈W/stride⌉)
     return ops.add(x, y) if stride == 1 and channels == out else y
 
 
@@ -110,6 +112,13 @@ def conv_mlp(x: Array, w: Scope, ratio: int) -> Array:
     """The feed-forward network of the mobile transformers: 1×1, depthwise 3×3, ReLU6, 1×1."""
     channels = x.shape[1]
     hidden = channels * ratio
-    y = conv_bn(x, w / "fc1", hidden)
+    y = conv_bn(x, w / "fc1", hidden)  # (B, hidden, H, W)
     y = conv(y, w / "dwconv", hidden, kernel=3, groups=hidden)
-    return conv_bn(relu6(y), w / "fc2", channels)
+    return conv_bn(relu6(y), w / "fc2", channels)  # (B, C, H, W)
+
+
+def to_tokens(x: Array) -> Array:
+    """Map to tokens, row by row: (B, C, H, W) → (B, HW, C)."""
+    batch, channels, height, width = x.shape
+    x = ops.reshape(x, (batch, channels, height * width))  # (B, C, HW)
+    return ops.transpose(x, perm=(0, 2, 1))  # (B, HW, C)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from refimpl.errors import ConfigurationError, ShapeError
-from refimpl.instance_decoder import decode, heads, local_features
+from refimpl.instance_decoder import heads, local_queries
 from refimpl.model import MobileInst, dot_product
 from refimpl.ops.operation import Array
 from refimpl.scope import Scope
@@ -34,28 +34,18 @@ def passed_masks(network: MobileInst, global_queries: Array, mask_features: Arra
     """
     if network.config.architecture != "mobileinst":
         raise ConfigurationError("SparseInst has no queries to pass; expected a MobileInst network")
-    dim = network.config.dim
-    if (
-        global_queries.ndim != 3
-        or mask_features.ndim != 4
-        or not (
-            global_queries.shape[0] == mask_features.shape[0]
-            and global_queries.shape[2] == mask_features.shape[1] == dim
-        )
-    ):
+    _check_fit(global_queries, mask_features, network.config.dim)
+    w = Scope(network.weights)
+    queries = local_queries(global_queries, mask_features, w / "instance_decoder", network.config)
+    kernels = heads(queries, w / "instance_decoder", network.config)[2]  # (B, N, dim)
+    return dot_product(kernels, mask_features, w / "masks")  # (B, N, h, w)
+
+
+def _check_fit(q_g: Array, x_mask: Array, dim: int) -> None:
+    """Raise `ShapeError` unless queries and mask features are of one batch and of width ``dim``."""
+    ranks = q_g.ndim == 3 and x_mask.ndim == 4
+    if not (ranks and q_g.shape[0] == x_mask.shape[0] and q_g.shape[2] == x_mask.shape[1] == dim):
         raise ShapeError(
-            f"global_queries {global_queries.shape} and mask_features {mask_features.shape} do not fit; "
+            f"global_queries {q_g.shape} and mask_features {x_mask.shape} do not fit; "
             f"expected (B, N, {dim}) and (B, {dim}, h, w)"
         )
-    w = Scope(network.weights)
-    kernels = _passed_kernels(network, global_queries, mask_features, w / "instance_decoder")
-    return dot_product(kernels, mask_features, w / "masks")
-
-
-def _passed_kernels(network: MobileInst, queries: Array, mask_features: Array, w: Scope) -> Array:
-    """Kernels (B, N, dim) of the passed queries after the local decoder."""
-    config = network.config
-    if config.local_layers:
-        local = local_features(mask_features, w / "local_features", config.local_pooling)  # X_L
-        queries = decode(queries, local, w / "local_decoder", config.local_layers, config.num_heads)
-    return heads(queries, w, config)[2]

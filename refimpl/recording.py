@@ -9,14 +9,16 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from refimpl.errors import UnrecordedComputationError
+from refimpl.graph import Graph, Node
 from refimpl.ops.operation import OPERATIONS, Array, intercepted
 
 R = TypeVar("R")
@@ -68,34 +70,27 @@ class RecordedArray(NDArrayOperatorsMixin):
 
 
 @dataclass(frozen=True)
-class Step:
-    """One recorded operation.
+class Step(Node):
+    """One recorded operation: its name is the path of its block, and the operator
+    (``backbone.tpm.stem.0/Conv``).
 
     Attributes
     ----------
-    name
-        Unique: the path of its block, and the operation (``backbone.tpm.stem.0/Conv``).
-    operation
-        The ONNX operator's name.
     block
         Path of the innermost block it runs in.
-    inputs, outputs
-        Names of tensors; None where an optional input is absent.
-    attributes
-        The keyword arguments of the call: ONNX attributes.
     """
 
-    name: str
-    operation: str
-    block: str
-    inputs: tuple[str | None, ...]
-    outputs: tuple[str, ...]
-    attributes: dict[str, Any]
+    block: str = ""
+
+    @property
+    def operation(self) -> str:
+        """The ONNX operator's name."""
+        return self.op_type
 
 
-@dataclass
+@dataclass(frozen=True)
 class Recording:
-    """A forward pass written down.
+    """A forward pass written down: a graph, and every tensor of one run of it.
 
     Attributes
     ----------
@@ -114,13 +109,19 @@ class Recording:
         the innermost path.
     """
 
-    steps: list[Step] = field(default_factory=list)
+    steps: Sequence[Step] = ()
     tensors: dict[str, Array] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     weights: list[str] = field(default_factory=list)
     constants: list[str] = field(default_factory=list)
     blocks: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """What was computed, without the results."""
+        given = {name: self.tensors[name] for name in (*self.weights, *self.constants)}
+        return Graph(self.steps, given, self.inputs, self.outputs)
 
     def results(self) -> Iterator[tuple[Step, str]]:
         """Yield each step with the name of each tensor it produced."""
@@ -144,8 +145,12 @@ class _Recorder:
     Tensors are numbers until the end, when blocks have named them.
     """
 
-    def __init__(self, weights: Mapping[str, Array], operations: Mapping[str, Callable[..., Any]]) -> None:
+    def __init__(
+        self, weights: Mapping[str, Array] | None, operations: Mapping[str, Callable[..., Any]]
+    ) -> None:
         self.operations = operations
+        self.takes_literals = weights is None
+        weights = weights or {}
         self.values: list[Array] = []
         self.names: dict[int, str] = {}
         self.calls: list[_Call] = []
@@ -196,7 +201,7 @@ class _Recorder:
         return self.constants[-1]
 
     def _weight_number(self, array: Any, operation: str) -> int:
-        if id(array) not in self.weights:
+        if id(array) not in self.weights and not self.takes_literals:
             raise UnrecordedComputationError(
                 f"{operation} in block {self.path or '(top)'} was given an array of shape {array.shape} that "
                 "no recorded operation produced; compute it with refimpl.ops, or declare it with "
@@ -205,7 +210,10 @@ class _Recorder:
         if id(array) not in self.weight_tensors:
             number = self._add(array)
             self.weight_tensors[id(array)] = number
-            self.names[number] = self.weights[id(array)]
+            if self.takes_literals:
+                self.constants.append(number)
+            else:
+                self.names[number] = self.weights[id(array)]
         return self.weight_tensors[id(array)]
 
     def block(self, path: str, compute: Callable[[], R]) -> R:
@@ -250,12 +258,12 @@ class _Recorder:
     def _assemble(
         self, steps: list[tuple[str, _Call]], inputs: dict[str, int], outputs: dict[str, int]
     ) -> Recording:
-        def named(numbers: tuple[int | None, ...]) -> tuple[str | None, ...]:
-            return tuple(None if number is None else self.names[number] for number in numbers)
+        def named(numbers: tuple[int | None, ...]) -> tuple[str, ...]:
+            return tuple("" if number is None else self.names[number] for number in numbers)
 
         def step(label: str, call: _Call) -> Step:
-            outputs = tuple(self.names[number] for number in call.outputs)
-            return Step(label, call.operation, call.block, named(call.inputs), outputs, call.attributes)
+            names = named(call.inputs), named(call.outputs)
+            return Step(label, call.operation, *names, call.attributes, call.block)
 
         return Recording(
             steps=[step(label, call) for label, call in steps],
@@ -264,7 +272,7 @@ class _Recorder:
             },
             inputs={name: self.names[number] for name, number in inputs.items()},
             outputs={name: self.names[number] for name, number in outputs.items()},
-            weights=[self.names[number] for number in self.weight_tensors.values()],
+            weights=[] if self.takes_literals else [self.names[n] for n in self.weight_tensors.values()],
             constants=[self.names[number] for number in self.constants if number in self.names],
             blocks={path: self.names[number] for path, number in self.blocks.items()},
         )
@@ -371,9 +379,39 @@ def record(
     UnrecordedComputationError
         The model computed something outside `refimpl.ops`.
     """
-    recorder = _Recorder(model.weights, operations)
+    images = images.astype(next(iter(model.weights.values())).dtype, copy=False)
+    return record_call(
+        lambda inputs: model(inputs[input_name]), {input_name: images}, model.weights, operations
+    )
+
+
+def record_call(
+    compute: Callable[[dict[str, Array]], Any],
+    inputs: Mapping[str, Array],
+    weights: Mapping[str, Array] | None = None,
+    operations: Mapping[str, Callable[..., Any]] = OPERATIONS,
+) -> Recording:
+    """Call a function of named tensors and return every operation it did.
+
+    Parameters
+    ----------
+    compute
+        Takes the inputs by name and returns a mapping of named tensors, or what has ``items()``.
+    inputs
+        Name → array; the names are also those of the tensors.
+    weights
+        The arrays that operations may be given besides. None: any array that no operation made is a literal.
+    operations
+        Operator → the function that computes it.
+
+    Raises
+    ------
+    UnrecordedComputationError
+        Something is computed outside `refimpl.ops`.
+    """
+    recorder = _Recorder(weights, operations)
     with intercepted(recorder):
-        source = recorder.wrap(images.astype(next(iter(model.weights.values())).dtype, copy=False))
-        outputs = dict(model(cast(Array, source)).items())
+        sources = {name: recorder.wrap(array) for name, array in inputs.items()}
+        outputs = dict(compute(cast(dict[str, Array], sources)).items())
     numbers = {name: recorder._number(value, f"output {name}") for name, value in outputs.items()}
-    return recorder.recording({input_name: source.tensor}, numbers)
+    return recorder.recording({name: source.tensor for name, source in sources.items()}, numbers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from refimpl import ops
+from refimpl.attention import attend_positions
 from refimpl.layers import conv_bn, conv_mlp, hard_sigmoid, inverted_residual, relu6
 from refimpl.ops.operation import Array
 from refimpl.scope import Scope, block
@@ -105,7 +106,7 @@ def seaformer(images: Array, w: Scope, spec: SeaFormerSpec) -> Features:
     without_transformer = len(spec.stages) - len(spec.depths)
     results = []
     for i, rows in enumerate(spec.stages):
-        x = stage(x, w / f"smb{i + 1}", rows)
+        x = stage(x, w / f"smb{i + 1}", rows)  # 1/4, 1/8, 1/16, 1/32, 1/64
         j = i - without_transformer
         if j >= 0:
             x = transformer(x, w / f"trans{j + 1}", spec, j)
@@ -116,6 +117,7 @@ def seaformer(images: Array, w: Scope, spec: SeaFormerSpec) -> Features:
 def stage(x: Array, w: Scope, rows: tuple[tuple[int, int, int, int], ...]) -> Array:
     """Inverted residuals, ``layer1`` onwards."""
     for i, (kernel, expansion, channels, stride) in enumerate(rows):
+        # (B, channels, ⌈H/stride⌉, ⌈W/stride⌉)
         x = inverted_residual(x, w / f"layer{i + 1}", kernel, expansion, channels, stride)
     return x
 
@@ -141,21 +143,21 @@ def sea_attention(x: Array, w: Scope, key_channels: int, heads: int) -> Array:
     Rows attend to rows after averaging over the width, columns to columns after averaging over the height.
     """
     channels, keys = x.shape[1], key_channels * heads
-    q = conv_bn(x, w / "to_q", keys)
-    k = conv_bn(x, w / "to_k", keys)
-    v = conv_bn(x, w / "to_v", 2 * keys)
-    row = axial_attention(q, k, v, w, "row", heads)  # (B, 2·keys, H, 1)
-    column = axial_attention(q, k, v, w, "column", heads)  # (B, 2·keys, 1, W)
-    y = ops.add(ops.add(v, row), column)
-    gate = hard_sigmoid(conv_bn(relu6(y), w / "proj" / 1, channels))
+    q = conv_bn(x, w / "to_q", keys)  # (B, h·d, H, W)
+    k = conv_bn(x, w / "to_k", keys)  # (B, h·d, H, W)
+    v = conv_bn(x, w / "to_v", 2 * keys)  # (B, h·2d, H, W)
+    row = axial_attention(q, k, v, w, "row", heads)  # (B, h·2d, H, 1)
+    column = axial_attention(q, k, v, w, "column", heads)  # (B, h·2d, 1, W)
+    y = ops.add(ops.add(v, row), column)  # (B, h·2d, H, W)
+    gate = hard_sigmoid(conv_bn(relu6(y), w / "proj" / 1, channels))  # (B, C, H, W)
     return ops.mul(gate, detail(q, k, v, w, channels))
 
 
 def detail(q: Array, k: Array, v: Array, w: Scope, channels: int) -> Array:
     """The detail-enhancement kernel: a depthwise and a pointwise convolution of queries, keys and values."""
-    y = ops.concat(q, k, v, axis=1)
+    y = ops.concat(q, k, v, axis=1)  # (B, h·4d, H, W)
     y = conv_bn(y, w / "dwconv", y.shape[1], kernel=3, groups=y.shape[1])
-    return conv_bn(relu6(y), w / "pwconv", channels)
+    return conv_bn(relu6(y), w / "pwconv", channels)  # (B, C, H, W)
 
 
 def axial_attention(q: Array, k: Array, v: Array, w: Scope, axis: str, heads: int) -> Array:
@@ -165,13 +167,10 @@ def axial_attention(q: Array, k: Array, v: Array, w: Scope, axis: str, heads: in
     q = embed_positions(q, w / f"pos_emb_{axis}q")
     k = embed_positions(k, w / f"pos_emb_{axis}k")
     batch, values, length = v.shape
-    size = q.shape[1] // heads
-    q = ops.transpose(ops.reshape(q, (batch, heads, size, length)), perm=(0, 1, 3, 2))  # (B, h, L, d)
-    k = ops.reshape(k, (batch, heads, size, length))  # (B, h, d, L)
-    v = ops.transpose(ops.reshape(v, (batch, heads, values // heads, length)), perm=(0, 1, 3, 2))
-    weights = ops.softmax(ops.mul(ops.mat_mul(q, k), size**-0.5), axis=-1)  # (B, h, L, L)
-    y = ops.transpose(ops.mat_mul(weights, v), perm=(0, 1, 3, 2))  # (B, h, 2d, L)
-    y = ops.reshape(y, (batch, values, length, 1) if axis == "row" else (batch, values, 1, length))
+    d = q.shape[1] // heads
+    y = attend_positions(q, k, v, heads, scale=d**-0.5)  # (B, h, 2d, L)
+    size = (length, 1) if axis == "row" else (1, length)
+    y = ops.reshape(y, (batch, values, *size))  # (B, h·2d, L, 1) or (B, h·2d, 1, L)
     return conv_bn(relu6(y), w / f"proj_encode_{axis}" / 1, values)
 
 

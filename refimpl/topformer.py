@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from refimpl import ops
+from refimpl.attention import attend_positions
 from refimpl.layers import conv_bn, conv_mlp, inverted_residual, relu6
 from refimpl.ops.operation import Array
 from refimpl.scope import Scope, block
@@ -71,12 +72,12 @@ def topformer(images: Array, w: Scope, spec: TopFormerSpec) -> Features:
 
     The local features are the pyramid's own maps, without TopFormer's semantic injection.
     """
-    pyramid = token_pyramid(images, w / "tpm", spec)
-    tokens = pool_pyramid(pyramid, w / "ppa")  # (B, C, H/64, W/64)
+    pyramid = token_pyramid(images, w / "tpm", spec)  # 1/4, 1/8, 1/16, 1/32
+    x6 = pool_pyramid(pyramid, w / "ppa")  # (B, C, H/64, W/64), C of all four together
     for i in range(TRANSFORMER_BLOCKS):
-        tokens = transformer_block(tokens, w / "trans" / "transformer_blocks" / i, spec.heads)
+        x6 = transformer_block(x6, w / "trans" / "transformer_blocks" / i, spec.heads)
     _, x3, x4, x5 = pyramid
-    return Features(x3, x4, x5, tokens)
+    return Features(x3, x4, x5, x6)
 
 
 def token_pyramid(images: Array, w: Scope, spec: TopFormerSpec) -> list[Array]:
@@ -84,6 +85,7 @@ def token_pyramid(images: Array, w: Scope, spec: TopFormerSpec) -> list[Array]:
     x = stem(images, w / "stem", spec.stem)  # (B, stem, H/2, W/2)
     tapped = []
     for i, (kernel, expansion, channels, stride) in enumerate(spec.rows):
+        # (B, channels, ⌈H/stride⌉, ⌈W/stride⌉)
         x = inverted_residual(x, w / f"layer{i + 1}", kernel, expansion, channels, stride)
         if i in spec.taps:
             tapped.append(x)
@@ -93,7 +95,7 @@ def token_pyramid(images: Array, w: Scope, spec: TopFormerSpec) -> list[Array]:
 @block
 def stem(images: Array, w: Scope, channels: int) -> Array:
     """The first convolution, 3×3 with stride 2."""
-    return ops.relu(conv_bn(images, w / 0, channels, kernel=3, stride=2))
+    return ops.relu(conv_bn(images, w / 0, channels, kernel=3, stride=2))  # (B, channels, H/2, W/2)
 
 
 @block
@@ -101,7 +103,8 @@ def pool_pyramid(pyramid: list[Array], w: Scope) -> Array:
     """Average every map to half the size of the last, rounded up, and concatenate the channels."""
     height, width = pyramid[-1].shape[2:]
     size = ((height - 1) // 2 + 1, (width - 1) // 2 + 1)
-    return ops.concat(*(ops.adaptive_average_pool(x, size) for x in pyramid), axis=1)
+    pooled = [ops.adaptive_average_pool(x, size) for x in pyramid]  # each (B, ·, H/64, W/64)
+    return ops.concat(*pooled, axis=1)  # (B, C, H/64, W/64)
 
 
 @block
@@ -115,16 +118,9 @@ def transformer_block(x: Array, w: Scope, heads: int) -> Array:
 def attention(x: Array, w: Scope, heads: int) -> Array:
     """Self-attention over all positions: ``softmax(q kᵀ) v``, with no 1/√d scale. (B, C, H, W) → the same."""
     batch, channels, height, width = x.shape
-    positions = height * width
-    q = conv_bn(x, w / "to_q", KEY_CHANNELS * heads)
-    k = conv_bn(x, w / "to_k", KEY_CHANNELS * heads)
-    v = conv_bn(x, w / "to_v", VALUE_CHANNELS * heads)
-    q = ops.transpose(
-        ops.reshape(q, (batch, heads, KEY_CHANNELS, positions)), perm=(0, 1, 3, 2)
-    )  # (B, h, HW, 16)
-    k = ops.reshape(k, (batch, heads, KEY_CHANNELS, positions))  # (B, h, 16, HW)
-    v = ops.transpose(ops.reshape(v, (batch, heads, VALUE_CHANNELS, positions)), perm=(0, 1, 3, 2))
-    weights = ops.softmax(ops.mat_mul(q, k), axis=-1)  # (B, h, HW, HW)
-    y = ops.transpose(ops.mat_mul(weights, v), perm=(0, 1, 3, 2))  # (B, h, 32, HW)
-    y = ops.reshape(y, (batch, heads * VALUE_CHANNELS, height, width))
-    return conv_bn(relu6(y), w / "proj" / 1, channels)
+    q = conv_bn(x, w / "to_q", KEY_CHANNELS * heads)  # (B, h·16, H, W)
+    k = conv_bn(x, w / "to_k", KEY_CHANNELS * heads)  # (B, h·16, H, W)
+    v = conv_bn(x, w / "to_v", VALUE_CHANNELS * heads)  # (B, h·32, H, W)
+    y = attend_positions(q, k, v, heads)  # (B, h, 32, HW)
+    y = ops.reshape(y, (batch, heads * VALUE_CHANNELS, height, width))  # (B, h·32, H, W)
+    return conv_bn(relu6(y), w / "proj" / 1, channels)  # (B, C, H, W)

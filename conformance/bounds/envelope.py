@@ -10,9 +10,8 @@ Their two perturbations are then one of the same variance.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -20,10 +19,10 @@ import numpy as np
 
 from conformance.bounds import Format, Runtime, introduced_bounds
 from conformance.bounds.worst_element import absolute_error
-from conformance.graph.onnx_file import Node
-from conformance.graph.onnx_graph import evaluate_node
+from conformance.graph.evaluation import evaluate_node, run
 from conformance.threads import in_threads
-from refimpl import Recording, Step
+from refimpl import Recording
+from refimpl.graph import Graph, Node
 from refimpl.ops import dequantize_linear
 from refimpl.ops.operation import Array
 
@@ -94,12 +93,12 @@ def deviations(
     """
     sizes = _expected_roundings(recording, arithmetic, storage, runtime)
     sizes |= {name: np.full(recording.tensors[name].shape, error) for name, error in stored.items()}
-    run = _folded(recording, sizes)
+    graph = _folded(recording, sizes)
     first, *seeds = np.random.SeedSequence(seed).spawn(samples + 1)
     signs = _signs(np.random.default_rng(first))
 
     def deviation(each: np.random.SeedSequence) -> dict[str, Array]:
-        outputs = _perturbed_run(run, signs, np.random.default_rng(each))
+        outputs = _perturbed_run(graph, sizes, signs, np.random.default_rng(each))
         return {
             name: absolute_error(outputs[tensor], recording.tensors[tensor])
             for name, tensor in recording.outputs.items()
@@ -118,7 +117,7 @@ def _expected_roundings(
 ) -> dict[str, Array]:
     sizes = {}
     for step in recording.steps:
-        operands = [None if name is None else recording.tensors[name] for name in step.inputs]
+        operands = step.operands(recording.tensors)
         outputs = [recording.tensors[name] for name in step.outputs]
         bounds = introduced_bounds(
             step.operation,
@@ -136,51 +135,43 @@ def _expected_roundings(
     return sizes
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What a perturbed run computes: steps, the tensors that no step makes, the sizes of perturbations."""
-
-    steps: list[Step]
-    fixed: dict[str, Array]
-    sizes: dict[str, Array]
-    outputs: set[str]
-
-
-def _folded(recording: Recording, sizes: dict[str, Array]) -> _Run:
-    """Return the recorded run, every batch norm folded into the convolution of which it is the only use,
-    unless copies of their weights may be off."""
-    uses = Counter(name for step in recording.steps for name in step.inputs)
-    uses.update(recording.outputs.values())
-    fixed = {
-        name: recording.tensors[name]
-        for name in (*recording.weights, *recording.constants, *recording.inputs.values())
-    }
-    run = _Run([], fixed, sizes, set(recording.outputs.values()))
-    exact = fixed.keys() - sizes.keys()
-    places: dict[str | None, int] = {}
-    for step in recording.steps:
-        place = places.get(step.inputs[0]) if step.operation == "BatchNormalization" else None
-        if place is not None and uses[step.inputs[0]] == 1 and exact >= set(step.inputs[1:]):
-            run.steps[place] = _with_norm(run, run.steps[place], step)
+def _folded(recording: Recording, sizes: dict[str, Array]) -> Graph:
+    """Return what is run: with every batch norm folded into the convolution of which it is the only use,
+    unless copies of their weights may be off. Their sizes become that of the one result."""
+    graph = recording.graph
+    given = {**graph.initializers, **{name: recording.tensors[name] for name in graph.inputs.values()}}
+    nodes: list[Node] = []
+    exact = given.keys() - sizes.keys()
+    places: dict[str, int] = {}
+    for node in graph.nodes:
+        place = places.get(node.inputs[0]) if node.op_type == "BatchNormalization" else None
+        if place is not None and _is_only_use(graph, node) and exact >= set(node.inputs[1:]):
+            nodes[place] = _with_norm(nodes[place], node, given, sizes)
             continue
-        if step.operation == "Conv" and exact >= {name for name in step.inputs[1:] if name}:
-            places[step.outputs[0]] = len(run.steps)
-        run.steps.append(step)
-    return run
+        if node.op_type == "Conv" and exact >= set(node.uses[1:]):
+            places[node.outputs[0]] = len(nodes)
+        nodes.append(node)
+    return replace(graph, nodes=nodes, initializers=given)
 
 
-def _with_norm(run: _Run, convolution: Step, norm: Step) -> Step:
-    """Return the convolution that makes the batch norm's result; its weights and its size join the run's."""
-    scale, shift, mean, variance = (run.fixed[name or ""] for name in norm.inputs[1:5])
+def _is_only_use(graph: Graph, node: Node) -> bool:
+    """Tell whether nothing but the node uses its first operand."""
+    name = node.inputs[0]
+    return len(graph.consumers[name]) == node.inputs.count(name) == 1 and name not in graph.outputs.values()
+
+
+def _with_norm(convolution: Node, norm: Node, given: dict[str, Array], sizes: dict[str, Array]) -> Node:
+    """Return the convolution that makes the batch norm's result; its weights and its size join the others."""
+    scale, shift, mean, variance = (given[name] for name in norm.inputs[1:5])
     factor = scale / np.sqrt(variance + norm.attributes.get("epsilon", 1e-5))
-    weight, *biases = (run.fixed[name] for name in convolution.inputs[1:] if name)
+    weight, *biases = (given[name] for name in convolution.uses[1:])
     names = (f"{norm.name}/weight", f"{norm.name}/bias")
-    run.fixed[names[0]] = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
-    run.fixed[names[1]] = shift + (sum(biases) - mean) * factor
-    given, made = run.sizes.pop(convolution.outputs[0], None), run.sizes.get(norm.outputs[0])
-    if given is not None:
-        given *= np.abs(factor).astype(np.float32).reshape(-1, *(1,) * (weight.ndim - 2))
-        run.sizes[norm.outputs[0]] = given if made is None else _joined(given, made)
+    given[names[0]] = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
+    given[names[1]] = shift + (sum(biases) - mean) * factor
+    of_product, of_norm = sizes.pop(convolution.outputs[0], None), sizes.get(norm.outputs[0])
+    if of_product is not None:
+        of_product *= np.abs(factor).astype(np.float32).reshape(-1, *(1,) * (weight.ndim - 2))
+        sizes[norm.outputs[0]] = of_product if of_norm is None else _joined(of_product, of_norm)
     return replace(convolution, inputs=(convolution.inputs[0], *names), outputs=norm.outputs)
 
 
@@ -196,31 +187,31 @@ def _finite(bound: Array) -> Array:
     return bound if np.isfinite(bound.max(initial=0.0)) else np.where(np.isfinite(bound), bound, 0.0)
 
 
-def _perturbed_run(run: _Run, signs: Array, rng: np.random.Generator) -> dict[str, Array]:
-    """Run the steps, each result off by its expected rounding in a random direction; free what is used up."""
-    last_use = {name: i for i, step in enumerate(run.steps) for name in step.inputs if name is not None}
-    values = dict(run.fixed)
-    for name in sorted(run.sizes.keys() & values.keys()):
-        values[name] = values[name].copy(order="C")
-        _perturb(values[name], run.sizes[name], signs, int(rng.integers(SIGNS)))
-    for i, step in enumerate(run.steps):
-        operands = [None if name is None else values[name] for name in step.inputs]
-        for name, value in zip(
-            step.outputs, evaluate_node(node_of(step), operands, np.float64), strict=False
-        ):
-            if name in run.sizes:
-                value = _own(value, operands)
-                _perturb(value, run.sizes[name], signs, int(rng.integers(SIGNS)))
-            values[name] = value
-        if step.operation == "QuantizeLinear":
-            values[step.outputs[0]] = _with_a_flip(values[step.outputs[0]], operands, step, rng)
-        for used in {*step.inputs, *step.outputs} - run.outputs - run.fixed.keys():
-            if used is not None and last_use.get(used, i) == i:
-                values.pop(used, None)
-    return values
+def _perturbed_run(
+    graph: Graph, sizes: Mapping[str, Array], signs: Array, rng: np.random.Generator
+) -> dict[str, Array]:
+    """Run the graph, each result off by its expected rounding in a random direction."""
+
+    def moved(name: str, value: Array, operands: Sequence[Any]) -> Array:
+        if name not in sizes:
+            return value
+        value = _own(value, operands)
+        _perturb(value, sizes[name], signs, int(rng.integers(SIGNS)))
+        return value
+
+    def rounded(node: Node, operands: Sequence[Any]) -> list[Array]:
+        made = zip(node.outputs, evaluate_node(node, operands, np.float64), strict=False)
+        values = [moved(name, value, operands) for name, value in made]
+        if node.op_type == "QuantizeLinear":
+            values[0] = _with_a_flip(values[0], operands, node, rng)
+        return values
+
+    given = dict(graph.initializers)
+    given |= {name: moved(name, given[name], [given[name]]) for name in sorted(sizes.keys() & given.keys())}
+    return run(graph.nodes, given, rounded, keep=set(graph.outputs.values()))
 
 
-def _with_a_flip(quantised: Array, operands: Sequence[Any], step: Step, rng: np.random.Generator) -> Array:
+def _with_a_flip(quantised: Array, operands: Sequence[Any], step: Node, rng: np.random.Generator) -> Array:
     """Move one of the values nearest to a tie to its neighbour: it happens too seldom to be met by chance."""
     x, scale, *zero_points = operands[:3]
     point = zero_points[0].astype(np.int32) if zero_points and zero_points[0] is not None else None
@@ -238,13 +229,6 @@ def _with_a_flip(quantised: Array, operands: Sequence[Any], step: Step, rng: np.
         moved = int(flipped.flat[place]) + (1 if residual[place] > 0 else -1)
         flipped.flat[place] = min(max(moved, limits.min), limits.max)
     return flipped
-
-
-def node_of(step: Step) -> Node:
-    """Return a recorded step in the form of a graph's node."""
-    return Node(
-        step.name, step.operation, tuple(name or "" for name in step.inputs), step.outputs, step.attributes
-    )
 
 
 def _own(value: Array, operands: Sequence[Any]) -> Array:

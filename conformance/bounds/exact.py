@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from conformance.bounds.step import Bound, Step, is_float, rule
+from conformance.graph.evaluation import as_tuple
 from refimpl.ops.operation import Array
 
 
@@ -33,8 +34,7 @@ def selecting(step: Step) -> tuple[Bound, ...]:
     flushed = [_flushed(x, step.floor) for x in step.inputs]
     if all(new is old for new, old in zip(flushed, step.inputs, strict=True)):
         return (0.0,) * len(step.outputs)
-    results = step.run(*flushed)
-    results = results if isinstance(results, tuple) else (results,)
+    results: tuple[Any, ...] = as_tuple(step.run(*flushed))
     # Outputs that the plain operation does not make, such as the indices of a MaxPool.
     results += (None,) * (len(step.outputs) - len(results))
     return tuple(

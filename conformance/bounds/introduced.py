@@ -19,6 +19,7 @@ from conformance.bounds import (
 from conformance.bounds.allowances import CPU, Runtime
 from conformance.bounds.formats import FLOAT32, Format
 from conformance.bounds.step import RULES, Shared, Step, completed
+from conformance.graph.evaluation import as_tuple
 from refimpl.ops.operation import Array
 
 
@@ -100,8 +101,7 @@ def introduced_bounds(
         shared={} if shared is None else shared,
     )
     with np.errstate(all="ignore"):
-        bounds = registered.bound(step)
-        listed = bounds if isinstance(bounds, tuple) else (bounds,)
+        listed = as_tuple(registered.bound(step))
         listed += (None,) * (len(results) - len(listed))
         return tuple(
             completed(bound, y, step, registered.stored) for bound, y in zip(listed, results, strict=False)

@@ -8,7 +8,7 @@ its own bound. Source: Higham, §3.3.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from conformance.bounds.allowances import CPU, Runtime
 from conformance.bounds.formats import FLOAT32, Format
 from conformance.bounds.introduced import introduced_bounds
 from conformance.bounds.step import Shared
+from conformance.graph.evaluation import as_tuple, evaluate_node, run
+from refimpl.graph import Node
 from refimpl.ops import OPERATIONS
 from refimpl.ops.operation import Array
 
@@ -26,28 +28,8 @@ Errors = list[Array]
 """Of each operand, by how much it may be wrong per element; of what has no error, zeros."""
 
 
-class Call(Protocol):
-    """An operation by name, as a graph's node is."""
-
-    @property
-    def op_type(self) -> str:
-        """The ONNX operator."""
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Names of operands, "" where absent."""
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of results."""
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """As `refimpl.ops` takes them."""
-
-
 def propagated_bound(
-    chain: Sequence[Call],
+    chain: Sequence[Node],
     exact: Mapping[str, Array],
     arithmetic: Format = FLOAT32,
     storage: Format = FLOAT32,
@@ -73,22 +55,22 @@ def propagated_bound(
     values, bounds
         Of every tensor the chain makes. A bound is None after an operation that none can be carried through.
     """
-    values, bounds = dict(exact), dict[str, Array | None](errors or {})
-    for call in chain:
-        operands = [values[name] if name else None for name in call.inputs]
-        with np.errstate(all="ignore"):
-            made = OPERATIONS[call.op_type](*operands, **call.attributes)
-        outputs = made if isinstance(made, tuple) else (made,)
+    bounds = dict[str, Array | None](errors or {})
+
+    def bounded(call: Node, operands: Sequence[Any]) -> tuple[Array, ...]:
+        outputs = evaluate_node(call, operands)
         before = [bounds.get(name, 0.0) for name in call.inputs]
         after = carried_bounds(call, operands, before, outputs, arithmetic, storage, runtime=runtime)
-        values.update(zip(call.outputs, outputs, strict=False))
         bounds.update(zip(call.outputs, after, strict=False))
+        return outputs
+
+    values = run(chain, exact, bounded)
     names = [name for call in chain for name in call.outputs]
     return {name: values[name] for name in names}, {name: bounds[name] for name in names}
 
 
 def carried_bounds(
-    call: Call,
+    call: Node,
     operands: Sequence[Any],
     errors: Sequence[Any],
     outputs: tuple[Array, ...],
@@ -143,7 +125,7 @@ def _together(passed: Any, own: Array | None, storage: Format) -> Array | None:
 
 
 def _passed(
-    call: Call, operands: list[Any], errors: list[Any], outputs: tuple[Array, ...]
+    call: Node, operands: list[Any], errors: list[Any], outputs: tuple[Array, ...]
 ) -> tuple[Array | float | None, ...]:
     """Return what the operands' errors make of each output: 0 of none."""
     if any(error is None for error in errors):
@@ -160,20 +142,20 @@ def _passed(
     ]
     with np.errstate(all="ignore"):
         result = carry(call, operands, spread, outputs[0])
-    listed = result if isinstance(result, tuple) else (result,)
+    listed = as_tuple(result)
     return listed + (None,) * (len(outputs) - len(listed))
 
 
 # --- how each operation carries errors ------------------------------------------------------------
 
-Carry = Callable[[Call, list[Any], Errors, Array], Any]
+Carry = Callable[[Node, list[Any], Errors, Array], Any]
 
 
-def _run(call: Call, *operands: Any) -> Any:
+def _run(call: Node, *operands: Any) -> Any:
     return OPERATIONS[call.op_type](*operands, **call.attributes)
 
 
-def _product(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array:
+def _product(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
     """Σ over the operands of: the sizes of those before, its error, the sizes and errors of those after."""
     sizes = [None if x is None else np.abs(x) for x in operands]
     total = np.zeros(y.shape)
@@ -186,11 +168,11 @@ def _product(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array
     return total + _addend(call, operands, errors, y) if len(operands) > factors else total
 
 
-def _absolute(call: Call) -> dict[str, Any]:
+def _absolute(call: Node) -> dict[str, Any]:
     return {name: abs(v) if name in ("alpha", "beta") else v for name, v in call.attributes.items()}
 
 
-def _addend(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array:
+def _addend(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
     """Return the error of a bias: per channel of a convolution, scaled and broadcast in Gemm."""
     if operands[2] is None:
         return np.zeros(y.shape)
@@ -199,67 +181,67 @@ def _addend(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array:
     return np.broadcast_to(errors[2].reshape(1, -1, *(1,) * (y.ndim - 2)), y.shape)
 
 
-def _sum(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array:
+def _sum(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
     total = np.broadcast_to(sum(errors), y.shape)
     return total / len(operands) if call.op_type == "Mean" else total
 
 
-def _quotient(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array:
+def _quotient(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
     least = np.abs(operands[1]) - errors[1]
     return np.where(least > 0, (errors[0] + np.abs(y) * errors[1]) / least, np.inf)
 
 
-def _largest(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array:
+def _largest(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
     return np.asarray(np.broadcast_to(np.maximum.reduce(np.broadcast_arrays(*errors)), y.shape))
 
 
-def _monotone(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array:
+def _monotone(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
     """Return the larger difference to the function's values at the ends of the interval."""
     x, rest = operands[0], operands[1:]
     above, below = _run(call, x + errors[0], *rest), _run(call, x - errors[0], *rest)
     return np.maximum(np.abs(above - y), np.abs(below - y))
 
 
-def _clipped(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array:
+def _clipped(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
     """Return the change of the monotone function, and that of its limits."""
     limits = [np.max(error, initial=0.0) for error in errors[1:]]
     return _monotone(call, operands, errors, y) + max(limits, default=0.0)
 
 
 def _lipschitz(constant: float) -> Carry:
-    def carry(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array:
+    def carry(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
         return constant * errors[0]
 
     return carry
 
 
-def _leaky(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array:
+def _leaky(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
     default = 0.01 if call.op_type == "LeakyRelu" else 1.0
     return max(1.0, abs(call.attributes.get("alpha", default))) * errors[0]
 
 
-def _cast(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array | None:
+def _cast(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array | None:
     return errors[0] if y.dtype.kind == "f" else None
 
 
-def _moved(call: Call, operands: list[Any], errors: Errors, y: Array) -> Any:
+def _moved(call: Node, operands: list[Any], errors: Errors, y: Array) -> Any:
     """Do to the errors what is done to the data."""
     return _run(call, errors[0], *operands[1:])
 
 
-def _joined(call: Call, operands: list[Any], errors: Errors, y: Array) -> Any:
+def _joined(call: Node, operands: list[Any], errors: Errors, y: Array) -> Any:
     return _run(call, *errors)
 
 
-def _padded(call: Call, operands: list[Any], errors: Errors, y: Array) -> Any:
+def _padded(call: Node, operands: list[Any], errors: Errors, y: Array) -> Any:
     return _run(call, errors[0], operands[1], 0.0, *operands[3:])
 
 
-def _chosen(call: Call, operands: list[Any], errors: Errors, y: Array) -> Any:
+def _chosen(call: Node, operands: list[Any], errors: Errors, y: Array) -> Any:
     return _run(call, operands[0], errors[1], errors[2])
 
 
-def _resized(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array | None:
+def _resized(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array | None:
     regions = call.attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize"
     if call.attributes.get("mode", "nearest") == "cubic" or regions:
         return None
@@ -267,13 +249,13 @@ def _resized(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array
 
 
 def _reduced_by(op_type: str) -> Carry:
-    def carry(call: Call, operands: list[Any], errors: Errors, y: Array) -> Any:
+    def carry(call: Node, operands: list[Any], errors: Errors, y: Array) -> Any:
         return OPERATIONS[op_type](errors[0], *operands[1:], **call.attributes)
 
     return carry
 
 
-def _batch_normalised(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array:
+def _batch_normalised(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
     """Errors of x and the mean, scaled; errors of the scale and the deviation, times |x − mean|; the
     shift's."""
 
@@ -291,7 +273,7 @@ def _batch_normalised(call: Call, operands: list[Any], errors: Errors, y: Array)
     return np.asarray(carried + along(of_shift))
 
 
-def _layer_normalised(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array:
+def _layer_normalised(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
     """Shift of the difference, over the deviation; change of the deviation, at most the rms error; both
     scaled."""
     x, error = operands[0], errors[0]
@@ -308,7 +290,7 @@ def _layer_normalised(call: Call, operands: list[Any], errors: Errors, y: Array)
     return (np.abs(operands[1]) + of_scale) * moved + of_scale * difference / deviation + of_shift
 
 
-def _softmax(call: Call, operands: list[Any], errors: Errors, y: Array) -> Array:
+def _softmax(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
     """Σ of the logits' own error and of the logarithm of the sum, relatively."""
     axis = call.attributes.get("axis", -1)
     logarithmic = call.op_type == "LogSoftmax"

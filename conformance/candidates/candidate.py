@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Protocol, Self
 
 from conformance.bounds.declaration import Declaration
-from conformance.graph.between import Named
 from conformance.graph.onnx_graph import OnnxGraph
+from refimpl.graph import Graph
+from refimpl.model import Outputs
 from refimpl.ops.operation import Array
 
+OUTPUTS = tuple(field.name for field in fields(Outputs))
+"""What the network gives."""
 NEEDED_OUTPUTS = ("class_logits", "objectness", "masks")
 """What inference needs of a network; the others may be left inside an export."""
 
@@ -41,7 +44,7 @@ class OwnGraph:
     Attributes
     ----------
     nodes
-        In order of computation.
+        How they depend on one another.
     graph, feeds
         The nodes as a graph that can be replayed, and what that is fed; None and nothing where only their
         names are known.
@@ -52,11 +55,15 @@ class OwnGraph:
         float32 and leaves out casts to float16 and back.
     """
 
-    nodes: Sequence[Named]
+    nodes: Graph
     graph: OnnxGraph | None = None
     feeds: Mapping[str, Array] = field(default_factory=dict)
     optimising: Optimising | None = None
     wide_float16: bool = False
+
+    def names_between(self, known: Collection[str], tensor: str) -> list[str]:
+        """Return the names of the nodes, in order, that compute a tensor from known ones."""
+        return [node.name for node in self.nodes.between(known, [tensor])]
 
 
 class Candidate(Protocol):
@@ -72,6 +79,11 @@ class Candidate(Protocol):
     @property
     def captures_all(self) -> bool:
         """Whether a tensor that it does not capture is one that it does not compute."""
+        return True
+
+    @property
+    def reruns(self) -> bool:
+        """Whether it computes anew what it is given, unlike dumps of one run."""
         return True
 
     def run(self, images: Array) -> Mapping[str, Array]:

@@ -34,6 +34,8 @@ class DumpCandidate(GraphlessCandidate):
         Names of the tensors that are the run's outputs; all others are looked for among the reference's.
     declaration
         What it was computed with; floats must be stored as its storage says.
+    optional
+        Names of tensors that are outputs, too, if there are any of that name.
 
     Raises
     ------
@@ -41,11 +43,19 @@ class DumpCandidate(GraphlessCandidate):
         A file is missing, extra, of another format, dtype or byte order; each is named.
     """
 
-    def __init__(self, folder: Path, outputs: Sequence[str], declaration: Declaration | None = None) -> None:
+    reruns = False
+
+    def __init__(
+        self,
+        folder: Path,
+        outputs: Sequence[str],
+        declaration: Declaration | None = None,
+        optional: Sequence[str] = (),
+    ) -> None:
         super().__init__(declaration)
         self.folder = folder
-        self.outputs = tuple(outputs)
         self.tensors = read_dumps(folder)
+        self.outputs = (*outputs, *(name for name in optional if name in {*self.tensors} - {*outputs}))
         missing = [name for name in outputs if name not in self.tensors]
         if missing:
             raise FileError(

@@ -15,7 +15,7 @@ from conformance.bounds import CPU, FLOAT32, Format, format_of
 from conformance.bounds.declaration import Declaration
 from conformance.bounds.formats import BFLOAT16
 from conformance.candidates.arrays import first_line
-from conformance.candidates.candidate import NEEDED_OUTPUTS, Candidate
+from conformance.candidates.candidate import NEEDED_OUTPUTS, OUTPUTS, Candidate
 from conformance.candidates.dumps import DumpCandidate
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, checked_candidate
 from conformance.candidates.onnx_runtime import RuntimeOptions, declared_by
@@ -112,7 +112,7 @@ def dumps(request: Request) -> Candidate:
     """``dumps:FOLDER``."""
     if not request.options:
         raise ConfigurationError("--candidate dumps:FOLDER names the folder; there is none after the colon")
-    return DumpCandidate(Path(request.options), NEEDED_OUTPUTS, request.declaration)
+    return DumpCandidate(Path(request.options), NEEDED_OUTPUTS, request.declaration, OUTPUTS)
 
 
 def numpy_network(request: Request) -> Candidate:

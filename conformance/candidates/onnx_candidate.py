@@ -122,7 +122,7 @@ class OnnxRuntimeCandidate(Candidate):
         return {name: self._as_declared(name, array) for name, array in feeds.items()}
 
     def _as_declared(self, name: str, array: Array) -> Array:
-        dtype = self.graph.inputs[name].dtype or np.dtype(np.float32)
+        dtype = self.graph.declared[name].dtype or np.dtype(np.float32)
         return array.astype(dtype, copy=False)
 
 
@@ -134,10 +134,10 @@ def only_input(graph: OnnxGraph) -> GraphInput:
     CandidateError
         The model has not exactly one input, of four axes.
     """
-    inputs = list(graph.inputs.items())
+    inputs = list(graph.inputs)
     if len(inputs) != 1:
         raise CandidateError(
-            f"the model has {len(inputs)} inputs ({', '.join(name for name, _ in inputs) or 'none'}); "
+            f"the model has {len(inputs)} inputs ({', '.join(inputs) or 'none'}); "
             "expected one, the normalised images (batch, 3, height, width)"
         )
     return images_input(graph)
@@ -150,7 +150,7 @@ def images_input(graph: OnnxGraph) -> GraphInput:
     ------
     CandidateError
     """
-    name, info = next(iter(graph.inputs.items()))
+    name, info = next(iter(graph.declared.items()))
     if info.shape is None or len(info.shape) != 4:
         raise CandidateError(
             f"the model's input {name!r} has shape {info.shape}; expected (batch, 3, height, width)"

@@ -143,7 +143,7 @@ class OnnxRuntimeGraph:
     def own_graph(self, feeds: Mapping[str, Array]) -> OwnGraph:
         """Return the graph and what it is fed."""
         on_cpu = self.options.provider == "CPUExecutionProvider"
-        return OwnGraph(self.graph.nodes, self.graph, feeds, optimising=self, wide_float16=on_cpu)
+        return OwnGraph(self.graph, self.graph, feeds, optimising=self, wide_float16=on_cpu)
 
     def _run(
         self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions
@@ -175,7 +175,7 @@ def declared_by(
 ) -> Declaration:
     """Return what ONNX Runtime is judged by: float32 arithmetic, stored in the graph's narrowest format."""
     arrays = [*graph.initializers.values()]
-    dtypes = {array.dtype for array in arrays} | {info.dtype for info in graph.inputs.values()}
+    dtypes = {array.dtype for array in arrays} | {info.dtype for info in graph.declared.values()}
     formats = [format_of(dtype) for dtype in dtypes if dtype is not None and dtype.kind == "f"]
     own = max([FLOAT32, *formats], key=lambda format: format.unit_roundoff)
     chosen = arithmetic or FLOAT32

@@ -11,8 +11,8 @@ from conformance.bounds import FLOAT32, FLOAT64, Format
 from conformance.bounds.declaration import Declaration
 from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import Candidate, OwnGraph
-from conformance.graph.between import NamedNode
 from refimpl import MobileInst, MobileInstConfig, record
+from refimpl.graph import Graph, Node
 from refimpl.ops.operation import OPERATIONS, Array
 
 
@@ -40,7 +40,7 @@ class GraphlessCandidate(Candidate):
 
     def own_graph(self, images: Array) -> OwnGraph:
         """Return which tensor was computed from which, each as a node of its own name."""
-        return OwnGraph([NamedNode(name, listed, (name,)) for name, listed in self.sources.items()])
+        return OwnGraph(Graph([Node(name, "", listed, (name,)) for name, listed in self.sources.items()]))
 
 
 class PythonCandidate(GraphlessCandidate):

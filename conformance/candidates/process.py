@@ -27,9 +27,9 @@ from conformance.candidates.arrays import attempted, first_line
 from conformance.candidates.candidate import Candidate, OwnGraph
 from conformance.candidates.child_process import STARTING, crashed, hung, next_line, start
 from conformance.candidates.kinds import Request, make
-from conformance.graph.between import NamedNode
 from refimpl import MobileInstConfig, errors
 from refimpl.errors import CandidateError, MobileInstError
+from refimpl.graph import Graph, Node
 from refimpl.ops.operation import Array
 
 WEIGHTS = "weights.safetensors"
@@ -57,7 +57,7 @@ class IsolatedCandidate(Candidate):
 
     def __init__(self, text: str, request: Request, timeout: float | None = None) -> None:
         self.text, self.request, self.timeout = text, request, timeout
-        self.nodes: list[NamedNode] = []
+        self.nodes: list[Node] = []
         self.complete = True
         self.folder = tempfile.TemporaryDirectory(prefix="candidate-")
         self.process: subprocess.Popen[str] | None = None
@@ -76,6 +76,11 @@ class IsolatedCandidate(Candidate):
         """Whether a tensor that it does not capture is one that it does not compute."""
         return self.complete
 
+    @property
+    def reruns(self) -> bool:
+        """Whether it computes anew what it is given."""
+        return bool(self.hello["reruns"])
+
     def run(self, images: Array) -> dict[str, Array]:
         """Return its outputs; ``images`` is changed if the candidate changes it."""
         return self._call("run", images)
@@ -86,7 +91,7 @@ class IsolatedCandidate(Candidate):
 
     def own_graph(self, images: Array) -> OwnGraph:
         """Return the names of its nodes, as far as it tells."""
-        return OwnGraph(self.nodes)
+        return OwnGraph(Graph(self.nodes))
 
     def close(self) -> None:
         """End the process and remove its files."""
@@ -99,7 +104,9 @@ class IsolatedCandidate(Candidate):
         folder = Path(self.folder.name)
         np.save(folder / "images.npy", images)
         answer = self._ask({"call": method}, self.timeout)
-        self.nodes = [NamedNode(*node) for node in answer["nodes"]]
+        self.nodes = [
+            Node(name, kind, tuple(inputs), tuple(outputs)) for name, kind, inputs, outputs in answer["nodes"]
+        ]
         self.complete = bool(answer["captures_all"])
         if images.flags.writeable:
             images[...] = np.load(folder / "images.npy", allow_pickle=False)
@@ -223,6 +230,7 @@ def _introduction(candidate: Candidate) -> dict[str, Any]:
         "arithmetic": declared.arithmetic.name,
         "storage": declared.storage.name,
         "runtime": declared.runtime.name,
+        "reruns": getattr(candidate, "reruns", True),
     }
 
 
@@ -236,7 +244,9 @@ def _answer(candidate: Candidate, method: str, folder: Path) -> dict[str, Any]:
     return {
         "tensors": list(tensors),
         "captures_all": candidate.captures_all,
-        "nodes": [[node.name, list(node.inputs), list(node.outputs)] for node in own.nodes] if own else [],
+        "nodes": [(node.name, node.op_type, node.inputs, node.outputs) for node in own.nodes.nodes]
+        if own
+        else [],
     }
 
 

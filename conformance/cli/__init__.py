@@ -7,18 +7,21 @@ from importlib.metadata import entry_points
 
 import typer
 
-from conformance.cli.bench import bench
+from conformance.cli import (
+    bench,
+    cost,
+    evaluate,
+    explain,
+    export,
+    faults,
+    lint,
+    losses,
+    run,
+    track,
+    verify,
+)
 from conformance.cli.check_tracker import check_tracker
-from conformance.cli.cost import cost
-from conformance.cli.evaluate import evaluate
-from conformance.cli.explain import explain
-from conformance.cli.export import export
-from conformance.cli.faults import faults
-from conformance.cli.lint import lint
-from conformance.cli.losses import losses
-from conformance.cli.run import run
-from conformance.cli.track import track
-from conformance.cli.verify import verify
+from conformance.cli.job import add_command
 from refimpl import __version__
 from refimpl.errors import MobileInstError
 
@@ -29,20 +32,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command()(verify)
-app.command()(export)
-app.command()(lint)
-app.command()(run)
-app.command()(explain)
-app.command()(cost)
-app.command()(bench)
-app.command()(losses)
+add_command(app, "verify", verify.Verify, *verify.MODES)
+add_command(app, "export", export.Export)
+add_command(app, "lint", lint.Lint)
+add_command(app, "run", run.Run)
+add_command(app, "explain", explain.Explain, *explain.MODES)
+add_command(app, "cost", cost.Cost, *cost.MODES)
+add_command(app, "bench", bench.Bench, *bench.MODES)
+add_command(app, "losses", losses.Losses)
 # Groups of commands that other packages bring; nothing here knows them by name.
 for point in entry_points(group="mobileinst.commands"):
     app.add_typer(point.load(), name=point.name)
-app.command()(faults)
-app.command()(track)
-app.command()(evaluate)
+add_command(app, "faults", faults.Faults, *faults.MODES)
+add_command(app, "track", track.Track, *track.MODES)
+add_command(app, "evaluate", evaluate.Evaluate, *evaluate.MODES)
 app.command()(check_tracker)
 
 

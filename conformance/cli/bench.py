@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Any
 
@@ -12,6 +13,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from conformance.cli import options
+from conformance.cli.job import Job
+from conformance.cli.options import JsonFile
 from conformance.evidence.benchmark import NUMPY, Timing, measure, peak_memory
 from conformance.evidence.judge_benchmark import LIMITS, measure_judging
 from conformance.evidence.video_benchmark import (
@@ -21,34 +24,18 @@ from conformance.evidence.video_benchmark import (
     operations_per_frame,
 )
 from conformance.pictures.inputs import rendered_input
-from refimpl import MobileInstConfig, Weights
+from refimpl import MobileInstConfig
 from refimpl.ops.operation import Array
 
+Threads = Annotated[
+    list[int] | None,
+    typer.Option("--threads", min=1, help="Threads of every peer; repeatable. Default: 1 and 2; a video: 1."),
+]
+Repeats = Annotated[int, typer.Option("--repeats", min=1, help="Timed forwards of each peer, interleaved.")]
 
-def bench(
-    model: options.Model = options.DEFAULT_MODEL,
-    overrides: options.Set = None,
-    seed: options.Seed = 0,
-    size: options.Size = None,
-    threads: Annotated[
-        list[int] | None,
-        typer.Option("--threads", min=1, help="Threads of every peer; repeatable. Default: 1 and 2."),
-    ] = None,
-    repeats: Annotated[
-        int, typer.Option("--repeats", min=1, help="Timed forwards of each peer, interleaved.")
-    ] = 7,
-    video: Annotated[
-        bool,
-        typer.Option(
-            "--video", help="Instead: the cost per frame of a video at T = 1, 3 and 6, beside the paper's."
-        ),
-    ] = False,
-    judge: Annotated[
-        bool,
-        typer.Option("--judge", help="Instead: what a verdict costs, in float64 forwards of the network."),
-    ] = False,
-    json_file: options.Json = None,
-) -> None:
+
+@dataclass(frozen=True, kw_only=True)
+class Bench(Job):
     """Time the forward pass against ONNX Runtime, onnx.reference and, if installed, PyTorch.
 
     All peers run the same recorded operations on the same numbers with equal threads. The ratio is NumPy
@@ -64,35 +51,50 @@ def bench(
 
       mobileinst bench --judge --repeats 3
     """
-    config = options.configuration(model, overrides)
-    height, width = options.parse_size(size) or options.DEFAULT_SIZE
-    weights = Weights.seeded(config, seed)
-    if video:
-        _bench_video(config, weights, (height, width), threads or [1], repeats, json_file)
-        return
-    (images,) = rendered_input((height, width), seed=seed).values()
-    if judge:
-        _bench_judge(config, weights, images.astype(np.float32), threads or [1, 2], repeats, json_file)
-        return
-    timings: list[Timing] = []
-    with Progress(console=options.progress_console, transient=True) as progress:
-        for count in threads or [1, 2]:
-            task = progress.add_task(f"{count} thread{'s' * (count > 1)}", total=4 * repeats + 1)
-            timings += measure(
-                config, weights, images.astype(np.float32), count, repeats, partial(progress.advance, task)
+
+    doing = "the forward pass"
+
+    network: options.SeededNetwork
+    size: options.Size = None
+    threads: Threads = None
+    repeats: Repeats = 7
+    files: JsonFile
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the input."""
+        return options.parse_size(self.size) or options.DEFAULT_SIZE
+
+    def run(self) -> int:
+        """Time every peer, and print the ratios."""
+        config, weights = self.network.config, self.network.load()
+        images = _scene(self.sides, self.network.seed or 0)
+        timings: list[Timing] = []
+        for count, advance in _counted(self.threads or [1, 2], 4 * self.repeats + 1):
+            timings += measure(config, weights, images, count, self.repeats, advance)
+        memory = peak_memory(config, weights, self.sides)
+        if self.files.write({"timings": [asdict(timing) for timing in timings], "peak_memory_mb": memory}):
+            height, width = self.sides
+            options.console.print(_table(timings))
+            options.console.print(
+                f"{self.network.name} at {height}×{width}; "
+                f"peak memory of a process that runs one NumPy float32 forward: {memory:.0f} MB",
+                highlight=False,
             )
-    memory = peak_memory(config, weights, (height, width))
-    options.write_json(
-        json_file, {"timings": [asdict(timing) for timing in timings], "peak_memory_mb": memory}
-    )
-    if str(json_file) == "-":
-        return
-    options.console.print(_table(timings))
-    options.console.print(
-        f"{model} at {height}×{width}; "
-        f"peak memory of a process that runs one NumPy float32 forward: {memory:.0f} MB",
-        highlight=False,
-    )
+        return 0
+
+
+def _scene(size: tuple[int, int], seed: int) -> Array:
+    (images,) = rendered_input(size, seed=seed).values()
+    return images.astype(np.float32)
+
+
+def _counted(threads: Sequence[int], total: int) -> Iterator[tuple[int, Callable[[], None]]]:
+    """Yield each number of threads, with what moves its progress bar of ``total`` steps."""
+    with Progress(console=options.progress_console, transient=True) as progress:
+        for count in threads:
+            task = progress.add_task(f"{count} thread{'s' * (count > 1)}", total=total)
+            yield count, partial(progress.advance, task)
 
 
 def _table(timings: list[Timing]) -> Table:
@@ -109,35 +111,44 @@ def _table(timings: list[Timing]) -> Table:
     return table
 
 
-def _bench_judge(
-    config: MobileInstConfig,
-    weights: Weights,
-    images: Array,
-    threads: list[int],
-    repeats: int,
-    json_file: options.JsonPath,
-) -> None:
-    rows, memory = [], 0.0
-    with Progress(console=options.progress_console, transient=True) as progress:
-        for count in threads:
-            task = progress.add_task(f"{count} thread{'s' * (count > 1)}", total=4 * (repeats + 1))
-            timings, memory = measure_judging(
-                config, weights, images, count, repeats, partial(progress.advance, task)
-            )
-            rows += [
-                {
-                    "stage": one.peer,
-                    "threads": count,
-                    "seconds": one.seconds,
-                    "median": one.median,
-                    "ratio": one.ratio(timings[0]),
-                    "limit": LIMITS.get(one.peer),
-                }
-                for one in timings
-            ]
-    options.write_json(json_file, {"stages": rows, "peak_memory_mb": memory})
-    if str(json_file) == "-":
-        return
+@dataclass(frozen=True, kw_only=True)
+class BenchJudge(Bench):
+    """Time what a verdict costs."""
+
+    doing = "the cost of a verdict (--judge)"
+    chosen_by = ("judge",)
+
+    judge: Annotated[
+        bool,
+        typer.Option("--judge", help="Instead: what a verdict costs, in float64 forwards of the network."),
+    ] = False
+
+    def run(self) -> int:
+        """Time the stages of a verdict, and print them beside their limits."""
+        config, weights = self.network.config, self.network.load()
+        images = _scene(self.sides, self.network.seed or 0)
+        rows, memory = [], 0.0
+        for count, advance in _counted(self.threads or [1, 2], 4 * (self.repeats + 1)):
+            timings, memory = measure_judging(config, weights, images, count, self.repeats, advance)
+            rows += [_stage_row(one, timings[0], count) for one in timings]
+        if self.files.write({"stages": rows, "peak_memory_mb": memory}):
+            options.console.print(_stage_table(rows))
+            options.console.print(f"peak memory of this process: {memory:.0f} MB", highlight=False)
+        return 0
+
+
+def _stage_row(timing: Timing, first: Timing, threads: int) -> dict[str, Any]:
+    return {
+        "stage": timing.peer,
+        "threads": threads,
+        "seconds": timing.seconds,
+        "median": timing.median,
+        "ratio": timing.ratio(first),
+        "limit": LIMITS.get(timing.peer),
+    }
+
+
+def _stage_table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table("stage", box=None)
     for name in ("threads", "median s", "float64 forwards", "limit"):
         table.add_column(name, justify="right")
@@ -146,29 +157,36 @@ def _bench_judge(
         table.add_row(
             str(row["stage"]), str(row["threads"]), f"{row['median']:.2f}", f"{row['ratio']:.2f}", limit
         )
-    options.console.print(table)
-    options.console.print(f"peak memory of this process: {memory:.0f} MB", highlight=False)
+    return table
 
 
-def _bench_video(
-    config: MobileInstConfig,
-    weights: Weights,
-    size: tuple[int, int],
-    threads: list[int],
-    repeats: int,
-    json_file: options.JsonPath,
-) -> None:
-    rows = []
-    with Progress(console=options.progress_console, transient=True) as progress:
-        for count in threads:
-            task = progress.add_task(f"{count} thread{'s' * (count > 1)}", total=6 * repeats)
-            timings = measure_intervals(
-                config, weights, size, count, repeats, partial(progress.advance, task)
-            )
-            rows += [_interval_row(timing, timings, count, config, size) for timing in timings]
-    options.write_json(json_file, {"size": size, "intervals": rows})
-    if str(json_file) == "-":
-        return
+@dataclass(frozen=True, kw_only=True)
+class BenchVideo(Bench):
+    """Time a video."""
+
+    doing = "the cost of a video (--video)"
+    chosen_by = ("video",)
+
+    video: Annotated[
+        bool,
+        typer.Option(
+            "--video", help="Instead: the cost per frame of a video at T = 1, 3 and 6, beside the paper's."
+        ),
+    ] = False
+
+    def run(self) -> int:
+        """Time the intervals of keyframes, and print their ratios to T = 1."""
+        config, weights = self.network.config, self.network.load()
+        rows = []
+        for count, advance in _counted(self.threads or [1], 6 * self.repeats):
+            timings = measure_intervals(config, weights, self.sides, count, self.repeats, advance)
+            rows += [_interval_row(timing, timings, count, config, self.sides) for timing in timings]
+        if self.files.write({"size": self.sides, "intervals": rows}):
+            options.console.print(_interval_table(rows))
+        return 0
+
+
+def _interval_table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table("runtime", box=None)
     for name in ("threads", "T", "ms per frame", "/ T = 1", "paper's", "multiply–accumulates'"):
         table.add_column(name, justify="right")
@@ -176,7 +194,7 @@ def _bench_video(
         ratios = [f"{row[name]:.3f}" for name in ("ratio", "paper_ratio", "macs_ratio")]
         cells = [str(row["threads"]), str(row["keyframe_interval"]), f"{1e3 * row['median']:.1f}", *ratios]
         table.add_row(row["runtime"], *cells)
-    options.console.print(table)
+    return table
 
 
 def _interval_row(
@@ -198,3 +216,6 @@ def _interval_row(
         "paper_ratio": PAPER_MILLISECONDS[interval] / PAPER_MILLISECONDS[1],
         "macs_ratio": macs[0] / macs[1],
     }
+
+
+MODES = (BenchVideo, BenchJudge, Bench)

@@ -4,19 +4,27 @@ misbehave."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from conformance.candidates.kinds import KINDS, Request, make
 from conformance.candidates.process import IsolatedCandidate
 from conformance.cli.course import Course
+from conformance.cli.output_files import Reads
 from conformance.judge.network import weights_hash
 from conformance.reports.report import InputReport, Report
-from refimpl.errors import CandidateError
+from refimpl.errors import CandidateError, ConfigurationError
 from refimpl.ops.operation import Array
+
+
+def _files_in(text: str) -> Iterator[str]:
+    """The files ``dumps:FOLDER``, ``pytorch:FILE.pt2`` and ``python:FILE.py:NAME`` may name."""
+    rest = text.partition(":")[2]
+    yield from (path for path in (rest, rest.rpartition(":")[0]) if path)
+
 
 Kind = Annotated[
     str | None,
@@ -27,9 +35,29 @@ Kind = Annotated[
         "pytorch:FILE.pt2, python:FILE.py:NAME, dumps:FOLDER, numpy:float16, "
         "onnxruntime:level=basic,threads=2,provider=NAME,disabled=A+B. Default: onnxruntime.",
     ),
+    Reads(_files_in),
 ]
 TRUSTED = ("numpy", "dumps")
 """Kinds that run no code of others; they are given a process of their own only with a time limit."""
+FORMATS = ("--arithmetic", "--storage")
+TAKES = {"numpy": (), "dumps": FORMATS, "python": FORMATS, "pytorch": FORMATS}
+"""What else on the command line changes a candidate of these kinds; other kinds may take anything."""
+
+
+def check_candidate(text: str, given: Mapping[str, Any]) -> None:
+    """Refuse options, by how they are written, that would not change the candidate.
+
+    Raises
+    ------
+    ConfigurationError
+        One is given that has no effect.
+    """
+    kind, _, its_own = text.partition(":")
+    for flag, value in given.items():
+        if value is not None and flag not in TAKES.get(kind, (flag,)):
+            raise ConfigurationError(f"{flag} has no effect on --candidate {kind}; leave it out")
+    if given.get("--threads") is not None and "threads=" in its_own:
+        raise ConfigurationError(f"--threads has no effect beside --candidate {text}; leave it out")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
@@ -10,8 +10,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from conformance.cli import options
+from conformance.cli.job import Beside, Job
+from conformance.cli.options import JsonFile
 from conformance.evidence.paper_costs import PAPER_GFLOPS, PaperRow, disagreements, paper_rows
 from refimpl.costs import (
+    PeakMemory,
     Roofline,
     StageCost,
     StepCost,
@@ -20,22 +23,9 @@ from refimpl.costs import (
     stage_costs,
     step_costs,
 )
-from refimpl.errors import ConfigurationError
 
 
-def cost(
-    model: options.Model = options.DEFAULT_MODEL,
-    overrides: options.Set = None,
-    size: options.Size = None,
-    paper: Annotated[
-        bool, typer.Option("--paper", help="Every row of the paper's Tables 3 to 6 beside its FLOPs.")
-    ] = False,
-    gflops: Annotated[
-        float | None, typer.Option("--gflops", help="A machine's 10⁹ floating-point operations per second.")
-    ] = None,
-    gbps: Annotated[float | None, typer.Option("--gbps", help="Its memory's 10⁹ bytes per second.")] = None,
-    json_file: options.Json = None,
-) -> None:
+class Cost:
     """Count what a network costs, for one picture in float32.
 
     Multiply–accumulates are those of convolutions, linear layers and matrix products.
@@ -51,58 +41,98 @@ def cost(
 
       mobileinst cost --model table4/none --size 640x640 --json cost.json
     """
-    if paper:
-        _refuse_with_paper(size, overrides, gflops, gbps)
-        raise typer.Exit(_compare_with_paper(json_file))
-    roofline = _roofline(gflops, gbps)
-    config = options.configuration(model, overrides)
-    height, width = options.parse_size(size) or options.DEFAULT_SIZE
-    with options.progress_console.status("recording"):
-        recording = record_shapes(config, height, width)
-    costs, peak = step_costs(recording), peak_activation_memory(recording)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkCost(Job):
+    """Count one network."""
+
+    doing = "one network's cost"
+
+    model: options.Model = None
+    overrides: options.Set = None
+    size: options.Size = None
+    gflops: Annotated[
+        float | None,
+        typer.Option("--gflops", help="A machine's 10⁹ floating-point operations per second."),
+        Beside("gbps"),
+    ] = None
+    gbps: Annotated[
+        float | None, typer.Option("--gbps", help="Its memory's 10⁹ bytes per second."), Beside("gflops")
+    ] = None
+    files: JsonFile
+
+    def run(self) -> int:
+        """Record the network on shapes alone, and print its stages, and its layers on a machine."""
+        roofline = None if self.gflops is None or self.gbps is None else Roofline(self.gflops, self.gbps)
+        name, config = self.model or options.DEFAULT_MODEL, options.configuration(self.model, self.overrides)
+        height, width = options.parse_size(self.size) or options.DEFAULT_SIZE
+        with options.working("recording"):
+            recording = record_shapes(config, height, width)
+        costs, peak = step_costs(recording), peak_activation_memory(recording)
+        content = {"model": name, "size": [height, width], **_totals(costs, peak)}
+        if roofline:
+            content["roofline"] = asdict(roofline)
+            content["layers"] = [_layer(item, roofline) for item in costs]
+        if self.files.write(content):
+            if roofline:
+                options.console.print(_layer_table(costs, roofline))
+            options.console.print(_stage_table(stage_costs(costs), costs, roofline))
+            options.console.print(
+                f"{name} at {height}×{width}: {content['parameters'] / 1e6:.3f} M parameters, "
+                f"{content['macs'] / 1e9:.3f} G multiply–accumulates, "
+                f"peak activation memory {peak.bytes / 1e6:.2f} MB in {peak.step}",
+                highlight=False,
+            )
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperCost(Job):
+    """Count the paper's own networks at 320×640."""
+
+    doing = "the paper's tables (--paper)"
+    chosen_by = ("paper",)
+
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Every row of the paper's Tables 3 to 6 beside its FLOPs.")
+    ] = False
+    files: JsonFile
+
+    def run(self) -> int:
+        """Print every row beside the paper's; 1 if one disagrees."""
+        with Progress(console=options.progress_console, transient=True) as progress:
+            task = progress.add_task("recording", total=len(PAPER_GFLOPS))
+            rows = paper_rows(lambda preset: progress.advance(task))
+        problems = list(disagreements(rows))
+        if self.files.write({"rows": [_plain(row) for row in rows], "disagreements": problems}):
+            options.console.print(_paper_table(rows))
+            for problem in problems:
+                options.console.print(problem, style="bold red", highlight=False)
+            if not problems:
+                options.console.print(AGREED, style="bold green", highlight=False)
+        return 1 if problems else 0
+
+
+MODES = (PaperCost, NetworkCost)
+AGREED = (
+    "Every MobileInst row within 1 % of the paper, every difference between two of a table "
+    "within 0.01 G, every baseline within 5 %."
+)
+
+
+# One network.
+
+
+def _totals(costs: list[StepCost], peak: PeakMemory) -> dict[str, Any]:
     stages = stage_costs(costs)
-    content: dict[str, Any] = {
-        "model": model,
-        "size": [height, width],
+    return {
         "parameters": sum(stage.parameters for stage in stages),
         "macs": sum(stage.macs for stage in stages),
         "peak_activation_bytes": peak.bytes,
         "peak_step": peak.step,
         "stages": [asdict(stage) for stage in stages],
     }
-    if roofline:
-        content["roofline"] = asdict(roofline)
-        content["layers"] = [_layer(item, roofline) for item in costs]
-    options.write_json(json_file, content)
-    if str(json_file) == "-":
-        return
-    if roofline:
-        options.console.print(_layer_table(costs, roofline))
-    options.console.print(_stage_table(stages, costs, roofline))
-    options.console.print(
-        f"{model} at {height}×{width}: {content['parameters'] / 1e6:.3f} M parameters, "
-        f"{content['macs'] / 1e9:.3f} G multiply–accumulates, "
-        f"peak activation memory {peak.bytes / 1e6:.2f} MB in {peak.step}",
-        highlight=False,
-    )
-
-
-def _refuse_with_paper(*given: Any) -> None:
-    if any(value is not None and value != [] for value in given):
-        raise ConfigurationError(
-            "--paper counts the paper's own networks at 320x640; leave out --size, --set, --gflops and --gbps"
-        )
-
-
-def _roofline(gflops: float | None, gbps: float | None) -> Roofline | None:
-    if gflops is None and gbps is None:
-        return None
-    if gflops is None or gbps is None:
-        raise ConfigurationError("a roofline needs both --gflops and --gbps, such as --gflops 60 --gbps 12")
-    return Roofline(gflops, gbps)
-
-
-# One network.
 
 
 def _layer(item: StepCost, roofline: Roofline) -> dict[str, Any]:
@@ -156,26 +186,6 @@ def _stage_table(stages: list[StageCost], costs: list[StepCost], roofline: Roofl
 
 
 # The paper's tables.
-
-
-def _compare_with_paper(json_file: options.JsonPath) -> int:
-    with Progress(console=options.progress_console, transient=True) as progress:
-        task = progress.add_task("recording", total=len(PAPER_GFLOPS))
-        rows = paper_rows(lambda preset: progress.advance(task))
-    problems = list(disagreements(rows))
-    options.write_json(json_file, {"rows": [_plain(row) for row in rows], "disagreements": problems})
-    if str(json_file) != "-":
-        options.console.print(_paper_table(rows))
-        for problem in problems:
-            options.console.print(problem, style="bold red", highlight=False)
-        if not problems:
-            options.console.print(
-                "Every MobileInst row within 1 % of the paper, every difference between two of a table "
-                "within 0.01 G, every baseline within 5 %.",
-                style="bold green",
-                highlight=False,
-            )
-    return 1 if problems else 0
 
 
 def _plain(row: PaperRow) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from conformance.candidates.candidate import Candidate
-from conformance.cli.graph_only import say_reproduced
 from conformance.cli.options import Progress
+from conformance.cli.reproduction import say_reproduced
 from conformance.judge.network import verify
 from conformance.reports.report import Report
 from conformance.reproduction.folder import reproduce

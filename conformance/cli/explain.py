@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -11,36 +10,16 @@ import typer
 from rich.table import Table
 
 from conformance.cli import options
-from conformance.cli.explain_tnn import explain_tnn
+from conformance.cli.explain_tnn import TnnTable
+from conformance.cli.job import Beside, Job
+from conformance.cli.options import JsonFile
 from conformance.pictures.inputs import rendered_input
 from refimpl import MobileInst, MobileInstConfig, Recording, Weights, record
 from refimpl.config import PRESETS
 from refimpl.costs import StepCost, step_costs
 
 
-def explain(
-    model_file: Annotated[
-        Path | None,
-        typer.Argument(metavar="[MODEL.tnnproto]", help="A converted model. Default: the network."),
-    ] = None,
-    model: options.Model = options.DEFAULT_MODEL,
-    overrides: options.Set = None,
-    size: options.Size = None,
-    all_steps: Annotated[
-        bool,
-        typer.Option("--all-steps", help="List every operation, not only those with parameters or products."),
-    ] = False,
-    deviations: Annotated[
-        bool,
-        typer.Option(
-            "--deviations",
-            help="Show each output's standard deviation with seeded weights on a rendered scene.",
-        ),
-    ] = False,
-    seed: options.Seed = 0,
-    list_presets: Annotated[bool, typer.Option("--list", help="List the named configurations.")] = False,
-    json_file: options.Json = None,
-) -> None:
+class Explain:
     """Print the layer table: name, operation, shapes, parameters, multiply–accumulates, totals.
 
     [bold]Examples[/bold]
@@ -53,33 +32,57 @@ def explain(
 
       mobileinst explain mine.tnnproto
     """
-    if model_file is not None:
-        explain_tnn(model_file, json_file)
-        return
-    if list_presets:
-        _print_presets(json_file)
-        return
-    config = options.configuration(model, overrides)
-    height, width = options.parse_size(size) or options.DEFAULT_SIZE
-    with options.progress_console.status("recording"):
-        recording = _record(config, height, width, seed)
-    costs = step_costs(recording)
-    spread = (
-        {cost.step.name: float(recording.tensors[cost.step.outputs[0]].std()) for cost in costs}
-        if deviations
-        else {}
-    )
-    options.write_json(json_file, _plain(costs, spread))
-    if str(json_file) == "-":
-        return
-    shown = [cost for cost in costs if all_steps or cost.parameters or cost.macs]
-    options.console.print(_table(shown, spread))
-    total, parameters = sum(cost.macs for cost in costs), sum(cost.parameters for cost in costs)
-    options.console.print(
-        f"{model} at {height}×{width}: {len(costs)} operations, {parameters / 1e6:.3f} M parameters, "
-        f"{total / 1e9:.3f} G multiply–accumulates",
-        highlight=False,
-    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkTable(Job):
+    """The layers of a network."""
+
+    doing = "a network's layers"
+
+    model: options.Model = None
+    overrides: options.Set = None
+    size: options.Size = None
+    all_steps: Annotated[
+        bool,
+        typer.Option("--all-steps", help="List every step, not only those with parameters or products."),
+    ] = False
+    deviations: Annotated[
+        bool,
+        typer.Option(
+            "--deviations",
+            help="Show each output's standard deviation with seeded weights on a rendered scene.",
+        ),
+    ] = False
+    seed: Annotated[options.Seed, Beside("deviations")] = None
+    files: JsonFile
+
+    def check(self) -> None:
+        """Refuse options about a table that is not printed."""
+        self.files.check_printed("--all-steps", self.all_steps)
+
+    def run(self) -> int:
+        """Record the network, and print its steps."""
+        config = options.configuration(self.model, self.overrides)
+        height, width = options.parse_size(self.size) or options.DEFAULT_SIZE
+        with options.working("recording"):
+            recording = _record(config, height, width, self.seed or 0)
+        costs = step_costs(recording)
+        spread = _deviations(recording, costs) if self.deviations else {}
+        if self.files.write(_plain(costs, spread)):
+            shown = [cost for cost in costs if self.all_steps or cost.parameters or cost.macs]
+            options.console.print(_table(shown, spread))
+            total, parameters = sum(cost.macs for cost in costs), sum(cost.parameters for cost in costs)
+            options.console.print(
+                f"{self.model or options.DEFAULT_MODEL} at {height}×{width}: {len(costs)} operations, "
+                f"{parameters / 1e6:.3f} M parameters, {total / 1e9:.3f} G multiply–accumulates",
+                highlight=False,
+            )
+        return 0
+
+
+def _deviations(recording: Recording, costs: list[StepCost]) -> dict[str, float]:
+    return {cost.step.name: float(recording.tensors[cost.step.outputs[0]].std()) for cost in costs}
 
 
 def _record(config: MobileInstConfig, height: int, width: int, seed: int) -> Recording:
@@ -87,14 +90,27 @@ def _record(config: MobileInstConfig, height: int, width: int, seed: int) -> Rec
     return record(MobileInst(config, Weights.seeded(config, seed)), images)
 
 
-def _print_presets(json_file: options.JsonPath) -> None:
-    options.write_json(json_file, {name: asdict(MobileInstConfig.preset(name)) for name in PRESETS})
-    if str(json_file) == "-":
-        return
-    table = Table("preset", "differs from the default in", box=None)
-    for name, fields in PRESETS.items():
-        table.add_row(name, ", ".join(f"{key}={value}" for key, value in fields.items()))
-    options.console.print(table)
+@dataclass(frozen=True, kw_only=True)
+class PresetList(Job):
+    """The named configurations."""
+
+    doing = "the list of configurations (--list)"
+    chosen_by = ("list_presets",)
+
+    list_presets: Annotated[bool, typer.Option("--list", help="List the named configurations.")] = False
+    files: JsonFile
+
+    def run(self) -> int:
+        """Print what each differs in from the default."""
+        if self.files.write({name: asdict(MobileInstConfig.preset(name)) for name in PRESETS}):
+            table = Table("preset", "differs from the default in", box=None)
+            for name, fields in PRESETS.items():
+                table.add_row(name, ", ".join(f"{key}={value}" for key, value in fields.items()))
+            options.console.print(table)
+        return 0
+
+
+MODES = (TnnTable, PresetList, NetworkTable)
 
 
 def _plain(costs: list[StepCost], spread: dict[str, float]) -> dict[str, Any]:
@@ -102,7 +118,7 @@ def _plain(costs: list[StepCost], spread: dict[str, float]) -> dict[str, Any]:
         {
             "name": cost.step.name,
             "operation": cost.step.operation,
-            "inputs": list(cost.step.inputs),
+            "inputs": [name or None for name in cost.step.inputs],
             "input_shapes": list(cost.input_shapes),
             "output_shape": list(cost.output_shape),
             "attributes": {

@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-from rich.markup import escape
+import typer
 from rich.table import Table
 
 from conformance.cli import options
+from conformance.cli.job import Job
+from conformance.cli.options import JsonFile
+from conformance.cli.output_files import Reads
 from conformance.tnn.explain import LayerRow, layer_table
 from conformance.tnn.graph import read_graph
 
 
-def explain_tnn(path: Path, json_file: options.JsonPath) -> None:
-    """Print the table, and write it as JSON (errors: those of `read_graph` and `layer_table`)."""
-    graph = read_graph(path)
-    rows = layer_table(graph)
-    constants, products = sum(row.constants for row in rows), sum(row.products for row in rows)
-    content = {
-        "layers": [asdict(row) for row in rows],
-        "totals": {"constants": constants, "products": products},
-    }
-    options.write_json(json_file, content)
-    if str(json_file) == "-":
-        return
-    options.console.print(_table(rows))
-    inputs = ", ".join(f"{item.name} {_shape(item.dims)}" for item in graph.proto.inputs)
-    options.console.print(
-        f"{escape(path.name)}: {len(rows)} layers, inputs {escape(inputs)}, outputs "
-        f"{escape(', '.join(graph.proto.outputs))}, {constants / 1e6:.3f} M constants, "
-        f"{products / 1e6:,.3f} M multiply–accumulates",
-        highlight=False,
-    )
+@dataclass(frozen=True, kw_only=True)
+class TnnTable(Job):
+    """The layers of a converted model."""
+
+    doing = "a converted model's layers (MODEL.tnnproto)"
+    chosen_by = ("model_file",)
+
+    model_file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[MODEL.tnnproto]", help="A converted model. Default: the network."),
+        Reads(),
+    ] = None
+    files: JsonFile
+
+    def run(self) -> int:
+        """Print the table, and write it as JSON (errors: those of `read_graph` and `layer_table`)."""
+        assert self.model_file is not None
+        graph = read_graph(self.model_file)
+        rows = layer_table(graph)
+        constants, products = sum(row.constants for row in rows), sum(row.products for row in rows)
+        totals = {"constants": constants, "products": products}
+        if self.files.write({"layers": [asdict(row) for row in rows], "totals": totals}):
+            options.console.print(_table(rows))
+            inputs = ", ".join(f"{item.name} {_shape(item.dims)}" for item in graph.proto.inputs)
+            options.console.print(
+                f"{self.model_file.name}: {len(rows)} layers, inputs {inputs}, outputs "
+                f"{', '.join(graph.proto.outputs)}, {constants / 1e6:.3f} M constants, "
+                f"{products / 1e6:,.3f} M multiply–accumulates",
+                highlight=False,
+            )
+        return 0
 
 
 def _table(rows: list[LayerRow]) -> Table:
@@ -45,7 +60,7 @@ def _table(rows: list[LayerRow]) -> Table:
     for row in rows:
         shapes = [_shape(next(iter(row.inputs.values()), ())), _shape(next(iter(row.outputs.values())))]
         figures = [f"{row.constants:,}", f"{row.products / 1e6:,.3f}"]
-        table.add_row(escape(row.name), row.type, *shapes, *figures, escape(row.parameters))
+        table.add_row(row.name, row.type, *shapes, *figures, row.parameters)
     return table
 
 

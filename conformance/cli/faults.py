@@ -3,55 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 from rich.progress import Progress
 from rich.table import Table
 
 from conformance.cli import options
+from conformance.cli.job import Job
+from conformance.cli.options import JsonFile
+from conformance.cli.output_files import Writes
 from conformance.evidence import false_alarms, fault_score
 from conformance.evidence.baselines import BASELINES
-from conformance.evidence.false_alarms import Outcome
+from conformance.evidence.false_alarms import CorrectRun, Outcome
 from conformance.evidence.fault_score import MODELS, Score, Trial
-from conformance.evidence.faulty_models import write_faulty_models
+from conformance.evidence.faulty_models import FaultyModel, write_faulty_models
 from conformance.faults import CATALOGUE
 from refimpl.errors import ConfigurationError
 
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[FAULT]...", help="Only faults whose names begin so. Default: all."),
+]
+Networks = Annotated[list[str] | None, typer.Option("--network", help="Only these networks; repeatable.")]
+Inputs = Annotated[
+    int | None,
+    typer.Option("--inputs", min=0, help="Pictures for each correct run. Default: 5, with --quick 1."),
+]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes.")]
 
-def faults(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[FAULT]...", help="Only faults whose names begin so. Default: all."),
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Each fault once, in one of the networks.")] = False,
-    models: Annotated[
-        list[str] | None, typer.Option("--model", help="Only these networks; repeatable.")
-    ] = None,
-    per_fault: Annotated[
-        int, typer.Option("--per-fault", min=1, help="Places for each fault in each network.")
-    ] = 2,
-    inputs: Annotated[
-        int | None,
-        typer.Option("--inputs", min=0, help="Pictures for each correct run. Default: 5, with --quick 1."),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="With --quick: chooses each fault's network and place.")
-    ] = 0,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
-    listing: Annotated[bool, typer.Option("--list", help="Only list the catalogue.")] = False,
-    write: Annotated[
-        Path | None,
-        typer.Option(
-            "--write",
-            metavar="FOLDER",
-            help="Only write a model with each fault to a new folder, to try mobileinst verify on.",
-        ),
-    ] = None,
-    json_file: options.Json = None,
-) -> None:
+
+class Faults:
     """Put every fault of the catalogue into correct networks, and judge correct implementations too.
 
     Prints how many faults were detected, localised to the exact step and named, and how often a correct
@@ -67,42 +51,154 @@ def faults(
 
       mobileinst faults resize attention/scale --write faulty
     """
-    if listing:
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalogue(Job):
+    """The faults there are."""
+
+    doing = "the catalogue (--list)"
+    chosen_by = ("listing",)
+
+    listing: Annotated[bool, typer.Option("--list", help="Only list the catalogue.")] = False
+
+    def run(self) -> int:
+        """Print it."""
         options.console.print(_catalogue())
-        return
-    if write is not None:
-        _write(write, names or [], models or list(MODELS), json_file)
-        return
-    chosen = _tasks(names or [], models or list(MODELS), per_fault, quick, seed)
-    pictures = (1 if quick else 5) if inputs is None else inputs
-    runs = false_alarms.correct_runs(pictures)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultyModels(Job):
+    """Models with a fault each, to try the judge on."""
+
+    doing = "wrong models to try (--write FOLDER)"
+    chosen_by = ("write",)
+
+    names: Names = None
+    networks: Networks = None
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            "--write",
+            metavar="FOLDER",
+            help="Only write a model with each fault to a new folder, to try mobileinst verify on.",
+        ),
+        Writes(None),
+    ] = None
+    files: JsonFile
+
+    def run(self) -> int:
+        """Write the models, and say how each is judged."""
+        assert self.write is not None
+        names, networks = self.names or [], self.networks or list(MODELS)
+        _check(names, networks)
+        chosen = [name for name in CATALOGUE if not names or name.startswith(tuple(names))]
+        with Progress(console=options.progress_console, transient=True) as progress:
+            writing = progress.add_task("models", total=len(chosen))
+            written = write_faulty_models(
+                self.write, chosen, networks, lambda done, total: progress.update(writing, completed=done)
+            )
+        if self.files.write([asdict(item) for item in written]):
+            _print_written(written)
+            for name in [name for name in chosen if name not in {item.fault for item in written}]:
+                options.console.print(
+                    f"{name}: does no harm to {', '.join(networks)}; not written", highlight=False
+                )
+        return 0
+
+
+def _print_written(written: Sequence[FaultyModel]) -> None:
+    for item in written:
+        heading = f"{item.fault} ({item.detail}) at {item.call} of {item.network}"
+        options.console.print(heading, highlight=False, soft_wrap=True)
+        options.console.print(f"  {item.command}", highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring(Job):
+    """How good the judge is."""
+
+    most_pictures: ClassVar[int]
+
+    names: Names = None
+    networks: Networks = None
+    inputs: Inputs = None
+    workers: Workers = 1
+    files: JsonFile
+
+    def tasks(self, networks: Sequence[str]) -> list[fault_score.Task]:
+        """Return where each fault is put."""
+        raise NotImplementedError
+
+    def run(self) -> int:
+        """Judge faulty and correct networks; 1 if a harmful fault is missed or a correct run fails."""
+        names, networks = tuple(self.names or ()), self.networks or list(MODELS)
+        _check(names, networks)
+        chosen = [task for task in self.tasks(networks) if not names or task.fault.startswith(names)]
+        pictures = self.most_pictures if self.inputs is None else self.inputs
+        trials, outcomes = _judged(chosen, false_alarms.correct_runs(pictures), self.workers)
+        if self.files.write(_plain(trials, outcomes)):
+            _print(trials, outcomes)
+        missed = any(not trial.harmless and not trial.detected for trial in trials)
+        return 1 if missed or any(outcome.headline for outcome in outcomes) else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullScore(Scoring):
+    """Every fault in every network."""
+
+    doing = "the score"
+    most_pictures = 5
+
+    per_fault: Annotated[
+        int, typer.Option("--per-fault", min=1, help="Places for each fault in each network.")
+    ] = 2
+
+    def tasks(self, networks: Sequence[str]) -> list[fault_score.Task]:
+        """Return where each fault is put."""
+        return fault_score.tasks(networks, self.per_fault)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickScore(Scoring):
+    """Each fault once."""
+
+    doing = "the quick score (--quick)"
+    chosen_by = ("quick",)
+    most_pictures = 1
+
+    quick: Annotated[bool, typer.Option("--quick", help="Each fault once, in one of the networks.")] = False
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="With --quick: chooses each fault's network and place.")
+    ] = 0
+
+    def tasks(self, networks: Sequence[str]) -> list[fault_score.Task]:
+        """Return where each fault is put."""
+        return fault_score.quick_tasks(networks, self.seed)
+
+
+MODES = (Catalogue, FaultyModels, QuickScore, FullScore)
+
+
+def _judged(
+    tasks: Sequence[fault_score.Task], runs: Sequence[CorrectRun], workers: int
+) -> tuple[list[Trial], list[Outcome]]:
     with Progress(console=options.progress_console, transient=True) as progress:
-        injecting = progress.add_task("faults", total=len(chosen))
+        injecting = progress.add_task("faults", total=len(tasks))
         judging = progress.add_task("correct runs", total=len(runs))
         trials = fault_score.run(
-            chosen, workers, lambda done, total: progress.update(injecting, completed=done)
+            tasks, workers, lambda done, total: progress.update(injecting, completed=done)
         )
         outcomes = false_alarms.judge(
             runs, workers, lambda done, total: progress.update(judging, completed=done)
         )
-    options.write_json(json_file, _plain(trials, outcomes))
-    if str(json_file) != "-":
-        _print(trials, outcomes)
-    missed = any(not trial.harmless and not trial.detected for trial in trials)
-    raise typer.Exit(1 if missed or any(outcome.headline for outcome in outcomes) else 0)
+    return trials, outcomes
 
 
-def _tasks(
-    names: Sequence[str], models: Sequence[str], per_fault: int, quick: bool, seed: int
-) -> list[fault_score.Task]:
-    _check(names, models)
-    every = fault_score.quick_tasks(models, seed) if quick else fault_score.tasks(models, per_fault)
-    return [task for task in every if not names or task.fault.startswith(tuple(names))]
-
-
-def _check(names: Sequence[str], models: Sequence[str]) -> None:
+def _check(names: Sequence[str], networks: Sequence[str]) -> None:
     """Raise `ConfigurationError` unless there are such networks, and faults whose names begin so."""
-    unknown = [name for name in models if name not in MODELS]
+    unknown = [name for name in networks if name not in MODELS]
     if unknown:
         raise ConfigurationError(f"no network {unknown[0]!r} for faults; expected one of {', '.join(MODELS)}")
     for name in names:
@@ -111,26 +207,6 @@ def _check(names: Sequence[str], models: Sequence[str]) -> None:
             raise ConfigurationError(
                 f"no fault begins with {name!r}; the categories are {', '.join(categories)}"
             )
-
-
-def _write(folder: Path, names: Sequence[str], models: Sequence[str], json_file: Path | None) -> None:
-    """Write faulty models, and say how each is judged."""
-    _check(names, models)
-    chosen = [name for name in CATALOGUE if not names or name.startswith(tuple(names))]
-    with Progress(console=options.progress_console, transient=True) as progress:
-        writing = progress.add_task("models", total=len(chosen))
-        written = write_faulty_models(
-            folder, chosen, models, lambda done, total: progress.update(writing, completed=done)
-        )
-    options.write_json(json_file, [asdict(item) for item in written])
-    if str(json_file) == "-":
-        return
-    for item in written:
-        heading = f"{item.fault} ({item.detail}) at {item.call} of {item.network}"
-        options.console.print(heading, highlight=False, markup=False, soft_wrap=True)
-        options.console.print(f"  {item.command}", highlight=False, markup=False, soft_wrap=True)
-    for name in [name for name in chosen if name not in {item.fault for item in written}]:
-        options.console.print(f"{name}: does no harm to {', '.join(models)}; not written", highlight=False)
 
 
 def _catalogue() -> Table:

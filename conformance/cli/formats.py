@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
@@ -24,9 +25,7 @@ class FormatName(StrEnum):
 
 Arithmetic = Annotated[
     FormatName | None,
-    typer.Option(
-        "--format", "--arithmetic", help="Format of the candidate's products and sums. Default: float32."
-    ),
+    typer.Option("--arithmetic", help="Format of the candidate's products and sums. Default: float32."),
 ]
 Storage = Annotated[
     FormatName | None,
@@ -34,9 +33,17 @@ Storage = Annotated[
 ]
 
 
-def declared_formats(arithmetic: FormatName | None, storage: FormatName | None) -> Formats:
-    """Return the formats of the two options."""
-    return (
-        None if arithmetic is None else FORMATS[arithmetic.value],
-        None if storage is None else FORMATS[storage.value],
-    )
+@dataclass(frozen=True, kw_only=True)
+class DeclaredFormats:
+    """What the candidate is said to compute with."""
+
+    arithmetic: Arithmetic = None
+    storage: Storage = None
+
+    @property
+    def formats(self) -> Formats:
+        """The formats named."""
+        return (
+            None if self.arithmetic is None else FORMATS[self.arithmetic.value],
+            None if self.storage is None else FORMATS[self.storage.value],
+        )

@@ -15,6 +15,7 @@ from rich.table import Table
 from conformance.cli import options
 from conformance.evidence import held_out as measured
 from conformance.evidence import held_out_videos as followed
+from conformance.evidence.carried_objects import Carried
 from conformance.evidence.held_out import Figure, without_labels
 from conformance.evidence.held_out_videos import Followed, Way
 from conformance.files import atomic_write
@@ -112,12 +113,13 @@ def _videos(
 
 def _video_rows(way: Way, found: Followed, truth: Record, seconds: float) -> list[Record]:
     """With labels and without: the figures of one way of tracking."""
+    carried = sum(found.carried, Carried())
+    more = {**asdict(way), **asdict(carried), "shares": carried.shares(), "seconds_per_frame": seconds}
     rows = []
     for labels in (True, False):
         pair = (truth, found.results) if labels else (without_labels(truth), without_labels(found.results))
         figures, precision = measured.video_precision(*pair)
-        kept = {"kept": found.keeps, "pairs": sum(found.pairs), "milliseconds_per_frame": 1000 * seconds}
-        rows.append(_row(f"T = {way.keyframe_interval}", labels, precision, figures) | asdict(way) | kept)
+        rows.append(_row(f"T = {way.keyframe_interval}", labels, precision, figures) | more)
     return rows
 
 
@@ -176,12 +178,18 @@ def _print(rows: Sequence[Record], content: Record) -> None:
         f"{content['split']}, {content['count']} of it, {content['weights']}", highlight=False
     )
     names = list(rows[0]["named"])
-    columns = ("kept", "ms/frame") if "kept" in rows[0] else ()
+    columns = ("kept", "handed", "of it kept", "moved", "ms/frame") if "shares" in rows[0] else ()
     table = Table("", "labels", "AP [95 %]", *names[1:], *columns, box=None, pad_edge=False)
     for row in rows:
         low, high = row["interval"]
         figures = [f"{100 * value:.1f}" if value >= 0 else "–" for value in row["named"].values()]
-        more = [f"{100 * row['kept']:.1f}", f"{row['milliseconds_per_frame']:.1f}"] if columns else []
+        more = _tracking(row) if columns else []
         interval = f"{figures[0]} [{100 * low:.1f}, {100 * high:.1f}]"
         table.add_row(row["what"], "yes" if row["labels"] else "no", interval, *figures[1:], *more)
     options.console.print(table)
+
+
+def _tracking(row: Record) -> list[str]:
+    """The cells of a video's row that say what association did, and what a frame takes."""
+    shares = [f"{100 * share:.1f}" for share in row["shares"].values()]
+    return [*shares, f"{1000 * row['seconds_per_frame']:.1f}"]

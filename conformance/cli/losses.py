@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import numpy as np
@@ -10,21 +10,15 @@ import typer
 from rich.table import Table
 
 from conformance.cli import options
+from conformance.cli.job import Job
+from conformance.cli.options import JsonFile
 from conformance.evidence.gradient_check import CheckedTerm, check_losses
-from refimpl import MobileInst
+from refimpl import MobileInst, Weights
 from refimpl.errors import ConfigurationError
 
 
-def losses(
-    demo: Annotated[
-        bool, typer.Option("--demo", help="On two frames of a rendered video, with seeded weights.")
-    ] = False,
-    model: options.Model = "topformer-tiny",
-    overrides: options.Set = None,
-    seed: options.Seed = 0,
-    size: options.Size = None,
-    json_file: options.Json = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Losses(Job):
     """Print each loss of training (Eq. 3 and query passing), its gradient checked by central differences.
 
     Exits 0 if every derivative in a random direction agrees with the analytic gradient, 1 if not.
@@ -35,21 +29,39 @@ def losses(
 
       mobileinst losses --demo --set num_queries=20 --size 128x192 --seed 3 --json losses.json
     """
-    if not demo:
-        raise ConfigurationError(
-            "losses needs --demo; for predictions of your own call refimpl.losses.losses"
-        )
-    config = options.configuration(model, overrides)
-    height, width = options.parse_size(size) or (192, 320)
-    with options.progress_console.status("losses and their gradients"):
-        weights = options.load_weights(config, None, None, seed).astype(np.float64)
-        terms = check_losses(MobileInst(config, weights), height, width, seed)
-    verdict = "pass" if all(term.verdict == "pass" for term in terms) else "fail"
-    rows = [{**asdict(term), "verdict": term.verdict} for term in terms]
-    options.write_json(json_file, {"verdict": verdict, "total": terms[-1].value, "terms": rows})
-    if str(json_file) != "-":
-        _print(terms, verdict)
-    raise typer.Exit(0 if verdict == "pass" else 1)
+
+    doing = "the losses"
+
+    demo: Annotated[
+        bool, typer.Option("--demo", help="On two frames of a rendered video, with seeded weights.")
+    ] = False
+    model: Annotated[str, typer.Option("--model", metavar="PRESET", help="Named configuration.")] = (
+        "topformer-tiny"
+    )
+    overrides: options.Set = None
+    seed: options.Seed = None
+    size: options.Size = None
+    files: JsonFile
+
+    def check(self) -> None:
+        """Refuse what there is nothing to compute on."""
+        if not self.demo:
+            raise ConfigurationError(
+                "losses needs --demo; for predictions of your own call refimpl.losses.losses"
+            )
+
+    def run(self) -> int:
+        """Check every gradient, and print; 1 if one is wrong."""
+        config, seed = options.configuration(self.model, self.overrides), self.seed or 0
+        height, width = options.parse_size(self.size) or (192, 320)
+        with options.working("losses and their gradients"):
+            weights = Weights.seeded(config, seed).astype(np.float64)
+            terms = check_losses(MobileInst(config, weights), height, width, seed)
+        verdict = "pass" if all(term.verdict == "pass" for term in terms) else "fail"
+        rows = [{**asdict(term), "verdict": term.verdict} for term in terms]
+        if self.files.write({"verdict": verdict, "total": terms[-1].value, "terms": rows}):
+            _print(terms, verdict)
+        return 0 if verdict == "pass" else 1
 
 
 def _print(terms: list[CheckedTerm], verdict: str) -> None:

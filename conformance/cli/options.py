@@ -5,18 +5,27 @@ from __future__ import annotations
 import ast
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from conformance.cli.job import Unless
+from conformance.cli.output_files import JSON, Reads, Writes
+from conformance.cli.terminal import Progress, console, progress_console, working
 from conformance.files import atomic_write, check_writable
 from refimpl import MobileInstConfig, Weights
 from refimpl.errors import ConfigurationError
 from refimpl.trained import DEFAULT, is_trained, trained_config
-from refimpl.weights import check_save_name
+
+__all__ = ["Progress", "console", "progress_console", "working"]
+
+DEFAULT_MODEL = "topformer-base"
+DEFAULT_SIZE = (320, 640)
+TRAINED_SIZE = (192, 320)
+"""What the trained networks have seen most of."""
 
 
 def writable(path: Path | None) -> Path | None:
@@ -26,14 +35,17 @@ def writable(path: Path | None) -> Path | None:
     return path
 
 
-def writable_weights(path: Path | None) -> Path | None:
-    """Refuse a path that weights cannot be saved to."""
-    if path is not None:
-        check_save_name(path)
-    return writable(path)
+# Options.
 
-
-Model = Annotated[str, typer.Option("--model", metavar="PRESET", help="Named configuration.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="PRESET",
+        help=f"Named configuration. Default: {DEFAULT_MODEL}.",
+        show_default=False,
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Override a configuration field; repeatable."),
@@ -45,19 +57,19 @@ WeightsFile = Annotated[
         help="Weights of the whole network: .safetensors, .npz or .pth, or a trained set's name, such as "
         "scenes-tiny. Default: made from --seed.",
     ),
+    Reads(),
 ]
 BackboneFile = Annotated[
     Path | None,
     typer.Option(
         "--backbone-weights", help="A public backbone checkpoint; the rest comes from --weights or --seed."
     ),
+    Reads(),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the weights when no file is given.")]
-JsonPath = Path | None
-Json = Annotated[
-    JsonPath,
+Seed = Annotated[
+    int | None,
     typer.Option(
-        "--json", callback=writable, help="Write the result as JSON to this file; -: standard output."
+        "--seed", min=0, help="Of what is random: weights and inputs for which no file is given. Default: 0."
     ),
 ]
 Size = Annotated[
@@ -66,20 +78,120 @@ Size = Annotated[
         "--size", metavar="HxW", help="Network input size pictures are resized to, multiples of 32."
     ),
 ]
-DEFAULT_MODEL = "topformer-base"
-DEFAULT_SIZE = (320, 640)
-TRAINED_SIZE = "192x320"
-"""What the trained networks have seen most of."""
+JsonPath = Path | None
+Json = Annotated[
+    JsonPath,
+    typer.Option(
+        "--json", callback=writable, help="Write the result as JSON to this file; -: standard output."
+    ),
+    Writes(JSON),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace files that are there, of whatever kind, by what is written.")
+]
+AllSteps = Annotated[bool, typer.Option("--all-steps", help="List every step, not only the stages.")]
 
-Progress = Callable[[str], None]
 
-# A pipe has no width: tables are for reading, also in a log.
-console = Console(width=None if sys.stdout.isatty() else 150)
-progress_console = Console(stderr=True)
+# Groups of them.
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonFile:
+    """Where the result is written as JSON."""
+
+    json_file: Json = None
+    force: Force = False
+
+    @property
+    def prints(self) -> bool:
+        """Whether tables are printed too: not when standard output is JSON."""
+        return str(self.json_file) != "-"
+
+    def write(self, content: Any) -> bool:
+        """Write the result; tell whether tables are to be printed too."""
+        write_json(self.json_file, content)
+        return self.prints
+
+    def check_printed(self, flag: str, wanted: bool) -> None:
+        """Refuse an option about what is printed if nothing is printed.
+
+        Raises
+        ------
+        ConfigurationError
+            Standard output is JSON.
+        """
+        if wanted and not self.prints:
+            raise ConfigurationError(f"{flag} has no effect beside --json -, which holds everything")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """Which network, with which weights."""
+
+    model: Annotated[Model, Unless("onnx")] = None
+    overrides: Annotated[Set, Unless("onnx")] = None
+    weights: Annotated[WeightsFile, Unless("onnx")] = None
+    backbone_weights: Annotated[BackboneFile, Unless("onnx")] = None
+    seed: Annotated[Seed, Unless("onnx", "weights")] = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether anything is said of the network."""
+        return any(value is not None and value != [] for value in vars(self).values())
+
+    def or_trained(self, name: str = DEFAULT) -> NetworkOptions:
+        """Return the options; if nothing is said of the network, those of a trained set that is there."""
+        return self if self.is_given or not is_trained(name) else NetworkOptions(weights=Path(name))
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the weights are a trained set."""
+        return names_trained(self.weights)
+
+    @property
+    def config(self) -> MobileInstConfig:
+        """The configuration (errors: those of `configuration`)."""
+        return configuration(self.model, self.overrides, self.weights)
+
+    def load(self, config: MobileInstConfig) -> Weights:
+        """Return the weights: from files, or seeded (errors: those of `Weights.load`)."""
+        return load_weights(config, self.weights, self.backbone_weights, self.seed or 0)
+
+    @property
+    def described(self) -> str:
+        """Which weights these are; seeded ones are called untrained."""
+        rest = str(self.weights) if self.weights else f"untrained, seed {self.seed or 0}"
+        return f"backbone {self.backbone_weights}, the rest {rest}" if self.backbone_weights else rest
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeededNetwork:
+    """Which network, with weights made from a seed."""
+
+    model: Model = None
+    overrides: Set = None
+    seed: Seed = None
+
+    @property
+    def name(self) -> str:
+        """The configuration's name."""
+        return self.model or DEFAULT_MODEL
+
+    @property
+    def config(self) -> MobileInstConfig:
+        """The configuration (errors: those of `configuration`)."""
+        return configuration(self.model, self.overrides)
+
+    def load(self) -> Weights:
+        """Return the weights."""
+        return Weights.seeded(self.config, self.seed or 0)
+
+
+# What they stand for.
 
 
 def configuration(
-    model: str, overrides: Sequence[str] | None, weights: Path | None = None
+    model: str | None, overrides: Sequence[str] | None, weights: Path | None = None
 ) -> MobileInstConfig:
     """Return the preset with its overrides, each ``field=value``; a trained set brings its own.
 
@@ -88,25 +200,17 @@ def configuration(
     ConfigurationError
         There is no such network, or it is not that of the trained set.
     """
-    if not names_trained(weights):
-        return MobileInstConfig.preset(model, **dict(_override(text) for text in overrides or ()))
-    config = trained_config(str(weights))
     wanted = dict(_override(text) for text in overrides or ())
+    if not names_trained(weights):
+        return MobileInstConfig.preset(model or DEFAULT_MODEL, **wanted)
+    config = trained_config(str(weights))
     differing = [name for name, value in wanted.items() if getattr(config, name, None) != value]
-    if model not in (DEFAULT_MODEL, config.backbone) or differing:
+    if model not in (None, config.backbone) or differing:
         raise ConfigurationError(
             f"{weights} is a {config.backbone} with dim {config.dim}, {config.num_queries} queries and "
             f"{config.num_classes} classes; leave out --model and --set {' '.join(differing)}".strip()
         )
     return config
-
-
-def trained_by_default(context: typer.Context, name: str = DEFAULT) -> Path | None:
-    """Return a trained set's name if the command line says nothing of the network, and the set is there."""
-    chosen = ("model", "overrides", "weights", "backbone_weights", "seed", "onnx")
-    sources = [context.get_parameter_source(option) for option in chosen]
-    given = any(source is not None and source.name == "COMMANDLINE" for source in sources)
-    return Path(name) if not given and is_trained(name) else None
 
 
 def names_trained(weights: Path | None) -> bool:
@@ -122,12 +226,6 @@ def _override(text: str) -> tuple[str, Any]:
         return name.strip(), ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name.strip(), value
-
-
-def described_weights(path: Path | None, backbone: Path | None, seed: int) -> str:
-    """Say which weights the options name; seeded ones are called untrained."""
-    rest = str(path) if path else f"untrained, seed {seed}"
-    return f"backbone {backbone}, the rest {rest}" if backbone else rest
 
 
 def load_weights(config: MobileInstConfig, path: Path | None, backbone: Path | None, seed: int) -> Weights:

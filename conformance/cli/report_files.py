@@ -1,15 +1,15 @@
-"""The reports `mobileinst verify` writes to files, and the command line they repeat."""
+"""The reports `mobileinst verify` writes to files."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from conformance.cli.options import writable
+from conformance.cli.options import JsonFile
+from conformance.cli.output_files import HTML, MARKDOWN, XML, Writes
 from conformance.files import atomic_write
 from conformance.reports.html_report import html_report
 from conformance.reports.junit_report import junit_report
@@ -18,24 +18,37 @@ from conformance.reports.report import Report
 
 Html = Annotated[
     Path | None,
-    typer.Option(
-        "--html", callback=writable, help="Write one self-contained page, which opens offline, to this file."
-    ),
+    typer.Option("--html", help="Write one self-contained page, which opens offline, to this file."),
+    Writes(HTML),
 ]
 Junit = Annotated[
     Path | None,
-    typer.Option(
-        "--junit", callback=writable, help="Write JUnit XML, one test case for each tensor, to this file."
-    ),
+    typer.Option("--junit", help="Write JUnit XML, one test case for each tensor, to this file."),
+    Writes(XML),
 ]
 Markdown = Annotated[
     Path | None,
-    typer.Option(
-        "--markdown", callback=writable, help="Write a summary for a CI job in Markdown to this file."
-    ),
+    typer.Option("--markdown", help="Write a summary for a CI job in Markdown to this file."),
+    Writes(MARKDOWN),
 ]
 
 WRITERS = {"html": html_report, "junit": junit_report, "markdown": markdown_report}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFiles(JsonFile):
+    """Where a verdict is written."""
+
+    html_file: Html = None
+    junit_file: Junit = None
+    markdown_file: Markdown = None
+
+    def write_report(self, report: Report, command: str) -> bool:
+        """Write the verdict with the command that shows it again; tell whether tables are to be printed."""
+        shown = replace(report, command=command)
+        prints = self.write(shown.to_json())
+        write_reports(shown, html=self.html_file, junit=self.junit_file, markdown=self.markdown_file)
+        return prints
 
 
 def write_reports(report: Report, **paths: Path | None) -> None:
@@ -45,30 +58,3 @@ def write_reports(report: Report, **paths: Path | None) -> None:
             text = WRITERS[kind](report)
             with atomic_write(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-
-
-def command_line(context: typer.Context) -> str:
-    """Return the command line that was given, quoted for a shell."""
-    return shlex.join(["mobileinst", context.info_name or "", *_words(context)])
-
-
-def is_given(context: typer.Context, name: str) -> bool:
-    """Tell whether an option stands on the command line."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def _words(context: typer.Context) -> Iterator[str]:
-    for parameter in context.command.params:
-        if is_given(context, parameter.name or ""):
-            value = context.params[parameter.name or ""]
-            for each in value if isinstance(value, list | tuple) else [value]:
-                yield from _option(parameter, each)
-
-
-def _option(parameter: Any, value: Any) -> list[str]:
-    if parameter.param_type_name == "argument":
-        return [str(value)]
-    if isinstance(value, bool):
-        return [parameter.opts[0] if value else parameter.secondary_opts[0]]
-    return [parameter.opts[0], str(value)]

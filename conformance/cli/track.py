@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -13,34 +13,48 @@ import numpy as np
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from conformance.cli import options
+from conformance.cli.job import Beside, Job, Unless
+from conformance.cli.options import JsonFile
+from conformance.cli.output_files import GIF, JSON, PNG, Output, Reads
+from conformance.cli.terminal import coloured
 from conformance.evaluation import ytvis
 from conformance.judge.network import weights_hash
 from conformance.pictures.picture import UNTRAINED, write_picture, write_results
 from conformance.video import tracking as video_tracking
 from conformance.video.frames import Video, open_video
 from conformance.video.networks import NumpyNetwork, OnnxPair
-from conformance.video.results import TrackLog, scene_ground_truth, video_results
+from conformance.video.results import FRAMES, STATE, TrackLog, scene_ground_truth, video_results
 from conformance.video.tracking import Tracking
 from refimpl import MobileInst
 from refimpl.association import METHODS
 from refimpl.errors import ConfigurationError, MobileInstError
 from refimpl.held_out import held_out_video
-from refimpl.inference import Sizing
 from refimpl.ops.operation import Array
 from refimpl.scenes import LABELS, Oracle, Scene, make_scene, render_frame
 from refimpl.tracker import KeyframeTensors, Network, Tracker
 from refimpl.trained import VIDEO
 
-RESULTS, SHEET, ANIMATION = "results.json", "contact_sheet.png", "tracks.gif"
+RESULTS, SHEET, ANIMATION, TRUTH = "results.json", "contact_sheet.png", "tracks.gif", "truth.json"
+TEXTS = (RESULTS, TRUTH, FRAMES, STATE, video_tracking.RUN)
 INTERRUPTED = 130
 DEMO_SIZE, DEMO_SEED, DEMO_FRAMES = (192, 320), 4, 24
 DEMO_VIDEO = 0
 
 
+Count = Annotated[
+    int | None, typer.Option("--count", min=1, help="Track the first so many frames only. Default: all.")
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option("--output", help="Folder for the files. Default: VIDEO's name + .tracks, here."),
+]
+
+
 @dataclass(frozen=True)
-class Job:
+class Followed:
     """What is tracked by what, and where it is written."""
 
     video: Video
@@ -59,49 +73,46 @@ class Job:
         return min(known, default=None)
 
 
-def track(
-    context: typer.Context,
-    video_path: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[VIDEO]",
-            help="A folder of frames, a GIF, or a video file (extra 'video'). Not with --demo.",
-        ),
-    ] = None,
-    frames: Annotated[
-        int | None, typer.Option("--frames", min=1, help="Track the first frames only. Default: all.")
-    ] = None,
+@dataclass(frozen=True, kw_only=True)
+class TrackerOptions:
+    """How instances are followed, and what is kept of them."""
+
+    count: Count = None
     keyframe_interval: Annotated[
         int,
         typer.Option(
             "--keyframe-interval", metavar="T", help="A keyframe every T frames; 1: no kernel reuse."
         ),
-    ] = 3,
-    method: Annotated[
-        str, typer.Option("--method", help=f"Association: {' or '.join(METHODS)}.")
-    ] = "optimal",
+    ] = 3
+    method: Annotated[str, typer.Option("--method", help=f"Association: {' or '.join(METHODS)}.")] = "optimal"
     birth: Annotated[
         float, typer.Option("--birth", help="Score at a keyframe from which a track begins.")
-    ] = 0.4,
-    death: Annotated[
-        float, typer.Option("--death", help="Score at a keyframe below which a track ends.")
-    ] = 0.2,
+    ] = 0.4
+    death: Annotated[float, typer.Option("--death", help="Score at a keyframe below which a track ends.")] = (
+        0.2
+    )
     keep: Annotated[
         float, typer.Option("--keep", min=0, max=1, help="Keep results whose mean score is above this.")
-    ] = 0.005,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", help="Folder for the files. Default: VIDEO's name + .tracks, here."),
-    ] = None,
+    ] = 0.005
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the video in the output folder where it stopped.")
-    ] = False,
-    animate: Annotated[bool, typer.Option("--animate", help=f"Also write {ANIMATION}, every frame.")] = False,
-    model: options.Model = options.DEFAULT_MODEL,
-    overrides: options.Set = None,
-    weights: options.WeightsFile = None,
-    backbone_weights: options.BackboneFile = None,
-    seed: options.Seed = 0,
+    ] = False
+    animate: Annotated[bool, typer.Option("--animate", help=f"Also write {ANIMATION}, every frame.")] = False
+    video_id: Annotated[int, typer.Option("--video-id", help="video_id in the results.")] = 1
+
+    @property
+    def tracking(self) -> Tracking:
+        """How the video is followed, by a network that is not yet known (errors: those of `Tracker`)."""
+        given = (self.keyframe_interval, self.method, self.birth, self.death)
+        Tracker(given[0], method=given[1], birth=given[2], death=given[3])
+        return Tracking(*given, "native", {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedNetwork:
+    """What follows: the NumPy network, or a pair of ONNX models."""
+
+    network: options.NetworkOptions
     onnx: Annotated[
         tuple[Path, Path] | None,
         typer.Option(
@@ -109,32 +120,32 @@ def track(
             metavar="KEYFRAME REUSE",
             help="Two ONNX models, as mobileinst export --video writes them, in place of the NumPy network.",
         ),
-    ] = None,
+        Reads(),
+    ] = None
     threads: Annotated[
-        int, typer.Option("--threads", min=0, help="Threads of ONNX Runtime; 0: its choice.")
-    ] = 0,
-    sizing: Annotated[
-        str | None,
-        typer.Option(
-            "--sizing",
-            help="video (shorter side 360), image (640), phone (320×640) or native. "
-            "Default: what the ONNX models take, else video.",
-        ),
-    ] = None,
-    size: options.Size = None,
-    video_id: Annotated[int, typer.Option("--video-id", help="video_id in the results.")] = 1,
-    demo: Annotated[
-        bool,
-        typer.Option(
-            "--demo", help="Track a held-out video with the trained network, and evaluate against its truth."
-        ),
-    ] = False,
-    oracle: Annotated[
-        bool,
-        typer.Option("--oracle", help="With --demo: kernels that know the truth, on an easier scene."),
-    ] = False,
-    json_file: options.Json = None,
-) -> None:
+        int | None,
+        typer.Option("--threads", min=0, help="Threads of ONNX Runtime. Default: its choice."),
+        Beside("onnx"),
+    ] = None
+
+    @property
+    def chosen(self) -> options.NetworkOptions:
+        """The NumPy network."""
+        return self.network if self.onnx else self.network.or_trained(VIDEO)
+
+    @property
+    def remark(self) -> str:
+        """What pictures say of untrained weights."""
+        return "" if self.onnx or self.chosen.weights else UNTRAINED
+
+    def load(self) -> _Network:
+        """Return the network, what identifies it, and the size of its input if it has only one."""
+        if self.onnx:
+            return _onnx_network(self.onnx, self.threads or 0)
+        return _numpy_network(self.chosen)
+
+
+class Track:
     """Follow instances through a video: YouTube-VIS results, a contact sheet, and a table of the frames.
 
     On keyframes the whole network runs and its kernels are associated with the tracks; on the frames between
@@ -145,7 +156,7 @@ def track(
 
     [bold]Examples[/bold]
 
-      mobileinst track street.gif --frames 24 --keyframe-interval 3 --weights mine.safetensors
+      mobileinst track street.gif --count 24 --keyframe-interval 3 --weights mine.safetensors
 
       mobileinst track street.mp4 --onnx phone.keyframe.onnx phone.reuse.onnx --output street --resume
 
@@ -153,49 +164,209 @@ def track(
 
       mobileinst track --demo --oracle
     """
-    if demo == (video_path is not None):
-        raise ConfigurationError("give either a VIDEO to track or --demo")
-    if oracle and not demo:
-        raise ConfigurationError("--oracle knows the truth of the demo's scene only; give --demo too")
-    weights = weights or options.trained_by_default(context, VIDEO)
-    # Before any work: what a tracker refuses.
-    Tracker(keyframe_interval, method=method, birth=birth, death=death)
-    tracking = Tracking(keyframe_interval, method, birth, death, "native", {})
 
-    def network() -> _Network:
-        if onnx:
-            return _onnx_network(onnx, threads)
-        return _numpy_network(model, overrides, weights, backbone_weights, seed)
 
-    drawn = oracle or options.names_trained(weights)
-    scene = make_scene(*DEMO_SIZE, DEMO_SEED) if oracle else held_out_video(DEMO_VIDEO)
-    if video_path is None:
-        job = _demo_job(scene, oracle, network, tracking, frames or DEMO_FRAMES, output, resume)
-    else:
-        how = options.parse_size(size) or sizing or ("native" if drawn else None)
-        job = _video_job(video_path, network, tracking, how, frames, output, resume)
-    remark = "" if drawn or weights or onnx else UNTRAINED
-    job = replace(job, names=LABELS if drawn else None, remark=remark)
-    try:
-        error = _follow(job)
-        content = _write(job, video_id, keep, animate)
-    except KeyboardInterrupt:
-        typer.echo(
-            f"interrupted; {job.tracker.state.frame} finished frames are kept in {job.log.folder}; "
-            "the same command with --resume goes on",
-            err=True,
+@dataclass(frozen=True, kw_only=True)
+class TrackJob(Job):
+    """A video that is followed."""
+
+    tracker: TrackerOptions
+    output: Folder = None
+    files: JsonFile
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        raise NotImplementedError
+
+    def outputs(self) -> list[Output]:
+        """Return the folder and all that may be written in it; earlier results of this command are ours."""
+        folder = self.folder
+        ours = video_tracking.holds_run(folder)
+        kinds = {SHEET: PNG, ANIMATION: GIF, **dict.fromkeys(TEXTS, JSON)}
+        return [Output("--output", folder, None)] + [
+            Output("--output", folder / name, kind, ours) for name, kind in kinds.items()
+        ]
+
+    def begin(self) -> Followed:
+        """Return what is tracked by what."""
+        raise NotImplementedError
+
+    def run(self) -> int:
+        """Follow the video, write the results, and print the frames."""
+        followed = self.begin()
+        try:
+            error = _follow(followed)
+            content = _write(followed, self.tracker)
+        except KeyboardInterrupt:
+            typer.echo(
+                f"interrupted; {followed.tracker.state.frame} finished frames are kept in "
+                f"{followed.log.folder}; the same command with --resume goes on",
+                err=True,
+            )
+            return INTERRUPTED
+        content |= self.evaluated(followed)
+        if self.files.write(content):
+            _show(followed, content)
+        if error is not None:
+            raise type(error)(
+                f"{error}; the {len(content['frames'])} frames before it are kept in {followed.log.folder}"
+            ) from error
+        return self.code(content)
+
+    def evaluated(self, followed: Followed) -> dict[str, Any]:
+        """Return figures against the truth, if there is one."""
+        return {}
+
+    def code(self, content: dict[str, Any]) -> int:
+        """Return the exit code."""
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoTrack(TrackJob):
+    """A video of the user's own."""
+
+    doing = "a video (VIDEO)"
+
+    video_path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[VIDEO]",
+            help="A folder of frames, a GIF, or a video file (extra 'video'). Not with --demo.",
+        ),
+        Reads(),
+    ] = None
+    using: TrackedNetwork
+    sizing: Annotated[
+        str | None,
+        typer.Option(
+            "--sizing",
+            help="video (shorter side 360), image (640), phone (320×640) or native. "
+            "Default: what the ONNX models take, else video.",
+        ),
+        Unless("size"),
+    ] = None
+    size: options.Size = None
+
+    def check(self) -> None:
+        """Refuse a missing video, and what a tracker refuses."""
+        if self.video_path is None:
+            raise ConfigurationError("give either a VIDEO to track or --demo")
+        _ = self.tracker.tracking
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        assert self.video_path is not None
+        return self.output or Path(f"{self.video_path.resolve().stem}.tracks")
+
+    def begin(self) -> Followed:
+        """Return the video, the network and the tracker as they were left, or anew."""
+        assert self.video_path is not None
+        drawn = not self.using.onnx and self.using.chosen.is_trained
+        how = options.parse_size(self.size) or self.sizing or ("native" if drawn else None)
+        with options.working("network"):
+            video = open_video(self.video_path)
+            network, identity, wanted = self.using.load()
+            tracking = replace(self.tracker.tracking, sizing=how or wanted or "video", network=identity)
+            followed = _begun(video, network, tracking, self.folder, self.tracker.count, self.tracker.resume)
+        return replace(followed, names=LABELS if drawn else None, remark=self.using.remark)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoJob(TrackJob):
+    """A rendered video, whose truth is known."""
+
+    demo: Annotated[
+        bool,
+        typer.Option(
+            "--demo", help="Track a held-out video with the trained network, and evaluate against its truth."
+        ),
+    ] = False
+
+    @property
+    def scene(self) -> Scene:
+        """What is seen."""
+        raise NotImplementedError
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        return self.output or Path("demo.tracks")
+
+    @property
+    def frames(self) -> int:
+        """How many frames are rendered."""
+        return self.tracker.count or DEMO_FRAMES
+
+    def check(self) -> None:
+        """Refuse what a tracker refuses."""
+        _ = self.tracker.tracking
+
+    def evaluated(self, followed: Followed) -> dict[str, Any]:
+        """Return the twelve figures against the scene's truth."""
+        return {"stats": _evaluate_demo(followed, self.scene)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(DemoJob):
+    """A held-out video, followed by a network."""
+
+    doing = "the demo (--demo)"
+    chosen_by = ("demo",)
+
+    using: TrackedNetwork
+
+    @property
+    def scene(self) -> Scene:
+        """What is seen."""
+        return held_out_video(DEMO_VIDEO)
+
+    def begin(self) -> Followed:
+        """Return the video, the network and the tracker as they were left, or anew."""
+        network, identity, _ = self.using.load()
+        tracking = replace(self.tracker.tracking, network=identity)
+        video = _rendered(self.scene, self.frames)
+        followed = _begun(video, network, tracking, self.folder, self.frames, self.tracker.resume)
+        drawn = not self.using.onnx and self.using.chosen.is_trained
+        return replace(followed, names=LABELS if drawn else None, remark=self.using.remark)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OracleDemo(DemoJob):
+    """An easier video, followed by kernels that know the truth."""
+
+    doing = "the oracle's demo (--demo --oracle)"
+    chosen_by = ("oracle",)
+
+    oracle: Annotated[
+        bool,
+        typer.Option("--oracle", help="With --demo: kernels that know the truth, on an easier scene."),
+        Beside("demo"),
+    ] = False
+
+    @property
+    def scene(self) -> Scene:
+        """What is seen."""
+        return make_scene(*DEMO_SIZE, DEMO_SEED)
+
+    def begin(self) -> Followed:
+        """Return the video, the oracle and the tracker as they were left, or anew."""
+        knowing = _DemoNetwork(Oracle(self.scene, self.frames, stride=1))
+        video = _rendered(self.scene, self.frames)
+        followed = _begun(
+            video, knowing, self.tracker.tracking, self.folder, self.frames, self.tracker.resume
         )
-        raise typer.Exit(INTERRUPTED) from None
-    if demo:
-        content["stats"] = _evaluate_demo(job, scene)
-    options.write_json(json_file, content)
-    if str(json_file) != "-":
-        _show(job, content)
-    if error is not None:
-        raise type(error)(
-            f"{error}; the {len(content['frames'])} frames before it are kept in {job.log.folder}"
-        ) from error
-    raise typer.Exit(1 if oracle and content["stats"]["AP"] < 1 - 1e-9 else 0)
+        knowing.frame = followed.tracker.state.frame
+        return replace(followed, names=LABELS)
+
+    def code(self, content: dict[str, Any]) -> int:
+        """Return 1 unless the AP is 100."""
+        return 1 if content["stats"]["AP"] < 1 - 1e-9 else 0
+
+
+MODES = (OracleDemo, Demo, VideoTrack)
 
 
 # What is tracked by what.
@@ -204,25 +375,23 @@ _Network = tuple[Network[Array], dict[str, Any], tuple[int, int] | None]
 """A network, what identifies it, and the size of its input if it has only one."""
 
 
-def _job(
+def _begun(
     video: Video, network: Network[Array], tracking: Tracking, folder: Path, stop: int | None, resume: bool
-) -> Job:
+) -> Followed:
     log = TrackLog(folder)
     state = video_tracking.begin(log, tracking, video, resume)
     if state is not None and stop is not None and state.frame > stop:
         raise ConfigurationError(
-            f"{folder} has {state.frame} finished frames already, more than --frames {stop}; "
+            f"{folder} has {state.frame} finished frames already, more than --count {stop}; "
             "give as many at least, or leave out --resume to start anew"
         )
-    return Job(video, network, tracking, tracking.tracker(state), log, stop)
+    return Followed(video, network, tracking, tracking.tracker(state), log, stop)
 
 
-def _numpy_network(
-    model: str, overrides: list[str] | None, weights: Path | None, backbone: Path | None, seed: int
-) -> _Network:
+def _numpy_network(chosen: options.NetworkOptions) -> _Network:
     """The network in float32."""
-    config = options.configuration(model, overrides, weights)
-    arrays = options.load_weights(config, weights, backbone, seed).astype(np.float32)
+    config = chosen.config
+    arrays = chosen.load(config).astype(np.float32)
     identity = {"config": asdict(config), "weights_sha256": weights_hash(arrays)}
     return NumpyNetwork(MobileInst(config, arrays)), identity, None
 
@@ -252,52 +421,19 @@ class _DemoNetwork:
         return self.oracle.mask_features(self._next())
 
 
-def _demo_job(
-    scene: Scene,
-    oracle: bool,
-    network: Callable[[], _Network],
-    tracking: Tracking,
-    frames: int,
-    output: Path | None,
-    resume: bool,
-) -> Job:
-    video = Video(
+def _rendered(scene: Scene, frames: int) -> Video:
+    return Video(
         Path("the rendered scene"),
         frames,
         lambda start: (render_frame(scene, index).picture for index in range(start, frames)),
         lambda index: f"frame {index} of the rendered scene",
     )
-    folder = output or Path("demo.tracks")
-    if not oracle:
-        used, identity, _ = network()
-        return _job(video, used, replace(tracking, network=identity), folder, frames, resume)
-    knowing = _DemoNetwork(Oracle(scene, frames, stride=1))
-    job = _job(video, knowing, tracking, folder, frames, resume)
-    knowing.frame = job.tracker.state.frame
-    return job
-
-
-def _video_job(
-    path: Path,
-    network: Callable[[], _Network],
-    tracking: Tracking,
-    sizing: Sizing | None,
-    frames: int | None,
-    output: Path | None,
-    resume: bool,
-) -> Job:
-    with options.progress_console.status("network"):
-        video = open_video(path)
-        used, identity, wanted = network()
-        tracking = replace(tracking, sizing=sizing or wanted or "video", network=identity)
-        folder = output or Path(f"{video.path.resolve().stem}.tracks")
-        return _job(video, used, tracking, folder, frames, resume)
 
 
 # Tracking.
 
 
-def _follow(job: Job) -> MobileInstError | None:
+def _follow(job: Followed) -> MobileInstError | None:
     """Track what is left of the video; a frame that cannot be read ends it; returns its error."""
     columns = (
         TextColumn("{task.description}"),
@@ -324,10 +460,10 @@ def _follow(job: Job) -> MobileInstError | None:
     return None
 
 
-def _write(job: Job, video_id: int, keep: float, animate: bool) -> dict[str, Any]:
+def _write(job: Followed, wanted: TrackerOptions) -> dict[str, Any]:
     """Write the results and the pictures of all finished frames; return what there is to tell."""
     folder = job.log.folder
-    results = video_results(job.log, job.tracker.state, video_id, keep)
+    results = video_results(job.log, job.tracker.state, wanted.video_id, wanted.keep)
     write_results(folder / RESULTS, results)
     records = [
         {name: value for name, value in record.items() if name != "segmentations"}
@@ -336,9 +472,9 @@ def _write(job: Job, video_id: int, keep: float, animate: bool) -> dict[str, Any
     chosen = video_tracking.evenly_chosen(len(records))
     draw = partial(video_tracking.drawn_frames, job.video, job.log, names=job.names, remark=job.remark)
     write_picture(folder / SHEET, video_tracking.contact_sheet(list(draw(chosen))))
-    if animate:
+    if wanted.animate:
         video_tracking.write_animation(folder / ANIMATION, draw())
-    files = [RESULTS, SHEET, *([ANIMATION] if animate else [])]
+    files = [RESULTS, SHEET, *([ANIMATION] if wanted.animate else [])]
     return {
         "video": str(job.video.path),
         "keyframe_interval": job.tracking.keyframe_interval,
@@ -348,9 +484,9 @@ def _write(job: Job, video_id: int, keep: float, animate: bool) -> dict[str, Any
     }
 
 
-def _evaluate_demo(job: Job, scene: Scene) -> dict[str, float]:
+def _evaluate_demo(job: Followed, scene: Scene) -> dict[str, float]:
     """The twelve figures against the scene's truth."""
-    truth = job.log.folder / "truth.json"
+    truth = job.log.folder / TRUTH
     options.write_json(truth, scene_ground_truth([scene], job.tracker.state.frame))
     evaluation = ytvis.evaluate_files(truth, job.log.folder / RESULTS)
     return dict(zip(ytvis.STATISTICS, evaluation.stats.tolist(), strict=True))
@@ -359,7 +495,7 @@ def _evaluate_demo(job: Job, scene: Scene) -> dict[str, float]:
 # What is printed.
 
 
-def _show(job: Job, content: dict[str, Any]) -> None:
+def _show(job: Followed, content: dict[str, Any]) -> None:
     table = Table("frame", "kernels", box=None, pad_edge=False)
     for name in ("tracks", "margin", "least track margin", "ms"):
         table.add_column(name, justify="right")
@@ -379,8 +515,8 @@ def _show(job: Job, content: dict[str, Any]) -> None:
         options.console.print("Against the scene's truth: " + ", ".join(figures), highlight=False)
 
 
-def _row(record: dict[str, Any]) -> list[str]:
-    kernels = "[bold]keyframe[/bold]" if record["keyframe"] else "reused"
+def _row(record: dict[str, Any]) -> list[str | Text]:
+    kernels = coloured("keyframe", "bold") if record["keyframe"] else "reused"
     least = min((margin for margin in record["track_margins"] if margin is not None), default=None)
     margins = ["-" if margin is None else f"{margin:.2g}" for margin in (record["margin"], least)]
     return [

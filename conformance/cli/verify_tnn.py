@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
-from conformance.cli import options, report_files, tnn_tables
+from conformance.cli import formats, options, tnn_tables, verify_options
+from conformance.cli.job import Beside, Job, Unless
+from conformance.cli.network_tables import print_report
+from conformance.cli.options import JsonFile
+from conformance.cli.output_files import Reads, Writes
+from conformance.cli.report_files import ReportFiles
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.network import verify as judge
 from conformance.pictures.inputs import load_inputs, rendered_input
+from conformance.reports.report import Report
 from conformance.tnn.adb import AdbRunner
 from conformance.tnn.archive import dump_folder, is_archive
 from conformance.tnn.batch import run_batch
 from conformance.tnn.candidate import TnnCandidate
 from conformance.tnn.conversion import compare_conversion
 from conformance.tnn.dumps import Step, dumped_outputs, replay
+from conformance.tnn.evaluation import evaluate
 from conformance.tnn.graph import TnnGraph, read_graph
 from conformance.tnn.rounding import SIX_DIGITS, declared
 from conformance.tnn.runner import LocalRunner, Runner, Settings
@@ -38,12 +47,23 @@ from refimpl.ops.operation import Array
 
 PANEL = "TNN"
 
+
+def _files_of_command(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return []  # what is wrong with it is said when it is read
+
+
 MoreFiles = Annotated[
-    list[Path] | None, typer.Argument(metavar="[MORE.tnnproto]...", help="More converted models.")
+    list[Path] | None,
+    typer.Argument(metavar="[MORE.tnnproto]...", help="More converted models."),
+    Reads(),
 ]
 Against = Annotated[
     Path | None,
     typer.Option("--against", help="The .onnx a .tnnproto was converted from.", rich_help_panel=PANEL),
+    Reads(),
 ]
 Dump = Annotated[
     Path | None,
@@ -53,6 +73,7 @@ Dump = Annotated[
         "folder, or TNNTest's output.",
         rich_help_panel=PANEL,
     ),
+    Reads(),
 ]
 Command = Annotated[
     str | None,
@@ -62,6 +83,7 @@ Command = Annotated[
         help="TNNTest and its flags, with any prefix: 'qemu-aarch64 TNNTest -dt ARM -pr HIGH'.",
         rich_help_panel=PANEL,
     ),
+    Reads(_files_of_command),
 ]
 Adb = Annotated[
     bool,
@@ -74,165 +96,318 @@ Serial = Annotated[
 Library = Annotated[
     list[Path] | None,
     typer.Option("--library", help="What to push beside it, such as libTNN.so.", rich_help_panel=PANEL),
+    Reads(),
 ]
-Keep = Annotated[
+KeepOutputs = Annotated[
     Path | None,
     typer.Option(
-        "--keep",
+        "--keep-outputs",
         metavar="FOLDER",
         help="Keep the outputs of each input there; begun again, go on where it stopped.",
         rich_help_panel=PANEL,
     ),
-]
-Timeout = Annotated[
-    float, typer.Option("--timeout", min=0.1, help="Seconds a run may take.", rich_help_panel=PANEL)
+    Writes(None),
 ]
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks of TNN's files; see the options."""
+@dataclass(frozen=True, kw_only=True)
+class RunnerOptions:
+    """What runs a .tnnproto."""
 
-    paths: Sequence[Path]
-    context: typer.Context
-    options: Mapping[str, Any]
-
-    def path(self, name: str) -> Path | None:
-        """Return an option that names a file."""
-        value = self.options.get(name)
-        return None if value is None else Path(value)
-
-    def paths_of(self, name: str) -> list[Path]:
-        """Return an option that names files."""
-        return [Path(value) for value in self.options.get(name) or ()]
-
-    def given(self, *names: str) -> bool:
-        """Tell whether any of some options stands on the command line."""
-        sources = [self.context.get_parameter_source(name) for name in names]
-        return any(source is not None and source.name == "COMMANDLINE" for source in sources)
-
-    @property
-    def arithmetic(self) -> str:
-        """The arithmetic declared; by default what the runner's own flags stand for, else float32."""
-        stated = self.options.get("arithmetic")
-        if stated is not None:
-            return str(getattr(stated, "value", stated))
-        return self.settings.arithmetic if self.options.get("runner") else "float32"
+    runner: Command = None
+    adb: Annotated[Adb, Beside("runner")] = False
+    serial: Annotated[Serial, Beside("adb")] = None
+    library: Annotated[Library, Beside("adb")] = None
+    timeout: Annotated[verify_options.Timeout, Beside("runner")] = None
 
     @property
     def settings(self) -> Settings:
         """How to run: what the command itself states."""
-        base = Settings("ARM" if self.options.get("adb") else "NAIVE", timeout=float(self.options["timeout"]))
-        command = self.options.get("runner")
-        return LocalRunner.parse(command).settings(base) if command else base
+        base = Settings("ARM" if self.adb else "NAIVE", timeout=self.timeout or verify_options.LONGEST)
+        return LocalRunner.parse(self.runner).settings(base) if self.runner else base
+
+    def arithmetic(self, stated: formats.FormatName | None) -> str:
+        """The arithmetic declared; by default what the runner's own flags stand for, else float32."""
+        if stated is not None:
+            return stated.value
+        return self.settings.arithmetic if self.runner else "float32"
+
+    @contextmanager
+    def open(self) -> Iterator[Runner]:
+        """Give what runs a graph, on a phone if asked for."""
+        command = LocalRunner.parse(self.runner or "")
+        if not self.adb:
+            yield command
+            return
+        with AdbRunner(Path(command.command[0]), self.library or (), serial=self.serial) as phone:
+            yield phone
 
 
-ONLY_TNN = ("more_files", "against", "dump", "runner", "adb", "serial", "library", "keep")
+@dataclass(frozen=True, kw_only=True)
+class TnnJob(Job):
+    """What is asked about converted models."""
+
+    model_file: verify_options.ModelFile = None
+    more_files: MoreFiles = None
+
+    @classmethod
+    def is_chosen(cls, given: Mapping[str, Any]) -> bool:
+        """Tell whether a .tnnproto or a folder of them is named, and the mode's own options with it."""
+        paths = [Path(path) for path in (given.get("model_file"), *(given.get("more_files") or ())) if path]
+        named = any(path.suffix == ".tnnproto" or path.is_dir() for path in paths)
+        return named and super().is_chosen(given)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files and folders named."""
+        return [path for path in (self.model_file, *(self.more_files or ())) if path]
+
+    def one(self) -> tuple[Path, TnnGraph]:
+        """Return the one model the options are about.
+
+        Raises
+        ------
+        ConfigurationError
+            There are several, or a folder.
+        """
+        if len(self.paths) != 1 or self.paths[0].is_dir():
+            raise ConfigurationError(f"{len(self.paths)} files or a folder; this needs exactly one .tnnproto")
+        return self.paths[0], read_graph(self.paths[0])
 
 
-def dispatch(context: typer.Context) -> None:
-    """Take over if the files are TNN's; return if they are not.
+@dataclass(frozen=True, kw_only=True)
+class TnnConversion(TnnJob):
+    """Compare a converted model with what it was converted from."""
 
-    Raises
-    ------
-    ConfigurationError
-        TNN's options with other files, or options that do not go together.
-    """
-    given = context.params
-    first = given.get("model_file")
-    paths = [Path(path) for path in ([first] if first else []) + list(given.get("more_files") or ())]
-    request = Request(paths, context, given)
-    if not any(path.suffix == ".tnnproto" or path.is_dir() for path in paths):
-        used = [name for name in ONLY_TNN if given.get(name)]
-        if used:
-            raise ConfigurationError(
-                f"--{used[0].replace('_files', '')} goes with a .tnnproto; name it first"
+    doing = "a conversion (MODEL.tnnproto --against MODEL.onnx)"
+    chosen_by = ("against",)
+
+    seed: options.Seed = None
+    all_steps: options.AllSteps = False
+    files: JsonFile
+    against: Against = None
+
+    def check(self) -> None:
+        """Refuse options about a table that is not printed."""
+        self.files.check_printed("--all-steps", self.all_steps)
+
+    def run(self) -> int:
+        """Compare layer by layer; 0 if the meaning is kept, else 1."""
+        path, graph = self.one()
+        assert self.against is not None
+        with options.working("layer by layer in float64"):
+            conversion = compare_conversion(graph, OnnxGraph.load(self.against), seed=self.seed or 0)
+        if self.files.write(tnn_tables.plain(tnn_tables.conversion_json(path, self.against, conversion))):
+            tnn_tables.print_conversion(path, self.against, conversion, self.all_steps)
+        return 0 if conversion.kept else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TnnSurvey(TnnJob):
+    """Judge many converted models, each with what lies beside it."""
+
+    doing = "a table of converted models (MODEL.tnnproto or FOLDER)"
+
+    seed: options.Seed = None
+    files: JsonFile
+
+    def run(self) -> int:
+        """Judge each; 0 if all are correct, 1 if one is not, 2 if one cannot be read."""
+        protos = protos_in(self.paths)
+        rows = []
+        with options.working("") as progress:
+            found = survey(protos, seed=self.seed or 0)
+            for path in protos:
+                progress(path.name)
+                rows.append(next(found))
+        if self.files.write(tnn_tables.plain(tnn_tables.survey_json(rows))):
+            tnn_tables.print_survey(rows)
+        if any(row.verdict == UNREADABLE for row in rows):
+            return 2
+        return 0 if all(row.verdict == "correct" for row in rows) else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TnnDump(TnnJob):
+    """Judge what a run of a converted model has written."""
+
+    doing = "a dump (MODEL.tnnproto --dump)"
+    chosen_by = ("dump",)
+
+    inputs: verify_options.Inputs = None
+    all_steps: options.AllSteps = False
+    arithmetic: formats.Arithmetic = None
+    files: JsonFile
+    dump: Dump = None
+
+    def check(self) -> None:
+        """Refuse options about a table that is not printed."""
+        self.files.check_printed("--all-steps", self.all_steps)
+
+    @property
+    def rounding(self) -> str:
+        """The arithmetic declared."""
+        return self.arithmetic.value if self.arithmetic else "float32"
+
+    def run(self) -> int:
+        """Judge layers if the dump holds them, else outputs; 0 if they are right, else 1."""
+        path, graph = self.one()
+        assert self.dump is not None
+        fed = fed_inputs(self.inputs or (), path, graph)
+        if len(fed) > 1:
+            raise ConfigurationError(f"{len(fed)} --input for one dump; give the one it is of")
+        inputs = next(iter(fed.values()), None)
+        if holds_layers(self.dump):
+            return self._judge_layers(path, graph, self.dump, inputs)
+        if self.all_steps:
+            raise ConfigurationError(f"--all-steps has no effect: {self.dump} holds outputs only")
+        if inputs is None:
+            raise ConfigurationError(f"{self.dump} holds outputs only; give the --input they are of")
+        run = _outputs_verdict(graph, self.dump, inputs, self.rounding)
+        if self.files.write(tnn_tables.plain(tnn_tables.runs_json(path, {self.dump.name: run}))):
+            tnn_tables.print_runs(path, {self.dump.name: run}, str(declared(self.rounding)))
+        return 0 if run.passes else 1
+
+    def _judge_layers(
+        self, path: Path, graph: TnnGraph, dump: Path, inputs: Mapping[str, Array] | None
+    ) -> int:
+        rounding = str(declared(self.rounding))
+        with options.working("replaying") as progress, dump_folder(dump) as folder:
+            steps: list[Step] = []
+            for step in replay(graph, folder, inputs, self.rounding):
+                progress(f"layer {step.index}: {step.name}")
+                steps.append(step)
+        if self.files.write(tnn_tables.plain(tnn_tables.dump_json(path, dump, steps, rounding))):
+            tnn_tables.print_dump(path, steps, rounding, self.all_steps)
+        return 1 if any(step.verdict == "fail" for step in steps) else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TnnRuns(TnnJob):
+    """Run a converted model, and judge its outputs."""
+
+    doing = "a run of a converted model (MODEL.tnnproto --runner)"
+    chosen_by = ("runner",)
+
+    seed: Annotated[options.Seed, Unless("inputs")] = None
+    inputs: verify_options.Inputs = None
+    arithmetic: formats.Arithmetic = None
+    files: JsonFile
+    running: RunnerOptions
+    keep_outputs: KeepOutputs = None
+
+    def run(self) -> int:
+        """Run each input, and judge; 0 if all outputs are right, else 1."""
+        path, graph = self.one()
+        fed = fed_inputs(self.inputs or (), path, graph)
+        if fed and self.seed is not None:
+            raise ConfigurationError(f"--seed has no effect: {', '.join(fed)} is the input; leave it out")
+        fed = fed or _random(graph, self.seed or 0)
+        arithmetic = self.running.arithmetic(self.arithmetic)
+        with options.working("running"):
+            outputs = self._outputs(path, list(fed.values()))
+            verdicts = {
+                label: judge_outputs(graph, inputs, found, label, arithmetic)
+                for (label, inputs), found in zip(fed.items(), outputs, strict=True)
+            }
+        if self.files.write(tnn_tables.plain(tnn_tables.runs_json(path, verdicts))):
+            tnn_tables.print_runs(path, verdicts, str(declared(arithmetic)), self.running.settings)
+        return 0 if all(run.passes for run in verdicts.values()) else 1
+
+    def _outputs(self, path: Path, batch: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
+        """Run each input; what was done before a failure is kept where --keep-outputs says."""
+        settings = self.running.settings
+        with self.running.open() as runner:
+            if self.keep_outputs is not None:
+                return run_batch(runner, path, batch, self.keep_outputs, settings)
+            return [runner.run(path, inputs, settings).outputs for inputs in batch]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TnnNetwork(TnnJob):
+    """Judge whether a converted model is MobileInst, by its file's meaning and what it gave when run."""
+
+    doing = "a verdict on a converted network (MODEL.tnnproto with --weights or --model)"
+    chosen_by = ("model", "overrides", "weights", "backbone_weights")
+
+    network: options.NetworkOptions
+    inputs: verify_options.Inputs = None
+    frames: Annotated[verify_options.Frames, Beside("inputs")] = False
+    all_steps: options.AllSteps = False
+    arithmetic: formats.Arithmetic = None
+    files: ReportFiles
+    dump: Dump = None
+    running: RunnerOptions
+
+    def check(self) -> None:
+        """Refuse two runs at once, and options about a table that is not printed."""
+        if self.dump and self.running.runner:
+            raise ConfigurationError("--dump and --runner are two runs; give one")
+        self.files.check_printed("--all-steps", self.all_steps)
+
+    def run(self) -> int:
+        """Judge, write and print; 0 if it conforms, else 1."""
+        with options.working("weights") as progress:
+            report = self.report(progress)
+        if self.files.write_report(report, self.command_line):
+            print_report(report, self.all_steps)
+        return 0 if report.verdict == "pass" else 1
+
+    def report(self, progress: options.Progress) -> Report:
+        """Judge the network that the file describes."""
+        path, graph = self.one()
+        config = self.network.config
+        weights = self.network.load(config)
+        with ExitStack() as stack:
+            candidate = self._candidate(path, graph, stack)
+            images = self._images(path, graph, candidate.name)
+            return judge(
+                candidate,
+                config,
+                weights,
+                images,
+                name=path.name,
+                progress=progress,
+                frames=self.frames,
+                nodes=candidate.judged_layers,
             )
-        return
-    raise typer.Exit(_verify(request))
 
-
-def _verify(request: Request) -> int:
-    """Judge what was asked for, print and write it, and return the exit code."""
-    network = request.given("model", "overrides", "weights", "backbone_weights")
-    if request.options.get("runner") is None and (request.options.get("adb") or request.options.get("keep")):
-        raise ConfigurationError("--adb and --keep go with --runner, which names TNNTest")
-    _check_together(request)
-    reports = [name for name in ("html_file", "junit_file", "markdown_file") if request.options.get(name)]
-    if reports and not network:
-        raise ConfigurationError(
-            f"--{reports[0][:-5]} is a report on the network; give --weights or --model too"
-        )
-    if request.options.get("frames") and not network:
-        raise ConfigurationError("--frames is about the network's tracks; give --weights or --model too")
-    if request.options.get("against"):
-        return _conversion(request)
-    if network:
-        return _network(request)
-    if request.options.get("dump"):
-        return _dump(request)
-    return _runs(request) if request.options.get("runner") else _survey(request)
-
-
-def _check_together(request: Request) -> None:
-    """Refuse options that would be silently left out."""
-    runs = [name for name in ("dump", "runner") if request.options.get(name)]
-    if len(runs) > 1:
-        raise ConfigurationError("--dump and --runner are two runs; give one")
-    if runs and request.options.get("against"):
-        raise ConfigurationError(
-            f"--against judges the files alone, without --{runs[0]}; ask one after the other"
-        )
-    network = request.given("weights", "model", "overrides", "backbone_weights")
-    if request.given("inputs", "arithmetic") and not (runs or network):
-        raise ConfigurationError(
-            "--input and --arithmetic are those of a run: give --dump, --runner or --weights"
+    def _images(self, path: Path, graph: TnnGraph, name: str) -> dict[str, Array]:
+        fed = fed_inputs(self.inputs or (), path, graph)
+        dims = graph.proto.inputs[0].dims
+        return {label: inputs[name] for label, inputs in fed.items()} or rendered_input(
+            _image_size(dims), dims[0]
         )
 
+    def _candidate(self, path: Path, graph: TnnGraph, stack: ExitStack) -> TnnCandidate:
+        arithmetic = self.running.arithmetic(self.arithmetic)
+        if self.running.runner:
+            runner, settings = stack.enter_context(self.running.open()), self.running.settings
+            return TnnCandidate(graph, arithmetic, lambda inputs: runner.run(path, inputs, settings).outputs)
+        if self.dump is None:
+            return TnnCandidate(graph, arithmetic)
+        if not holds_layers(self.dump):
+            outputs = _read_outputs(self.dump)
+            return TnnCandidate(graph, arithmetic, lambda inputs: outputs, reruns=False)
+        folder = stack.enter_context(dump_folder(self.dump))
 
-def _only(request: Request) -> tuple[Path, TnnGraph]:
-    """Return the one model the options are about."""
-    if len(request.paths) != 1 or request.paths[0].is_dir():
-        raise ConfigurationError(f"{len(request.paths)} files or a folder; this needs exactly one .tnnproto")
-    return request.paths[0], read_graph(request.paths[0])
+        def steps(inputs: Mapping[str, Array]) -> Iterator[Step]:
+            return replay(graph, folder, inputs, arithmetic)
 
+        def outputs_of(inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+            return dumped_outputs(graph, folder)
 
-def _write(request: Request, content: Any) -> bool:
-    """Write the JSON; tell whether the tables are to be printed as well."""
-    path = request.path("json_file")
-    options.write_json(path, tnn_tables.plain(content))
-    return str(path) != "-"
-
-
-def _conversion(request: Request) -> int:
-    path, graph = _only(request)
-    against = request.path("against")
-    assert against is not None
-    with options.progress_console.status("layer by layer in float64"):
-        conversion = compare_conversion(graph, OnnxGraph.load(against), seed=int(request.options["seed"]))
-    if _write(request, tnn_tables.conversion_json(path, against, conversion)):
-        tnn_tables.print_conversion(path, against, conversion, bool(request.options.get("all_steps")))
-    return 0 if conversion.kept else 1
+        return TnnCandidate(graph, arithmetic, outputs_of, steps, reruns=False)
 
 
-def _survey(request: Request) -> int:
-    protos = protos_in(request.paths)
-    rows = []
-    with options.progress_console.status("") as status:
-        found = survey(protos, seed=int(request.options["seed"]))
-        for path in protos:
-            status.update(path.name)
-            rows.append(next(found))
-    if _write(request, tnn_tables.survey_json(rows)):
-        tnn_tables.print_survey(rows)
-    if any(row.verdict == UNREADABLE for row in rows):
-        return 2
-    return 0 if all(row.verdict == "correct" for row in rows) else 1
+TNN_JOBS = (TnnConversion, TnnNetwork, TnnDump, TnnRuns, TnnSurvey)
 
 
-def _fed(request: Request, path: Path, graph: TnnGraph) -> dict[str, dict[str, Array]]:
+# Inputs and dumps.
+
+
+def fed_inputs(given: Sequence[Path], path: Path, graph: TnnGraph) -> dict[str, dict[str, Array]]:
     """Return the inputs, by label: those given, else the text beside the proto."""
-    given = request.paths_of("inputs")
     if given:
         return {file.name: _read(file, graph) for file in given}
     beside = path.with_suffix(".in.txt")
@@ -256,23 +431,7 @@ def _image_size(dims: tuple[int, ...]) -> tuple[int, int]:
     return (dims[2], dims[3]) if len(dims) == 4 else options.DEFAULT_SIZE
 
 
-def _dump(request: Request) -> int:
-    path, graph = _only(request)
-    dump = request.path("dump")
-    assert dump is not None
-    fed = _fed(request, path, graph)
-    inputs = next(iter(fed.values()), None)
-    if _holds_layers(dump):
-        return _layers(request, path, graph, dump, inputs)
-    if inputs is None:
-        raise ConfigurationError(f"{dump} holds outputs only; give the --input they are of")
-    run = _outputs_verdict(graph, dump, inputs, request.arithmetic)
-    if _write(request, tnn_tables.runs_json(path, {dump.name: run})):
-        tnn_tables.print_runs(path, {dump.name: run}, str(declared(request.arithmetic)))
-    return 0 if run.passes else 1
-
-
-def _holds_layers(dump: Path) -> bool:
+def holds_layers(dump: Path) -> bool:
     """Tell a dump of blobs from outputs, which model_check and TNNTest write."""
     if dump.is_dir():
         return not any(dump.glob("device_*.txt"))
@@ -284,8 +443,6 @@ def _holds_layers(dump: Path) -> bool:
 def _outputs_verdict(graph: TnnGraph, dump: Path, inputs: Mapping[str, Array], arithmetic: str) -> RunVerdict:
     if not dump.is_dir():
         return judge_outputs(graph, inputs, _read_outputs(dump), dump.name, arithmetic)
-    from conformance.tnn.evaluation import evaluate
-
     blobs = evaluate(graph, inputs)
     shapes = {name: blobs[name].shape for name in graph.proto.outputs}
     pairs = read_check_folder(dump, shapes)
@@ -304,58 +461,8 @@ def _read_outputs(path: Path) -> dict[str, Array]:
             raise error from None
 
 
-def _layers(
-    request: Request, path: Path, graph: TnnGraph, dump: Path, inputs: Mapping[str, Array] | None
-) -> int:
-    with options.progress_console.status("replaying") as status, dump_folder(dump) as folder:
-        steps: list[Step] = []
-        for step in replay(graph, folder, inputs, request.arithmetic):
-            status.update(f"layer {step.index}: {step.name}")
-            steps.append(step)
-        rounding = str(declared(request.arithmetic))
-        if _write(request, tnn_tables.dump_json(path, dump, steps, rounding)):
-            tnn_tables.print_dump(path, steps, rounding, bool(request.options.get("all_steps")))
-    return 1 if any(step.verdict == "fail" for step in steps) else 0
-
-
-@contextmanager
-def _runner(request: Request) -> Iterator[Runner]:
-    command = LocalRunner.parse(request.options["runner"])
-    if not request.options.get("adb"):
-        yield command
-        return
-    libraries = request.paths_of("library")
-    with AdbRunner(Path(command.command[0]), libraries, serial=request.options.get("serial")) as phone:
-        yield phone
-
-
-def _ran(request: Request, path: Path, batch: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
-    """Run each input; what was done before a failure is kept where --keep says."""
-    keep = request.path("keep")
-    with _runner(request) as runner:
-        if keep is not None:
-            return run_batch(runner, path, batch, keep, request.settings)
-        return [runner.run(path, inputs, request.settings).outputs for inputs in batch]
-
-
-def _runs(request: Request) -> int:
-    path, graph = _only(request)
-    fed = _fed(request, path, graph) or _random(graph, int(request.options["seed"]))
-    with options.progress_console.status("running"):
-        outputs = _ran(request, path, list(fed.values()))
-        verdicts = {
-            label: judge_outputs(graph, inputs, found, label, request.arithmetic)
-            for (label, inputs), found in zip(fed.items(), outputs, strict=True)
-        }
-    if _write(request, tnn_tables.runs_json(path, verdicts)):
-        tnn_tables.print_runs(path, verdicts, str(declared(request.arithmetic)), request.settings)
-    return 0 if all(run.passes for run in verdicts.values()) else 1
-
-
 def _random(graph: TnnGraph, seed: int) -> dict[str, dict[str, Array]]:
     """Return seeded normal numbers; several inputs are prefixes of one another, as TNNTest reads them."""
-    import numpy as np
-
     sizes = {item.name: math.prod(item.dims) for item in graph.proto.inputs}
     values = np.random.default_rng(seed).standard_normal(max(sizes.values())).astype(np.float32)
     return {
@@ -363,61 +470,3 @@ def _random(graph: TnnGraph, seed: int) -> dict[str, dict[str, Array]]:
             item.name: values[: sizes[item.name]].reshape(item.dims) for item in graph.proto.inputs
         }
     }
-
-
-def _network(request: Request) -> int:
-    """Judge whether it is MobileInst, by its file's meaning and, where there is one, by a run's outputs."""
-    from conformance.cli.verify import print_report
-
-    path, graph = _only(request)
-    given = request.options
-    config = options.configuration(given["model"], given.get("overrides"), request.path("weights"))
-    with ExitStack() as stack:
-        status = stack.enter_context(options.progress_console.status("weights"))
-        weights = options.load_weights(
-            config, request.path("weights"), request.path("backbone_weights"), int(given["seed"])
-        )
-        candidate = _candidate(request, path, graph, stack)
-        fed = {label: inputs[candidate.name] for label, inputs in _fed(request, path, graph).items()}
-        images = fed or rendered_input(_image_size(graph.proto.inputs[0].dims), graph.proto.inputs[0].dims[0])
-        frames = bool(given.get("frames"))
-        report = judge(
-            candidate,
-            config,
-            weights,
-            images,
-            name=path.name,
-            progress=status.update,
-            frames=frames,
-            nodes=candidate.judged_layers,
-        )
-    report = replace(report, command=report_files.command_line(request.context))
-    report_files.write_reports(
-        report, **{kind: request.path(f"{kind}_file") for kind in ("html", "junit", "markdown")}
-    )
-    options.write_json(request.path("json_file"), report.to_json())
-    if str(request.path("json_file")) != "-":
-        print_report(report, bool(given.get("all_steps")))
-    return 0 if report.verdict == "pass" else 1
-
-
-def _candidate(request: Request, path: Path, graph: TnnGraph, stack: ExitStack) -> TnnCandidate:
-    if request.options.get("runner"):
-        runner = stack.enter_context(_runner(request))
-
-        def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
-            return runner.run(path, inputs, request.settings).outputs
-
-        return TnnCandidate(graph, request.arithmetic, run)
-    dump = request.path("dump")
-    if dump is None:
-        return TnnCandidate(graph, request.arithmetic)
-    if not _holds_layers(dump):
-        outputs = _read_outputs(dump)
-        return TnnCandidate(graph, request.arithmetic, lambda inputs: outputs)
-    folder = stack.enter_context(dump_folder(dump))
-
-    def steps(inputs: Mapping[str, Array]) -> Iterator[Step]:
-        return replay(graph, folder, inputs, request.arithmetic)
-
-    return TnnCandidate(graph, request.arithmetic, lambda inputs: dumped_outputs(graph, folder), steps)

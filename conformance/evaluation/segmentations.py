@@ -35,6 +35,16 @@ def encode(masks: Array) -> list[Rle | None]:
     ]
 
 
+def mask_overlaps(first: Array, second: Array) -> Array:
+    """IoU of each pair of masks, (n, H, W) and (m, H, W) bool → (n, m); 0 where both are empty."""
+    encoded = [
+        coco_mask.encode(np.asfortranarray(np.moveaxis(masks, 0, -1), dtype=np.uint8))
+        for masks in (first, second)
+    ]
+    overlaps = np.array(coco_mask.iou(*encoded, [False] * len(second)), np.float64)
+    return overlaps.reshape(len(first), len(second))
+
+
 def read(segmentations: Sequence[Any], sizes: Sequence[Size | None], describe: Describe) -> list[Rle | None]:
     """Turn segmentations of any form into checked, compressed RLE.
 

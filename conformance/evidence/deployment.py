@@ -28,7 +28,7 @@ from conformance.evidence.held_out import (
     picture_truth,
     without_labels,
 )
-from conformance.faults import CATALOGUE, Graph, injected, injections
+from conformance.faults import CATALOGUE, ShapedGraph, injected, injections
 from conformance.faults.injection import OPSET
 from conformance.graph.onnx_export import to_onnx
 from conformance.graph.onnx_graph import OnnxGraph
@@ -138,7 +138,7 @@ class Deployment:
 
     def mistaken(self, name: str) -> onnx.ModelProto:
         """Return the model with a mistake of the catalogue, at the first place where it can be made."""
-        graph = Graph.of_recording(self.recording)
+        graph = ShapedGraph.of_recording(self.recording)
         return injected(self.model, self.recording, injections(CATALOGUE[name], graph)[0])
 
     def measure(self, name: str, model: onnx.ModelProto) -> Deployed:

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -16,16 +15,16 @@ from conformance.candidates.candidate import Candidate
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
 from conformance.candidates.onnx_runtime import LEVELS, RuntimeOptions
 from conformance.evidence.baselines import alarms
-from conformance.faults.graph import call_of
 from conformance.graph import onnx_export
-from conformance.graph.onnx_graph import OnnxGraph, evaluate_node
+from conformance.graph.evaluation import evaluate_node, run
+from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.pytorch_replay import PyTorchReplay, import_torch
 from conformance.judge.network import verify
 from conformance.pictures.inputs import rendered_input
 from refimpl import MobileInst, MobileInstConfig, Recording, Step, Weights, record
 from refimpl.errors import MissingDependencyError
-from refimpl.folding import fold_batch_norm
 from refimpl.ops.operation import Array
+from refimpl.weights.folding import fold_batch_norm
 
 SIZE = (64, 96)
 NARROW = {"dim": 32, "num_queries": 5, "num_classes": 7}
@@ -42,7 +41,8 @@ ILL_CONDITIONED = "topformer-tiny, ill-conditioned"
 CANCELLED = 3e3
 """What the ill-conditioned network adds and subtracts; its activations are of order one."""
 
-Compute = Callable[[Step, list[Array | None]], tuple[Array, ...]]
+Operands = Sequence[Array | None]
+Compute = Callable[[Step, Operands], tuple[Array, ...]]
 
 
 @dataclass(frozen=True)
@@ -219,23 +219,16 @@ class SteppedCandidate(Candidate):
 
     def capture(self, images: Array) -> dict[str, Array]:
         """Return the result of every step."""
-        fixed = [*self.recording.weights, *self.recording.constants]
-        values = {name: self.recording.tensors[name] for name in fixed}
-        values |= dict.fromkeys(self.recording.inputs.values(), images)
-        made: dict[str, Array] = {}
-        for step in self.recording.steps:
-            operands = [None if name is None else values[name] for name in step.inputs]
-            results = dict(zip(step.outputs, self.compute(step, operands), strict=True))
-            values |= results
-            made |= results
-        return made
+        graph = self.recording.graph
+        given = {**graph.initializers, **dict.fromkeys(graph.inputs.values(), images)}
+        return run(self.recording.steps, given, self.compute, keep=graph.places)
 
 
-def _plain(step: Step, operands: list[Array | None]) -> tuple[Array, ...]:
-    return evaluate_node(call_of(step), operands)
+def _plain(step: Step, operands: Operands) -> tuple[Array, ...]:
+    return evaluate_node(step, operands)
 
 
-def _shuffled(step: Step, operands: list[Array | None]) -> tuple[Array, ...]:
+def _shuffled(step: Step, operands: Operands) -> tuple[Array, ...]:
     """Sum products in another order."""
     a, b = _factors(step, operands)
     if a is None or b is None:
@@ -246,7 +239,7 @@ def _shuffled(step: Step, operands: list[Array | None]) -> tuple[Array, ...]:
     return _plain(step, [*other, *operands[2:]])
 
 
-def _blocked(step: Step, operands: list[Array | None]) -> tuple[Array, ...]:
+def _blocked(step: Step, operands: Operands) -> tuple[Array, ...]:
     """Sum products in blocks of four, one block after another."""
     a, b = _factors(step, operands)
     if a is None or b is None:
@@ -264,13 +257,13 @@ def _blocks(step: Step, a: Array, b: Array) -> Iterator[tuple[Array, Array]]:
         yield (a[:, part], b[:, part]) if step.operation == "Conv" else (a[..., part], b[..., part, :])
 
 
-def _factors(step: Step, operands: list[Array | None]) -> tuple[Array | None, Array | None]:
+def _factors(step: Step, operands: Operands) -> tuple[Array | None, Array | None]:
     """Return the factors of a step that sums over channels, else None."""
     sums = step.operation == "MatMul" or (step.operation == "Conv" and step.attributes["group"] == 1)
     return (operands[0], operands[1]) if sums else (None, None)
 
 
-def _half_storage(step: Step, operands: list[Array | None]) -> tuple[Array, ...]:
+def _half_storage(step: Step, operands: Operands) -> tuple[Array, ...]:
     """Compute in float32 and keep every tensor as float16."""
     wide = [x.astype(np.float16).astype(np.float32) if _is_float(x) else x for x in operands]  # type: ignore[union-attr]
     return tuple(y.astype(np.float16).astype(np.float32) if _is_float(y) else y for y in _plain(step, wide))
@@ -287,13 +280,12 @@ def _is_float(x: Array | None) -> bool:
 def _pytorch(recording: Recording) -> SteppedCandidate:
     """Return PyTorch's own operators, eagerly."""
     torch = import_torch()
-    calls = {step.name: call for call, step in PyTorchReplay(recording).calls}
+    replay = PyTorchReplay(recording)
 
-    def compute(step: Step, operands: list[Array | None]) -> tuple[Array, ...]:
+    def compute(step: Step, operands: Operands) -> tuple[Array, ...]:
         tensors = [None if x is None else torch.from_numpy(np.array(x)) for x in operands]
         with torch.inference_mode():
-            result: Any = calls[step.name](*tensors)
-        return tuple(y.numpy() for y in (result if isinstance(result, tuple) else (result,)))
+            return tuple(y.numpy() for y in replay.compute(step, tensors))
 
     return SteppedCandidate(recording, compute, Declaration(runtime=ONNX_RUNTIME))
 

@@ -14,7 +14,7 @@ import onnx
 
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
 from conformance.evidence.baselines import alarms
-from conformance.faults import CATALOGUE, Graph, Injection, injected, injections
+from conformance.faults import CATALOGUE, Injection, ShapedGraph, injected, injections
 from conformance.faults.injection import OPSET
 from conformance.graph import onnx_export
 from conformance.graph.onnx_graph import OnnxGraph
@@ -55,9 +55,9 @@ class Case:
     captured: dict[str, Array]
 
     @functools.cached_property
-    def graph(self) -> Graph:
+    def graph(self) -> ShapedGraph:
         """The network as the faults see it."""
-        return Graph.of_recording(self.recording)
+        return ShapedGraph.of_recording(self.recording)
 
     def output_name(self, tensor: str) -> str:
         """Return a recorded tensor's name in the model."""

@@ -19,10 +19,11 @@ from pycocotools.cocoeval import COCOeval
 
 from conformance.evaluation import coco, segmentations, ytvis
 from conformance.pictures.picture import coco_results
+from conformance.video.results import scene_ground_truth
 from refimpl import held_out
 from refimpl.inference import postprocess, preprocess
 from refimpl.predictions import Predictions
-from refimpl.scenes import LABELS, Scene, render_truth
+from refimpl.scenes import LABELS
 
 Array = NDArray[Any]
 Record = dict[str, Any]
@@ -68,32 +69,12 @@ def picture_truth(count: int = held_out.PICTURES) -> Record:
 
 def video_truth(count: int = held_out.VIDEOS, frames: int = held_out.FRAMES) -> Record:
     """Return the truth of the first videos of the split in YouTube-VIS form; ids from 1."""
-    annotations: list[Record] = []
-    for video_id, scene in enumerate(map(held_out.held_out_video, range(count)), 1):
-        annotations += [{"video_id": video_id, **track} for track in _tracks(scene, frames)]
-    height, width = held_out.SIZE
-    size = {"height": height, "width": width, "length": frames}
-    videos = [{"id": i, **size} for i in range(1, count + 1)]
-    return {"videos": videos, "categories": _categories(), "annotations": _numbered(annotations)}
-
-
-def _tracks(scene: Scene, frames: int) -> list[Record]:
-    """The instances of a video that are seen at all."""
-    tracks: dict[int, Record] = {}
-    seen: dict[int, int] = {}
-    for frame in range(frames):
-        masks, labels, identities = render_truth(scene, frame)
-        enough = held_out.seen_enough(masks).tolist()
-        encoded = zip(segmentations.encode(masks), labels.tolist(), identities.tolist(), enough, strict=True)
-        for rle, label, identity, clear in encoded:
-            entry = {"category_id": label + 1, "segmentations": [None] * frames}
-            tracks.setdefault(identity, entry)["segmentations"][frame] = rle
-            seen[identity] = seen.get(identity, 0) + clear
-    return [
-        {**track, "iscrowd": int(seen[identity] < LEAST_FRAMES)}
-        for identity, track in tracks.items()
-        if any(track["segmentations"])
-    ]
+    truth = scene_ground_truth([held_out.held_out_video(index) for index in range(count)], frames)
+    for annotation in truth["annotations"]:
+        areas = segmentations.areas_of(annotation["segmentations"])
+        clear = np.count_nonzero(held_out.area_enough(areas, held_out.SIZE))
+        annotation["iscrowd"] = int(clear < LEAST_FRAMES)
+    return truth
 
 
 def _categories() -> list[Record]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from conformance.evaluation import segmentations
+from conformance.evidence.carried_objects import Carried, carried_objects
 from conformance.video.networks import NumpyNetwork
-from conformance.video.results import picture_masks
+from conformance.video.results import picture_masks, slot_results
 from refimpl import MobileInst, held_out
 from refimpl.association import Association
 from refimpl.inference import Placement, preprocess
@@ -26,12 +26,6 @@ Record = dict[str, Any]
 
 KEEP = 0.05
 """Slots whose mean score is above are results; the rest are empty."""
-
-SURE = 0.2
-"""Score of a query, at a keyframe, from which it may be an object's: the tracker's ``death``."""
-
-FOUND = 0.5
-"""IoU from which a mask is an object's."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +53,10 @@ class _DotProductTracker(Tracker):
 
 @dataclass
 class Followed:
-    """What one way of tracking gave on the videos so far.
-
-    ``kept`` of ``pairs``: objects found at two consecutive keyframes whose slot was the same in both.
-    """
+    """What one way of tracking gave on the videos so far: results, and what became of objects in each."""
 
     results: list[Record] = field(default_factory=list)
-    kept: list[int] = field(default_factory=list)
-    pairs: list[int] = field(default_factory=list)
-
-    @property
-    def keeps(self) -> float:
-        """Share of objects that kept their slot from keyframe to keyframe."""
-        return sum(self.kept) / max(sum(self.pairs), 1)
+    carried: list[Carried] = field(default_factory=list)
 
 
 class _Remembered:
@@ -102,13 +87,18 @@ def follow_videos(
         network = _Remembered([_run(model, frame.picture) for frame in rendered])
         masks = [frame.masks for frame in rendered]
         for way, so_far in followed.items():
-            tracked = list(track_video(range(frames), network, way.tracker()))
+            tracked, queries = _tracked(network, way, frames)
             so_far.results += _results(tracked, index + 1)
-            kept, pairs = kept_slots(tracked, masks)
-            so_far.kept.append(kept)
-            so_far.pairs.append(pairs)
+            so_far.carried.append(carried_objects(tracked, queries, masks))
         progress()
     return followed
+
+
+def _tracked(network: _Remembered, way: Way, frames: int) -> tuple[list[TrackedFrame], list[Array]]:
+    """The tracked frames of a video, and at each the query of each slot."""
+    tracker = way.tracker()
+    found = [(frame, tracker.state.queries) for frame in track_video(range(frames), network, tracker)]
+    return [frame for frame, _ in found], [queries for _, queries in found]
 
 
 def _run(model: MobileInst, picture: Array) -> KeyframeTensors:
@@ -116,73 +106,13 @@ def _run(model: MobileInst, picture: Array) -> KeyframeTensors:
     return NumpyNetwork(model).keyframe(images)
 
 
-def _placement() -> Placement:
-    return Placement.unscaled(*held_out.SIZE)
-
-
 def _results(tracked: Sequence[TrackedFrame], video_id: int) -> list[Record]:
     """YouTube-VIS results: each slot that is kept and seen, by the mean of its scores over keyframes."""
-    mean = tracked[-1].mean_scores
+    mean, placement = tracked[-1].mean_scores, Placement.unscaled(*held_out.SIZE)
     slots = np.flatnonzero(mean.max(axis=1) > KEEP)
-    masks = (picture_masks(frame.mask_logits[slots], _placement()) for frame in tracked)
-    shown = list(zip(*(segmentations.encode(mask) for mask in masks), strict=True))
-    return [
-        {
-            "video_id": video_id,
-            "category_id": int(mean[slot].argmax()) + 1,
-            "score": float(mean[slot].max()),
-            "segmentations": list(mine),
-        }
-        for slot, mine in zip(slots, shown, strict=True)
-        if any(mine)
-    ]
-
-
-def kept_slots(tracked: Sequence[TrackedFrame], masks: Sequence[Array]) -> tuple[int, int]:
-    """Count objects found at two consecutive keyframes, and those whose slot was the same at both.
-
-    Parameters
-    ----------
-    tracked : TrackedFrames
-    masks : (shapes, H, W) bool each
-        The truth of each frame, one mask for each shape of the scene.
-
-    Returns
-    -------
-    kept, pairs : int
-    """
-    owners = [_owners(frame, masks[frame.frame]) for frame in tracked if frame.keyframe]
-    kept = pairs = 0
-    for before, after in itertools.pairwise(owners):
-        both = before.keys() & after.keys()
-        pairs += len(both)
-        kept += sum(before[shape] == after[shape] for shape in both)
-    return kept, pairs
-
-
-def _owners(frame: TrackedFrame, masks: Array) -> dict[int, int]:
-    """The slot of each shape that is seen enough and found: of the sure ones that which covers it best."""
-    slots = np.flatnonzero(frame.scores.max(axis=1) >= SURE)
-    shapes = np.flatnonzero(held_out.seen_enough(masks))
-    if not len(slots) or not len(shapes):
-        return {}
-    found = picture_masks(frame.mask_logits[slots], _placement())
-    overlaps = mask_overlaps(masks[shapes], found)
-    best = overlaps.argmax(axis=1)
-    return {
-        int(shape): int(slots[slot])
-        for shape, slot, overlap in zip(shapes, best, overlaps.max(axis=1), strict=True)
-        if overlap >= FOUND
-    }
-
-
-def mask_overlaps(first: Array, second: Array) -> Array:
-    """IoU of each pair of masks, (n, H, W) and (m, H, W) bool → (n, m)."""
-    a, b = (masks.reshape(len(masks), -1).astype(np.float32) for masks in (first, second))
-    both = a @ b.T
-    union = a.sum(axis=1)[:, None] + b.sum(axis=1) - both
-    overlaps: Array = both / np.maximum(union, 1)
-    return overlaps
+    masks = (picture_masks(frame.mask_logits[slots], placement) for frame in tracked)
+    shown = zip(*(segmentations.encode(mask) for mask in masks), strict=True)
+    return slot_results(mean, dict(zip(slots.tolist(), shown, strict=False)), video_id)
 
 
 def seconds_per_frame(model: MobileInst, intervals: Sequence[int], repeats: int = 9) -> dict[int, float]:

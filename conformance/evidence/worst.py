@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.evidence.held_out_videos import mask_overlaps
+from conformance.evaluation.segmentations import mask_overlaps
 from conformance.pictures.picture import annotate
 from conformance.video.tracking import contact_sheet
 from refimpl import held_out

@@ -16,7 +16,7 @@ from conformance.faults import (
     weights,  # noqa: F401
 )
 from conformance.faults.catalogue import CATALOGUE, Fault, Site, Variant
-from conformance.faults.graph import Graph
+from conformance.faults.graph import ShapedGraph
 from conformance.faults.injection import Injection, injected, injections
 
-__all__ = ["CATALOGUE", "Fault", "Graph", "Injection", "Site", "Variant", "injected", "injections"]
+__all__ = ["CATALOGUE", "Fault", "Injection", "ShapedGraph", "Site", "Variant", "injected", "injections"]

@@ -191,7 +191,7 @@ def position_in_values(site: Site) -> Iterator[Variant]:
     if site.constant(1) is None or site.constant(0) is not None or len(site.shape(0)) != 3:
         return
     for user in site.graph.consumers.get(tokens, []):
-        earlier = site.graph.order[user.outputs[0]] < site.graph.order[site.output]
+        earlier = site.graph.places[user.outputs[0]] < site.graph.places[site.output]
         if user.op_type == "Add" and earlier and any(_is_table(site, name) for name in user.inputs):
             yield site.fed("as keys", {0: user.outputs[0]})
 

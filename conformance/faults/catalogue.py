@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from conformance.bounds import Format
-from conformance.faults.graph import Graph, Shape
+from conformance.faults.graph import Shape, ShapedGraph
 from conformance.graph.onnx_file import Node
 from refimpl.ops.operation import Array
 
@@ -60,7 +60,7 @@ class Site:
         tell read them from it.
     """
 
-    graph: Graph
+    graph: ShapedGraph
     call: Node
     observed: Array | None = None
 
@@ -88,7 +88,7 @@ class Site:
 
     def producer(self, index: int) -> Node | None:
         """Return the call that makes an operand, None for inputs and weights."""
-        return self.graph.producers.get(self.call.inputs[index])
+        return self.graph.producer(self.call.inputs[index])
 
     def consumers(self) -> list[Node]:
         """Return the calls that use the first output."""
@@ -206,7 +206,7 @@ class Fault:
         """The first part of the name."""
         return self.name.partition("/")[0]
 
-    def at(self, graph: Graph, call: Node, observed: Array | None = None) -> list[Variant]:
+    def at(self, graph: ShapedGraph, call: Node, observed: Array | None = None) -> list[Variant]:
         """Return the fault's variants at one call."""
         return list(self.variants(Site(graph, call, observed))) if call.op_type in self.operators else []
 

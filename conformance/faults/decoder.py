@@ -157,7 +157,7 @@ def wired_elsewhere(site: Site) -> Iterator[Variant]:
     """An operand is another map of the same shape, such as the wrong lateral."""
     if not _joins(site):
         return
-    place = site.graph.order[site.output]
+    place = site.graph.places[site.output]
     for index, name in enumerate(site.call.inputs):
         for other in _alike(site, name, place):
             yield site.fed(f"{other} for {name}", {index: other})
@@ -168,7 +168,7 @@ def _alike(site: Site, name: str, place: int) -> list[str]:
     shape, taken = site.graph.shapes[name], set(site.call.inputs)
     calls = [
         call
-        for call in site.graph.calls[:place]
+        for call in site.graph.nodes[:place]
         if call.op_type in ("Relu", "Resize", "Add", "LayerNormalization")
     ]
     alike = [call.outputs[0] for call in calls if site.graph.shapes[call.outputs[0]] == shape]

@@ -1,26 +1,24 @@
-"""A computation as the faults see it: calls, what is constant, shapes, and who makes and uses each tensor."""
+"""A computation as the faults see it: a graph of which shapes and constants are known."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
-from conformance.graph.onnx_file import Node
 from conformance.graph.onnx_graph import OnnxGraph
-from refimpl import Recording, Step
+from refimpl import Recording
+from refimpl.graph import Graph
 from refimpl.ops.operation import Array
 
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Graph:
-    """Calls in topological order.
+@dataclass(frozen=True, kw_only=True)
+class ShapedGraph(Graph):
+    """A graph of which a run is known.
 
     Attributes
     ----------
-    calls
     constants
         Name → value of every tensor that does not depend on the inputs: weights, literals, and what is
         computed from them.
@@ -28,79 +26,33 @@ class Graph:
         Name → shape of every tensor.
     weights
         Names of the learned arrays.
-    inputs, outputs
-        Names of tensors.
     """
 
-    calls: tuple[Node, ...]
     constants: Mapping[str, Array]
     shapes: Mapping[str, Shape]
     weights: tuple[str, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
 
     @classmethod
-    def of_recording(cls, recording: Recording) -> Graph:
+    def of_recording(cls, recording: Recording) -> ShapedGraph:
         """Return the graph of a recorded network."""
-        return cls._of(
-            tuple(call_of(step) for step in recording.steps),
-            recording.tensors,
-            tuple(recording.weights),
-            tuple(recording.inputs.values()),
-            tuple(recording.outputs.values()),
-        )
+        return cls._of(recording.graph, recording.tensors, recording.weights)
 
     @classmethod
-    def of_onnx(cls, graph: OnnxGraph, tensors: Mapping[str, Array]) -> Graph:
+    def of_onnx(cls, graph: OnnxGraph, tensors: Mapping[str, Array]) -> ShapedGraph:
         """Return the graph of an ONNX model of which ``tensors``, the inputs among them, are known by
         name."""
-        known = {**graph.initializers, **tensors}
-        learned = tuple(name for name, array in graph.initializers.items() if array.dtype.kind == "f")
-        return cls._of(graph.nodes, known, learned, tuple(graph.inputs), tuple(graph.outputs))
+        learned = [name for name, array in graph.initializers.items() if array.dtype.kind == "f"]
+        return cls._of(graph, {**graph.initializers, **tensors}, learned)
 
     @classmethod
-    def _of(
-        cls,
-        calls: tuple[Node, ...],
-        tensors: Mapping[str, Array],
-        weights: tuple[str, ...],
-        inputs: tuple[str, ...],
-        outputs: tuple[str, ...],
-    ) -> Graph:
-        dependent = _dependent(calls, inputs)
-        constants = {name: array for name, array in tensors.items() if name not in dependent}
-        shapes = {name: array.shape for name, array in tensors.items()}
-        return cls(calls, constants, shapes, weights, inputs, outputs)
-
-    @cached_property
-    def producers(self) -> dict[str, Node]:
-        """Name of a tensor → the call that makes it."""
-        return {name: call for call in self.calls for name in call.outputs if name}
-
-    @cached_property
-    def consumers(self) -> dict[str, list[Node]]:
-        """Name of a tensor → the calls that use it."""
-        users: dict[str, list[Node]] = {}
-        for call in self.calls:
-            for name in dict.fromkeys(call.inputs):
-                users.setdefault(name, []).append(call)
-        return users
-
-    @cached_property
-    def order(self) -> dict[str, int]:
-        """Name of a tensor that a call makes → the call's place."""
-        return {name: place for place, call in enumerate(self.calls) for name in call.outputs}
-
-
-def call_of(step: Step) -> Node:
-    """Return a recorded step as a call; absent operands are ""."""
-    inputs = tuple(name or "" for name in step.inputs)
-    return Node(step.name, step.operation, inputs, step.outputs, step.attributes)
-
-
-def _dependent(calls: Iterable[Node], inputs: Iterable[str]) -> set[str]:
-    found = set(inputs)
-    for call in calls:
-        if found.intersection(call.inputs):
-            found.update(call.outputs)
-    return found
+    def _of(cls, graph: Graph, tensors: Mapping[str, Array], weights: Iterable[str]) -> ShapedGraph:
+        dependent = graph.dependent(graph.inputs.values())
+        return cls(
+            graph.nodes,
+            graph.initializers,
+            graph.inputs,
+            graph.outputs,
+            constants={name: array for name, array in tensors.items() if name not in dependent},
+            shapes={name: array.shape for name, array in tensors.items()},
+            weights=tuple(weights),
+        )

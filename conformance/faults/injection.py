@@ -10,7 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from conformance.faults.catalogue import Fault, Variant
-from conformance.faults.graph import Graph
+from conformance.faults.graph import ShapedGraph
 from conformance.graph.onnx_file import Node
 from refimpl import Recording
 from refimpl.ops.operation import Array
@@ -28,9 +28,9 @@ class Injection:
     variant: Variant
 
 
-def injections(fault: Fault, graph: Graph) -> list[Injection]:
+def injections(fault: Fault, graph: ShapedGraph) -> list[Injection]:
     """Return every way to put a fault into a graph."""
-    return [Injection(fault, call, variant) for call in graph.calls for variant in fault.at(graph, call)]
+    return [Injection(fault, call, variant) for call in graph.nodes for variant in fault.at(graph, call)]
 
 
 def injected(model: onnx.ModelProto, recording: Recording, injection: Injection) -> onnx.ModelProto:

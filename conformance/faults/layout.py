@@ -72,7 +72,7 @@ def picture_turned(site: Site) -> Iterator[Variant]:
 
 
 def _reads_picture(site: Site) -> bool:
-    return site.call.inputs[0] in site.graph.inputs and len(site.shape(0)) == 4
+    return site.call.inputs[0] in site.graph.inputs.values() and len(site.shape(0)) == 4
 
 
 def _reread(site: Site, perm: tuple[int, ...], detail: str) -> Variant:

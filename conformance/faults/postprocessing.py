@@ -13,7 +13,7 @@ _ENDS = ("Add", "Reshape", "Resize", "MatMul")
 
 
 def _is_output(site: Site) -> bool:
-    return site.output in site.graph.outputs
+    return site.output in site.graph.outputs.values()
 
 
 @fault("postprocessing/sigmoid already applied", *_ENDS, source=_LOGITS)

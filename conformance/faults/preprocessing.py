@@ -15,7 +15,8 @@ _IMAGENET = "torchvision, models: mean and std of ImageNet in 0 … 1"
 
 
 def _reads_picture(site: Site) -> bool:
-    return site.call.inputs[0] in site.graph.inputs and len(site.shape(0)) == 4 and site.shape(0)[1] == 3
+    is_input = site.call.inputs[0] in site.graph.inputs.values()
+    return is_input and len(site.shape(0)) == 4 and site.shape(0)[1] == 3
 
 
 def _affine(site: Site, detail: str, scale: Array | float, shift: Array | float) -> Iterator[Variant]:

@@ -124,7 +124,7 @@ def stale_norm(site: Site) -> Iterator[Variant]:
     scale = site.constant(1)
     if scale is None:
         return
-    for call in site.graph.calls:
+    for call in site.graph.nodes:
         other = site.graph.constants.get(call.inputs[1]) if call.op_type == site.call.op_type else None
         if other is not None and other.shape == scale.shape and not np.array_equal(other, scale):
             yield site.fed(call.inputs[1], {1: other})

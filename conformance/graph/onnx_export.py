@@ -86,7 +86,7 @@ def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
 
 
 def _node(step: Step, renamed: dict[str, str], recording: Recording, opset: int) -> onnx.NodeProto:
-    inputs = ["" if tensor is None else renamed.get(tensor, tensor) for tensor in step.inputs]
+    inputs = [renamed.get(tensor, tensor) for tensor in step.inputs]
     while inputs and not inputs[-1]:
         inputs.pop()
     attributes = {key: value for key, value in step.attributes.items() if value is not None}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,33 +18,11 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import inliner, numpy_helper
 
 from refimpl.errors import FileError, UnsupportedOperationError
+from refimpl.graph import Node
 from refimpl.ops import ONNX_DTYPES
 from refimpl.ops.operation import Array
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
-
-
-@dataclass(frozen=True)
-class Node:
-    """One operation of a graph.
-
-    Attributes
-    ----------
-    name
-        Unique in the graph: as in the file or, where that has none, after the first output.
-    op_type
-        The ONNX operator.
-    inputs, outputs
-        Names of tensors; "" where an optional one is absent.
-    attributes
-        As Python values: int, float (the stored float32, widened), str, tuples of them, arrays.
-    """
-
-    name: str
-    op_type: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: dict[str, Any] = field(default_factory=dict)
 
 
 def read_model(source: Source) -> onnx.ModelProto:
@@ -245,7 +222,8 @@ def _text(value: Any) -> Any:
 
 
 def node_of(proto: onnx.NodeProto, name: str) -> Node:
-    """Return a node with its attributes as Python values and without trailing absent operands."""
+    """Return a node with its attributes as Python values, floats as stored, and without trailing absent
+    operands."""
     try:
         attributes = {attribute.name: attribute_value(attribute) for attribute in proto.attribute}
     except UnsupportedOperationError as error:

@@ -1,4 +1,4 @@
-"""An ONNX graph, read strictly, and its evaluation node by node with the operations of `refimpl.ops`.
+"""An ONNX graph, read strictly, and its evaluation with the operations of `refimpl.ops`.
 
 In float64 the evaluation of a float32 graph is the truth its float32 runs are compared with: initializers and
 inputs are the same numbers, widened, and so are the float attributes, which ONNX stores as float32.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,23 +17,13 @@ import numpy as np
 import onnx
 from numpy.typing import DTypeLike
 
-from conformance.graph.onnx_file import Node, Source, array_of, node_of, read_model
+from conformance.graph.evaluation import evaluate_node, run, widened_all
+from conformance.graph.onnx_file import Source, array_of, node_of, read_model
 from conformance.graph.opset import LATEST, OLDEST, Context, modernised
-from refimpl.errors import FileError, MobileInstError, ShapeError, UnsupportedOperationError
-from refimpl.ops import ONNX_DTYPES, OPERATIONS, layer_normalization_with_statistics, max_pool_with_indices
+from refimpl.errors import FileError, ShapeError, UnsupportedOperationError
+from refimpl.graph import Graph, Node
+from refimpl.ops import ONNX_DTYPES, OPERATIONS
 from refimpl.ops.operation import Array
-
-Operands = tuple[Array | None, ...]
-OnNode = Callable[[Node, Operands, tuple[Array, ...]], None]
-
-_ALL_OUTPUTS: dict[str, Callable[..., Any]] = {
-    "MaxPool": max_pool_with_indices,
-    "LayerNormalization": layer_normalization_with_statistics,
-}
-"""What computes an operator when more than its first output is wanted."""
-
-_FLOAT_CODES = {1: 4, 10: 2, 11: 8, 16: 2}
-"""ONNX's float types → their size in bytes."""
 
 
 @dataclass(frozen=True)
@@ -54,29 +44,25 @@ class TensorInfo:
     shape: tuple[int | str | None, ...] | None
 
 
-@dataclass(frozen=True)
-class OnnxGraph:
-    """A graph of the vocabulary.
+@dataclass(frozen=True, kw_only=True)
+class OnnxGraph(Graph):
+    """A graph read from ONNX.
+
+    Every node is in the latest form of its operator (see `conformance.graph.opset`), and the operands that
+    older forms held as attributes are initializers; an input with an initializer is not listed.
 
     Attributes
     ----------
     model
         The model as read: complete, external data loaded, local functions inlined, otherwise as in the file.
-    nodes
-        In topological order, every one in the latest form of its operator (see `conformance.graph.opset`).
-    initializers
-        Name → array, with the operands that older forms held as attributes.
-    inputs, outputs
-        Name → what is declared of it, in order; an input with an initializer is not listed.
+    declared
+        Input → what is declared of it, in order.
     opset
         The operator set the file was written for.
     """
 
     model: onnx.ModelProto
-    nodes: tuple[Node, ...]
-    initializers: dict[str, Array]
-    inputs: dict[str, TensorInfo]
-    outputs: dict[str, TensorInfo]
+    declared: Mapping[str, TensorInfo]
     opset: int
 
     @classmethod
@@ -96,10 +82,11 @@ class OnnxGraph:
         context = Context(opset, _ranks(model, opset), known=dict(initializers))
         nodes = _nodes(graph, context)
         initializers |= context.constants
-        inputs = {info.name: _info(info) for info in graph.input if info.name not in initializers}
-        outputs = {info.name: _info(info) for info in graph.output}
-        _check_names(nodes, {*inputs, *initializers}, outputs)
-        return cls(model, nodes, initializers, inputs, outputs, opset)
+        declared = {info.name: _info(info) for info in graph.input if info.name not in initializers}
+        outputs = [_info(info).name for info in graph.output]
+        _check_names(nodes, {*declared, *initializers}, outputs)
+        names = ({name: name for name in each} for each in (declared, outputs))
+        return cls(nodes, initializers, *names, model=model, declared=declared, opset=opset)
 
 
 # --- loading --------------------------------------------------------------------------------------
@@ -241,27 +228,16 @@ def evaluate(
     dtype: DTypeLike | None = None,
     *,
     keep: Collection[str] | None = None,
-    on_node: OnNode | None = None,
 ) -> dict[str, Array]:
-    """Run a graph node by node.
+    """Run a graph on arrays of the declared dtypes; with ``dtype``, on floats of any width.
 
     Parameters
     ----------
-    graph : OnnxGraph
-    inputs : mapping of name to array
-        Of the declared dtypes; with ``dtype``, floats of any width.
     dtype : float dtype, optional
-        At least this precision everywhere: narrower floats are widened, and a Cast to a narrower float type
-        becomes one to this type, so a replay in float64 loses nothing on the way.
+        At least this precision everywhere, as in `conformance.graph.evaluation`.
     keep : names, optional
         Return only these, and free every other tensor after its last use. None: all that the nodes make, and
         the outputs.
-    on_node : callable, optional
-        Called after each node as ``on_node(node, inputs, outputs)``, absent inputs as None.
-
-    Returns
-    -------
-    dict of tensor name to array
 
     Raises
     ------
@@ -270,59 +246,10 @@ def evaluate(
     UnsupportedOperationError
         A node wants what its operation does not compute.
     """
-    tensors = _widened_all(graph.initializers, dtype) | _bound_inputs(graph, inputs, dtype)
-    made = {name for node in graph.nodes for name in node.outputs}
-    wanted = made | set(graph.outputs) if keep is None else _known(keep, {*made, *tensors})
-    last_use = {
-        name: index for index, node in enumerate(graph.nodes) for name in (*node.inputs, *node.outputs)
-    }
-    for index, node in enumerate(graph.nodes):
-        operands = tuple(tensors[name] if name else None for name in node.inputs)
-        results = evaluate_node(node, operands, dtype)
-        if on_node is not None:
-            on_node(node, operands, results)
-        tensors.update((name, array) for name, array in zip(node.outputs, results, strict=False) if name)
-        for name in {*node.inputs, *node.outputs} - wanted:
-            if last_use[name] == index:
-                tensors.pop(name, None)
-    return {name: array for name, array in tensors.items() if name in wanted}
-
-
-def evaluate_node(
-    node: Node, operands: Sequence[Array | None], dtype: DTypeLike | None = None
-) -> tuple[Array, ...]:
-    """Run one node on its operands, None where absent, and return its outputs.
-
-    With ``dtype`` as in `evaluate`; the operands are taken as they are.
-
-    Raises
-    ------
-    MobileInstError
-        The operands do not fit the operation; the message names the node and their shapes.
-    """
-    function = OPERATIONS[node.op_type]
-    if len([name for name in node.outputs if name]) > 1:
-        function = _ALL_OUTPUTS.get(node.op_type, function)
-    try:
-        # Overflow and NaN are results like others here; who compares them decides.
-        with np.errstate(all="ignore"):
-            results = function(*operands, **_attributes(node, dtype))
-    except (MobileInstError, ValueError, TypeError, IndexError, ArithmeticError, MemoryError) as error:
-        kind = type(error) if isinstance(error, MobileInstError) else ShapeError
-        raise kind(f"node {node.name!r} ({node.op_type}) on {_described(operands)}: {error}") from error
-    outputs = results if isinstance(results, tuple) else (results,)
-    if len(outputs) < len(node.outputs):
-        raise UnsupportedOperationError(
-            f"node {node.name!r} ({node.op_type}) has {len(node.outputs)} outputs, the operation makes "
-            f"{len(outputs)}; export the model in evaluation mode"
-        )
-    return outputs
-
-
-def _described(operands: Sequence[Array | None]) -> str:
-    return (
-        ", ".join("nothing" if x is None else f"{x.dtype}{list(x.shape)}" for x in operands) or "no operands"
-    )
+    tensors = widened_all(graph.initializers, dtype) | _bound_inputs(graph, inputs, dtype)
+    made = {name for node in graph.nodes for name in node.outputs if name}
+    wanted = made | set(graph.outputs) if keep is None else _known(keep, made | tensors.keys())
+    return run(graph.nodes, tensors, lambda node, operands: evaluate_node(node, operands, dtype), wanted)
 
 
 def _known(keep: Collection[str], existing: set[str]) -> set[str]:
@@ -330,30 +257,6 @@ def _known(keep: Collection[str], existing: set[str]) -> set[str]:
     if unknown:
         raise ShapeError(f"the graph has no tensor {', '.join(sorted(unknown))}")
     return set(keep)
-
-
-def _widened(array: Array, dtype: DTypeLike | None) -> Array:
-    if dtype is None or array.dtype.kind != "f":
-        return array
-    return array.astype(np.promote_types(array.dtype, dtype), copy=False)
-
-
-def _widened_all(arrays: Mapping[str, Array], dtype: DTypeLike | None) -> dict[str, Array]:
-    return {name: _widened(array, dtype) for name, array in arrays.items()}
-
-
-def _attributes(node: Node, dtype: DTypeLike | None) -> dict[str, Any]:
-    if dtype is None:
-        return node.attributes
-    return {name: _widened_attribute(name, value, np.dtype(dtype)) for name, value in node.attributes.items()}
-
-
-def _widened_attribute(name: str, value: Any, dtype: np.dtype[Any]) -> Any:
-    if isinstance(value, np.ndarray):
-        return _widened(value, dtype)
-    if name in ("to", "output_dtype", "precision") and _FLOAT_CODES.get(value, 8) < dtype.itemsize:
-        return onnx.helper.np_dtype_to_tensor_dtype(dtype)
-    return value
 
 
 # --- inputs ---------------------------------------------------------------------------------------
@@ -367,10 +270,10 @@ def _bound_inputs(graph: OnnxGraph, inputs: Mapping[str, Array], dtype: DTypeLik
         expected = ", ".join(graph.inputs) or "none"
         raise ShapeError(f"inputs missing: {missing}, unknown: {unknown}; the graph takes {expected}")
     lengths: dict[str, int] = {}
-    for name, info in graph.inputs.items():
+    for name, info in graph.declared.items():
         _check_dtype(info, inputs[name], widening=dtype is not None)
         _check_shape(info, inputs[name].shape, lengths)
-    return _widened_all(inputs, dtype)
+    return widened_all(inputs, dtype)
 
 
 def _check_dtype(info: TensorInfo, array: Array, widening: bool) -> None:

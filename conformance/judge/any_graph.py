@@ -108,6 +108,14 @@ class _Course(Course):
             for row in self.outputs
         ]
 
+    def truth(self, feeds: Mapping[str, Array]) -> Recording:
+        """Return the graph's run on another input."""
+        return graph_recording(self.candidate.graph, feeds)
+
+    def tensor_of(self, name: str) -> str | None:
+        """Return the name itself: both sides are the same graph."""
+        return name if name in self.recording.tensors else None
+
     def diagnose(self) -> None:
         """Name the mistake of the first node that is wrong."""
         first = first_wrong(self.nodes)
@@ -147,9 +155,7 @@ def graph_recording(graph: OnnxGraph, feeds: Mapping[str, Array]) -> Recording:
 
 def _step(node: Node) -> Step:
     outputs = tuple(name or f"{node.name}:{place}" for place, name in enumerate(node.outputs))
-    return Step(
-        node.name, node.op_type, "", tuple(name or None for name in node.inputs), outputs, node.attributes
-    )
+    return Step(node.name, node.op_type, node.inputs, outputs, node.attributes)
 
 
 def _widened(array: Array) -> Array:

@@ -43,7 +43,7 @@ def _growths(recording: Recording, steps: Sequence[Comparison]) -> list[tuple[fl
     measured = {row.name: row.relative_error for row in steps if row.relative_error is not None}
     growths = []
     for step in recording.steps:
-        before = max((errors.get(name or "", 0.0) for name in step.inputs), default=0.0)
+        before = max((errors.get(name, 0.0) for name in step.inputs), default=0.0)
         for name in step.outputs:
             errors[name] = measured.get(name, before)
             if name in measured and before > 0:

@@ -16,6 +16,7 @@ from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import OwnGraph
 from conformance.judge.envelope_cache import cached_envelope
 from conformance.judge.fusions import find_fusion
+from conformance.judge.movement import another, frozen_problem, still
 from conformance.judge.nodes import judge_nodes
 from conformance.judge.outputs import run_twice
 from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport
@@ -63,6 +64,8 @@ class Course(ABC):
     progress
     cache
         Folder in which envelopes are kept; None: nowhere.
+    alone
+        Whether this is the only input; then it is tried what an input of the judge's own changes.
     """
 
     candidate: Judged
@@ -84,6 +87,7 @@ class Course(ABC):
     decisions: list[Decision] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     fault: Fault | None = None
+    alone: bool = True
 
     @abstractmethod
     def given(self, feeds: Mapping[str, Array]) -> Any:
@@ -98,6 +102,14 @@ class Course(ABC):
         """Compare what was captured with the recording, where that is not the candidate's own graph's."""
 
     @abstractmethod
+    def truth(self, feeds: Mapping[str, Array]) -> Recording:
+        """Return what the candidate should compute on another input."""
+
+    @abstractmethod
+    def tensor_of(self, name: str) -> str | None:
+        """Return the recording's tensor that a captured one was found to be; None: of none it is known."""
+
+    @abstractmethod
     def diagnose(self) -> None:
         """Name the mistake that explains the first fault."""
 
@@ -109,6 +121,7 @@ class Course(ABC):
             self.progress("comparing step by step")
             self.compare_steps(own)
             self._search_fusions(own)
+            self._judge_movement()
             if not self.problems:
                 self.progress("diagnosis")
                 self.diagnose()
@@ -161,6 +174,29 @@ class Course(ABC):
         fusion = find_fusion(own.optimising, own.feeds, self.captured, self._is_right)
         self.problems += [] if fusion is None else [str(fusion)]
 
+    def _judge_movement(self) -> None:
+        """Say what stays as it is on another input though the truth of it does not."""
+        other = another(self.feeds) if self.alone and getattr(self.candidate, "reruns", True) else None
+        if other is None or self.problems:
+            return
+        self.progress("candidate, another input")
+        places = {row.candidate: self.recording.outputs[row.name] for row in self.outputs if row.candidate}
+        shown = {name: self.shipped[name] for name in places}
+        outputs = still(shown, self._call(self.candidate.run, other))
+        inside = still(self.captured, self._call(self.candidate.capture, other))
+        tensors = {name: self.tensor_of(name) for name in inside if name not in places}
+        if not outputs and not any(tensors.values()):
+            return
+        moved = self.truth(other).tensors
+
+        def moves(tensor: str | None) -> bool:
+            return tensor is not None and not _same(moved[tensor], self.recording.tensors[tensor])
+
+        frozen = [name for name in outputs if moves(places[name])]
+        hidden = [name for name, tensor in tensors.items() if moves(tensor)]
+        self.problems += [frozen_problem("output", frozen)] * bool(frozen)
+        self.problems += [frozen_problem("tensor", hidden)] * bool(hidden and not frozen)
+
     def _is_right(self, outputs: Mapping[str, Array]) -> bool:
         return not _any_fails(self.compare_outputs(outputs)[0])
 
@@ -196,6 +232,10 @@ def first_wrong(rows: list[Comparison]) -> Comparison | None:
 
 def _any_fails(rows: list[Comparison]) -> bool:
     return first_wrong(rows) is not None
+
+
+def _same(first: Array, second: Array) -> bool:
+    return np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
 
 
 def _is_finite(array: Array) -> bool:

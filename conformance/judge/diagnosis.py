@@ -15,15 +15,16 @@ import numpy as np
 
 from conformance.bounds import Format, Runtime, propagated_bound
 from conformance.bounds.worst_element import absolute_error, utilisation
-from conformance.faults import CATALOGUE, Fault, Graph, Variant
-from conformance.graph.onnx_file import Node
+from conformance.faults import CATALOGUE, Fault, ShapedGraph, Variant
+from conformance.graph.evaluation import evaluate_node, run
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.alignment import CandidateTensors, aligned, layouts
 from conformance.judge.replay import DATA_MOVEMENT, stored_error
 from conformance.reports.report import Comparison, Diagnosis
 from refimpl import Recording
 from refimpl.errors import MobileInstError
-from refimpl.ops.operation import OPERATIONS, Array
+from refimpl.graph import Node
+from refimpl.ops.operation import Array
 
 NEAR = 0.02
 """Relative difference of extremes up to which a tensor may be the one a fault makes; cheaper to check than
@@ -89,7 +90,7 @@ def diagnose(
     first = next((row for row in (*steps, *outputs) if row.verdict == "fail"), None)
     if first is None:
         return []
-    graph = Graph.of_recording(recording)
+    graph = ShapedGraph.of_recording(recording)
     values = _AlignedValues(recording, graph, steps, captured)
     is_output = first.name in recording.outputs.values() and first.candidate in given
     if first in steps and not is_output:
@@ -119,7 +120,7 @@ def diagnose_node(
     declared
         How the candidate computes.
     """
-    view = Graph.of_onnx(graph, known)
+    view = ShapedGraph.of_onnx(graph, known)
     values = {**graph.initializers, **known}
     target = CandidateTensors({node.name: known[node.name]})
     search = _Search(view, _KnownValues(values), target, declared, certain=True)
@@ -144,9 +145,9 @@ def steps_behind(
         In order; by the reference's names and in its layouts, float64: the images, and the candidate's
         tensors. Weights and constants are not among them.
     """
-    graph = Graph.of_recording(recording)
+    graph = ShapedGraph.of_recording(recording)
     values = _AlignedValues(recording, graph, steps, captured)
-    calls = _chain(graph, values, {target})
+    calls = graph.between(values, {target})
     made = {*recording.weights, *recording.constants, *(name for call in calls for name in call.outputs)}
     fed = dict.fromkeys(name for call in calls for name in call.inputs if name and name not in made)
     return calls, {name: values[name] for name in fed}
@@ -169,7 +170,7 @@ class _KnownValues:
     def __init__(self, values: Mapping[str, Array]) -> None:
         self.values = values
 
-    def is_known(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         """Tell whether a tensor need not be computed."""
         return name in self.values
 
@@ -182,7 +183,11 @@ class _AlignedValues(_KnownValues):
     for."""
 
     def __init__(
-        self, recording: Recording, graph: Graph, steps: Sequence[Comparison], captured: Mapping[str, Array]
+        self,
+        recording: Recording,
+        graph: ShapedGraph,
+        steps: Sequence[Comparison],
+        captured: Mapping[str, Array],
     ) -> None:
         super().__init__({})
         self.recording = recording
@@ -193,8 +198,8 @@ class _AlignedValues(_KnownValues):
         }
         self.computed: dict[str, Array] = {}
 
-    def is_known(self, name: str) -> bool:
-        return name in self.names or name in self.graph.inputs or name in self.graph.weights
+    def __contains__(self, name: object) -> bool:
+        return name in self.names or name in self.graph.inputs.values() or name in self.graph.weights
 
     def __getitem__(self, name: str) -> Array:
         if name not in self.computed:
@@ -204,11 +209,11 @@ class _AlignedValues(_KnownValues):
     def _value(self, name: str) -> Array:
         if name in self.names:
             return _widened(aligned(self.captured[self.names[name] or ""], self.recording.tensors[name]))
-        call = self.graph.producers.get(name)
+        call = self.graph.producer(name)
         if call is None:
             return _widened(self.recording.tensors[name])
-        made = _computed([call], {operand: self[operand] for operand in call.inputs if operand})
-        self.computed.update({key: array for key, array in made.items() if key in call.outputs})
+        made = evaluate_node(call, [self[operand] if operand else None for operand in call.inputs])
+        self.computed.update(zip(call.outputs, made, strict=False))
         return self.computed[name]
 
 
@@ -216,35 +221,11 @@ def _widened(array: Array) -> Array:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
-def _computed(calls: Iterable[Node], operands: Mapping[str, Array]) -> dict[str, Array]:
-    """Return every tensor that the calls make, in float64."""
-    values = dict(operands)
-    for call in calls:
-        with np.errstate(all="ignore"):
-            made = OPERATIONS[call.op_type](
-                *(values[name] if name else None for name in call.inputs), **call.attributes
-            )
-        values.update(zip(call.outputs, made if isinstance(made, tuple) else (made,), strict=False))
-    return values
-
-
 @dataclass(frozen=True)
 class _Hypothesis:
     fault: Fault
     call: Node
     variant: Variant
-
-
-def _chain(graph: Graph, values: _KnownValues, targets: set[str]) -> list[Node]:
-    waiting, found, seen = list(targets), set(), set(targets)
-    while waiting:
-        call = graph.producers.get(waiting.pop())
-        if call is not None and call.name not in found:
-            found.add(call.name)
-            fresh = {name for name in call.inputs if name and not values.is_known(name)} - seen
-            seen |= fresh
-            waiting += fresh
-    return [call for call in graph.calls if call.name in found]
 
 
 class _Search:
@@ -255,7 +236,7 @@ class _Search:
 
     def __init__(
         self,
-        graph: Graph,
+        graph: ShapedGraph,
         values: _KnownValues,
         candidates: CandidateTensors,
         declared: Declared,
@@ -296,21 +277,21 @@ class _Search:
 
     def chain(self, targets: set[str]) -> list[Node]:
         """Return the calls that compute tensors from what is known, in order."""
-        return _chain(self.graph, self.values, targets)
+        return self.graph.between(self.values, targets)
 
     def _replaced(self, chain: list[Node], call: Node, others: tuple[Node, ...]) -> list[Node]:
         """Return the chain with other calls in the place of one; what that is fed comes first if it is
         before the chain."""
         if call in chain:
             return [new for old in chain for new in (others if old.name == call.name else (old,))]
-        fed = self.chain({name for name in call.inputs if name and not self.values.is_known(name)})
+        fed = self.chain({name for name in call.uses if name not in self.values})
         return [*fed, *others, *chain]
 
     def hypotheses(self, chain: list[Node], target: str, observed: Array | None) -> Iterable[_Hypothesis]:
         """Yield every fault that can be in the chain, or directly after the calls that feed it."""
         fed = {name for call in chain for name in call.inputs}
         inside = {call.name for call in chain}
-        for call in self.graph.calls:
+        for call in self.graph.nodes:
             if call.name not in inside and not fed.intersection(call.outputs):
                 continue
             seen = (
@@ -371,7 +352,7 @@ class _Search:
     def _if_made(self, faulty: list[Node], variant: Variant, target: str) -> float | None:
         constants = self._stored(variant.constants)
         operands = self._operands(faulty, constants)
-        value = _computed(faulty, operands)[target]
+        value = run(faulty, operands, evaluate_node)[target]
         if not self.certain and self._is_copy(value, operands):
             return self._downstream(faulty, constants, target)
         return self._reached(faulty, constants, target, value)
@@ -397,7 +378,7 @@ class _Search:
         for user in self.graph.consumers.get(target, []):
             for name in self._judged_after(user):
                 calls = [*faulty, *(call for call in self.chain({name}) if call.name not in made)]
-                value = _computed(calls, self._operands(calls, constants))[name]
+                value = run(calls, self._operands(calls, constants), evaluate_node)[name]
                 reached = self._reached(calls, constants, name, value)
                 if reached is not None:
                     return reached

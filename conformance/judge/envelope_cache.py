@@ -82,7 +82,7 @@ def _key(recording: Recording, arithmetic: Format, storage: Format, runtime: Run
     it."""
     digest = hashlib.sha256(repr((np.__version__, arithmetic, storage, runtime, runtime.allowances)).encode())
     folders = [Path(module.__path__[0]) for module in (conformance.bounds, refimpl)]
-    files = [Path(module.__file__ or "") for module in (envelopes, conformance.graph.onnx_graph)]
+    files = [Path(module.__file__ or "") for module in (envelopes, conformance.graph.evaluation)]
     sources = [*files, *(path for each in folders for path in sorted(each.rglob("*.py")))]
     for source in sources:
         digest.update(source.read_bytes())

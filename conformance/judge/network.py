@@ -26,9 +26,10 @@ from conformance.judge.diagnosis import diagnose
 from conformance.judge.outputs import compare_outputs
 from conformance.judge.recording_cache import cached_recording
 from conformance.judge.steps import compare_steps
+from conformance.judge.strangers import like_nothing, not_finite
 from conformance.judge.track_identity import TrackIdentity, frames_of_one_video
 from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport, Report
-from refimpl import MobileInst, MobileInstConfig, Recording
+from refimpl import MobileInst, MobileInstConfig, Recording, record
 from refimpl.ops.operation import Array
 from refimpl.recording import RecordableModel
 
@@ -81,6 +82,7 @@ def verify(
     network = MobileInst(config, wide)
     tracks = TrackIdentity() if frames else None
     reports = []
+    alone = len({np.asarray(images).tobytes() for images in inputs.values()}) == 1
     for label, images in inputs.items():
         fed = np.array(images, np.float32)
         say = partial(_say, progress, label)
@@ -89,7 +91,8 @@ def verify(
         digest = hashlib.sha256(fed.tobytes()).hexdigest()
         feeds = {"images": fed}
         course = _Course(candidate, feeds, label, fed.shape, digest, recording, say, cache)
-        course.tracks, course.judged_nodes = tracks, nodes
+        course.tracks, course.judged_nodes, course.alone = tracks, nodes, alone
+        course.network = partial(_truth, part, network)
         reports.append(course.follow())
     model = {"config": asdict(config), "weights_sha256": weights_hash(weights)}
     return Report(reports, name, model, str(candidate.declaration))
@@ -104,6 +107,7 @@ class _Course(Course):
     """One input's way, beside the network that the candidate should be."""
 
     candidate: Candidate
+    network: Callable[[Array], Recording] | None = None
     tracks: TrackIdentity | None = None
     judged_nodes: Callable[[Array], list[Comparison]] | None = None
 
@@ -128,12 +132,24 @@ class _Course(Course):
             CandidateTensors(self.captured),
             self.candidate.declaration,
             captures_all=self.candidate.captures_all,
-            nodes=own.nodes if own else (),
+            own=own,
         )
         self.fault = self.fault or _output_fault(self.outputs, self.recording)
         self.decisions = self._decisions()
+        if not self.candidate.captures_all:
+            self._look_at_strangers()
         if first_wrong([*self.outputs, *self.nodes, *self.steps]) is None:
-            self.remarks = explain_large_errors(self.recording, self.outputs, self.steps)
+            self.remarks += explain_large_errors(self.recording, self.outputs, self.steps)
+
+    def _look_at_strangers(self) -> None:
+        """Say which tensors that the candidate shows are like none of the network's: nothing was judged of
+        them."""
+        placed = {row.candidate for row in (*self.outputs, *self.steps)}
+        inside = {name: array for name, array in self.captured.items() if name not in self.shipped}
+        strangers = {name: array for name, array in inside.items() if name not in placed}
+        self.problems += not_finite(strangers)
+        if strangers:
+            self.remarks.append(like_nothing(strangers, len(inside)))
 
     def _decisions(self) -> list[Decision]:
         reference = {name: self.recording.tensors[tensor] for name, tensor in self.recording.outputs.items()}
@@ -144,6 +160,15 @@ class _Course(Course):
         }
         found = compare_decisions(reference, given, self.allowed)
         return found + (self.tracks.compare(reference, given, self.allowed) if self.tracks else [])
+
+    def truth(self, feeds: Mapping[str, Array]) -> Recording:
+        """Return the network's run on other images."""
+        assert self.network is not None
+        return self.network(feeds["images"])
+
+    def tensor_of(self, name: str) -> str | None:
+        """Return the step of which it is the tensor."""
+        return next((row.name for row in self.steps if row.candidate == name), None)
 
     def diagnose(self) -> None:
         """Name the mistake, and move the fault to where it is made."""
@@ -159,6 +184,12 @@ class _Course(Course):
         if self.tracks and not self.decisions:
             self.tracks.skip()
         return report
+
+
+def _truth(
+    part: Callable[[MobileInst, Array], RecordableModel], network: MobileInst, images: Array
+) -> Recording:
+    return record(part(network, images), images.astype(np.float64))
 
 
 def _output_fault(rows: Sequence[Comparison], recording: Recording) -> Fault | None:

@@ -19,6 +19,7 @@ import numpy as np
 
 import refimpl
 from conformance.files import atomic_write
+from conformance.graph.evaluation import as_tuple
 from refimpl import MobileInst, Recording, record
 from refimpl.errors import FileError
 from refimpl.ops import OPERATIONS
@@ -74,7 +75,7 @@ def _noting(results: Results) -> dict[str, Callable[..., Any]]:
     def noting(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*operands: Any, **attributes: Any) -> Any:
             result = function(*operands, **attributes)
-            results.append(tuple(map(np.asarray, result if isinstance(result, tuple) else (result,))))
+            results.append(tuple(map(np.asarray, as_tuple(result))))
             return result
 
         return call

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
 from conformance.bounds import Format, Runtime, Shared, carried_bounds
 from conformance.bounds.worst_element import hides_a_fault, is_varied
-from conformance.graph.onnx_file import Node
+from conformance.graph.evaluation import evaluate_node
 from refimpl import Recording, Step
-from refimpl.ops.operation import OPERATIONS, Array
+from refimpl.ops.operation import Array
 
 DATA_MOVEMENT = frozenset(
     [
@@ -42,13 +42,8 @@ class Structure:
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
-        self.producers = {name: step for step, name in recording.results()}
+        self.graph = recording.graph
         self.maps = _maps(recording)
-        self.consumers: dict[str, list[Step]] = {}
-        for step in recording.steps:
-            for name in set(step.inputs):
-                if name is not None:
-                    self.consumers.setdefault(name, []).append(step)
 
     def compared(self, outputs: Iterable[str]) -> set[str]:
         """Return the tensors that a candidate with these outputs should hold.
@@ -63,27 +58,14 @@ class Structure:
         return {name for name in self._computed(outputs) if self._before_norm(name)}
 
     def _computed(self, outputs: Iterable[str]) -> set[str]:
-        dependent = set(self.recording.inputs.values())
-        needed = self._ancestors([self.recording.outputs[name] for name in outputs])
-        names = set()
-        for step, name in self.recording.results():
-            if dependent.intersection(step.inputs):
-                dependent.add(name)
-                if name in needed and step.operation not in DATA_MOVEMENT:
-                    names.add(name)
-        return names
-
-    def _ancestors(self, waiting: list[str]) -> set[str]:
-        found: set[str] = set()
-        while waiting:
-            name = waiting.pop()
-            if name not in found and name in self.producers:
-                found.add(name)
-                waiting += [source for source in self.producers[name].inputs if source is not None]
-        return found
+        wanted = [self.recording.outputs[name] for name in outputs]
+        steps = self.graph.between((), wanted)
+        used = {*wanted, *(name for step in steps for name in step.uses)}
+        made = {name for step in steps if step.op_type not in DATA_MOVEMENT for name in step.outputs}
+        return made & used & self.graph.dependent(self.recording.inputs.values())
 
     def _before_norm(self, name: str) -> bool:
-        return any(step.operation == "BatchNormalization" for step in self.consumers.get(name, []))
+        return any(step.op_type == "BatchNormalization" for step in self.graph.consumers.get(name, []))
 
     def soon_found(self, name: str, found: Mapping[str, object], compared: set[str], reach: int) -> bool:
         """Tell whether a tensor computed from ``name`` through fewer than ``reach`` other compared ones is
@@ -95,10 +77,18 @@ class Structure:
                 return True
         return False
 
+    def heirs(self, wrong: Collection[str], found: Collection[str]) -> set[str]:
+        """Return the tensors that are computed from ``wrong`` ones through others that are not ``found``."""
+        reached: set[str] = set()
+        for step in self.recording.steps:
+            if any(name in reached or name in wrong for name in step.inputs if name not in found):
+                reached.update(step.outputs)
+        return reached
+
     def _next_compared(self, front: set[str], compared: set[str]) -> set[str]:
         reached, waiting, seen = set(), list(front), set(front)
         while waiting:
-            for step in self.consumers.get(waiting.pop(), []):
+            for step in self.graph.consumers.get(waiting.pop(), []):
                 fresh = set(step.outputs) - seen
                 seen |= fresh
                 reached |= fresh & compared
@@ -114,7 +104,7 @@ def _maps(recording: Recording) -> set[str]:
     while len(maps) > before:
         before = len(maps)
         for step in recording.steps:
-            names = {name for name in (step.inputs[0], step.outputs[0]) if name is not None}
+            names = {*step.inputs[:1], step.outputs[0]} - {""}
             alike = len({recording.tensors[name].shape for name in names}) == 1
             if step.operation in SPATIAL or (
                 alike and step.operation not in DATA_MOVEMENT and not maps.isdisjoint(names)
@@ -135,9 +125,7 @@ class Replay:
     def __init__(self, recording: Recording, arithmetic: Format, storage: Format, runtime: Runtime) -> None:
         self.formats = (arithmetic, storage)
         self.runtime = runtime
-        self.last_use = {
-            name: step.name for step in recording.steps for name in step.inputs if name is not None
-        }
+        self.last_use = {name: step.name for step in recording.steps for name in step.uses}
         self.values = {name: recording.tensors[name] for name in recording.inputs.values()}
         self.bounds: dict[str, Array | None] = {}
         self.scales: dict[str, Array | None] = {}
@@ -151,23 +139,14 @@ class Replay:
     def compute(self, step: Step) -> None:
         """Compute one step, how far a correct candidate's result may be from it, and how far rounding is
         likely to carry it."""
-        node = Node(
-            step.name,
-            step.operation,
-            tuple(name or "" for name in step.inputs),
-            step.outputs,
-            step.attributes,
-        )
-        operands = [None if name is None else self.values[name] for name in step.inputs]
-        with np.errstate(all="ignore"):
-            result = OPERATIONS[step.operation](*operands, **step.attributes)
-        outputs = result if isinstance(result, tuple) else (result,)
-        self.values.update(zip(step.outputs, outputs, strict=True))
+        operands = step.operands(self.values)
+        outputs = evaluate_node(step, operands)
+        self.values.update(zip(step.outputs, outputs, strict=False))
         shared: Shared = {}
         for errors, probable in ((self.bounds, False), (self.scales, True)):
-            before = [errors.get(name or "", 0.0) for name in step.inputs]
+            before = [errors.get(name, 0.0) for name in step.inputs]
             after = carried_bounds(
-                node,
+                step,
                 operands,
                 before,
                 outputs,
@@ -188,17 +167,15 @@ class Replay:
         """Tell whether a candidate's tensor differs from a step's ``values[name]`` as rounding does, and not
         only within its bound."""
         bound, scale = self.bounds.get(name), self.scales.get(name)
-        operands = [
-            self.values[source] for source in step.inputs if source is not None and source not in self.fixed
-        ]
+        operands = [self.values[source] for source in step.uses if source not in self.fixed]
         if bound is None or scale is None or not all(map(is_varied, operands)):
             return True
         return not hides_a_fault(values, self.values[name], bound, scale)
 
     def forget(self, step: Step) -> None:
         """Free what no later step uses."""
-        for name in {*step.inputs, *step.outputs}:
-            if name is not None and self.last_use.get(name, step.name) == step.name:
+        for name in {*step.uses, *step.outputs}:
+            if self.last_use.get(name, step.name) == step.name:
                 for kept in (self.values, self.bounds, self.scales):
                     kept.pop(name, None)
 

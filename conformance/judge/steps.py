@@ -5,14 +5,14 @@ A step is judged by the error it *introduces*, against a rigorous bound of what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from conformance.bounds.declaration import Declaration
-from conformance.graph.between import Named, nodes_between
+from conformance.candidates.candidate import OwnGraph
 from conformance.judge.alignment import LIKENESS, CandidateTensors, Match
 from conformance.judge.detail import Spotlight
 from conformance.judge.replay import Replay, Structure
@@ -20,7 +20,7 @@ from conformance.reports.report import Comparison, Fault
 from refimpl import Recording, Step
 from refimpl.ops.operation import Array
 
-MOST_FAULTS = 3
+MOST_FAULTS = 4
 """How many wrong tensors are taken over, one after another, so that the steps behind them are judged too."""
 FUSION_REACH = 4
 """How many steps in a row a candidate may have fused: attention's scale, logits, softmax and product."""
@@ -45,7 +45,7 @@ def compare_steps(
     declaration: Declaration,
     *,
     captures_all: bool = True,
-    nodes: Sequence[Named] = (),
+    own: OwnGraph | None = None,
 ) -> tuple[list[Comparison], Fault | None]:
     """Find every tensor of the reference in the candidate, and the first step that the candidate computes
     differently.
@@ -65,8 +65,8 @@ def compare_steps(
         What it is declared to compute with.
     captures_all
         Whether a tensor that it did not capture is one that it does not compute.
-    nodes
-        Its own, by which the fault's place is named.
+    own
+        What it says it computes, by which the fault's place is named.
     """
     sides = _Sides(recording, Structure(recording), outputs, tensors, declaration, captures_all)
     taken: dict[str, str] = {}
@@ -79,8 +79,8 @@ def compare_steps(
     first = next((row for row in rows if row.verdict == "fail"), None)
     if first is None:
         return rows, None
-    own = nodes_between(nodes, first.candidate, known) if first.candidate else []
-    return rows, Fault(first.name, first.operation, "network", tuple(own))
+    nodes = own.names_between(known, first.candidate) if own and first.candidate else []
+    return rows, Fault(first.name, first.operation, "network", tuple(nodes))
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,15 @@ def _compare_once(sides: _Sides, taken: Mapping[str, str]) -> tuple[list[Compari
             missed.add(name)
         within = row.verdict != "fail"
         rows.append(row if item.honest else replace(row, verdict="fail", systematic=within))
+    heirs = sides.structure.heirs(missed, found)
+    rows = [replace(row, verdict="inherited") if _inherits(row, heirs) else row for row in rows]
     return spotlight.placed(rows), known, missed
+
+
+def _inherits(row: Comparison, heirs: Collection[str]) -> bool:
+    """Tell whether a step that fails was given operands that the candidate never had: of its own nothing is
+    known."""
+    return row.verdict == "fail" and row.name in heirs
 
 
 def _predict(sides: _Sides, spotlight: Spotlight, taken: Mapping[str, str]) -> dict[str, _Prediction]:

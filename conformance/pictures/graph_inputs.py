@@ -11,8 +11,8 @@ import numpy as np
 
 from conformance.graph.onnx_graph import OnnxGraph, TensorInfo
 from refimpl.errors import ConfigurationError, FileError, NonFiniteError, ShapeError
-from refimpl.npy_header import check_claim
 from refimpl.ops.operation import Array
+from refimpl.weights.npy_header import check_claim
 
 LARGEST_INPUT = 2**28
 """Elements of one random input."""
@@ -51,7 +51,7 @@ def graph_inputs(
     lengths = {name: parse_shape(text) for name, text in _assigned(graph, shapes, "--shape").items()}
     return {
         name: named[name] if name in named else random_input(info, lengths.get(name), seed)
-        for name, info in graph.inputs.items()
+        for name, info in graph.declared.items()
     }
 
 

@@ -79,15 +79,20 @@ class Box:
 
     @property
     def utilisation(self) -> float | None:
-        """The largest error / bound of its steps; None if none was judged."""
+        """The largest error / bound of its steps; None if none was judged on operands of its own."""
+        judged = (row for row in self.steps if row["verdict"] != "inherited")
         return max(
-            (float(row["utilisation"]) for row in self.steps if row["utilisation"] is not None), default=None
+            (float(row["utilisation"]) for row in judged if row["utilisation"] is not None), default=None
         )
 
     @property
     def failed(self) -> bool:
         """Whether any of its steps fails."""
-        return any(row["verdict"] == "fail" for row in self.steps)
+        return self.count("fail") > 0
+
+    def count(self, verdict: str) -> int:
+        """Return how many of its steps have a verdict."""
+        return sum(row["verdict"] == verdict for row in self.steps)
 
 
 @dataclass

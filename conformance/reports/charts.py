@@ -31,6 +31,7 @@ class Mark:
     introduced: float | None
     propagated: float | None
     failed: bool
+    inherited: bool
     row: Row
 
 
@@ -87,7 +88,7 @@ def _mark(row: Row, x: float, axis: _Axis) -> Mark:
         None if error is None else axis.height(float(error))
         for error in (row["introduced_error"], row["max_abs_error"])
     ]
-    return Mark(x, heights[0], heights[1], row["verdict"] == "fail", row)
+    return Mark(x, heights[0], heights[1], row["verdict"] == "fail", row["verdict"] == "inherited", row)
 
 
 def _sections(rows: Sequence[Row], column: float) -> list[tuple[str, float, float]]:

@@ -30,6 +30,8 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _table([HEADINGS, *(_cells(row) for row in failed[:MOST_ROWS])])
     if len(failed) > MOST_ROWS:
         yield f"  … and {len(failed) - MOST_ROWS} more"
+    if leading.inherited:
+        yield f"  {leading.inherited} steps behind them are wrong because what they were fed is"
     yield ""
     yield f"  input      {leading.name} {leading.shape}, sha256 {leading.sha256[:16]}…"
     command = report.command or "save the model, weights and input, and call mobileinst verify on them"

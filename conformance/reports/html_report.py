@@ -148,10 +148,10 @@ def subscript(text: str) -> Markup:
     return Markup(" ").join(words)
 
 
-def shade(utilisation: float | None, failed: bool) -> str:
+def shade(utilisation: float | None, failed: bool, inherited: bool = False) -> str:
     """Return the class a box is coloured by."""
-    if failed:
-        return "fail"
+    if failed or inherited:
+        return "fail" if failed else "inherited"
     if utilisation is None:
         return "none"
     steps = ((0.01, "u0"), (0.1, "u1"), (0.5, "u2"))

@@ -15,7 +15,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def junit_report(report: Report) -> str:
-    """Return the document; a comparison that fails is a failure, one not judged or absent is skipped."""
+    """Return the document: what fails is a failure; what inherits, is absent or is not judged is skipped."""
     root = tree.Element("testsuites", name=f"mobileinst verify {_printable(report.candidate)}")
     for item in report.inputs:
         for kind in KINDS:
@@ -58,6 +58,8 @@ def _case(row: Comparison, classname: str, candidate: str) -> tree.Element:
     case = tree.Element("testcase", classname=_printable(classname), name=_printable(row.name))
     if row.verdict == "fail":
         _said(case, "failure", failure_message(row))
+    elif row.verdict == "inherited":
+        _said(case, "skipped", "inherited: its operands are wrong already")
     elif row.verdict == "absent":
         _said(case, "skipped", f"{candidate} holds no such tensor")
     elif row.verdict != "pass":

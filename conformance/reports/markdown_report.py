@@ -24,6 +24,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _table("First failing steps", failed[:MOST_ROWS])
     if len(failed) > MOST_ROWS:
         yield f"\n… and {len(failed) - MOST_ROWS} more."
+    if leading.inherited:
+        yield f"\n{leading.inherited} steps behind them are wrong because what they were fed is."
     yield from _decisions(report.decisions)
     yield from _worst(leading)
     yield from _inputs(report)

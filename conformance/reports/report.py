@@ -72,7 +72,8 @@ class Comparison:
         The largest ratio of error to what is allowed, over all elements; up to 1 it is rounding. None if
         there is no bound.
     verdict
-        ``pass``, ``fail``, ``absent`` (the candidate holds no such tensor and is right after it) or ``not
+        ``pass``, ``fail``, ``inherited`` (wrong, but the operands it was computed from are, and nothing is
+        known of the step), ``absent`` (the candidate holds no such tensor and is right after it) or ``not
         judged`` (no bound).
     detail
         A closer look, for the one tensor worth it.
@@ -380,6 +381,20 @@ class InputReport:
         return "fail" if failed or any(decision.flips for decision in self.decisions) else "pass"
 
     @property
+    def coverage(self) -> str:
+        """How much was judged, in words: a verdict on outputs alone cannot see what hides inside."""
+        rows, what = (self.steps, "steps") if self.steps else (self.nodes, "results of nodes")
+        judged = sum(row.verdict in ("pass", "fail") for row in rows)
+        return (
+            f"{judged} of {len(rows)} {what} judged" if judged else "outputs only, nothing inside was judged"
+        )
+
+    @property
+    def inherited(self) -> int:
+        """How many steps are wrong only because their operands are."""
+        return sum(row.verdict == "inherited" for row in self.steps)
+
+    @property
     def flipped(self) -> str:
         """What flips, in words: ``4 track identity, 1 labels``; empty if nothing does."""
         return ", ".join(f"{item.flips} {item.kind}" for item in self.decisions if item.flips)
@@ -456,9 +471,8 @@ class Report:
         """Say the verdict in one line."""
         report = self.leading
         if report.verdict == "pass":
-            return (
-                f"PASS  {self.candidate} conforms on {len(self.inputs)} input{'s' * (len(self.inputs) > 1)}"
-            )
+            count = f"{len(self.inputs)} input{'s' * (len(self.inputs) > 1)}"
+            return f"PASS  {self.candidate} conforms on {count}; {report.coverage}"
         if report.problems:
             return f"FAIL  {self.candidate} on {report.name}: {'; '.join(report.problems)}"
         if report.first_fault:

@@ -12,7 +12,6 @@ from conformance.bounds import FLOAT64
 from conformance.bounds.worst_element import absolute_error
 from conformance.candidates.candidate import Candidate
 from conformance.graph import onnx_export
-from conformance.graph.between import nodes_between
 from conformance.graph.onnx_file import Node
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.submodel import submodel
@@ -93,11 +92,9 @@ class ReferenceStep:
         truth = self.recording.tensors[self.target]
         calls, _ = steps_behind(self.recording, self.item.steps, self.captured, self.target)
         wanted = Counter(call.op_type for call in calls)
-        operators = {node.name: node.op_type for node in own.nodes}
 
         def unlikeness(name: str) -> tuple[int, float]:
-            nodes = nodes_between(own.nodes, name, self.agreeing)
-            found = Counter(operators[node] for node in nodes)
+            found = Counter(node.op_type for node in own.between(self.agreeing, [name]))
             error = absolute_error(self.captured[name].reshape(truth.shape), truth).max()
             return ((wanted - found) + (found - wanted)).total(), float(error)
 
@@ -128,8 +125,7 @@ class ReferenceStep:
 
     def _add_own(self, folder: StepFolder, graph: OnnxGraph, feeds: Mapping[str, Array], tensor: str) -> None:
         """Add the part of the candidate's own graph that stands in the step's place, if it can be cut out."""
-        names = nodes_between(graph.nodes, tensor, self.agreeing)
-        part = [node for node in graph.nodes if node.name in names]
+        part = graph.between(self.agreeing, [tensor])
         known = {**graph.initializers, **feeds, **self.captured}
         try:
             model, fed = submodel(graph, part, known, [tensor])
@@ -152,7 +148,7 @@ def _part(
     """Return some steps of a recording as one of their own, floats in one dtype."""
     names = {call.name for call in calls}
     steps = [step for step in recording.steps if step.name in names]
-    used = {name for step in steps for name in step.inputs if name is not None}
+    used = {name for step in steps for name in step.uses}
     tensors = {**recording.tensors, **operands}
     kept = {*used, *(name for step in steps for name in step.outputs)}
     return Recording(

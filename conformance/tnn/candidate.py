@@ -20,6 +20,7 @@ from conformance.tnn.graph import TnnGraph
 from conformance.tnn.layers import HardSigmoid
 from conformance.tnn.rounding import declared
 from refimpl.errors import CandidateError
+from refimpl.graph import Graph, Node
 
 Array = NDArray[Any]
 Outputs = Callable[[Mapping[str, Array]], Mapping[str, Array]]
@@ -44,6 +45,8 @@ class TnnCandidate(Candidate):
         Inputs → outputs by name, of a device; by default the file's own meaning.
     steps
         Inputs → the replay of a dump, if the run has one.
+    reruns
+        Whether ``run`` computes anew what it is given.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class TnnCandidate(Candidate):
         arithmetic: str = "float32",
         run: Outputs | None = None,
         steps: Callable[[Mapping[str, Array]], Iterable[Step]] | None = None,
+        reruns: bool = True,
     ) -> None:
         if len(graph.proto.inputs) != 1:
             raise CandidateError(
@@ -59,6 +63,7 @@ class TnnCandidate(Candidate):
             )
         self.graph, self._run, self._steps = _with_exact_slope(graph), run, steps
         self.name = graph.proto.inputs[0].name
+        self._reruns = reruns
         how = declared(arithmetic)
         buffers = [buffer for item in graph.model.resources for buffer in item.buffers.values()]
         half = any(buffer.dtype == HALF for buffer in buffers)
@@ -69,6 +74,11 @@ class TnnCandidate(Candidate):
     def declaration(self) -> Declaration:
         """The arithmetic it is judged by."""
         return self._declaration
+
+    @property
+    def reruns(self) -> bool:
+        """Whether it computes anew what it is given."""
+        return self._reruns
 
     def run(self, images: Array) -> dict[str, Array]:
         """Return the outputs by name; errors: those of the run."""
@@ -90,7 +100,8 @@ class TnnCandidate(Candidate):
 
     def own_graph(self, images: Array) -> OwnGraph:
         """Return its layers."""
-        return OwnGraph(self.graph.proto.layers)
+        layers = self.graph.proto.layers
+        return OwnGraph(Graph([Node(each.name, each.type, each.inputs, each.outputs) for each in layers]))
 
     def _evaluated(self, images: Array) -> dict[str, Array]:
         return evaluate(self.graph, {self.name: images}, np.float32)

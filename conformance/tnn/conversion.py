@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.graph.onnx_file import Node
-from conformance.graph.onnx_graph import OnnxGraph, evaluate_node
+from conformance.graph.evaluation import evaluate_node, run, widened, widened_all
+from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.onnx_graph import evaluate as evaluate_onnx
 from conformance.tnn.evaluation import evaluate_layer, magnitude
 from conformance.tnn.graph import TnnGraph
@@ -24,6 +24,7 @@ from conformance.tnn.model import BFLOAT16, RawBuffer
 from conformance.tnn.proto import Layer
 from conformance.tnn.traps import TRAPS, Source, Trap, source_of
 from refimpl.errors import MobileInstError, ShapeError
+from refimpl.graph import Node
 
 Array = NDArray[Any]
 SIX_DIGITS = 5e-6
@@ -140,7 +141,7 @@ def compare_conversion(
 
 def _check_same_inputs(graph: TnnGraph, source: OnnxGraph) -> None:
     ours = {item.name: item.dims for item in graph.proto.inputs}
-    theirs = {name: info.shape for name, info in source.inputs.items()}
+    theirs = {name: info.shape for name, info in source.declared.items()}
     fits = set(ours) == set(theirs) and all(_fits(ours[name], shape) for name, shape in theirs.items())
     if not fits:
         raise ShapeError(f"the TNN graph takes {ours}, the ONNX graph {theirs}; they are of different models")
@@ -173,10 +174,9 @@ class _Comparison:
         self, graph: TnnGraph, source: OnnxGraph, written: Source, inputs: Mapping[str, Array]
     ) -> None:
         self.graph, self.source, self.written = graph, source, written
-        widened = {name: np.asarray(array).astype(np.float64) for name, array in inputs.items()}
-        constants = {name: _wide(array) for name, array in source.initializers.items()}
-        self.truth = constants | widened | evaluate_onnx(source, dict(inputs), np.float64)
-        self.blobs = dict(widened)
+        self.blobs = {name: np.asarray(array).astype(np.float64) for name, array in inputs.items()}
+        constants = widened_all(source.initializers)
+        self.truth = constants | self.blobs | evaluate_onnx(source, dict(inputs), np.float64)
         self.folded = self._folding_errors(inputs)
 
     def run(self) -> list[Meaning]:
@@ -200,7 +200,7 @@ class _Comparison:
         return {name: float(np.abs(narrow[name] - self.truth[name]).max(initial=0)) for name in computed}
 
     def _constant(self, name: str, buffer: RawBuffer) -> Meaning | None:
-        values = _wide(buffer.numbers())
+        values = widened(buffer.numbers())
         self.blobs[name] = self.truth.get(name, values)
         if name not in self.truth:
             return None
@@ -273,29 +273,18 @@ class _Comparison:
         """Return the layer's output as the source would make it from the replayed node's output."""
         if node.outputs[0] in layer.outputs:
             return replayed
-        values = dict(self.truth)
-        values[node.outputs[0]] = replayed
+        place = self.source.places.get(node.outputs[0])
+        if place is None:
+            return None
         behind = {item.outputs for item in self._nodes_behind(layer)}
-        started = False
-        for item in self.source.nodes:
-            if item.outputs == node.outputs:
-                started = True
-            elif started and item.outputs in behind:
-                operands = tuple(values[name] if name else None for name in item.inputs)
-                values.update(zip(item.outputs, evaluate_node(item, operands, np.float64), strict=False))
-        return values.get(layer.outputs[0]) if started else None
+        rest = [item for item in self.source.nodes[place + 1 :] if item.outputs in behind]
+        given = {**self.truth, node.outputs[0]: replayed}
+        values = run(rest, given, lambda item, operands: evaluate_node(item, operands, np.float64))
+        return values.get(layer.outputs[0])
 
     def _nodes_behind(self, layer: Layer) -> list[Node]:
         """Return the source's nodes between the layer's inputs and its outputs."""
-        makers = {name: node for node in self.written.nodes for name in node.outputs}
-        found: dict[int, Node] = {}
-        waiting = list(layer.outputs)
-        while waiting:
-            node = makers.get(waiting.pop())
-            if node is not None and id(node) not in found:
-                found[id(node)] = node
-                waiting += [name for name in node.inputs if name not in layer.inputs]
-        return [node for node in self.written.nodes if id(node) in found]
+        return self.written.between(layer.inputs, layer.outputs)
 
 
 def storage_roundoff(graph: TnnGraph, layer: Layer) -> float:
@@ -310,10 +299,6 @@ def storage_roundoff(graph: TnnGraph, layer: Layer) -> float:
 
 def _has_decimals(parameters: Parameters) -> bool:
     return any(isinstance(value, float) for value in vars(parameters).values())
-
-
-def _wide(array: Array) -> Array:
-    return array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else array
 
 
 def _compared(name: str, kind: str, tensor: str, result: Array, truth: Array, allowed: Array) -> Meaning:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from conformance.graph.evaluation import as_tuple, run
 from conformance.tnn import layers
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.model import RawBuffer
@@ -53,13 +55,13 @@ def evaluate(graph: TnnGraph, inputs: Mapping[str, Array], dtype: DTypeLike = np
     UnsupportedOperationError
         A form of a layer that is not evaluated.
     """
-    blobs = _checked_inputs(graph, inputs, dtype)
-    for name, buffer in graph.constants.items():
-        blobs[name] = _numbers(buffer, dtype)
-    for layer in graph.proto.layers:
-        operands = tuple(blobs[name] for name in layer.inputs)
-        blobs.update(zip(layer.outputs, evaluate_layer(graph, layer, operands), strict=True))
-    return blobs
+    return evaluate_layers(graph, checked_inputs(graph, inputs, dtype), dtype)
+
+
+def evaluate_layers(graph: TnnGraph, blobs: Mapping[str, Array], dtype: DTypeLike) -> dict[str, Array]:
+    """Compute every blob from the inputs, which may be recorded tensors."""
+    constants = {name: _numbers(buffer, dtype) for name, buffer in graph.constants.items()}
+    return run(graph.proto.layers, {**blobs, **constants}, partial(evaluate_layer, graph))
 
 
 def evaluate_layer(graph: TnnGraph, layer: Layer, operands: Operands) -> Operands:
@@ -77,7 +79,7 @@ def evaluate_layer(graph: TnnGraph, layer: Layer, operands: Operands) -> Operand
         raise ShapeError(
             f"{layer.type} {layer.name!r} cannot take operands of shapes {shapes}: {error}"
         ) from error
-    outputs = result if isinstance(result, tuple) else (result,)
+    outputs = as_tuple(result)
     if len(outputs) != len(layer.outputs):
         raise FileError(
             f"{layer.type} {layer.name!r} makes {len(outputs)} blobs, the proto lists {len(layer.outputs)}"
@@ -109,7 +111,8 @@ def _constants(graph: TnnGraph, layer: Layer, operands: Operands) -> dict[str, A
     return {} if resource is None else {role: _numbers(v, dtype) for role, v in resource.buffers.items()}
 
 
-def _checked_inputs(graph: TnnGraph, inputs: Mapping[str, Array], dtype: DTypeLike) -> dict[str, Array]:
+def checked_inputs(graph: TnnGraph, inputs: Mapping[str, Array], dtype: DTypeLike) -> dict[str, Array]:
+    """Return the inputs in the arithmetic's dtype; raise `ShapeError` unless they are those of the graph."""
     declared = {declaration.name: declaration.dims for declaration in graph.proto.inputs}
     if set(inputs) != set(declared):
         raise ShapeError(f"inputs {sorted(inputs)}, the graph takes {sorted(declared)}")
@@ -333,7 +336,9 @@ def _gather(layer: Layer, operands: Operands, constants: Constants) -> Array:
     given, left = cast(layers.Gather, layer.parameters), list(operands)
     data = constants["data"] if given.data_constant else left.pop(0)
     indices = constants["indices"] if given.indices_constant else left.pop(0)
-    return cast(Array, _call("Gather", data, indices.astype(np.int64), axis=given.axis))
+    # Indices are numbers like others in TNN; the view is of the plain array also while recording.
+    whole = indices.view(np.ndarray).astype(np.int64)
+    return cast(Array, _call("Gather", data, whole, axis=given.axis))
 
 
 def _reshape(layer: Layer, operands: Operands, constants: Constants) -> Array:
@@ -378,7 +383,7 @@ def _layer_norm(layer: Layer, operands: Operands, constants: Constants) -> Array
     given = cast(layers.LayerNorm, layer.parameters)
     x, scale, bias = operands
     attributes = {"axis": -given.reduced_dims, "epsilon": _scalar(given.epsilon)}
-    normalised = _call("LayerNormalization", x, np.ones_like(scale), None, **attributes)
+    normalised = _call("LayerNormalization", x, np.ones(scale.shape, scale.dtype), None, **attributes)
     return cast(Array, _call("Add", _call("Mul", normalised, scale), bias))
 
 
@@ -386,7 +391,9 @@ def _instance_norm(layer: Layer, operands: Operands, constants: Constants) -> Ar
     epsilon = _scalar(cast(layers.InstanceNorm, layer.parameters).epsilon)
     (x,) = operands
     rows = _call("Reshape", x, (*x.shape[:2], -1))
-    normalised = _call("LayerNormalization", rows, np.ones_like(rows[0, 0]), None, axis=2, epsilon=epsilon)
+    normalised = _call(
+        "LayerNormalization", rows, np.ones(rows.shape[2:], rows.dtype), None, axis=2, epsilon=epsilon
+    )
     scale, bias = (constants[role].reshape(-1, *(1,) * (x.ndim - 2)) for role in ("scale", "bias"))
     return cast(Array, _call("Add", _call("Mul", _call("Reshape", normalised, x.shape), scale), bias))
 

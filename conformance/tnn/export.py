@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from conformance.graph.onnx_graph import OnnxGraph, evaluate_node
+from conformance.graph.evaluation import evaluate_node, run
+from conformance.graph.onnx_graph import OnnxGraph
 from conformance.tnn.lint import lint
 from conformance.tnn.text import write_input
 from refimpl import __version__
 from refimpl.errors import ConfigurationError
+from refimpl.graph import Node
 
 Array = NDArray[Any]
 
@@ -97,17 +99,16 @@ def for_tnn(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _computed(graph: OnnxGraph) -> dict[str, Array]:
     """Return every tensor that depends on no input, computed in float64, in its own dtype."""
-    fixed: dict[str, Array] = dict(graph.initializers)
-    for node in graph.nodes:
-        if all(name in fixed for name in node.inputs if name):
-            operands = tuple(fixed[name] if name else None for name in node.inputs)
-            outputs = evaluate_node(node, operands, np.float64)
-            floats = [x.dtype for x in operands if x is not None and x.dtype.kind == "f"]
-            dtype = floats[0] if floats else None
-            for name, value in zip(node.outputs, outputs, strict=False):
-                narrow = dtype is not None and value.dtype.kind == "f"
-                fixed[name] = value.astype(dtype) if narrow else value
-    return fixed
+    dependent = graph.dependent(graph.inputs.values())
+    fixed = [node for node in graph.nodes if dependent.isdisjoint(node.outputs)]
+    return run(fixed, graph.initializers, _narrow)
+
+
+def _narrow(node: Node, operands: Sequence[Array | None]) -> list[Array]:
+    """Compute a node in float64 and round its results to the dtype of its operands."""
+    dtype = next((x.dtype for x in operands if x is not None and x.dtype.kind == "f"), None)
+    outputs = evaluate_node(node, operands, np.float64)
+    return [y.astype(dtype) if dtype is not None and y.dtype.kind == "f" else y for y in outputs]
 
 
 def _rebuilt(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from conformance.graph.onnx_file import Node, read_model
 from conformance.graph.onnx_file import Source as OnnxSource
+from conformance.graph.onnx_file import read_model
 from conformance.tnn.traps import FAILS, LATEST_OPSET, OLDEST_OPSET, TRAPS, Source, source_of
 from refimpl.errors import ConfigurationError, FileError, MobileInstError
+from refimpl.graph import Node
 
 TARGETS = ("tnn",)
 

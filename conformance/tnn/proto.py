@@ -13,6 +13,7 @@ from pathlib import Path
 
 from conformance.tnn.layers import Parameters, layer_type
 from refimpl.errors import FileError
+from refimpl.graph import Call
 
 MAGIC_V1 = 0xFABC0002
 MAGIC = 0xFABC0004
@@ -31,7 +32,7 @@ class InputDeclaration:
 
 
 @dataclass(frozen=True)
-class Layer:
+class Layer(Call):
     """A layer: ``outputs = type(inputs; parameters)``; its constants are in the model, under its name."""
 
     type: str

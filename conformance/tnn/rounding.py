@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from conformance.bounds import BFLOAT16, FLOAT16, FLOAT32, MOBILE, Format, Runtime, carried_bounds
 from conformance.bounds.envelope import envelope
-from conformance.graph.onnx_file import Node
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.proto import Layer
-from conformance.tnn.recording import nodes, record_graph, record_layers, stored_errors, with_stored_inputs
+from conformance.tnn.recording import record_graph, record_layers, stored_errors, with_stored_inputs
 from refimpl import Recording
 from refimpl.errors import ConfigurationError
+from refimpl.graph import Node
 
 Array = NDArray[Any]
 DUMP_TEXT = 1e-9
@@ -111,13 +111,12 @@ def allowed_of(
     how
         What the run is declared to compute with.
     """
-    recording, results = record_layers(graph, chain, operands)
+    recording = record_layers(graph, chain, operands)
     errors = {name: text(array) for name, array in operands.items()} | _constant_errors(recording, how)
     bounds, scales = (_carried(recording, errors, how, probable) for probable in (False, True))
-    tensors = [recording.outputs.get(name, "") for name in results]
     return [
-        Allowed(array, bounds.get(tensor), scales.get(tensor))
-        for tensor, array in zip(tensors, results.values(), strict=True)
+        Allowed(recording.tensors[tensor], bounds.get(tensor), scales.get(tensor))
+        for tensor in recording.outputs.values()
     ]
 
 
@@ -130,8 +129,8 @@ def _carried(
 ) -> dict[str, Array | None]:
     """Carry errors of the operands through the operations, adding to them what each may err by."""
     known: dict[str, Array | None] = dict(errors)
-    for call in nodes(recording):
-        operands = [recording.tensors[name] if name else None for name in call.inputs]
+    for call in recording.steps:
+        operands = call.operands(recording.tensors)
         outputs = tuple(recording.tensors[name] for name in call.outputs)
         before = [known.get(name, 0.0) for name in call.inputs]
         formats = (how.arithmetic, how.storage)

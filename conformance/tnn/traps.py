@@ -17,8 +17,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from conformance.graph.onnx_file import Node, array_of, node_of
+from conformance.graph.onnx_file import array_of, node_of
 from conformance.tnn.evaluation import same_pads
+from refimpl.graph import Graph, Node
 from refimpl.ops.operation import OPERATIONS
 
 Array = NDArray[Any]
@@ -31,29 +32,21 @@ OLDEST_OPSET, LATEST_OPSET = 9, 24
 _ROOT_2 = math.sqrt(2)
 
 
-@dataclass(frozen=True, eq=False)
-class Source:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Source(Graph):
     """An ONNX graph as the converter sees it: as written, in its own opset, nothing filled in.
+
+    An attribute that the file leaves out is absent; values of Constant nodes are initializers too.
 
     Attributes
     ----------
-    nodes
-        The nodes; an attribute that the file leaves out is absent.
-    constants
-        Initializers and the values of Constant nodes.
     shapes
         What shape inference finds, by tensor; a dynamic length is None.
-    inputs, outputs
-        Names, in order, without initializers.
     opset
         Version of the ONNX operator set, 0 if none is imported.
     """
 
-    nodes: tuple[Node, ...]
-    constants: Mapping[str, Array]
     shapes: Mapping[str, tuple[int | None, ...]]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
     opset: int
 
     def static_shape(self, name: str) -> Shape | None:
@@ -62,10 +55,6 @@ class Source:
         if shape is None or any(length is None for length in shape):
             return None
         return tuple(length for length in shape if length is not None)
-
-    def users(self, name: str) -> list[Node]:
-        """Return the nodes that read a tensor."""
-        return [node for node in self.nodes if name in node.inputs]
 
 
 def source_of(model: onnx.ModelProto) -> Source:
@@ -82,12 +71,12 @@ def source_of(model: onnx.ModelProto) -> Source:
     }
     versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     return Source(
-        tuple(nodes),
+        nodes,
         constants,
-        {info.name: _shape(info) for info in infos if info.type.tensor_type.HasField("shape")},
-        tuple(info.name for info in model.graph.input if info.name not in constants),
-        tuple(info.name for info in model.graph.output),
-        versions[0] if versions else 0,
+        {info.name: info.name for info in model.graph.input if info.name not in constants},
+        {info.name: info.name for info in model.graph.output},
+        shapes={info.name: _shape(info) for info in infos if info.type.tensor_type.HasField("shape")},
+        opset=versions[0] if versions else 0,
     )
 
 
@@ -155,7 +144,7 @@ def _mode(node: Node) -> str:
 
 def _scales(source: Source, node: Node) -> Array | None:
     name = node.inputs[1] if len(node.inputs) == 2 else (node.inputs[2] if len(node.inputs) > 2 else "")
-    scales = source.constants.get(name)
+    scales = source.initializers.get(name)
     return None if scales is None or scales.size == 0 else scales
 
 
@@ -230,7 +219,7 @@ def _resize_dynamic(source: Source, node: Node) -> bool:
         # There the converter follows the Shape/Slice chain that the TorchScript exporter writes.
         return False
     operands = [name for name in node.inputs[1:] if name]
-    return any(name not in source.constants for name in operands)
+    return any(name not in source.initializers for name in operands)
 
 
 # --- pooling, convolution, softmax ----------------------------------------------------------------
@@ -299,7 +288,7 @@ def _copies_an_input(source: Source, node: Node) -> bool:
 
 
 def _output_before_fusion(source: Source, node: Node) -> bool:
-    users = [user.op_type for user in source.users(node.outputs[0])]
+    users = [user.op_type for user in source.consumers.get(node.outputs[0], [])]
     return node.outputs[0] in source.outputs and any(user in ("Relu", "BatchNormalization") for user in users)
 
 
@@ -313,7 +302,7 @@ def _unfused_erf(source: Source, node: Node) -> bool:
 
 def _is_gelu(source: Source, erf: Node) -> bool:
     """Tell whether an Erf stands in x / √2 → Erf → + 1 → · x → · ½, which the converter makes a GELU."""
-    divide = next((node for node in source.nodes if erf.inputs[0] in node.outputs), None)
+    divide = source.producer(erf.inputs[0])
     if divide is None or divide.op_type != "Div" or not _is_constant(source, divide, 1, _ROOT_2):
         return False
     plus = _only_user(source, erf, "Add")
@@ -329,12 +318,12 @@ def _is_gelu(source: Source, erf: Node) -> bool:
 
 
 def _only_user(source: Source, node: Node, op_type: str) -> Node | None:
-    users = source.users(node.outputs[0])
+    users = source.consumers.get(node.outputs[0], [])
     return users[0] if len(users) == 1 and users[0].op_type == op_type else None
 
 
 def _is_constant(source: Source, node: Node, side: int, value: float) -> bool:
-    found = source.constants.get(node.inputs[side]) if side < len(node.inputs) else None
+    found = source.initializers.get(node.inputs[side]) if side < len(node.inputs) else None
     return found is not None and found.size == 1 and abs(found.item() - value) < 1e-3
 
 

@@ -74,7 +74,7 @@ class Video:
             # Pillow's and FFmpeg's decoders raise whatever a broken byte leads them to.
             except Exception as error:
                 reason = " ".join(str(error).split())
-                stop_before = f", or stop before it with --frames {index}" if index else ""
+                stop_before = f", or stop before it with --count {index}" if index else ""
                 raise FileError(
                     f"{self.name(index)} cannot be read ({reason}); write it again{stop_before}"
                 ) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,19 +176,36 @@ def video_results(
     """
     mean = state.score_sums / max(state.keyframes, 1)
     slots = np.flatnonzero(mean.max(axis=1, initial=0) > keep_threshold)
-    shown: list[list[segmentations.Rle | None]] = [[] for _ in slots]
+    shown: dict[int, list[segmentations.Rle | None]] = {slot: [] for slot in slots.tolist()}
     for record in log.records():
-        for mine, slot in zip(shown, slots, strict=True):
+        for slot, mine in shown.items():
             mine.append(record["segmentations"][slot])
+    return slot_results(mean, shown, video_id, first_category)
+
+
+def slot_results(
+    mean_scores: Array,
+    shown: Mapping[int, Sequence[segmentations.Rle | None]],
+    video_id: int,
+    first_category: int = 1,
+) -> list[dict[str, Any]]:
+    """Instances in YouTube-VIS form: each slot with its best class, unless no frame shows it.
+
+    Parameters
+    ----------
+    mean_scores : (N, classes)
+    shown : mapping
+        Slot → its segmentation in each frame.
+    """
     return [
         {
             "video_id": video_id,
-            "category_id": int(mean[slot].argmax()) + first_category,
-            "score": float(mean[slot].max()),
-            "segmentations": mine,
+            "category_id": int(mean_scores[slot].argmax()) + first_category,
+            "score": float(mean_scores[slot].max()),
+            "segmentations": list(mine),
         }
-        for mine, slot in zip(shown, slots, strict=True)
-        if any(rle is not None for rle in mine)
+        for slot, mine in shown.items()
+        if any(mine)
     ]
 
 

@@ -89,6 +89,15 @@ def begin(log: TrackLog, tracking: Tracking, video: Video, resume: bool) -> Trac
     return None
 
 
+def holds_run(folder: Path) -> bool:
+    """Tell whether a folder holds a run that `begin` noted."""
+    try:
+        noted = json.loads((folder / RUN).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(noted, dict) and {"keyframe_interval", "first_frame"} <= noted.keys()
+
+
 def _described(tracking: Tracking, video: Video) -> Record:
     """What must not change between the parts of a run."""
     first = next(video.frames(stop=1))

@@ -8,31 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
-from unittest import mock
 
 from golden.case import Golden
 from golden.declared.part import Compute, Part
 from golden.micro import MICRO, MICRO_RESNET, MICRO_SEAFORMER, MICRO_SPARSEINST, MICRO_TOPFORMER
+from refimpl.backbone import BackboneSpec
 from refimpl.config import MobileInstConfig
-from refimpl.model import Outputs, forward
-from refimpl.ops.operation import Array
-from refimpl.resnet import RESNETS
-from refimpl.scope import Scope
-from refimpl.seaformer import SEAFORMERS
-from refimpl.topformer import (
-    TOPFORMERS,
-)
+from refimpl.forward import forward
 
 
-def _narrow(specs: dict[str, Any], spec: Any, config: MobileInstConfig) -> Compute:
-    """The network of a configuration, its backbone's preset narrowed to ``spec`` while it runs."""
-
-    def compute(images: Array, w: Scope) -> Outputs:
-        with mock.patch.dict(specs, {config.backbone: spec}):
-            return forward(images, w, config)
-
-    return compute
+def _narrow(config: MobileInstConfig, spec: BackboneSpec) -> Compute:
+    """The network of a configuration on a backbone of micro width."""
+    return lambda images, w: forward(images, w, config, spec)
 
 
 SIZES = ((64, 128), (96, 160))
@@ -52,7 +39,7 @@ PARTS = (
             (
                 "topformer",
                 "MobileInst with TopFormer",
-                _narrow(TOPFORMERS, MICRO_TOPFORMER, MICRO),
+                _narrow(MICRO, MICRO_TOPFORMER),
                 (
                     "refimpl.topformer.topformer",
                     "refimpl.model.forward_mobileinst",
@@ -63,13 +50,13 @@ PARTS = (
             (
                 "seaformer",
                 "MobileInst with SeaFormer",
-                _narrow(SEAFORMERS, MICRO_SEAFORMER, replace(MICRO, backbone="seaformer-tiny")),
+                _narrow(replace(MICRO, backbone="seaformer-tiny"), MICRO_SEAFORMER),
                 ("refimpl.seaformer.seaformer", "refimpl.seaformer.stage", "refimpl.seaformer.transformer"),
             ),
             (
                 "sparseinst",
                 "SparseInst with TopFormer",
-                _narrow(TOPFORMERS, MICRO_TOPFORMER, MICRO_SPARSEINST),
+                _narrow(MICRO_SPARSEINST, MICRO_TOPFORMER),
                 (
                     "refimpl.sparseinst.sparseinst",
                     "refimpl.sparseinst.local_maps",
@@ -79,7 +66,7 @@ PARTS = (
             (
                 "sparseinst_resnet",
                 "SparseInst with ResNet-50",
-                _narrow(RESNETS, MICRO_RESNET, replace(MICRO_SPARSEINST, backbone="resnet50")),
+                _narrow(replace(MICRO_SPARSEINST, backbone="resnet50"), MICRO_RESNET),
                 ("refimpl.resnet.resnet",),
             ),
         )

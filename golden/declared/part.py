@@ -150,7 +150,7 @@ class Part:
 
 def _before_norm(recording: Recording) -> set[str]:
     """Return the convolutions that a batch norm follows: a candidate that folds it has no such tensor."""
-    return {step.inputs[0] or "" for step in recording.steps if step.operation == "BatchNormalization"}
+    return {step.inputs[0] for step in recording.steps if step.operation == "BatchNormalization"}
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from conformance.graph.pytorch_replay import import_torch
 from golden.case import Bounds, Case, Confirmation, Golden, halves
 from golden.sources.comparison import confirmed
 from golden.sources.source import _torch_version
-from refimpl.checkpoint_names import backbone_name, canonical, is_unused
 from refimpl.config import MobileInstConfig
 from refimpl.errors import VerificationError
-from refimpl.folding import NORM_PARTS, batch_norms, fold_batch_norm
 from refimpl.model import parameter_shapes
 from refimpl.ops.operation import Array
+from refimpl.weights.folding import NORM_PARTS, batch_norms, fold_batch_norm
+from refimpl.weights.names import backbone_name, canonical, is_unused
 
 SEED = 51
 EPSILON = 1e-5

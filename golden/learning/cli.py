@@ -13,15 +13,13 @@ from conformance.files import atomic_write
 from golden import DATA
 from golden.learning.settings import KINDS, Settings
 from refimpl.errors import FileError
-from refimpl.trained import DEFAULT, is_trained, trained_folder
-from refimpl.weights import Weights, read_arrays
+from refimpl.trained import DEFAULT, trained_folder
 
 if TYPE_CHECKING:
     from golden.learning.trainer import Trainer
 
 INTERRUPTED = 130
 SMALL = ("num_classes=4", "num_queries=20", "dim=64")
-WEIGHTS = "weights.safetensors"
 
 
 def train(
@@ -38,8 +36,16 @@ def train(
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="The largest.")] = 1e-3,
     warmup: Annotated[int, typer.Option("--warmup", help="Steps in which it rises.")] = 200,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the first weights, and of the scenes.")] = 0,
+    association: Annotated[
+        float,
+        typer.Option("--association", help="Weight of the loss of association, not the paper's; pairs only."),
+    ] = 0.0,
     start: Annotated[
-        str | None, typer.Option("--start", help="Weights to start from: a file, or a trained set's name.")
+        str | None,
+        typer.Option(
+            "--start",
+            help="What to start from: a finished run's folder, a trained set's name, or a weights file.",
+        ),
     ] = None,
     model: options.Model = "topformer-tiny",
     overrides: options.Set = None,
@@ -63,14 +69,15 @@ def train(
 
       mobileinst golden train runs/pictures --steps 6000
 
-      mobileinst golden train runs/video --kind passing --start runs/pictures/weights.safetensors --steps 600
+      mobileinst golden train runs/video --kind passing --start runs/pictures --steps 600
     """
     config = options.configuration(model, overrides or SMALL)
-    given = _start_weights(start)
     trainer = _trainer(
-        lambda digest: Settings(config, kind, steps, batch, learning_rate, warmup, seed, digest, minutes),
+        lambda digest: Settings(
+            config, kind, steps, batch, learning_rate, warmup, seed, digest, minutes, association
+        ),
         folder,
-        given,
+        start,
         threads,
     )
     try:
@@ -107,24 +114,19 @@ def curve(
         temporary.write_text(drawn, encoding="utf-8")
 
 
-def _start_weights(start: str | None) -> dict[str, Any] | None:
-    """The weights a run starts from, None if from nothing."""
-    if start is None:
-        return None
-    return dict(Weights.trained(start) if is_trained(start) else read_arrays(start))
-
-
-def _trainer(settings: Any, folder: Path, given: dict[str, Any] | None, threads: int) -> Trainer:
+def _trainer(settings: Any, folder: Path, source: str | None, threads: int) -> Trainer:
     """The run as its folder has it, or a new one."""
     from conformance.graph.pytorch_replay import import_torch
 
     torch = import_torch()
-    from golden.learning.start import digest, starting_weights
+    from golden.learning.start import digest, find_start, starting_weights
     from golden.learning.trainer import Trainer
 
     torch.set_num_threads(threads)
-    wanted: Settings = settings(digest(given) if given else "")
-    start = starting_weights(given, wanted.config, wanted.seed) if given else None
+    start = find_start(source) if source else None
+    wanted: Settings = settings(digest(start.weights) if start else "")
+    if start:
+        start = start._replace(weights=starting_weights(start.weights, wanted.config, wanted.seed))
     return Trainer(wanted, folder, start)
 
 
@@ -150,6 +152,7 @@ def _run(trainer: Trainer, until: int | None) -> None:
 def _finish(trainer: Trainer, name: str | None, data: Path) -> None:
     """Write the rounded weights, and put them in place if they are to be shipped."""
     from golden.learning.shipped import rounded, ship, versions
+    from golden.learning.start import WEIGHTS
 
     half = rounded(trainer.weights())
     path = trainer.folder / WEIGHTS
@@ -158,6 +161,7 @@ def _finish(trainer: Trainer, name: str | None, data: Path) -> None:
         f"{trainer.step} steps, {trainer.seconds / 60:.0f} minutes: {path}", highlight=False
     )
     if name is not None:
-        notes = {"steps": trainer.step, "minutes": round(trainer.seconds / 60, 1), "versions": versions()}
+        *before, last = trainer.stages()
         log = (trainer.folder / "log.csv").read_text(encoding="utf-8")
-        ship(data, name, trainer.weights(), trainer.settings, log, notes)
+        training = {**last, "stages": before, "versions": versions()}
+        ship(data, name, trainer.weights(), trainer.settings.config, log, training)

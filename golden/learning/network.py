@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from golden.learning.association import association_loss, followed_objects
 from golden.learning.samples import Batch
 from golden.sources.independent import MobileInst, Outputs
 from refimpl import MobileInstConfig
 from refimpl.losses import Losses, TemporalLosses, focal_loss, losses, temporal_losses
-from refimpl.matching import Target, masks_at
+from refimpl.matching import Matching, Target, masks_at
 
 Array = NDArray[Any]
 
@@ -81,19 +82,22 @@ class Lesson(NamedTuple):
     gradients: list[tuple[Tensor, Array]]
 
 
-def picture_lesson(student: Student, batch: Batch) -> Lesson:
-    """Losses of single pictures (Eq. 3)."""
+def picture_lesson(student: Student, batch: Batch, association: float = 0.0) -> Lesson:
+    """Losses of single pictures (Eq. 3); ``association`` is 0, as there is nothing to associate."""
     outputs = student.network(_tensor(batch.images))
     found = losses(_seen(outputs), batch.targets)
     return _with_cells(student, outputs, batch.targets, _picture_terms(found), _entries(outputs, found))
 
 
-def pair_lesson(student: Student, batch: Batch) -> Lesson:
+def pair_lesson(student: Student, batch: Batch, association: float = 0.0) -> Lesson:
     """Losses of pairs of frames, each frame for itself: what passing is compared with."""
-    return picture_lesson(student, batch)
+    outputs = student.network(_tensor(batch.images))
+    found = losses(_seen(outputs), batch.targets)
+    lesson = _with_cells(student, outputs, batch.targets, _picture_terms(found), _entries(outputs, found))
+    return _with_association(lesson, outputs.kernels, found.matchings, batch, association)
 
 
-def passing_lesson(student: Student, batch: Batch) -> Lesson:
+def passing_lesson(student: Student, batch: Batch, association: float = 0.0) -> Lesson:
     """Losses of pairs of frames, and of the second frame's masks by the first frame's queries (paper 3.5)."""
     outputs = student.network(_tensor(batch.images))
     passed = student.passed_masks(outputs)
@@ -103,10 +107,12 @@ def passing_lesson(student: Student, batch: Batch) -> Lesson:
         first, second, passed.detach().numpy(), batch.targets[:half], batch.targets[half:]
     )
     entries = [*_pair_entries(outputs, found), (passed, found.passed_gradient() / 2)]
-    return _with_cells(student, outputs, batch.targets, _passing_terms(found), entries)
+    lesson = _with_cells(student, outputs, batch.targets, _passing_terms(found), entries)
+    matchings = found.first.matchings + found.second.matchings
+    return _with_association(lesson, outputs.kernels, matchings, batch, association)
 
 
-def clip_lesson(student: Student, batch: Batch) -> Lesson:
+def clip_lesson(student: Student, batch: Batch, association: float = 0.0) -> Lesson:
     """Losses of pairs of frames, each pair one tall picture: a query must find its object in both."""
     outputs = student.network(_tensor(batch.images))
     seen, half = _seen(outputs), len(batch.targets) // 2
@@ -200,6 +206,19 @@ def _with_cells(
     term = focal_loss(logits.detach().numpy(), truth, max(int(truth.sum()), 1))
     gradient = (AUXILIARY_WEIGHT * term.gradient).astype(np.float32)
     return Lesson({**terms, "cells": float(term.value)}, [*entries, (logits, gradient)])
+
+
+def _with_association(
+    lesson: Lesson, kernels: Tensor, matchings: list[Matching], batch: Batch, weight: float
+) -> Lesson:
+    """Add the loss of association between first and second frames, if it has a weight."""
+    if not weight:
+        return lesson
+    first, second = nn.functional.normalize(kernels, dim=2).chunk(2)
+    cosines = first @ second.transpose(1, 2)
+    term = association_loss(cosines.detach().numpy(), followed_objects(matchings, batch.identities))
+    terms = {**lesson.terms, "association": float(term.value)}
+    return Lesson(terms, [*lesson.gradients, (cosines, weight * term.gradient)])
 
 
 def cell_classes(targets: list[Target], classes: int, size: tuple[int, int]) -> Array:

@@ -12,6 +12,9 @@ KINDS = ("pictures", "pairs", "passing", "clips")
 """Single pictures; pairs of frames without and with temporal query passing (paper 3.5); pairs matched as one
 picture, which is not the paper's."""
 
+PAIRED = ("pairs", "passing")
+"""Those that can have the loss of association."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -35,6 +38,8 @@ class Settings:
         SHA-256 of the weights the run starts from; empty: from nothing.
     minutes
         If above 0, the schedule follows the clock, not the steps: for a machine whose speed is not known.
+    association
+        Weight of the loss of association, which the paper has not; 0 leaves it out. Only pairs have it.
     """
 
     config: MobileInstConfig
@@ -46,6 +51,7 @@ class Settings:
     seed: int = 0
     start: str = ""
     minutes: float = 0.0
+    association: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what no run can do."""
@@ -55,6 +61,12 @@ class Settings:
             raise ConfigurationError(
                 f"{self.steps} steps of {self.batch} pictures were asked for; give at least 1 step and an "
                 "even batch, so that pairs fill it"
+            )
+        if not 0 <= self.association < float("inf"):
+            raise ConfigurationError(f"the loss of association weighs {self.association}; give at least 0")
+        if self.association and self.kind not in PAIRED:
+            raise ConfigurationError(
+                f"training on {self.kind!r} associates nothing; give one of {PAIRED}, or no --association"
             )
         if not 0 < self.learning_rate < 1 or self.warmup < 0 or self.minutes < 0 or self.seed < 0:
             raise ConfigurationError(

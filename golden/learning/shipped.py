@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from conformance.evidence import held_out
 from conformance.files import atomic_write
-from golden.learning.settings import Settings
-from refimpl import MobileInst
+from refimpl import MobileInst, MobileInstConfig
 from refimpl.errors import FileError, NonFiniteError
 from refimpl.trained import MANIFEST
 from refimpl.weights import Weights
@@ -36,10 +35,11 @@ def rounded(weights: Mapping[str, Array]) -> Weights:
     NonFiniteError
         One is too large for float16.
     """
-    half = {name: array.astype(np.float16) for name, array in weights.items()}
+    with np.errstate(over="ignore"):
+        half = {name: array.astype(np.float16) for name, array in weights.items()}
     large = [name for name, array in half.items() if not np.isfinite(array).all()]
     if large:
-        raise NonFiniteError(f"{large[0]} has numbers that are too large for float16; they cannot be shipped")
+        raise NonFiniteError(f"{large[0]} has numbers too large for float16; lower --learning-rate")
     return Weights(half)
 
 
@@ -47,9 +47,9 @@ def ship(
     folder: Path,
     name: str,
     weights: Mapping[str, Array],
-    settings: Settings,
+    config: MobileInstConfig,
     log: str,
-    notes: dict[str, Any],
+    training: Mapping[str, Any],
     pictures: int = 40,
 ) -> None:
     """Write a set's files and loss curve, and enter it in the manifest with its AP on held-out pictures."""
@@ -64,12 +64,11 @@ def ship(
     with atomic_write(folder / f"{name}.csv") as temporary:
         temporary.write_text(thinned(log), encoding="utf-8")
     entry = {
-        "config": asdict(settings.config),
+        "config": asdict(config),
         "sha256": digests,
-        "training": {**settings.to_json(), **notes},
-        "held_out": measured(MobileInst(settings.config, half.astype(np.float32)), pictures),
+        "training": dict(training),
+        "held_out": measured(MobileInst(config, half.astype(np.float32)), pictures),
     }
-    del entry["training"]["config"]
     _enter(folder / MANIFEST, name, entry)
 
 

@@ -18,11 +18,11 @@ from torch import Tensor
 from golden.learning.network import LESSONS, Lesson, Student
 from golden.learning.samples import Batch, pair_batch, picture_batch
 from golden.learning.settings import Settings
+from golden.learning.start import CHECKPOINT, Start, read_checkpoint, stages_of
 from refimpl.errors import FileError, MobileInstError, NonFiniteError
 
 Array = NDArray[Any]
 
-CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
 COLUMNS = (
     "step",
@@ -34,6 +34,7 @@ COLUMNS = (
     "pixel",
     "objectness",
     "passed",
+    "association",
     "cells",
     "gradient_norm",
 )
@@ -59,7 +60,7 @@ class Trainer:
     folder
         Made if it is missing; a checkpoint in it is resumed.
     start
-        Weights by name, if the run does not start from nothing.
+        If the run does not start from nothing.
 
     Raises
     ------
@@ -69,12 +70,13 @@ class Trainer:
         Its checkpoint cannot be read.
     """
 
-    def __init__(self, settings: Settings, folder: Path, start: dict[str, Array] | None = None) -> None:
+    def __init__(self, settings: Settings, folder: Path, start: Start | None = None) -> None:
         torch.manual_seed(settings.seed)
         self.settings, self.folder = settings, folder
         self.student = Student(settings.config).to(memory_format=torch.channels_last)
+        self.before = start.stages if start else []
         if start is not None:
-            load_network(self.student, start)
+            load_network(self.student, start.weights)
         self.optimizer = torch.optim.AdamW(_groups(self.student), lr=settings.learning_rate, fused=True)
         self.step, self.seconds = 0, 0.0
         self.rows: list[dict[str, Any]] = []
@@ -113,7 +115,7 @@ class Trainer:
     def _learn(self) -> dict[str, Any]:
         """One step; returns its row of the log."""
         rate = self._learning_rate()
-        lesson = LESSONS[self.settings.kind](self.student, self._batch())
+        lesson = LESSONS[self.settings.kind](self.student, self._batch(), self.settings.association)
         if not math.isfinite(sum(lesson.terms.values())):
             raise NonFiniteError(f"the loss is not finite: {lesson.terms}")
         norm = self._descend(lesson, rate)
@@ -158,6 +160,17 @@ class Trainer:
             if name.startswith(prefix)
         }
 
+    def stages(self) -> list[dict[str, Any]]:
+        """Return the stages that led here, this run the last."""
+        return stages_of(
+            {
+                "settings": self.settings.to_json(),
+                "step": self.step,
+                "seconds": self.seconds,
+                "stages": self.before,
+            }
+        )
+
     # Files.
 
     def save(self) -> None:
@@ -170,6 +183,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "rows": self.rows,
+            "stages": self.before,
         }
         _replace(self.folder / CHECKPOINT, lambda path: torch.save(state, path))
         _replace(self.folder / LOG, self._write_log)
@@ -182,11 +196,7 @@ class Trainer:
                 writer.writerow({name: _short(value) for name, value in row.items()})
 
     def _resume(self) -> None:
-        path = self.folder / CHECKPOINT
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load raises many unrelated types on damaged files
-            raise FileError(f"{path} is damaged; delete it to start anew") from error
+        state = read_checkpoint(self.folder / CHECKPOINT)
         different = self.settings.differences(state["settings"])
         if different:
             raise TrainingError(
@@ -230,5 +240,12 @@ def _short(value: Any) -> Any:
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file beside ``path``, then put it in its place."""
     temporary = path.with_name(f".{path.name}.new")
-    write(temporary)
-    os.replace(temporary, path)
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch.save raises the latter where a file cannot be written
+        temporary.unlink(missing_ok=True)
+        raise FileError(
+            f"cannot write {path}: {error}; what was saved before is whole; check the folder and its disk, "
+            "then give the same command again"
+        ) from error

@@ -11,10 +11,10 @@ from onnx import TensorProto, numpy_helper
 
 from conformance.bounds import FLOAT32
 from golden.case import Bounds, Confirmation
-from golden.computation import Computation
 from golden.sources import pytorch as pytorch_source
 from golden.sources.comparison import confirmed
 from refimpl.errors import MissingDependencyError, VerificationError
+from refimpl.graph import Graph
 from refimpl.ops.operation import Array
 
 __all__ = ["FLOAT32", "confirm_operation", "confirm_with_pytorch", "settled"]
@@ -41,7 +41,7 @@ def confirm_operation(
     op_type: str,
     model: onnx.ModelProto,
     feeds: Mapping[str, Array],
-    computation: Computation,
+    computation: Graph,
     truth: Mapping[str, Array],
     bounds: Bounds,
 ) -> list[Confirmation]:
@@ -71,7 +71,7 @@ def confirm_operation(
 
 
 def confirm_with_pytorch(
-    computation: Computation, truth: Mapping[str, Array], bounds: Bounds
+    computation: Graph, truth: Mapping[str, Array], bounds: Bounds
 ) -> list[Confirmation]:
     """Ask PyTorch's operators for each recorded step of a block or a network."""
     result = pytorch_source.computed(computation)
@@ -98,7 +98,7 @@ def module_results(name: str, x: Array, further: Mapping[str, Array]) -> dict[st
     return computed(name, x, further)
 
 
-def _left_out(source: str, computation: Computation) -> bool:
+def _left_out(source: str, computation: Graph) -> bool:
     (node,) = computation.nodes
     names = (node.op_type, f"{node.op_type}/{node.attributes.get('mode', '')}")
     return any(source.startswith(who) and what in names for who, what in NOT_FOLLOWED)
@@ -226,7 +226,7 @@ def import_mpmath() -> Any:
     return mpmath
 
 
-def settled(computation: Computation) -> Callable[[], dict[str, Array]] | None:
+def settled(computation: Graph) -> Callable[[], dict[str, Array]] | None:
     """Return what computes a special function to the last bit of float64; None for any other operation."""
     (node,) = computation.nodes
     if node.op_type not in _SPECIAL:
@@ -235,7 +235,7 @@ def settled(computation: Computation) -> Callable[[], dict[str, Array]] | None:
     def compute() -> dict[str, Array]:
         mp = import_mpmath()
         function = _functions(mp)[node.op_type]
-        operands = np.broadcast_arrays(*(computation.operands[name] for name in node.inputs))
+        operands = np.broadcast_arrays(*(computation.initializers[name] for name in node.inputs))
         with mp.workdps(60):
             values = [
                 float(function(*(mp.mpf(float(x)) for x in element), **node.attributes))
@@ -246,7 +246,7 @@ def settled(computation: Computation) -> Callable[[], dict[str, Array]] | None:
     return compute
 
 
-def _mpmath(computation: Computation, truth: Mapping[str, Array]) -> Confirmation:
+def _mpmath(computation: Graph, truth: Mapping[str, Array]) -> Confirmation:
     """Compare in units of the last place of float64."""
     compute = settled(computation)
     assert compute is not None

@@ -62,7 +62,7 @@ from refimpl.ops.activation import (
     swish,
     tanh,
 )
-from refimpl.ops.convolution import conv, conv_transpose
+from refimpl.ops.convolution import conv
 from refimpl.ops.elementwise import (
     absolute,
     add,
@@ -173,6 +173,7 @@ from refimpl.ops.shape import (
     trilu,
     unsqueeze,
 )
+from refimpl.ops.transposed_convolution import conv_transpose
 
 __all__ = [
     "ONNX_DTYPES",

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from refimpl.errors import ShapeError
-from refimpl.ops.convolution import Windows, padded, sliding_windows
 from refimpl.ops.linear import mat_mul
 from refimpl.ops.operation import Array, operation
 from refimpl.ops.shape import constant
+from refimpl.ops.windows import Windows, padded, sliding_windows
 
 
 @operation("MaxPool")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -12,6 +13,12 @@ pytestmark = pytest.mark.runtimes
 torch = pytest.importorskip("torch")
 
 from conformance.cli import app  # noqa: E402
+from golden.learning.association import (  # noqa: E402
+    TEMPERATURE,
+    Followed,
+    association_loss,
+    followed_objects,
+)
 from golden.learning.network import LESSONS, Student, cell_classes, tall_targets  # noqa: E402
 from golden.learning.samples import (  # noqa: E402
     Batch,
@@ -22,11 +29,12 @@ from golden.learning.samples import (  # noqa: E402
     training_scene,
 )
 from golden.learning.settings import KINDS, Settings  # noqa: E402
-from golden.learning.shipped import ship, thinned  # noqa: E402
-from golden.learning.start import digest, starting_weights  # noqa: E402
+from golden.learning.shipped import rounded, ship, thinned  # noqa: E402
+from golden.learning.start import digest, shipped_stages, starting_weights  # noqa: E402
 from golden.learning.trainer import COLUMNS, Trainer, TrainingError  # noqa: E402
 from refimpl import MobileInst, MobileInstConfig, Weights, held_out  # noqa: E402
-from refimpl.errors import ConfigurationError, FileError, WeightsError  # noqa: E402
+from refimpl.errors import ConfigurationError, FileError, NonFiniteError, WeightsError  # noqa: E402
+from refimpl.matching import Matching  # noqa: E402
 
 CONFIG = MobileInstConfig.preset("topformer-tiny", dim=32, num_queries=8, num_classes=4)
 
@@ -68,7 +76,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path) -> None:
 
 
 def test_the_log_has_a_row_for_the_first_step_and_every_column(tmp_path) -> None:
-    Trainer(settings(kind="passing"), tmp_path).run(nothing, until=1)
+    Trainer(settings(kind="passing", association=0.5), tmp_path).run(nothing, until=1)
     with (tmp_path / "log.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert tuple(row) == COLUMNS
@@ -100,6 +108,44 @@ def test_nan_is_named_and_the_checkpoint_stays_whole(tmp_path) -> None:
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
+def test_a_checkpoint_that_cannot_be_written_is_named_and_the_last_one_stays(tmp_path, monkeypatch) -> None:
+    trainer = Trainer(settings(), tmp_path)
+    trainer.run(nothing, until=1)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def full(state, path) -> None:
+        path.write_bytes(b"half of it")
+        raise RuntimeError("PytorchStreamWriter failed writing file: no space left")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(FileError, match=r"cannot write .*checkpoint\.pt: .*no space left.*whole"):
+        trainer.run(nothing)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "log.csv"]
+
+
+def test_weights_too_large_for_float16_are_named() -> None:
+    with pytest.raises(NonFiniteError, match="a has numbers too large for float16"):
+        rounded({"b": np.zeros(2, np.float32), "a": np.array([7e4], np.float32)})
+
+
+def test_too_little_memory_is_named_and_the_checkpoint_stays(tmp_path, monkeypatch) -> None:
+    """PyTorch calls it a RuntimeError; the command says what to make smaller and exits as on bad input."""
+    arguments = ["golden", "train", str(tmp_path), "--steps", "3", "--batch", "2", "--set", "dim=32"]
+    arguments += ["--set", "num_queries=5", "--set", "num_classes=4"]
+    assert CliRunner().invoke(app, [*arguments, "--until", "1"]).exit_code == 0
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def exhausted(*given) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(torch.autograd, "backward", exhausted)
+    refused = CliRunner().invoke(app, arguments)
+    assert isinstance(refused.exception, MemoryError)
+    assert "smaller --batch" in str(refused.exception)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layers", [(1, 1), (0, 2)])
 def test_gradients_are_differences_of_the_loss(kind: str, layers: tuple[int, int]) -> None:
@@ -119,7 +165,7 @@ def test_gradients_are_differences_of_the_loss(kind: str, layers: tuple[int, int
         student.network.instance_decoder.class_head.weight,
         student.network.instance_decoder.kernel_head[2].weight,
     ]
-    lesson = LESSONS[kind](student, batch)
+    lesson = LESSONS[kind](student, batch, 0.5)
     tensors, gradients = zip(*lesson.gradients, strict=True)
     torch.autograd.backward(tensors, [torch.from_numpy(np.asarray(g, np.float32)) for g in gradients])
     slopes = [tensor.grad.clone() for tensor in moved]
@@ -130,11 +176,36 @@ def test_gradients_are_differences_of_the_loss(kind: str, layers: tuple[int, int
         with torch.no_grad():
             for tensor, direction in zip(moved, slopes, strict=True):
                 tensor += sign * step * direction
-            terms = LESSONS[kind](student, batch).terms
-            values.append(terms["total"] + terms["cells"])
+            terms = LESSONS[kind](student, batch, 0.5).terms
+            values.append(terms["total"] + terms["cells"] + 0.5 * terms.get("association", 0.0))
             for tensor, direction in zip(moved, slopes, strict=True):
                 tensor -= sign * step * direction
     assert (values[0] - values[1]) / (2 * step) == pytest.approx(slope, rel=0.03)
+
+
+def test_the_loss_of_association_is_torch_cross_entropy_both_ways() -> None:
+    generator = torch.Generator().manual_seed(0)
+    cosines = (torch.rand((3, 6, 6), generator=generator, dtype=torch.float64) * 2 - 1).requires_grad_()
+    pairs, first, second = torch.tensor([0, 0, 2]), torch.tensor([1, 4, 4]), torch.tensor([5, 0, 4])
+    logits = cosines / TEMPERATURE
+    ways = ((logits[pairs, first], second), (logits[pairs, :, second], first))
+    expected = sum(torch.nn.functional.cross_entropy(*way) for way in ways) / 2
+    expected.backward()
+    objects = Followed(pairs.numpy(), first.numpy(), second.numpy())
+    term = association_loss(cosines.detach().numpy(), objects)
+    assert term.value == pytest.approx(expected.item(), rel=1e-12)
+    np.testing.assert_allclose(term.gradient, cosines.grad.numpy(), rtol=1e-10, atol=1e-14)
+
+
+def test_objects_that_one_frame_lacks_are_not_followed() -> None:
+    matchings = [Matching(np.array(q), np.array(i)) for q, i in (([7, 2], [1, 0]), ([3, 5], [0, 1]))]
+    identities = [np.array([10, 11]), np.array([11, 12])]
+    found = followed_objects(matchings, identities)
+    assert [part.tolist() for part in found] == [[0], [7], [3]]
+    nobody = followed_objects(matchings, [np.array([10, 11]), np.array([20, 21])])
+    term = association_loss(np.zeros((1, 8, 8), np.float32), nobody)
+    assert term.value == 0
+    assert not term.gradient.any()
 
 
 def test_a_clip_is_one_tall_picture() -> None:
@@ -181,7 +252,15 @@ def test_sizes_of_steps_are_multiples_of_32_and_fill_the_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"kind": "films"}, {"steps": 0}, {"batch": 3}, {"learning_rate": 2.0}, {"warmup": -1}]
+    "given",
+    [
+        {"kind": "films"},
+        {"steps": 0},
+        {"batch": 3},
+        {"learning_rate": 2.0},
+        {"warmup": -1},
+        {"association": -0.1},
+    ],
 )
 def test_impossible_settings_are_refused(given) -> None:
     with pytest.raises(ConfigurationError, match=r"give|choose"):
@@ -206,7 +285,7 @@ def test_what_is_shipped_is_what_was_trained_rounded(tmp_path) -> None:
     trainer = Trainer(settings(), tmp_path / "run")
     trainer.run(nothing, until=2)
     log = (tmp_path / "run" / "log.csv").read_text()
-    ship(tmp_path / "set", "small", trainer.weights(), trainer.settings, log, {"machine": "none"}, pictures=2)
+    ship(tmp_path / "set", "small", trainer.weights(), CONFIG, log, {"machine": "none"}, pictures=2)
     assert {p.suffix for p in (tmp_path / "set").iterdir()} == {".json", ".csv", ".safetensors"}
     from refimpl.weights import read_arrays
 
@@ -242,3 +321,26 @@ def test_the_command_trains_resumes_and_refuses(tmp_path) -> None:
     refused = runner.invoke(app, [*arguments, *small, "--seed", "1"])
     assert isinstance(refused.exception, TrainingError)
     assert "seed 0 became 1" in str(refused.exception)
+
+
+def test_what_is_shipped_says_from_which_runs_it_came(tmp_path) -> None:
+    """By a run's folder, then by a shipped set's name; an unfinished run is no start."""
+    small = ["--batch", "2", "--set", "dim=32", "--set", "num_queries=5", "--set", "num_classes=4"]
+
+    def train(name: str, *options: str):
+        return CliRunner().invoke(app, ["golden", "train", str(tmp_path / name), *small, *options])
+
+    unfinished = train("first", "--steps", "2", "--until", "1")
+    assert unfinished.exit_code == 0, unfinished.output
+    refused = train("second", "--start", str(tmp_path / "first"))
+    assert "holds no finished run" in str(refused.exception)
+    assert train("first", "--steps", "2").exit_code == 0
+    more = ["--kind", "pairs", "--steps", "1", "--seed", "4", "--start", str(tmp_path / "first")]
+    shipped = train("second", *more, "--ship", "small", "--data", str(tmp_path / "set"))
+    assert shipped.exit_code == 0, shipped.output
+    training = json.loads((tmp_path / "set" / "manifest.json").read_text())["sets"]["small"]["training"]
+    assert [(s["kind"], s["steps"], s["seed"]) for s in training["stages"]] == [("pictures", 2, 0)]
+    assert (training["kind"], training["steps"], training["seed"]) == ("pairs", 1, 4)
+    kinds = [stage["kind"] for stage in shipped_stages(training)]
+    assert kinds == ["pictures", "pairs"]
+    assert "versions" not in shipped_stages(training)[1]

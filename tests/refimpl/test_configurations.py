@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from conformance.cli import app
 from conformance.evidence.paper_costs import PAPER_GFLOPS, disagreements, network_cost, paper_rows
 from conformance.graph.onnx_export import to_onnx
+from golden.micro import MICRO, MICRO_RESNET, MICRO_SEAFORMER, MICRO_SPARSEINST, MICRO_TOPFORMER
 from refimpl import MobileInst, MobileInstConfig, Weights, ops, record
 from refimpl.config import PRESETS
 from refimpl.costs import Roofline, peak_activation_memory, step_costs
@@ -264,6 +265,35 @@ def test_local_pooling_larger_than_the_map(pooling, size):
         model(np.zeros((1, 3, *size)))
 
 
+@pytest.mark.parametrize(
+    ("config", "spec", "channels"),
+    [
+        (MICRO, MICRO_TOPFORMER, 3 + 5 + 6 + 8),
+        (MICRO, MICRO_SEAFORMER, 12),
+        (MICRO_SPARSEINST, MICRO_TOPFORMER, None),
+        (MICRO_SPARSEINST, MICRO_RESNET, None),
+    ],
+)
+def test_a_backbone_of_ones_own(config, spec, channels):
+    weights = Weights.seeded(config, seed=1, spec=spec)
+    shapes = parameter_shapes(config, spec)
+    assert {name: array.shape for name, array in weights.items()} == shapes != parameter_shapes(config)
+    if channels:
+        assert shapes["instance_decoder.global_proj.weight"] == (config.dim, channels, 1, 1)
+    model = MobileInst(config, weights, spec)
+    masks = model(noise(1, 3, 64, 96)).masks
+    assert masks.shape[1] == config.num_queries
+    assert np.isfinite(masks).all()
+    with pytest.raises(WeightsError):
+        MobileInst(config, weights)
+
+
+@pytest.mark.parametrize(("config", "spec"), [(MICRO, MICRO_RESNET), (MICRO_SPARSEINST, MICRO_SEAFORMER)])
+def test_a_backbone_that_the_network_cannot_have(config, spec):
+    with pytest.raises(ConfigurationError, match="give a TopFormerSpec"):
+        parameter_shapes(config, spec)
+
+
 # Every configuration on odd sizes: 1/32 maps of 2×3, of which 1/64 is 1×2.
 
 
@@ -380,7 +410,7 @@ CONVOLUTIONAL = {
 def test_translation_shifts_interior_features(preset):
     model = network(preset)
     features = [
-        backbone(images, Scope(model.weights, "backbone"), preset)
+        backbone(images, Scope(model.weights, "backbone"), model.spec)
         for images in translated(noise(1, 3, 32, 640))
     ]
     for name in CONVOLUTIONAL[preset]:

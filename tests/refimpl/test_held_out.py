@@ -12,8 +12,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from conformance.evaluation import ytvis
+from conformance.evaluation.segmentations import mask_overlaps
 from conformance.evidence import held_out as measured
-from conformance.evidence.held_out_videos import Way, follow_videos, kept_slots, mask_overlaps
+from conformance.evidence.carried_objects import Carried, carried_objects
+from conformance.evidence.held_out_videos import Way, follow_videos
 from refimpl import held_out
 from refimpl.errors import ConfigurationError
 from refimpl.scenes import render_truth
@@ -143,24 +145,40 @@ def blocks(*corners):
     return masks
 
 
-def test_a_slot_that_changes_objects_is_counted() -> None:
-    a, b = (2, 3), (14, 20)
-    truth = [blocks(a, b).repeat(8, axis=1).repeat(8, axis=2)] * 2
-    first = tracked(0, blocks(a, b), (0.9, 0.9))
-    assert kept_slots([first, tracked(1, blocks(a, b), (0.9, 0.9))], truth) == (2, 2)
-    assert kept_slots([first, tracked(1, blocks(b, a), (0.9, 0.9))], truth) == (0, 2)
-    assert kept_slots([first, tracked(1, blocks(a, b), (0.9, 0.1))], truth) == (1, 1)
-
-
-def test_overlaps_are_pycocotools() -> None:
-    masks = render_truth(held_out.held_out_video(0), 3)[0]
-    others = render_truth(held_out.held_out_video(0), 6)[0]
-    encoded = [
-        coco_mask.encode(np.asfortranarray(group.transpose(1, 2, 0).astype(np.uint8)))
-        for group in (masks, others)
+@pytest.mark.parametrize(
+    ("corners", "scores", "queries", "expected"),
+    [
+        ("ab", (0.9, 0.9), (0, 1), Carried(2, 2, 0, 0, 1, 0)),
+        ("ba", (0.9, 0.9), (0, 1), Carried(2, 0, 2, 0, 1, 0)),
+        ("ab", (0.9, 0.1), (0, 1), Carried(1, 1, 0, 0, 1, 0)),
+        ("ab", (0.9, 0.9), (1, 0), Carried(2, 2, 2, 2, 1, 1)),
+        ("ba", (0.9, 0.9), (1, 0), Carried(2, 0, 0, 0, 1, 1)),
+    ],
+    ids=["stays", "is handed over unseen", "is lost", "is handed over and followed", "is torn away"],
+)
+def test_what_becomes_of_objects_is_counted(corners, scores, queries, expected) -> None:
+    places = {"a": (2, 3), "b": (14, 20)}
+    truth = [blocks(*places.values()).repeat(8, axis=1).repeat(8, axis=2)] * 2
+    frames = [
+        tracked(0, blocks(*places.values()), (0.9, 0.9)),
+        tracked(1, blocks(*(places[corner] for corner in corners)), scores),
     ]
-    expected = coco_mask.iou(encoded[0], encoded[1], [0] * len(others))
-    np.testing.assert_allclose(mask_overlaps(masks, others), expected, atol=1e-6)
+    assert carried_objects(frames, [np.arange(2), np.array(queries)], truth) == expected
+
+
+def test_counts_add_up_and_shares_of_nothing_are_nothing() -> None:
+    total = Carried(4, 3, 2, 1, 1, 1) + Carried(4, 1, 0, 0, 1, 0)
+    assert total == Carried(8, 4, 2, 1, 2, 1)
+    assert total.shares() == {"kept": 0.5, "handed": 0.25, "handed_kept": 0.5, "moved": 0.5}
+    assert set(Carried().shares().values()) == {0.0}
+
+
+def test_overlaps_are_counted_pixels() -> None:
+    masks = render_truth(held_out.held_out_video(0), 3)[0]
+    others = np.concatenate([render_truth(held_out.held_out_video(0), 6)[0], np.zeros_like(masks[:1])])
+    expected = [[(a & b).sum() / max((a | b).sum(), 1) for b in others] for a in masks]
+    np.testing.assert_allclose(mask_overlaps(masks, others), expected, rtol=1e-12)
+    assert mask_overlaps(masks, others[:0]).shape == (len(masks), 0)
 
 
 def test_dot_products_prefer_long_kernels() -> None:
@@ -185,6 +203,6 @@ def test_following_needs_only_the_network_and_the_way() -> None:
     config = MobileInstConfig.preset("topformer-tiny", dim=32, num_queries=5, num_classes=4)
     followed = follow_videos(MobileInst(config, Weights.seeded(config)), [Way(1), Way(3)], 1, frames=4)
     assert {way.keyframe_interval for way in followed} == {1, 3}
-    for found in followed.values():
+    for way, found in followed.items():
         assert all(len(r["segmentations"]) == 4 for r in found.results)
-        assert len(found.pairs) == 1
+        assert [one.associations for one in found.carried] == [-(-4 // way.keyframe_interval) - 1]

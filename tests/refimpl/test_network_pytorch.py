@@ -123,7 +123,7 @@ def test_stages(preset: str) -> None:
     reference, model = networks(preset)
     images = noise(2, 3, 96, 160, seed=3)
     w = Scope(reference.weights)
-    features = backbone(images, w / "backbone", preset)
+    features = backbone(images, w / "backbone", reference.spec)
     expected = model.backbone(torch.from_numpy(images))
     for name, actual, map_ in zip(("X3", "X4", "X5", "X6"), features, expected, strict=True):
         assert_close(name, actual, map_)

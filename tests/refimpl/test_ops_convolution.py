@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.signal import correlate
+from scipy import signal
 
 from refimpl.errors import ConfigurationError, ShapeError
-from refimpl.ops.convolution import conv, conv_transpose, padded, sliding_windows, split_padding
+from refimpl.ops.convolution import conv, convolve
+from refimpl.ops.fast_convolution import correlate
+from refimpl.ops.transposed_convolution import conv_transpose
+from refimpl.ops.windows import padded, sliding_windows, split_padding
 
-quick = settings(max_examples=80, deadline=None)
+quick = settings(max_examples=80)
 
 
 @st.composite
@@ -116,8 +119,30 @@ def test_layers_of_the_network_equal_pytorch(torch, c_in, c_out, kernel, stride,
     assert (np.abs(actual - expected) <= 2 * (w[0].size + 2) * unit_roundoff * magnitude).all()
 
 
+def placed(case):
+    """Return the windows of a drawn case, and its groups."""
+    attributes = dict(case["attributes"])
+    group = attributes.pop("group")
+    return sliding_windows(case["x"][2:], case["w"][2:], **attributes), group
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_the_fast_ways_are_the_definition(rank):
+    @quick
+    @given(case=convolutions(rank=rank))
+    def check(case):
+        x, w, _ = operands(case)
+        windows, group = placed(case)
+        expected = convolve(x, w, windows, group)
+        actual = correlate(x, w, windows, group)
+        assert actual.shape == expected.shape == (case["x"][0], case["w"][0], *windows.output)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-13 * w[0].size)
+
+    check()
+
+
 @given(case=convolutions(rank=1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_one_group_equals_scipy_correlation(case):
     x, w, b = operands(case)
     attributes = dict(case["attributes"])
@@ -132,7 +157,7 @@ def test_one_group_equals_scipy_correlation(case):
     padded = np.pad(x, ((0, 0), (0, 0), (before, after)))
     expected = np.stack(
         [
-            [correlate(image, kernel, mode="valid", method="direct")[0, ::stride] for kernel in spread]
+            [signal.correlate(image, kernel, mode="valid", method="direct")[0, ::stride] for kernel in spread]
             for image in padded
         ]
     )
@@ -193,7 +218,10 @@ def brute_force(x, w, strides, pads, dilations, group):
 def test_whole_numbers_are_convolved_exactly(x_shape, w_shape, attributes):
     rng = np.random.default_rng(3)
     x, w = (rng.integers(-(2**20), 2**20, shape).astype(np.float64) for shape in (x_shape, w_shape))
-    np.testing.assert_array_equal(conv(x, w, **attributes), brute_force(x, w, **attributes))
+    expected = brute_force(x, w, **attributes)
+    np.testing.assert_array_equal(conv(x, w, **attributes), expected)
+    case = {"x": x_shape, "w": w_shape, "attributes": attributes}
+    np.testing.assert_array_equal(convolve(x, w, *placed(case)), expected)
 
 
 @given(

@@ -23,7 +23,7 @@ def torch():
 
 
 @pytest.mark.runtimes
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(shapes=mutually_broadcastable_shapes(signature="(m?,k),(k,n?)->(m?,n?)", max_dims=3, max_side=4))
 def test_mat_mul_equals_pytorch(torch, shapes):
     a, b = (whole(shape, seed) for seed, shape in enumerate(shapes.input_shapes))

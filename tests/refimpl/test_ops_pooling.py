@@ -19,7 +19,7 @@ from refimpl.ops.pooling import (
     max_pool_with_indices,
 )
 
-quick = settings(max_examples=80, deadline=None)
+quick = settings(max_examples=80)
 
 
 @st.composite

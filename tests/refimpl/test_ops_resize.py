@@ -37,7 +37,7 @@ def picture(size, dtype=np.float64):
 @pytest.mark.parametrize(("pytorch_mode", "mode"), [("bilinear", "linear"), ("bicubic", "cubic")])
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_interpolation_equals_pytorch(torch, pytorch_mode, mode, align_corners):
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(old=sizes, new=sizes)
     def check(old, new):
         x = picture(old)
@@ -52,7 +52,7 @@ def test_interpolation_equals_pytorch(torch, pytorch_mode, mode, align_corners):
 
 
 @pytest.mark.runtimes
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(old=sizes, factors=st.tuples(st.integers(1, 4), st.integers(1, 4)))
 def test_nearest_equals_pytorch(torch, old, factors):
     x = picture(old)
@@ -169,7 +169,7 @@ def test_tensorflow_half_pixel_for_nearest():
     np.testing.assert_array_equal(actual, [1, 3, 5])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(old=st.integers(2, 300), new=st.integers(2, 300), slope=st.floats(-4, 4), start=st.floats(-4, 4))
 def test_linear_interpolation_keeps_a_line(old, new, slope, start):
     """Corner to corner a line stays the line, on axes short and long."""

@@ -399,5 +399,5 @@ class OnlineTracker(RuleBasedStateMachine):
         assert np.round(shown).tolist() == [float(s) for s in sorted(self.slot_of, key=self.slot_of.get)]
 
 
-OnlineTracker.TestCase.settings = settings(max_examples=20, stateful_step_count=300, deadline=None)
+OnlineTracker.TestCase.settings = settings(max_examples=20, stateful_step_count=300)
 TestOnlineTracker = OnlineTracker.TestCase

@@ -22,14 +22,14 @@ from scipy.signal import correlate
 from refimpl import MobileInst, MobileInstConfig, Weights, ops, record
 from refimpl.config import BACKBONES
 from refimpl.errors import FileError, MobileInstError, NonFiniteError, ShapeError, WeightsError
-from refimpl.folding import batch_norms, fold_batch_norm
 from refimpl.inference import preprocess
 from refimpl.model import parameter_shapes
 from refimpl.ops.operation import Array
 from refimpl.scenes import render_picture
 from refimpl.scope import Scope
-from refimpl.weights import CALIBRATION_SIZE
-from refimpl.weights_hint import likely_configuration
+from refimpl.weights.folding import batch_norms, fold_batch_norm
+from refimpl.weights.hint import likely_configuration
+from refimpl.weights.seeding import CALIBRATION_SIZE
 
 QUERIES = "instance_decoder.queries"
 
@@ -314,7 +314,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {path.suffix: path.read_bytes() for path in folder.iterdir()}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(suffix=st.sampled_from([".safetensors", ".npz"]), fraction=st.floats(0, 0.999))
 def test_a_truncated_file_is_a_named_error(
     saved: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory, suffix: str, fraction: float
@@ -325,7 +325,7 @@ def test_a_truncated_file_is_a_named_error(
         Weights.load(path, CONFIG)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(suffix=st.sampled_from([".safetensors", ".npz"]), place=st.integers(0, 2000), byte=st.integers(0, 255))
 def test_a_garbled_file_is_weights_or_a_named_error(
     saved: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory, suffix: str, place: int, byte: int
@@ -568,3 +568,24 @@ def test_what_is_no_state_dict_is_a_named_error(tmp_path: Path) -> None:
     state = {name: torch.from_numpy(array.copy()).to(torch.bfloat16) for name, array in weights().items()}
     torch.save(state, tmp_path / "w.pth")
     assert Weights.load(tmp_path / "w.pth", CONFIG).dtype == np.float32
+
+
+@pytest.mark.runtimes
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_tensor_larger_than_its_checkpoint_is_refused(tmp_path: Path, zipped: bool) -> None:
+    torch = pytest.importorskip("torch")
+    endless = torch.zeros(1).expand(10**6, 10**6)
+    path = tmp_path / "w.pth"
+    torch.save({"endless": endless}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(FileError, match="endless claims shape"):
+        Weights.load(path, CONFIG)
+
+
+@pytest.mark.runtimes
+def test_a_checkpoint_that_inflates_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a/data/0", "w") as member:
+        for _ in range(257):
+            member.write(bytes(2**20))
+    with pytest.raises(FileError, match="inflates"):
+        Weights.load(path, CONFIG)

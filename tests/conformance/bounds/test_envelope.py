@@ -43,7 +43,7 @@ def samples(recording: Recording, count: int = 400) -> Array:
 def test_a_single_rounding_is_perturbed_by_its_probable_size() -> None:
     recording = recorded(lambda x, w: ops.mul(x, w["factor"]), factor=np.full(1, 1.7))
     step = recording.steps[0]
-    operands = tuple(recording.tensors[name or ""] for name in step.inputs)
+    operands = tuple(recording.tensors[name] for name in step.inputs)
     size = introduced_bound("Mul", operands, {}, recording.tensors[step.outputs[0]], probable=True)
     assert size is not None
     # Either sign, never another size; float32 holds the size.
@@ -71,7 +71,7 @@ def test_a_folded_batch_norm_has_the_variance_of_both_roundings() -> None:
     conv, norm = recording.steps
     sizes = []
     for step in (conv, norm):
-        operands = tuple(recording.tensors[name or ""] for name in step.inputs)
+        operands = tuple(recording.tensors[name] for name in step.inputs)
         output = recording.tensors[step.outputs[0]]
         size = introduced_bound(step.operation, operands, step.attributes, output, probable=True)
         assert size is not None
@@ -84,9 +84,11 @@ def test_a_folded_batch_norm_has_the_variance_of_both_roundings() -> None:
 
 def test_the_folded_run_computes_the_same() -> None:
     recording = recorded(conv_norm, **norm_weights())
-    run = envelopes._folded(recording, {})
-    assert [step.operation for step in run.steps] == ["Conv"]
-    values = envelopes._perturbed_run(run, np.ones(envelopes.SIGNS, np.float32), np.random.default_rng(0))
+    graph = envelopes._folded(recording, {})
+    assert [node.op_type for node in graph.nodes] == ["Conv"]
+    values = envelopes._perturbed_run(
+        graph, {}, np.ones(envelopes.SIGNS, np.float32), np.random.default_rng(0)
+    )
     name = recording.outputs["y"]
     np.testing.assert_allclose(values[name], recording.tensors[name], rtol=1e-13, atol=1e-14)
 
@@ -97,8 +99,8 @@ def test_a_convolution_that_is_used_twice_is_not_folded() -> None:
         normed = ops.batch_normalization(made, w["scale"], w["shift"], w["mean"], w["variance"])
         return ops.add(made, normed)
 
-    run = envelopes._folded(recorded(compute, **norm_weights()), {})
-    assert [step.operation for step in run.steps] == ["Conv", "BatchNormalization", "Add"]
+    graph = envelopes._folded(recorded(compute, **norm_weights()), {})
+    assert [node.op_type for node in graph.nodes] == ["Conv", "BatchNormalization", "Add"]
 
 
 def test_independent_roundings_add_up_by_their_squares() -> None:

@@ -18,7 +18,7 @@ import wrong_candidates
 from narrow_network import CONFIG, OPTIONS, picture, weights
 from typer.testing import CliRunner
 
-import refimpl.weights
+import refimpl.weights.files
 from conformance.bounds import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from conformance.candidates import kinds as candidate_kinds
 from conformance.candidates.dumps import DumpCandidate
@@ -26,7 +26,6 @@ from conformance.candidates.kinds import Request, make
 from conformance.candidates.plain import NumpyCandidate, PythonCandidate
 from conformance.candidates.process import IsolatedCandidate
 from conformance.cli import app
-from conformance.graph.between import nodes_between
 from conformance.judge.decisions import NEEDED_OUTPUTS
 from conformance.judge.network import verify
 from refimpl.errors import CandidateError, ConfigurationError, FileError, MobileInstError
@@ -206,6 +205,47 @@ def test_a_wrong_dump_is_named(tmp_path: Path, tensors: dict[str, Array]) -> Non
     assert report.inputs[0].first_fault.step == "backbone.tpm.layer3"
 
 
+def test_every_output_in_a_dump_is_judged(tmp_path: Path, tensors: dict[str, Array]) -> None:
+    report = judged(make(f"dumps:{write(tmp_path / 'dumps', tensors, 'npy')}", REQUEST))
+    assert {row.verdict for row in report.inputs[0].outputs} == {"pass"}
+    tensors["mask_features"] = tensors["mask_features"] + np.float32(0.1)
+    report = judged(make(f"dumps:{write(tmp_path / 'wrong', tensors, 'npy')}", REQUEST))
+    (row,) = [row for row in report.inputs[0].outputs if row.name == "mask_features"]
+    assert row.verdict == "fail"
+
+
+INSIDE = "backbone.tpm.layer3"
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["names kept", "names lost"])
+@pytest.mark.parametrize("content", [0.0, 7.0, np.nan, np.inf, "stale"])
+def test_intermediates_that_are_not_the_networks(
+    tmp_path: Path, tensors: dict[str, Array], content: float | str, kept: bool
+) -> None:
+    """A tensor that fits nothing is said; with its name known it fails, and with NaN in it in any case."""
+    outputs = {name: tensors[name] for name in NEEDED_OUTPUTS}
+    right = tensors[INSIDE]
+    stale = np.random.default_rng(0).standard_normal(right.shape).astype(np.float32)
+    wrong = stale if content == "stale" else np.full_like(right, content)
+    folder = write(tmp_path / "dumps", {**outputs, (INSIDE if kept else "blob 12"): wrong}, "npy")
+    report = judged(make(f"dumps:{folder}", REQUEST))
+    (item,) = report.inputs
+    if kept:
+        assert (report.verdict, item.first_fault.step) == ("fail", INSIDE)
+    elif np.isfinite(wrong).all():
+        assert report.verdict == "pass"
+        assert "outputs only, nothing inside was judged" in report.headline()
+        (remark,) = item.remarks
+        assert (
+            "1 of 1 tensors that it shows are like none of the network's, and not judged: blob 12" in remark
+        )
+        assert ("all " in remark) == (content != "stale")
+    else:
+        assert f"its tensor 'blob 12' has {wrong.size} of {wrong.size} numbers that are NaN or infinite" in (
+            report.headline()
+        )
+
+
 def test_refused_dumps(tmp_path: Path, tensors: dict[str, Array]) -> None:
     outputs = {name: tensors[name] for name in NEEDED_OUTPUTS}
     masks = outputs["masks"]
@@ -277,7 +317,7 @@ def test_refused_files_of_dumps(tmp_path: Path, tensors: dict[str, Array]) -> No
 
 def test_an_archive_that_inflates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousandfold, as zeros do: refused from a size on, before it is inflated."""
-    monkeypatch.setattr(refimpl.weights, "LARGEST_INFLATED", 2**16)
+    monkeypatch.setattr(refimpl.weights.files, "LARGEST_INFLATED", 2**16)
     np.savez_compressed(tmp_path / "small.npz", a=np.zeros(2**13, np.float32))
     np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(2**20, np.float32))
     assert refimpl.weights.read_arrays(tmp_path / "small.npz")["a"].shape == (2**13,)
@@ -340,7 +380,7 @@ def test_another_process_captures() -> None:
         assert all(row.candidate is not None for row in report.inputs[0].steps)
         own = candidate.own_graph(picture())
         assert own is not None
-        assert nodes_between(own.nodes, "backbone.tpm.stem.0", set())[-1] == "backbone.tpm.stem.0"
+        assert own.names_between(set(), "backbone.tpm.stem.0")[-1] == "backbone.tpm.stem.0"
     finally:
         candidate.close()
 

@@ -151,7 +151,7 @@ def test_the_files_of_a_tracked_video(folder, tmp_path):
 
 def test_equal_identities_have_equal_colours(tmp_path):
     """Drawn on black, every track of the demo has a colour of its own, the same in every frame."""
-    assert mobileinst("track", "--demo", "--oracle", "--frames", 4, "--output", tmp_path)[0] == 0
+    assert mobileinst("track", "--demo", "--oracle", "--count", 4, "--output", tmp_path)[0] == 0
     log = video_tracking.TrackLog(tmp_path)
     colours: dict[int, set[tuple[int, ...]]] = {}
     for record in log.records():
@@ -166,7 +166,7 @@ def test_equal_identities_have_equal_colours(tmp_path):
 
 
 def test_the_demo_reaches_ap_100(tmp_path):
-    code, output = mobileinst("track", "--demo", "--oracle", "--frames", 8, "--output", tmp_path)
+    code, output = mobileinst("track", "--demo", "--oracle", "--count", 8, "--output", tmp_path)
     assert (code, "AP 100.0" in output) == (0, True), output
     assert evaluate_files(tmp_path / "truth.json", tmp_path / "results.json").stats[0] == pytest.approx(1)
 
@@ -178,7 +178,7 @@ def test_the_demo_reaches_ap_100(tmp_path):
         ["--method", "sinkhorn"],
         ["--death", "0.9"],
         ["--size", "7x7"],
-        ["--frames", "0"],
+        ["--count", "0"],
         ["--demo"],
         ["--oracle"],
     ],
@@ -221,7 +221,7 @@ def test_an_interrupted_video_is_resumed_without_loss(folder, tmp_path, monkeypa
 
 
 def test_only_the_same_run_is_resumed(folder, tmp_path):
-    assert track(folder, tmp_path / "out", "--frames", 4)[0] == 0
+    assert track(folder, tmp_path / "out", "--count", 4)[0] == 0
     code, output = track(folder, tmp_path / "out", "--resume", "--keyframe-interval", 2)
     assert (code, "keyframe_interval: 3 then, 2 now" in output) == (2, True)
     code, output = track(folder, tmp_path / "out", "--resume", "--seed", 1)
@@ -234,8 +234,8 @@ def test_only_the_same_run_is_resumed(folder, tmp_path):
 def test_more_frames_can_be_asked_for_later_but_not_fewer(folder, tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert track(folder, whole)[0] == 0
-    assert track(folder, out, "--frames", 4)[0] == 0
-    assert track(folder, out, "--resume", "--frames", 2)[0] == 2
+    assert track(folder, out, "--count", 4)[0] == 0
+    assert track(folder, out, "--resume", "--count", 2)[0] == 2
     assert track(folder, out, "--resume")[0] == 0
     assert results(out) == results(whole)
 
@@ -378,7 +378,7 @@ def test_reuse_costs_what_the_stages_left_out_do_not():
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     place = tmp_path_factory.mktemp("demo")
-    assert mobileinst("track", "--demo", "--oracle", "--frames", 4, "--output", place)[0] == 0
+    assert mobileinst("track", "--demo", "--oracle", "--count", 4, "--output", place)[0] == 0
     return place
 
 
@@ -484,5 +484,5 @@ def test_the_known_bad_table_names_what_catches(monkeypatch):
 
 def test_default_folder_is_named_after_the_video(folder, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert mobileinst("track", folder, "--frames", 1, *SMALL)[0] == 0
+    assert mobileinst("track", folder, "--count", 1, *SMALL)[0] == 0
     assert (Path("street.tracks") / "contact_sheet.png").exists()

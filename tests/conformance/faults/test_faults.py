@@ -167,7 +167,7 @@ def test_the_baselines_are_those_of_their_libraries() -> None:
 
 def test_the_command_prints_the_score(tmp_path: Path) -> None:
     file = tmp_path / "score.json"
-    arguments = ["faults", "decoder/masks", "--model", MODEL, "--per-fault", "1", "--inputs", "0"]
+    arguments = ["faults", "decoder/masks", "--network", MODEL, "--per-fault", "1", "--inputs", "0"]
     result = CliRunner().invoke(app, [*arguments, "--json", str(file)])
     assert result.exit_code == 0, result.output
     assert "localised" in result.output
@@ -175,7 +175,7 @@ def test_the_command_prints_the_score(tmp_path: Path) -> None:
     assert written["score"]["detected"] == written["score"]["faults"]
 
 
-@pytest.mark.parametrize("arguments", [["nothing/like this"], ["--model", "no-network"]])
+@pytest.mark.parametrize("arguments", [["nothing/like this"], ["--network", "no-network"]])
 def test_unknown_names_are_refused(arguments: list[str]) -> None:
     from refimpl.errors import ConfigurationError
 

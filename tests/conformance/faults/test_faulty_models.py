@@ -28,7 +28,7 @@ FAULTS = [
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """Return fault → what the command says of its model."""
     folder = tmp_path_factory.mktemp("written") / "faulty"
-    words = ["faults", *FAULTS, "--model", "sparseinst-topformer-tiny", "--write", str(folder)]
+    words = ["faults", *FAULTS, "--network", "sparseinst-topformer-tiny", "--write", str(folder)]
     result = CliRunner().invoke(app, [*words, "--json", "-"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     models = {item["fault"]: item for item in json.loads(result.stdout)}
@@ -71,7 +71,14 @@ def test_the_judge_names_step_and_mistake_in_every_report(
 
 def test_a_folder_with_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    words = ["faults", "preprocessing/BGR", "--model", "sparseinst-topformer-tiny", "--write", str(tmp_path)]
+    words = [
+        "faults",
+        "preprocessing/BGR",
+        "--network",
+        "sparseinst-topformer-tiny",
+        "--write",
+        str(tmp_path),
+    ]
     result = CliRunner().invoke(app, words)
     assert "exists and is no empty folder" in str(result.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

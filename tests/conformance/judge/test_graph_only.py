@@ -214,7 +214,7 @@ def test_the_command_on_a_float16_model_declared_too_precise(tmp_path: Path) -> 
     path = tmp_path / "mobile.onnx"
     onnx.save(MODELS["mobile, float16"][0], path)
     assert invoke(str(path))[0] == 0
-    assert invoke(str(path), "--format", "float16")[0] == 0
+    assert invoke(str(path), "--arithmetic", "float16")[0] == 0
     code, output = invoke(str(path), "--storage", "float32")
     assert code == 1
     assert "FAIL" in output

@@ -297,8 +297,8 @@ def test_a_batch_goes_on_where_it_stopped(stand_in, tmp_path):
         paths += [tmp_path / f"{index}.txt"]
         np.savetxt(paths[-1], values.ravel(), "%.9g")
     given = [word for path in paths for word in ("--input", path)]
-    assert stand_in("gemm", "", *given[:4], "--keep", tmp_path / "kept").code == 0
-    found = stand_in("gemm", "", *given, "--keep", tmp_path / "kept")
+    assert stand_in("gemm", "", *given[:4], "--keep-outputs", tmp_path / "kept").code == 0
+    found = stand_in("gemm", "", *given, "--keep-outputs", tmp_path / "kept")
     assert [row["label"] for row in found.data["runs"]] == ["0.txt", "1.txt", "2.txt"]
     assert (tmp_path / "calls").read_text().count("\n") == 3
 
@@ -306,13 +306,16 @@ def test_a_batch_goes_on_where_it_stopped(stand_in, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--adb"], "go with --runner"),
-        (["--dump", "d", "--runner", "r"], "two runs"),
-        (["--dump", "d", "--against", "m.onnx"], "without --dump"),
-        (["--arithmetic", "float16"], "are those of a run"),
+        (["--adb"], "--adb has no effect on a table of converted models"),
+        (["--adb", "--weights", "w.npz"], "--adb has no effect without --runner"),
+        (["--serial", "x", "--runner", "r"], "--serial has no effect without --adb"),
+        (["--dump", "d", "--runner", "r"], "--runner has no effect on a dump"),
+        (["--dump", "d", "--runner", "r", "--weights", "w.npz"], "two runs"),
+        (["--dump", "d", "--against", "m.onnx"], "--dump has no effect on a conversion"),
+        (["--arithmetic", "float16"], "--arithmetic has no effect on a table"),
         (["--dump", "absent"], "no such file or folder"),
         (["--runner", "'"], "command"),
-        (["--html", "r.html"], "give --weights or --model"),
+        (["--html", "r.html"], "(MODEL.tnnproto with --weights or --model)"),
         (["--input", "absent.txt", "--runner", "absent"], "cannot be read"),
         (["--dump", str(Path(__file__).parent), "--arithmetic", "float64"], "expected one of float32"),
     ],
@@ -324,7 +327,10 @@ def test_options_that_do_not_go_together(arguments, message):
 
 
 def test_options_of_tnn_need_its_files(tmp_path):
-    assert "goes with a .tnnproto" in run("verify", file("gemm", ".onnx"), "--against", "x.onnx").err
+    assert (
+        "(MODEL.tnnproto --against MODEL.onnx)"
+        in run("verify", file("gemm", ".onnx"), "--against", "x.onnx").err
+    )
     assert "no .tnnproto in this folder" in run("verify", tmp_path).err
     two = [file("gemm", ".tnnproto"), file("mha", ".tnnproto")]
     assert "exactly one .tnnproto" in run("verify", *two, "--against", "x.onnx").err

@@ -8,8 +8,8 @@ from itertools import groupby
 import numpy as np
 
 from refimpl.errors import WeightsError
-from refimpl.folding import NORM_PARTS, batch_norms
 from refimpl.ops.operation import Array
+from refimpl.weights.folding import NORM_PARTS, batch_norms
 
 Shapes = Mapping[str, tuple[int, ...]]
 BLOCK_DEPTH = {"backbone": 4}

@@ -8,9 +8,9 @@ from typing import Any
 
 from refimpl.config import PRESETS, MobileInstConfig
 from refimpl.errors import ConfigurationError
-from refimpl.model import parameter_shapes
+from refimpl.forward import parameter_shapes
 from refimpl.ops.operation import Array
-from refimpl.weights_check import Shapes, with_folded
+from refimpl.weights.check import Shapes, with_folded
 
 LEAST_SHARE = 0.5
 """Of the names of both, what must be common for a preset to be worth naming."""

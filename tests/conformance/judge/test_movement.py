@@ -1,0 +1,136 @@
+"""A candidate that was computed once and stored is found out with a single input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from narrow_network import CONFIG, network, picture, weights
+from onnx import TensorProto, helper, numpy_helper
+
+from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
+from conformance.candidates.onnx_runtime import OnnxRuntimeGraph
+from conformance.candidates.plain import PythonCandidate
+from conformance.graph.onnx_export import export
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.any_graph import verify_graph
+from conformance.judge.movement import another
+from conformance.judge.network import verify
+from conformance.reports.report import Report
+from refimpl.ops.operation import Array
+
+
+def candidate_of(model: onnx.ModelProto) -> OnnxRuntimeCandidate:
+    return OnnxRuntimeCandidate(OnnxGraph.load(model), threads=1)
+
+
+def judged(candidate: Any, images: Array | None = None) -> Report:
+    return verify(candidate, CONFIG, weights(), {"scene": picture() if images is None else images})
+
+
+def stored(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """Replace tensors by their values on this picture."""
+    values = candidate_of(model).capture(picture())
+    for node in model.graph.node:
+        if node.output[0] in names:
+            constant = numpy_helper.from_array(values[node.output[0]])
+            node.CopyFrom(helper.make_node("Constant", [], [node.output[0]], name=node.name, value=constant))
+    return model
+
+
+def first_convolution(model: onnx.ModelProto) -> list[str]:
+    return [next(node for node in model.graph.node if node.op_type == "Conv").output[0]]
+
+
+def every_output(model: onnx.ModelProto) -> list[str]:
+    return [output.name for output in model.graph.output]
+
+
+def the_masks(model: onnx.ModelProto) -> list[str]:
+    return ["masks"]
+
+
+def one_level_of_the_backbone(model: onnx.ModelProto) -> list[str]:
+    return [[node for node in model.graph.node if node.name.startswith("backbone.tpm.")][-1].output[0]]
+
+
+@pytest.mark.parametrize("place", [first_convolution, every_output, the_masks, one_level_of_the_backbone])
+def test_a_stored_result_fails(place: Callable[[onnx.ModelProto], list[str]]) -> None:
+    model = export(network(), picture())
+    report = judged(candidate_of(stored(model, place(model))))
+    assert report.verdict == "fail"
+    assert "not change with the input, as it should" in report.headline()
+
+
+def test_a_black_box_that_returns_its_first_result_fails() -> None:
+    memory: list[dict[str, Array]] = []
+
+    def cached(images: Array) -> dict[str, Array]:
+        if not memory:
+            memory.append({name: np.asarray(array) for name, array in network()(images).items()})
+        return memory[0]
+
+    report = judged(PythonCandidate(cached))
+    assert report.verdict == "fail"
+    assert "its output 'class_logits', 'objectness', 'kernels' and 3 more do not change" in report.headline()
+
+
+def test_a_right_network_passes_on_a_picture_without_content() -> None:
+    judged(candidate_of(export(network(), picture())), np.zeros_like(picture())).raise_on_failure()
+
+
+def graph(nodes: list[onnx.NodeProto], outputs: list[str]) -> OnnxGraph:
+    made = helper.make_graph(
+        nodes,
+        "made",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(np.arange(6, dtype=np.float32).reshape(2, 3), "table")],
+    )
+    return OnnxGraph.load(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)]))
+
+
+BY_DESIGN = graph(
+    [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Exp", ["table"], ["z"])], ["y", "z"]
+)
+"""One output is a table: no input changes it."""
+X = {"x": np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)}
+
+
+def test_what_is_constant_by_design_passes() -> None:
+    verify_graph(OnnxRuntimeGraph(BY_DESIGN), X).raise_on_failure()
+
+
+def test_a_runtime_that_returns_its_first_result_fails() -> None:
+    class Lazy(OnnxRuntimeGraph):
+        memory: dict[bool, dict[str, Array]] = {}  # noqa: RUF012
+
+        def _run(self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: Any) -> dict[str, Array]:
+            return self.memory.setdefault(len(model.graph.output) > 2, super()._run(model, feeds, options))
+
+    report = verify_graph(Lazy(BY_DESIGN), X)
+    assert report.verdict == "fail"
+    assert "its output 'y' does not change with the input" in report.headline()
+
+
+@given(
+    arrays.arrays(
+        np.float32, arrays.array_shapes(max_dims=4, max_side=5), elements=st.floats(-10, 10, width=32)
+    )
+)
+def test_another_input_is_of_the_same_numbers_and_differs(x: Array) -> None:
+    other = another({"x": x, "count": np.array(3)})
+    assert other is not None
+    assert (other["x"].shape, other["x"].dtype, other["count"]) == (x.shape, x.dtype, 3)
+    assert not np.array_equal(other["x"], x)
+    assert (x == x.flat[0]).all() or np.array_equal(np.sort(other["x"], axis=None), np.sort(x, axis=None))
+
+
+def test_integers_stay_as_they_are() -> None:
+    assert another({"index": np.arange(4)}) is None
