@@ -12,6 +12,7 @@ import typer
 
 from conformance.cli import (
     bench,
+    check_tracker_modes,
     cost,
     evaluate,
     explain,
@@ -24,7 +25,6 @@ from conformance.cli import (
     verify,
 )
 from conformance.cli.check_tracker import check_tracker
-from conformance.cli.command_help import described
 from conformance.cli.job import add_command
 from conformance.reports.printable import printable
 from refimpl import __version__
@@ -57,7 +57,7 @@ for point in entry_points(group="mobileinst.commands"):
 add_command(app, "faults", faults.Faults, *faults.MODES)
 add_command(app, "track", track.Track, *track.MODES)
 add_command(app, "evaluate", evaluate.Evaluate, *evaluate.MODES)
-app.command(**described(check_tracker.__doc__))(check_tracker)
+add_command(app, "check-tracker", check_tracker, *check_tracker_modes.MODES)
 
 
 def _show_version(wanted: bool) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -108,6 +109,17 @@ def test_a_reader_that_is_gone_is_no_verdict(tmp_path: Path) -> None:
     os.close(writing)
     assert finished.returncode == 141
     assert finished.stderr == ""
+
+
+@pytest.mark.parametrize(("streams", "code"), [(">&-", 0), (">&- 2>&-", 0), ("2>&-", 0), ("> /dev/full", 2)])
+def test_streams_that_take_nothing_are_no_verdict(streams: str, code: int) -> None:
+    program = shlex.join(
+        [sys.executable, "-c", "from conformance.cli import main; main()", "explain", "--list"]
+    )
+    assert (
+        subprocess.run(f"{program} {streams}", shell=True, check=False, capture_output=True).returncode
+        == code
+    )
 
 
 # Readers, each by changing one thing in what it reads.

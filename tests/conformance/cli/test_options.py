@@ -31,8 +31,6 @@ from conformance.judge.network import verify
 from conformance.reports.report import InputReport, Report
 from refimpl.errors import ConfigurationError
 
-NOT_JOBS = {"check-tracker"}
-"""Commands that are functions still."""
 CHOOSING = {"force", "benchmark", "demo"}
 """Options that choose the mode, or are read for all commands in one place."""
 
@@ -66,11 +64,11 @@ def words_of(name: str, command: str) -> list[str]:
 
 
 def test_every_mode_has_examples() -> None:
-    assert set(COMMANDS) - NOT_JOBS == set(MODES.values())
+    assert set(COMMANDS) == set(MODES.values())
     assert set(EXAMPLES) == set(MODES)
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - NOT_JOBS))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_option_belongs_to_a_mode(name: str) -> None:
     taken = {option for mode in modes_of(name) for option in options_of(mode)}
     assert {each.name for each in COMMANDS[name].params if each.name != "help"} == taken
