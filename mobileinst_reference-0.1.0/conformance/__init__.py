@@ -1,0 +1,81 @@
+"""Judging implementations of MobileInst: candidates beside the reference, within derived bounds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+    from conformance.candidates.candidate import Candidate
+    from conformance.reports.report import Report
+    from refimpl import MobileInstConfig
+    from refimpl.ops.operation import Array
+
+    StrPath = str | os.PathLike[str]
+
+
+def verify(
+    candidate: StrPath | onnx.ModelProto | Candidate,
+    config: MobileInstConfig | str,
+    weights: Mapping[str, Array] | StrPath,
+    inputs: Mapping[str, Array] | Array | StrPath | Sequence[StrPath],
+    *,
+    name: str | None = None,
+    frames: bool = False,
+) -> Report:
+    """Judge a candidate, as `mobileinst verify` does.
+
+    Parameters
+    ----------
+    candidate
+        An ONNX file or model, run in ONNX Runtime, or any object of a class derived from
+        `conformance.candidates.candidate.Candidate`.
+    config
+        The network it should be, or a preset's name.
+    weights
+        Name → array, or a file of them: ``.safetensors``, ``.npz`` or ``.pth``.
+    inputs
+        Normalised images (B, 3, H, W), one array or several by name; or files: a ``.npy`` of such an array,
+        or a picture, which is resized to the candidate's size if that is fixed, else to 320×640.
+    name
+        What to call the candidate in the report.
+    frames
+        Whether the inputs are consecutive keyframes of one video: then track identity is judged too.
+
+    Returns
+    -------
+    Report
+        Its ``verdict`` is ``pass`` or ``fail``; `Report.raise_on_failure` is for tests.
+
+    Raises
+    ------
+    FileError, WeightsError, ConfigurationError, ShapeError, CandidateError
+        Something given cannot be read or run, or does not fit.
+
+    Examples
+    --------
+    >>> import conformance, tempfile
+    >>> from refimpl import MobileInst, MobileInstConfig, Weights
+    >>> from conformance.graph import onnx_export
+    >>> from conformance.pictures import inputs
+    >>> config = MobileInstConfig.preset("topformer-tiny", dim=32, num_queries=5)
+    >>> weights = Weights.seeded(config, seed=0)
+    >>> scenes = inputs.rendered_input((64, 64))
+    >>> model = onnx_export.export(MobileInst(config, weights), *scenes.values())
+    >>> report = conformance.verify(model, config, weights, scenes)
+    >>> report.raise_on_failure()
+    >>> report.verdict
+    'pass'
+    """
+    # Imported here: a pytest run that does not use the plugin's fixture should not load a runtime.
+    from conformance.judge.arguments import as_candidate, as_config, as_inputs, as_weights, command_of
+    from conformance.judge.network import verify as judge
+
+    network = as_config(config)
+    judged, called = as_candidate(candidate)
+    given = as_inputs(inputs, judged)
+    report = judge(judged, network, as_weights(weights, network), given, name=name or called, frames=frames)
+    return command_of(report, candidate, config, weights, inputs, frames)

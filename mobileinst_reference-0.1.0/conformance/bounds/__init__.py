@@ -1,0 +1,39 @@
+"""Bounds of what rounding may do, derived step by step: the tolerance of every verdict.
+
+`introduced_bound` is the error one operation may make on exact operands; `propagated_bound` that of a fused
+chain; `bias_test` finds a small systematic fault inside a bound that is loose. The rules stand in one module
+per family, registered under the ONNX name; the functions that are approximated have their allowances in
+`conformance.bounds.allowances`.
+"""
+
+from conformance.bounds.allowances import CPU, MOBILE, ONNX_RUNTIME, RUNTIMES, Allowance, Runtime
+from conformance.bounds.bias import BiasTest, bias_test, utilisation
+from conformance.bounds.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, FORMATS, Format, format_of
+from conformance.bounds.introduced import introduced_bound, introduced_bounds
+from conformance.bounds.propagation import carried_bounds, propagated_bound
+from conformance.bounds.step import RULES, Shared
+
+__all__ = [
+    "BFLOAT16",
+    "CPU",
+    "FLOAT16",
+    "FLOAT32",
+    "FLOAT64",
+    "FORMATS",
+    "MOBILE",
+    "ONNX_RUNTIME",
+    "RULES",
+    "RUNTIMES",
+    "Allowance",
+    "BiasTest",
+    "Format",
+    "Runtime",
+    "Shared",
+    "bias_test",
+    "carried_bounds",
+    "format_of",
+    "introduced_bound",
+    "introduced_bounds",
+    "propagated_bound",
+    "utilisation",
+]

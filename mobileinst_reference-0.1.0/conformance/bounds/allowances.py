@@ -1,0 +1,114 @@
+"""What an implementation of a function may err by, per class of runtime: the one table that is not derived.
+
+Everything else in this package follows from the unit roundoff. Functions that are approximated by polynomials
+have no such law; a runtime's documents state their error, in units in the last place of the result or
+absolutely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """Error that a function may have: ``ulps`` of the result + ``roundoffs`` · u + ``absolute``.
+
+    Attributes
+    ----------
+    ulps
+        Units in the last place of the result, each at most 2·u·|y|.
+    roundoffs
+        Absolute error in unit roundoffs of the arithmetic, for functions of values around one.
+    absolute
+        Absolute error whatever the format.
+    source
+        Where the figures come from.
+    """
+
+    ulps: float
+    roundoffs: float
+    absolute: float
+    source: str
+
+
+_IEEE = "IEEE 754-2019: correctly rounded"
+_MLAS_EXP = "ONNX Runtime MLAS compute.cpp and Eigen pexp: 1 ulp; SLEEF u10: 1 ulp; glibc expf: 1 ulp"
+_OPENCL = "OpenCL C 3.0 table 65 (full profile, single precision)"
+_NEON = "TNN NEON sigmoid, measured against float64: 6e-6"
+
+_CPU = {
+    "Div": Allowance(0.5, 0, 0, _IEEE),
+    "Reciprocal": Allowance(0.5, 0, 0, _IEEE),
+    "Sqrt": Allowance(0.5, 0, 0, _IEEE),
+    "Exp": Allowance(2, 0, 0, _MLAS_EXP),
+    "Log": Allowance(3, 0, 0, f"{_OPENCL}: log 3 ulp; Eigen plog: 2 ulp; glibc logf: 1 ulp"),
+    "Pow": Allowance(
+        2, 0, 0, "glibc powf: 1 ulp; ONNX Runtime computes squares and cubes by products: 1 ulp"
+    ),
+    "Sin": Allowance(
+        4, 1, 0, f"{_OPENCL}: sin 4 ulp; SLEEF u35: 3.5 ulp; Cody–Waite reduction at multiples of π"
+    ),
+    "Cos": Allowance(
+        4, 1, 0, f"{_OPENCL}: cos 4 ulp; SLEEF u35: 3.5 ulp; Cody–Waite reduction at multiples of π"
+    ),
+    "Tanh": Allowance(
+        5, 0, 0, f"{_OPENCL}: tanh 5 ulp; MLAS tanh.cpp, Eigen's rational approximation: 3 ulp"
+    ),
+    "Erf": Allowance(2, 0, 0, "MLAS erf.cpp: 1 ulp; glibc erff: 1 ulp"),
+    "Sigmoid": Allowance(
+        2,
+        4,
+        0,
+        "MLAS logistic.cpp: rational approximation, clamped at ±18, where it is 1.5e-8: absolute 2e-7",
+    ),
+    "Softplus": Allowance(
+        4, 2, 0, "log(1 + exp(x)) as ONNX Runtime computes it: 1 + exp(x) rounds absolutely"
+    ),
+    "Elu": Allowance(4, 2, 0, "exp(x) − 1 as ONNX Runtime computes it: the difference rounds absolutely"),
+}
+_MOBILE = _CPU | {
+    "Div": Allowance(2.5, 0, 0, f"{_OPENCL}: x / y 2.5 ulp"),
+    "Reciprocal": Allowance(2.5, 0, 0, f"{_OPENCL}: 1 / x 2.5 ulp"),
+    "Sqrt": Allowance(3, 0, 0, f"{_OPENCL}: sqrt 3 ulp"),
+    "Exp": Allowance(3, 0, 0, f"{_OPENCL}: exp 3 ulp"),
+    "Pow": Allowance(16, 0, 0, f"{_OPENCL}: pow 16 ulp"),
+    "Erf": Allowance(16, 0, 0, f"{_OPENCL}: erf 16 ulp"),
+    "Tanh": Allowance(5, 0, 1.2e-5, f"2·sigmoid(2x) − 1 of: {_NEON}"),
+    "Sigmoid": Allowance(2, 4, 6e-6, _NEON),
+}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What is declared of the implementation under test, beyond its formats.
+
+    Attributes
+    ----------
+    name
+    allowances
+        Function → what it may err by.
+    one_pass_variance
+        Variances are computed as E[x²] − E[x]², which cancels when the mean is large.
+    winograd_tile
+        Convolutions of 3×3 and stride 1 may use Winograd's F(t×t, 3×3), t = 2 or 4; 0: they do not.
+    """
+
+    name: str
+    allowances: Mapping[str, Allowance] = field(repr=False)
+    one_pass_variance: bool = False
+    winograd_tile: int = 0
+
+
+CPU = Runtime("cpu", _CPU)
+"""IEEE arithmetic and the vector mathematics of the desktop runtimes; the default."""
+
+ONNX_RUNTIME = replace(CPU, name="onnxruntime", one_pass_variance=True)
+"""The CPU provider: its LayerNormalization computes E[x²] − E[x]² (`layer_norm_impl.cc`)."""
+
+MOBILE = Runtime("mobile", _MOBILE)
+"""Phones: OpenCL's full profile, NEON approximations."""
+
+RUNTIMES = {each.name: each for each in (CPU, ONNX_RUNTIME, MOBILE)}
+"""Runtimes by name."""

@@ -1,0 +1,179 @@
+"""Sums of products: γ_{K+1} · (abs(W) ∗ abs(x) + abs(b)), by the same operation on absolute values.
+
+It holds for every order of summation, blocked or not, with fused multiply-adds or without (Higham, §3.1 and
+§4.2). The product of absolute values need not be exact, so it is computed in float32, twice as fast, where
+the values allow it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import maximum_filter
+
+from conformance.bounds.formats import FLOAT32, FLOAT64, gamma
+from conformance.bounds.step import Bound, Step, is_float, rule
+from refimpl.ops import OPERATIONS
+from refimpl.ops.operation import Array
+
+_SAFE_LARGEST, _SAFE_TERMS = 1e30, 2**20
+"""So many products of such a total size float32 adds up without overflow, and to a few per cent."""
+
+
+def of_magnitudes(step: Step, n: int, *inputs: Any, **changed: Any) -> Array:
+    """Return the operation on absolute values, never below the exact result.
+
+    Parameters
+    ----------
+    step
+    n
+        Number of roundings of one result.
+    inputs
+        The operands, None where absent; their absolute values are taken.
+    changed
+        Attributes that differ.
+    """
+    if n not in step.shared:
+        step.shared[n] = _of_magnitudes(step, n, *inputs, **changed)
+    return step.shared[n]
+
+
+def _of_magnitudes(step: Step, n: int, *inputs: Any, **changed: Any) -> Array:
+    narrow = _fits_float32(step, [np.asarray(x) for x in inputs if x is not None], n)
+    dtype = np.float32 if narrow else np.float64
+    sizes = [None if x is None else step.magnitude(np.asarray(x).astype(dtype), n) for x in inputs]
+    total = np.asarray(step.run(*sizes, **changed))
+    if narrow:
+        total *= 1 + 2 * gamma(n + 2, FLOAT32.unit_roundoff)
+    return total
+
+
+def _fits_float32(step: Step, operands: list[Array], n: int) -> bool:
+    """Tell whether nothing can overflow; what underflows is less than the floor of each term."""
+    # What may be flushed has its magnitude divided by γ, at least u.
+    largest = (max(float(x.max(initial=1)), -float(x.min(initial=0))) for x in operands)
+    return step.arithmetic != FLOAT64 and n * math.prod(largest) < _SAFE_LARGEST and n < _SAFE_TERMS
+
+
+def accumulated(step: Step, n: int, size: Array) -> Array:
+    """Return γₙ · size and a floor for flushed terms; infinite where a partial sum may overflow."""
+    flushes = 2 * (n + step.extra) * step.floor
+    with np.errstate(all="ignore"):
+        bound = np.multiply(size, step.gamma(n), dtype=np.float64)
+        bound += flushes if step.flushes_are_negligible else np.minimum(flushes, size)
+        overflows = not size.max(initial=0) <= step.arithmetic.largest
+        return np.where(size > step.arithmetic.largest, np.inf, bound) if overflows else bound
+
+
+@rule("Conv")
+def conv(step: Step) -> Bound:
+    """γ_{K+1} · (abs(W) ∗ abs(x) + abs(b)), K the products of one output; more if Winograd's is declared."""
+    w = step.required(1)
+    terms = math.prod(w.shape[1:]) + 1
+    size = of_magnitudes(step, terms, *step.inputs)
+    if step.runtime.winograd_tile and _winograd_applies(step, w):
+        size = np.maximum(size, _winograd_magnitude(step, w))
+    return accumulated(step, terms, size)
+
+
+@rule("ConvTranspose")
+def conv_transpose(step: Step) -> Bound:
+    """As Conv; K counts the taps that meet in one output."""
+    w = step.required(1)
+    rank = w.ndim - 2
+    strides = step.attributes.get("strides") or (1,) * rank
+    dilations = step.attributes.get("dilations") or (1,) * rank
+    taps = math.prod(
+        -(-k // (s // math.gcd(s, d))) for k, s, d in zip(w.shape[2:], strides, dilations, strict=True)
+    )
+    terms = w.shape[0] // step.attributes.get("group", 1) * taps + 1
+    return accumulated(step, terms, of_magnitudes(step, terms, *step.inputs))
+
+
+@rule("MatMul")
+def mat_mul(step: Step) -> Bound:
+    """γ_{K+1} · abs(A) abs(B); 0 of integers."""
+    a = step.required(0)
+    if not is_float(a):
+        return 0.0
+    terms = a.shape[-1] + 1
+    return accumulated(step, terms, of_magnitudes(step, terms, *step.inputs))
+
+
+@rule("Gemm")
+def gemm(step: Step) -> Bound:
+    """γ_{K+3} · (abs(α) abs(A) abs(B) + abs(β) abs(C)): two more roundings for α and β."""
+    a = step.required(0)
+    if not is_float(a):
+        return 0.0
+    terms = a.shape[0 if step.attributes.get("transA", 0) else 1] + 3
+    factors = {name: abs(step.attributes.get(name, 1.0)) for name in ("alpha", "beta")}
+    return accumulated(step, terms, of_magnitudes(step, terms, *step.inputs, **factors))
+
+
+@rule("Einsum")
+def einsum(step: Step) -> Bound:
+    """γ of the terms summed and the operands multiplied, times the same sum of absolute values."""
+    if not is_float(step.required(0)):
+        return 0.0
+    terms = _summed_terms(step) + len(step.inputs)
+    return accumulated(step, terms, of_magnitudes(step, terms, *step.inputs))
+
+
+def _summed_terms(step: Step) -> int:
+    """Return the terms of one result: products read over products made, so batch axes drop out."""
+    lengths: dict[str, int] = {}
+    left, _, right = str(step.attributes["equation"]).replace(" ", "").partition("->")
+    for labels, x in zip(left.split(","), step.inputs, strict=True):
+        shape = np.shape(x)
+        before, dots, after = labels.partition("...")
+        named = list(zip(before, shape, strict=False))
+        named += list(zip(after[::-1], shape[::-1], strict=False)) if dots else []
+        lengths.update((label, max(lengths.get(label, 1), n)) for label, n in named)
+    kept = (
+        set(right)
+        if right or "->" in str(step.attributes["equation"])
+        else {c for c in left if left.count(c) == 1}
+    )
+    return math.prod(n for label, n in lengths.items() if label not in kept)
+
+
+# --- Winograd -------------------------------------------------------------------------------------
+
+_TRANSFORM_NORMS = {2: (3.0, 1.5, 2.0), 4: (19.0, 1.0, 10.0)}
+"""Tile → row-sum norms of Lavin & Gray's Aᵀ, G and Bᵀ for F(tile × tile, 3 × 3)."""
+
+
+def _winograd_applies(step: Step, w: Array) -> bool:
+    ones = all(set(step.attributes.get(name) or (1,)) == {1} for name in ("strides", "dilations"))
+    return ones and w.shape[2:] == (3, 3)
+
+
+def _winograd_magnitude(step: Step, w: Array) -> Array:
+    """Return the transforms' norms times Σ over channels of the tile's largest input · the largest tap.
+
+    Source: Barabasz, Anderson, Soodhalter & Gregg, *Error analysis and improving the accuracy of Winograd
+    convolution*, 2020: the error of a tile is bounded by the norms, not by abs(W) ∗ abs(x), since the
+    transforms mix its elements.
+    """
+    tile = step.runtime.winograd_tile
+    norms = _TRANSFORM_NORMS[tile]
+    # Where the tiles begin is the runtime's choice: any tile that can hold the output.
+    reach = 2 * (tile + 1) + 1
+    nearby = maximum_filter(np.abs(step.required(0)), size=(1, 1, reach, reach), mode="constant")
+    taps = np.zeros_like(w)
+    taps[:, :, 1, 1] = np.abs(w).max(axis=(2, 3))
+    # A tile's transforms are sums of up to t + 2 terms on either axis: their roundings join those of the
+    # channels.
+    transforms = 1 + 4 * (tile + 2) / w.shape[1]
+    amplification = math.prod(norms) ** 2 * transforms
+    size = OPERATIONS["Conv"](nearby, taps, **_centred(step.attributes))
+    bias = step.operand(2)
+    shift = 0.0 if bias is None else np.abs(bias).reshape(1, -1, 1, 1)
+    return np.asarray(amplification * size + shift)
+
+
+def _centred(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if name in ("pads", "auto_pad", "group")}

@@ -1,0 +1,116 @@
+"""Error over bound, the figure every verdict is made of: up to 1 it is rounding, above it is not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from conformance.bounds import bias_test
+from refimpl.ops.operation import Array
+
+LARGEST_SAMPLE = 1 << 15
+"""Elements that are enough for statistics of a tensor."""
+VARIETY_SAMPLE = 1 << 12
+"""Elements that are enough to see whether they vary."""
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The element that uses most of its bound.
+
+    Attributes
+    ----------
+    error
+        Its absolute error; infinite where one side is NaN or infinite and the other is not the same.
+    bound
+        What it may be.
+    utilisation
+        Error over bound; 0 if both are 0.
+    index
+        Its place.
+    """
+
+    error: float
+    bound: float
+    utilisation: float
+    index: tuple[int, ...]
+
+
+def worst_of(values: Array, truth: Array, bound: Array | float) -> Worst:
+    """Compare two arrays of one shape element by element with a bound that broadcasts to them."""
+    return worst_in(absolute_error(values, truth), bound)
+
+
+def worst_in(error: Array, bound: Array | float) -> Worst:
+    """Return the element of an absolute error that uses most of a bound that broadcasts to it."""
+    if error.size == 0:
+        return Worst(0.0, 0.0, 0.0, ())
+    ratio = utilisation(error, bound)
+    place = _place_of_largest(ratio)
+    allowed = float(np.broadcast_to(bound, error.shape)[place])
+    return Worst(float(error[place]), allowed, float(ratio[place]), place)
+
+
+def largest_in(error: Array) -> tuple[float, tuple[int, ...]]:
+    """Return the largest element of an absolute error, and its place; 0 of an empty one."""
+    if error.size == 0:
+        return 0.0, ()
+    place = _place_of_largest(error)
+    return float(error[place]), place
+
+
+def _place_of_largest(x: Array) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(x)), x.shape))
+
+
+def is_varied(operand: Array) -> bool:
+    """Tell whether most elements, zeros aside, differ from one another.
+
+    Equal operands round equally (a flat picture, a table): the statistics of independent roundings say
+    nothing of them.
+    """
+    flat = operand.ravel()[:: -(-operand.size // VARIETY_SAMPLE) | 1]
+    flat = flat[flat != 0]
+    return flat.size > 1 and 2 * np.unique(flat).size >= flat.size
+
+
+def hides_a_fault(values: Array, truth: Array, bound: Array, scale: Array) -> bool:
+    """Tell whether the errors, though within the bound, are not those of rounding: biased, or larger than √n
+    roundings make.
+
+    Parameters
+    ----------
+    values, truth
+        The candidate's tensor and the exact one.
+    bound, scale
+        What rounding may do to each element, and what it is likely to do.
+    """
+    step = -(-values.size // LARGEST_SAMPLE) | 1  # odd, so that it visits every column of an even width
+    given, exact = values.ravel()[::step].astype(np.float64), truth.ravel()[::step]
+    sampled = (np.broadcast_to(x, truth.shape).ravel()[::step] for x in (bound, scale))
+    with np.errstate(all="ignore"):
+        return bool(values.size) and bias_test(given - exact, *sampled).suspicious
+
+
+def absolute_error(values: Array, truth: Array) -> Array:
+    """Return |values − truth| in float64; 0 where both are the same infinity or both NaN, infinite where only
+    one is."""
+    with np.errstate(invalid="ignore"):
+        error = np.asarray(np.subtract(values, truth, dtype=np.float64))
+    error = np.abs(error, out=error) if error.ndim else np.abs(error)
+    if error.size and np.isnan(error.max()):
+        unclear = np.isnan(error)
+        same = (values == truth) | (np.isnan(values) & np.isnan(truth))
+        error[unclear] = np.where(same[unclear], 0.0, math.inf)
+    return np.asarray(error)
+
+
+def utilisation(error: Array, bound: Array | float) -> Array:
+    """Return error / bound per element, with 0 / 0 = 0 and everything within an infinite bound."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ratio = np.asarray(error / bound)
+    if ratio.size and np.isnan(ratio.max()):
+        ratio[np.isnan(ratio)] = 0.0  # 0 / 0, or both infinite
+    return ratio

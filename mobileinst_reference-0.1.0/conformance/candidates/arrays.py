@@ -1,0 +1,75 @@
+"""What a candidate's own code returns, as arrays by name; what it does instead, as one error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from refimpl.errors import CandidateError, MobileInstError
+from refimpl.ops.operation import Array
+
+
+def attempted(
+    method: Callable[[Any], Any], given: Any, passed: type[MobileInstError] = CandidateError
+) -> dict[str, Array]:
+    """Return the arrays that a candidate's method returns.
+
+    Parameters
+    ----------
+    method, given
+        What is called, and with what.
+    passed
+        Errors that say enough as they are.
+
+    Raises
+    ------
+    CandidateError
+        It raised another error, or returned something other than arrays of numbers.
+    MobileInstError
+        One that is passed.
+    """
+    try:
+        result = method(given)
+    except passed:
+        raise
+    except Exception as error:
+        raise CandidateError(f"it crashes: {type(error).__name__}: {first_line(error)}") from error
+    return named_arrays(result)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
+    return next(iter(str(error).strip().splitlines()), "no message")
+
+
+def named_arrays(result: Any) -> dict[str, Array]:
+    """Return what a candidate returned as arrays by name; a sequence's are numbered.
+
+    Raises
+    ------
+    CandidateError
+        It holds something other than arrays of numbers.
+    """
+    try:
+        named = {str(name): np.asarray(value) for name, value in _items(result) if value is not None}
+    except Exception as error:  # other people's containers and tensors
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise CandidateError(f"its outputs are not arrays of numbers: {what}") from error
+    wrong = [f"{name} is {array.dtype}" for name, array in named.items() if array.dtype.kind not in "fiub"]
+    if wrong or not named:
+        what = "; ".join(wrong) or f"it returned {type(result).__name__} without arrays"
+        raise CandidateError(f"its outputs are not arrays of numbers: {what}")
+    return named
+
+
+def _items(result: Any) -> list[tuple[str, Any]]:
+    if callable(getattr(result, "items", None)):
+        return list(result.items())
+    if hasattr(result, "_asdict"):
+        return list(result._asdict().items())
+    if hasattr(result, "__dataclass_fields__"):
+        return [(name, getattr(result, name)) for name in result.__dataclass_fields__]
+    listed = result if isinstance(result, list | tuple) else [result]
+    return [(f"output_{place}", value) for place, value in enumerate(listed)]

@@ -1,0 +1,71 @@
+"""Processes that may crash or hang: started, asked for a line with a time limit, and what is said of their
+end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import refimpl
+from refimpl.errors import CandidateError
+
+STARTING = 60.0
+"""Seconds that a process may take to load what it needs, even if a run may take less."""
+
+
+def start(module: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a module of this program as a process that is talked to in lines."""
+    return subprocess.Popen(
+        python_command(module, *arguments),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=safe_environment(),
+    )
+
+
+def python_command(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module; to be started with `safe_environment`."""
+    # Without -P, `python -m` imports from the working directory first: ./secrets.py, wherever it came from.
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def safe_environment() -> dict[str, str]:
+    """Return the environment of a process that imports what this one does, and nothing from the working
+    directory; what it starts in its turn, neither."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(_trusted_paths()), "PYTHONSAFEPATH": "1"}
+
+
+def _trusted_paths() -> list[str]:
+    """Return the places of modules without the working directory, unless this program itself stands there."""
+    here, own = Path.cwd().resolve(), Path(refimpl.__path__[0]).resolve().parent
+    return [path for path in sys.path if path and (Path(path).resolve() != here or here == own)]
+
+
+def next_line(process: subprocess.Popen[str], timeout: float | None) -> str | None:
+    """Return the next line that a process writes, empty if it has ended; None if there is none in time."""
+    lines: list[str] = []
+    assert process.stdout is not None
+    stream = process.stdout
+    reader = threading.Thread(target=lambda: lines.append(stream.readline()), daemon=True)
+    reader.start()
+    reader.join(timeout)
+    return lines[0] if lines else None
+
+
+def crashed(status: int) -> CandidateError:
+    """Return the error of a process that ended with a status, without an answer."""
+    if status < 0:
+        return CandidateError(f"it crashes: its process was ended by {signal.Signals(-status).name}")
+    return CandidateError(f"it crashes: its process ended with status {status}")
+
+
+def hung(timeout: float | None) -> CandidateError:
+    """Return the error of a process that did not answer in time."""
+    return CandidateError(
+        f"it hangs: no answer within {timeout or 0:g} s; give a longer --timeout if it is slow"
+    )

@@ -1,0 +1,209 @@
+"""Candidates by name: ``onnxruntime``, ``pytorch``, ``python``, ``dumps``, ``numpy``, and those of other
+packages."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from conformance.bounds import CPU, FLOAT32, Format, format_of
+from conformance.bounds.declaration import Declaration
+from conformance.bounds.formats import BFLOAT16
+from conformance.candidates.arrays import first_line
+from conformance.candidates.candidate import NEEDED_OUTPUTS, OUTPUTS, Candidate
+from conformance.candidates.dumps import DumpCandidate
+from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, checked_candidate
+from conformance.candidates.onnx_runtime import RuntimeOptions, declared_by
+from conformance.candidates.plain import NumpyCandidate, PythonCandidate
+from conformance.candidates.pytorch import PyTorchCandidate
+from conformance.graph.onnx_graph import OnnxGraph
+from refimpl import MobileInstConfig
+from refimpl.errors import CandidateError, ConfigurationError, FileError, MobileInstError
+from refimpl.ops.operation import Array
+
+GROUP = "mobileinst.candidates"
+"""Entry points of this group are candidates of other packages: functions of a `Request`."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a candidate is made from.
+
+    Attributes
+    ----------
+    options
+        What follows the colon of ``--candidate NAME:OPTIONS``.
+    config, weights
+        The network it should be.
+    model
+        The model file named on the command line, if any.
+    arithmetic, storage
+        The formats declared, None where not.
+    threads
+        Threads it may use; 0: its own choice.
+    timeout
+        Seconds that ONNX Runtime may take for a run, in a process of its own; None: in this one.
+    trusted
+        Whether files may be read that can run code of whoever wrote them.
+    """
+
+    options: str
+    config: MobileInstConfig
+    weights: Mapping[str, Array]
+    model: Path | None = None
+    arithmetic: Format | None = None
+    storage: Format | None = None
+    threads: int = 0
+    timeout: float | None = None
+    trusted: bool = False
+
+    @property
+    def declaration(self) -> Declaration:
+        """The formats declared; float32 where not, and stored as computed."""
+        arithmetic = self.arithmetic or FLOAT32
+        return Declaration(arithmetic, self.storage or arithmetic, CPU)
+
+
+Kind = Callable[[Request], Candidate]
+
+
+def onnx_runtime(request: Request) -> Candidate:
+    """``onnxruntime:level=basic,threads=2,provider=NAME,disabled=A+B``, any other key an option of the
+    provider."""
+    if request.model is None:
+        raise ConfigurationError("--candidate onnxruntime runs a model: name its .onnx file")
+    graph = OnnxGraph.load(request.model)
+    declaration = declared_by(graph, request.arithmetic, request.storage)
+    return OnnxRuntimeCandidate(
+        graph, options=runtime_options(request), declaration=declaration, timeout=request.timeout
+    )
+
+
+def runtime_options(request: Request) -> RuntimeOptions:
+    """Return the options of ONNX Runtime that a request names."""
+    pairs = dict(part.partition("=")[::2] for part in request.options.split(",") if part)
+    threads = pairs.pop("threads", str(request.threads))
+    if not threads.isdecimal():
+        raise ConfigurationError(f"--candidate onnxruntime: threads={threads!r} is no number")
+    return RuntimeOptions(
+        level=pairs.pop("level", "all"),
+        threads=int(threads),
+        provider=pairs.pop("provider", "CPUExecutionProvider"),
+        disabled_optimizers=tuple(name for name in pairs.pop("disabled", "").split("+") if name),
+        provider_options=pairs,
+    )
+
+
+def pytorch(request: Request) -> Candidate:
+    """``pytorch:FILE.pt2``, an exported program; ``pytorch:FILE.py:NAME``, a module or what returns one."""
+    if request.options.endswith(".pt2"):
+        if not request.trusted:
+            raise FileError(
+                f"{request.options}: reading a .pt2 unpickles, which can run code of whoever wrote it; "
+                "give --trust if you know who did, or export to ONNX"
+            )
+        return PyTorchCandidate.load(Path(request.options), request.declaration)
+    return PyTorchCandidate(_made(_named(request.options), "named_modules"), request.declaration)
+
+
+def python(request: Request) -> Candidate:
+    """``python:FILE.py:NAME``, a function of the images."""
+    return PythonCandidate(_named(request.options), declaration=request.declaration)
+
+
+def dumps(request: Request) -> Candidate:
+    """``dumps:FOLDER``."""
+    if not request.options:
+        raise ConfigurationError("--candidate dumps:FOLDER names the folder; there is none after the colon")
+    return DumpCandidate(Path(request.options), NEEDED_OUTPUTS, request.declaration, OUTPUTS)
+
+
+def numpy_network(request: Request) -> Candidate:
+    """``numpy:FORMAT``: float64, float32, float16 or bfloat16."""
+    if request.options in ("bfloat16", ""):
+        return NumpyCandidate(request.config, request.weights, BFLOAT16 if request.options else FLOAT32)
+    try:
+        storage = format_of(request.options)
+    except (TypeError, MobileInstError) as error:
+        raise ConfigurationError(f"--candidate numpy:{request.options}: there is no such format") from error
+    return NumpyCandidate(request.config, request.weights, storage)
+
+
+KINDS: dict[str, Kind] = {
+    "onnxruntime": onnx_runtime,
+    "pytorch": pytorch,
+    "python": python,
+    "dumps": dumps,
+    "numpy": numpy_network,
+}
+
+
+def make(text: str, request: Request) -> Candidate:
+    """Return the candidate that ``NAME`` or ``NAME:OPTIONS`` stands for.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no candidate of that name; the message lists all.
+    CandidateError
+        Another package's function returned something else than a candidate.
+    MobileInstError
+        As the candidate's own.
+    """
+    name, _, options = text.partition(":")
+    return checked_candidate(_kind(name)(Request(**{**vars(request), "options": options})))
+
+
+def _kind(name: str) -> Kind:
+    if name in KINDS:
+        return KINDS[name]
+    others = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in others:
+        raise ConfigurationError(
+            f"there is no candidate {name!r}; expected one of {', '.join([*KINDS, *others])}, "
+            f"or a package with an entry point of the group {GROUP}"
+        )
+    try:
+        kind: Kind = others[name].load()
+    except Exception as error:  # other people's code
+        raise CandidateError(f"candidate {name!r} cannot be imported: {first_line(error)}") from error
+    return kind
+
+
+def _named(text: str) -> Any:
+    """Return what ``FILE.py:NAME`` names; the file is run, and may import its neighbours."""
+    path, sign, name = text.rpartition(":")
+    if not sign or not path.endswith(".py"):
+        raise ConfigurationError(f"--candidate: {text!r} is not of the form FILE.py:NAME")
+    if not Path(path).is_file():
+        raise FileError(f"{path}: there is no such file")
+    # Last, so that no neighbour stands in the place of a library.
+    sys.path.append(str(Path(path).resolve().parent))
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise CandidateError(
+            f"{path}: cannot be imported: {type(error).__name__}: {first_line(error)}"
+        ) from error
+    if not hasattr(module, name):
+        raise ConfigurationError(f"{path} has no {name!r}")
+    return getattr(module, name)
+
+
+def _made(value: Any, method: str) -> Any:
+    """Return ``value`` if it has a method, else what calling it returns."""
+    if hasattr(value, method) and not isinstance(value, type):
+        return value
+    try:
+        return value()
+    except Exception as error:
+        raise CandidateError(f"cannot be made: {type(error).__name__}: {first_line(error)}") from error

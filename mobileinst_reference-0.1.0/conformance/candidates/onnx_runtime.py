@@ -1,0 +1,196 @@
+"""An ONNX graph in ONNX Runtime: as users run it, and with every tensor captured."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import onnx
+
+from conformance.bounds import FLOAT32, ONNX_RUNTIME, Format, format_of
+from conformance.bounds.declaration import Declaration
+from conformance.candidates.arrays import first_line
+from conformance.candidates.candidate import OwnGraph
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.silent_onnxruntime import onnxruntime
+from refimpl.errors import CandidateError, ConfigurationError
+from refimpl.ops.operation import Array
+
+LEVELS = {
+    "disabled": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+"""Optimisation levels, each with what the one before does and more."""
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """How ONNX Runtime is to run a model.
+
+    Attributes
+    ----------
+    level
+        Optimisation level, one of `LEVELS`.
+    threads
+        Threads within an operator; 0 lets the runtime choose.
+    provider
+        Execution provider; nodes that it does not take fall to the CPU's.
+    provider_options
+        The provider's own, as its documentation names them.
+    disabled_optimizers
+        Names of graph transformers that are not to run.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such level, or the provider is not installed.
+    """
+
+    level: str = "all"
+    threads: int = 0
+    provider: str = "CPUExecutionProvider"
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+    disabled_optimizers: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise ConfigurationError(
+                f"there is no optimisation level {self.level!r}; expected one of {', '.join(LEVELS)}"
+            )
+        available = onnxruntime.get_available_providers()
+        if self.provider not in available:
+            raise ConfigurationError(
+                f"ONNX Runtime has no provider {self.provider!r} here; installed are {', '.join(available)}"
+            )
+        if self.provider_options and self.provider == "CPUExecutionProvider":
+            raise ConfigurationError(
+                f"the CPU provider has no option {', '.join(self.provider_options)}; "
+                "expected level, threads, provider or disabled"
+            )
+
+    def session(self, model: onnx.ModelProto) -> Any:
+        """Return an inference session of a model."""
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = LEVELS[self.level]
+        options.intra_op_num_threads = self.threads
+        options.log_severity_level = 4
+        provider = (self.provider, dict(self.provider_options))
+        providers = list(dict.fromkeys([self.provider, "CPUExecutionProvider"]))
+        return onnxruntime.InferenceSession(
+            model.SerializeToString(),
+            options,
+            providers=[provider, *providers[1:]],
+            disabled_optimizers=list(self.disabled_optimizers) or None,
+        )
+
+
+class OnnxRuntimeGraph:
+    """Any ONNX graph in ONNX Runtime, with any inputs.
+
+    Parameters
+    ----------
+    graph
+        The model, read and checked.
+    options
+        How users run it.
+    declaration
+        The arithmetic it is judged by.
+    """
+
+    def __init__(
+        self,
+        graph: OnnxGraph,
+        options: RuntimeOptions | None = None,
+        declaration: Declaration | None = None,
+    ) -> None:
+        self.graph = graph
+        self.options = options or RuntimeOptions()
+        self.declaration = declaration or declared_by(graph)
+
+    def without(self, optimizers: Sequence[str]) -> Self:
+        """Return the same graph, in which these optimisers do not run either."""
+        other = copy.copy(self)
+        disabled = (*self.options.disabled_optimizers, *optimizers)
+        other.options = replace(self.options, disabled_optimizers=disabled)
+        return other
+
+    def with_graph(self, graph: OnnxGraph) -> Self:
+        """Return another graph, run in the same way."""
+        other = copy.copy(self)
+        other.graph = graph
+        return other
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the model as users do and return its outputs by name.
+
+        Raises
+        ------
+        CandidateError
+            The runtime fails.
+        """
+        return self._run(self.graph.model, feeds, self.options)
+
+    def capture(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the model unoptimised and return every node's output by name, in topological order."""
+        model = exposed(self.graph.model)
+        tensors = self._run(model, feeds, replace(self.options, level="disabled"))
+        return {name: tensors[name] for node in model.graph.node for name in node.output if name}
+
+    def own_graph(self, feeds: Mapping[str, Array]) -> OwnGraph:
+        """Return the graph and what it is fed."""
+        on_cpu = self.options.provider == "CPUExecutionProvider"
+        return OwnGraph(self.graph, self.graph, feeds, optimising=self, wide_float16=on_cpu)
+
+    def _run(
+        self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions
+    ) -> dict[str, Array]:
+        return run_model(model, feeds, options)
+
+
+def run_model(
+    model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions
+) -> dict[str, Array]:
+    """Run a model once and return its outputs by name.
+
+    Raises
+    ------
+    CandidateError
+        The runtime fails.
+    """
+    shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
+    try:
+        session = options.session(model)
+        arrays = session.run(None, dict(feeds))
+    except Exception as error:  # ONNX Runtime raises its own unrelated types
+        raise CandidateError(f"ONNX Runtime cannot run the model on {shapes}: {first_line(error)}") from error
+    return dict(zip((output.name for output in session.get_outputs()), arrays, strict=True))
+
+
+def declared_by(
+    graph: OnnxGraph, arithmetic: Format | None = None, storage: Format | None = None
+) -> Declaration:
+    """Return what ONNX Runtime is judged by: float32 arithmetic, stored in the graph's narrowest format."""
+    arrays = [*graph.initializers.values()]
+    dtypes = {array.dtype for array in arrays} | {info.dtype for info in graph.declared.values()}
+    formats = [format_of(dtype) for dtype in dtypes if dtype is not None and dtype.kind == "f"]
+    own = max([FLOAT32, *formats], key=lambda format: format.unit_roundoff)
+    chosen = arithmetic or FLOAT32
+    coarser = max(chosen, own, key=lambda format: format.unit_roundoff)
+    return Declaration(chosen, storage or coarser, ONNX_RUNTIME)
+
+
+def exposed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of a model with every node's output among its outputs."""
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    shown = {output.name for output in wide.graph.output}
+    for node in wide.graph.node:
+        for name in node.output:
+            if name and name not in shown:
+                wide.graph.output.append(onnx.ValueInfoProto(name=name))
+                shown.add(name)
+    return wide

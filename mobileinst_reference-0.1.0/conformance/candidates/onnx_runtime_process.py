@@ -1,0 +1,122 @@
+"""ONNX Runtime in a process of its own for each run: it may crash or hang, and the judge goes on.
+
+A folder holds the model, what it is fed and how it is run, and then what came out. Run as a module, this is
+the runtime's side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from conformance.bounds.declaration import Declaration
+from conformance.candidates.child_process import STARTING, crashed, hung, next_line, start
+from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, run_model
+from conformance.graph.onnx_graph import OnnxGraph
+from refimpl.errors import CandidateError
+from refimpl.ops.operation import Array
+
+
+class IsolatedOnnxRuntimeGraph(OnnxRuntimeGraph):
+    """An ONNX graph whose every run is a process.
+
+    Parameters
+    ----------
+    graph, options, declaration
+        As of `OnnxRuntimeGraph`.
+    timeout
+        Seconds that a run may take.
+    """
+
+    def __init__(
+        self,
+        graph: OnnxGraph,
+        options: RuntimeOptions | None = None,
+        declaration: Declaration | None = None,
+        timeout: float = STARTING,
+    ) -> None:
+        super().__init__(graph, options, declaration)
+        self.timeout = timeout
+
+    def _run(
+        self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions
+    ) -> dict[str, Array]:
+        with tempfile.TemporaryDirectory(prefix="onnxruntime-") as name:
+            folder = Path(name)
+            (folder / "model.onnx").write_bytes(model.SerializeToString())
+            (folder / "options.json").write_text(json.dumps(dataclasses.asdict(options)), encoding="utf-8")
+            _write(folder, "feeds", feeds)
+            self._wait(folder)
+            return _read(folder, "results")
+
+    def _wait(self, folder: Path) -> None:
+        """Run the process; raise `CandidateError` unless it ends well."""
+        process = start("conformance.candidates.onnx_runtime_process", str(folder))
+        try:
+            if next_line(process, STARTING) is None:
+                raise hung(STARTING)
+            status = process.wait(self.timeout)
+        except subprocess.TimeoutExpired as error:
+            raise hung(self.timeout) from error
+        finally:
+            process.kill()
+            process.communicate()
+        problem = folder / "error.txt"
+        if problem.exists():
+            raise CandidateError(problem.read_text(encoding="utf-8"))
+        if status:
+            raise crashed(status)
+
+
+def runtime_graph(
+    graph: OnnxGraph,
+    options: RuntimeOptions | None = None,
+    declaration: Declaration | None = None,
+    timeout: float | None = None,
+) -> OnnxRuntimeGraph:
+    """Return a graph in ONNX Runtime, each run a process if its time is limited."""
+    if timeout is None:
+        return OnnxRuntimeGraph(graph, options, declaration)
+    return IsolatedOnnxRuntimeGraph(graph, options, declaration, timeout)
+
+
+def _write(folder: Path, kind: str, arrays: Mapping[str, Array]) -> None:
+    for place, array in enumerate(arrays.values()):
+        np.save(folder / f"{kind}_{place}.npy", array, allow_pickle=False)
+    (folder / f"{kind}.json").write_text(json.dumps(list(arrays)), encoding="utf-8")
+
+
+def _read(folder: Path, kind: str) -> dict[str, Array]:
+    names = json.loads((folder / f"{kind}.json").read_text(encoding="utf-8"))
+    return {
+        name: np.load(folder / f"{kind}_{place}.npy", allow_pickle=False) for place, name in enumerate(names)
+    }
+
+
+def main(folder: Path) -> None:
+    """Run what the folder holds."""
+    # Ctrl-C reaches both processes; the other one ends this.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print("ready", flush=True)
+    os.dup2(2, 1)
+    options = RuntimeOptions(**json.loads((folder / "options.json").read_text(encoding="utf-8")))
+    try:
+        results = run_model(onnx.load(folder / "model.onnx"), _read(folder, "feeds"), options)
+    except CandidateError as error:
+        (folder / "error.txt").write_text(str(error), encoding="utf-8")
+    else:
+        _write(folder, "results", results)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,100 @@
+"""`mobileinst verify --candidate NAME:OPTIONS`: any kind of candidate, in a process of its own where it may
+misbehave."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any
+
+import typer
+
+from conformance.candidates.kinds import KINDS, Request, make
+from conformance.candidates.process import IsolatedCandidate
+from conformance.cli.course import Course
+from conformance.cli.output_files import Reads
+from conformance.judge.network import weights_hash
+from conformance.reports.report import InputReport, Report
+from refimpl.errors import CandidateError, ConfigurationError
+from refimpl.ops.operation import Array
+
+
+def _files_in(text: str) -> Iterator[str]:
+    """The files ``dumps:FOLDER``, ``pytorch:FILE.pt2`` and ``python:FILE.py:NAME`` may name."""
+    rest = text.partition(":")[2]
+    yield from (path for path in (rest, rest.rpartition(":")[0]) if path)
+
+
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        "--candidate",
+        metavar="NAME[:OPTIONS]",
+        help=f"What is judged: {', '.join(KINDS)}, or one of another package. pytorch:FILE.py:NAME, "
+        "pytorch:FILE.pt2, python:FILE.py:NAME, dumps:FOLDER, numpy:float16, "
+        "onnxruntime:level=basic,threads=2,provider=NAME,disabled=A+B. Default: onnxruntime.",
+    ),
+    Reads(_files_in),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Read a .pt2 although it can run code of whoever wrote it.")
+]
+TRUSTED = ("numpy", "dumps")
+"""Kinds that run no code of others; they are given a process of their own only with a time limit."""
+FORMATS = ("--arithmetic", "--storage")
+TAKES = {"numpy": (), "dumps": FORMATS, "python": FORMATS, "pytorch": (*FORMATS, "--trust")}
+"""What else on the command line changes a candidate of these kinds; other kinds may take anything."""
+
+
+def check_candidate(text: str, given: Mapping[str, Any]) -> None:
+    """Refuse options, by how they are written, that would not change the candidate.
+
+    Raises
+    ------
+    ConfigurationError
+        One is given that has no effect.
+    """
+    kind, _, its_own = text.partition(":")
+    for flag, value in given.items():
+        if value not in (None, False) and flag not in TAKES.get(kind, (flag,)):
+            raise ConfigurationError(f"{flag} has no effect on --candidate {kind}; leave it out")
+    if given.get("--trust") and not text.endswith(".pt2"):
+        raise ConfigurationError("--trust has no effect on anything but a .pt2; leave it out")
+    if given.get("--threads") is not None and "threads=" in its_own:
+        raise ConfigurationError(f"--threads has no effect beside --candidate {text}; leave it out")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How many seconds a run may take, and whether the user asked for a limit."""
+
+    seconds: float
+    wanted: bool
+
+
+def judge_candidate(text: str, request: Request, course: Course, limit: Limit) -> Report:
+    """Judge the candidate that ``NAME`` or ``NAME:OPTIONS`` stands for, on every input."""
+    kind = text.partition(":")[0]
+    name = f"{request.model.name} in {text}" if request.model else text
+    course.progress("candidate")
+    if kind == "onnxruntime" or (kind in TRUSTED and not limit.wanted):
+        limited = replace(request, timeout=limit.seconds if limit.wanted else None)
+        return course.judge(make(text, limited), name)
+    try:
+        isolated = IsolatedCandidate(text, request, limit.seconds)
+    except CandidateError as error:
+        return _not_made(name, request, course.inputs, error)
+    try:
+        return course.judge(isolated, name)
+    finally:
+        isolated.close()
+
+
+def _not_made(name: str, request: Request, inputs: Mapping[str, Array], error: CandidateError) -> Report:
+    items = [
+        InputReport(label, x.shape, hashlib.sha256(x.tobytes()).hexdigest(), [], [], [], None, [str(error)])
+        for label, x in inputs.items()
+    ]
+    model = {"config": asdict(request.config), "weights_sha256": weights_hash(request.weights)}
+    return Report(items, name, model, str(request.declaration))

@@ -1,0 +1,154 @@
+"""`mobileinst explain`: the layer table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from conformance.cli import options
+from conformance.cli.explain_tnn import TnnTable
+from conformance.cli.job import Beside, Job
+from conformance.cli.options import JsonFile
+from conformance.pictures.inputs import rendered_input
+from refimpl import MobileInst, MobileInstConfig, Recording, Weights, record
+from refimpl.config import PRESETS
+from refimpl.costs import StepCost, step_costs
+
+
+class Explain:
+    """Print the layer table: name, operation, shapes, parameters, multiply–accumulates, totals.
+
+    [bold]Examples[/bold]
+
+      mobileinst explain --model topformer-tiny
+
+      mobileinst explain --size 640x640 --all-steps --json layers.json
+
+      mobileinst explain --list
+
+      mobileinst explain mine.tnnproto
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkTable(Job):
+    """The layers of a network."""
+
+    doing = "a network's layers"
+
+    model: options.Model = None
+    overrides: options.Set = None
+    size: options.Size = None
+    all_steps: Annotated[
+        bool,
+        typer.Option("--all-steps", help="List every step, not only those with parameters or products."),
+    ] = False
+    deviations: Annotated[
+        bool,
+        typer.Option(
+            "--deviations",
+            help="Show each output's standard deviation with seeded weights on a rendered scene.",
+        ),
+    ] = False
+    seed: Annotated[options.Seed, Beside("deviations")] = None
+    files: JsonFile
+
+    def check(self) -> None:
+        """Refuse options about a table that is not printed."""
+        self.files.check_printed("--all-steps", self.all_steps)
+
+    def run(self) -> int:
+        """Record the network, and print its steps."""
+        config = options.configuration(self.model, self.overrides)
+        height, width = options.parse_size(self.size) or options.DEFAULT_SIZE
+        with options.working("recording"):
+            recording = _record(config, height, width, self.seed or 0)
+        costs = step_costs(recording)
+        spread = _deviations(recording, costs) if self.deviations else {}
+        if self.files.write(_plain(costs, spread)):
+            shown = [cost for cost in costs if self.all_steps or cost.parameters or cost.macs]
+            options.console.print(_table(shown, spread))
+            total, parameters = sum(cost.macs for cost in costs), sum(cost.parameters for cost in costs)
+            options.console.print(
+                f"{self.model or options.DEFAULT_MODEL} at {height}×{width}: {len(costs)} operations, "
+                f"{parameters / 1e6:.3f} M parameters, {total / 1e9:.3f} G multiply–accumulates",
+                highlight=False,
+            )
+        return 0
+
+
+def _deviations(recording: Recording, costs: list[StepCost]) -> dict[str, float]:
+    return {cost.step.name: float(recording.tensors[cost.step.outputs[0]].std()) for cost in costs}
+
+
+def _record(config: MobileInstConfig, height: int, width: int, seed: int) -> Recording:
+    (images,) = rendered_input((height, width), seed=seed).values()
+    return record(MobileInst(config, Weights.seeded(config, seed)), images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresetList(Job):
+    """The named configurations."""
+
+    doing = "the list of configurations (--list)"
+    chosen_by = ("list_presets",)
+
+    list_presets: Annotated[bool, typer.Option("--list", help="List the named configurations.")] = False
+    files: JsonFile
+
+    def run(self) -> int:
+        """Print what each differs in from the default."""
+        if self.files.write({name: asdict(MobileInstConfig.preset(name)) for name in PRESETS}):
+            table = Table("preset", "differs from the default in", box=None)
+            for name, fields in PRESETS.items():
+                table.add_row(name, ", ".join(f"{key}={value}" for key, value in fields.items()))
+            options.console.print(table)
+        return 0
+
+
+MODES = (TnnTable, PresetList, NetworkTable)
+
+
+def _plain(costs: list[StepCost], spread: dict[str, float]) -> dict[str, Any]:
+    steps = [
+        {
+            "name": cost.step.name,
+            "operation": cost.step.operation,
+            "inputs": [name or None for name in cost.step.inputs],
+            "input_shapes": list(cost.input_shapes),
+            "output_shape": list(cost.output_shape),
+            "attributes": {
+                key: value for key, value in cost.step.attributes.items() if not isinstance(value, np.ndarray)
+            },
+            "parameters": cost.parameters,
+            "macs": cost.macs,
+            **({"standard_deviation": spread[cost.step.name]} if spread else {}),
+        }
+        for cost in costs
+    ]
+    totals = {"parameters": sum(cost.parameters for cost in costs), "macs": sum(cost.macs for cost in costs)}
+    return {"steps": steps, "totals": totals}
+
+
+def _table(costs: list[StepCost], spread: dict[str, float]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("name", overflow="fold")
+    table.add_column("operation")
+    for name in ("input", "output", "parameters", "M MACs", *(["std"] if spread else [])):
+        table.add_column(name, justify="right")
+    for cost in costs:
+        shapes = [_shape(cost.input_shapes[0] or ()), _shape(cost.output_shape)]
+        deviation = [f"{spread[cost.step.name]:.2f}"] if spread else []
+        name = cost.step.name.rpartition("/")[0]
+        table.add_row(
+            name, cost.step.operation, *shapes, f"{cost.parameters:,}", f"{cost.macs / 1e6:,.3f}", *deviation
+        )
+    return table
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))

@@ -1,0 +1,158 @@
+"""`mobileinst verify any.onnx --graph-only`: does the runtime compute this graph, whatever it is?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, declared_by
+from conformance.candidates.onnx_runtime_process import runtime_graph
+from conformance.cli import options, verify_options
+from conformance.cli.formats import DeclaredFormats
+from conformance.cli.job import Job
+from conformance.cli.report_files import ReportFiles
+from conformance.cli.reproduction import Reproduce, say_reproduced
+from conformance.cli.terminal import coloured
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.any_graph import verify_graph
+from conformance.judge.envelope_cache import cache_folder
+from conformance.pictures.graph_inputs import graph_inputs
+from conformance.reports.report import Comparison, InputReport, Report
+from conformance.reproduction.folder import reproduce_node
+from refimpl.errors import ConfigurationError
+from refimpl.ops.operation import Array
+
+COLOURS = {"pass": "green", "fail": "red", "inherited": "magenta"} | dict.fromkeys(
+    ("absent", "not judged", "tie"), "yellow"
+)
+
+GraphOnly = Annotated[
+    bool,
+    typer.Option(
+        "--graph-only",
+        help="Any ONNX model: only whether the runtime computes its graph. --input is NAME=FILE.npy, or "
+        "FILE.npy in the graph's order; the rest is random, from --seed.",
+    ),
+]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape", metavar="NAME=1x3x224x224", help="Of a random input with dynamic axes; repeatable."
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphVerdict(Job):
+    """Judge a runtime on any ONNX graph, node by node."""
+
+    doing = "a verdict on any graph (MODEL.onnx --graph-only)"
+    chosen_by = ("graph_only",)
+
+    model_file: verify_options.ModelFile = None
+    seed: options.Seed = None
+    inputs: verify_options.Inputs = None
+    threads: verify_options.Threads = None
+    all_steps: options.AllSteps = False
+    graph_only: GraphOnly = False
+    shapes: Shapes = None
+    reproduction: Reproduce = None
+    no_cache: verify_options.NoCache = False
+    declared: DeclaredFormats
+    files: ReportFiles
+    timeout: verify_options.Timeout = None
+
+    def check(self) -> None:
+        """Refuse a verdict on nothing, and options about a table that is not printed."""
+        if self.model_file is None:
+            raise ConfigurationError("--graph-only judges a model of yours: name its .onnx file")
+        self.files.check_printed("--all-steps", self.all_steps)
+
+    def run(self) -> int:
+        """Judge, write and print; 0 if the graph is computed rightly, else 1."""
+        with options.working("graph") as progress:
+            report = self.report(progress)
+        if self.files.write_report(report, self.command_line):
+            print_graph_report(report, self.all_steps)
+        return 0 if report.verdict == "pass" else 1
+
+    def report(self, progress: options.Progress) -> Report:
+        """Judge the file on inputs from files or seeded random ones."""
+        assert self.model_file is not None
+        graph = OnnxGraph.load(self.model_file)
+        feeds = self._feeds(graph)
+        declaration = declared_by(graph, *self.declared.formats)
+        candidate = runtime_graph(graph, RuntimeOptions(threads=self.threads or 0), declaration, self.timeout)
+        cache = None if self.no_cache else cache_folder()
+        report = verify_graph(candidate, feeds, name=self.model_file.name, progress=progress, cache=cache)
+        if self.reproduction is not None:
+            item, folder = report.leading, self.reproduction
+            known = _known(candidate, feeds, item)
+            say_reproduced(lambda: reproduce_node(folder, item, graph, known, declaration))
+        return report
+
+    def _feeds(self, graph: OnnxGraph) -> dict[str, Array]:
+        files, shapes = [str(path) for path in self.inputs or ()], self.shapes or ()
+        random = len(graph.inputs) - len(files)
+        if self.seed is not None and random <= 0:
+            raise ConfigurationError("--seed has no effect: --input gives every input of the graph")
+        if len(shapes) > max(random, 0):
+            raise ConfigurationError(
+                f"{len(shapes)} --shape for {max(random, 0)} random inputs; files have their own shapes"
+            )
+        return graph_inputs(graph, files, shapes, self.seed or 0)
+
+
+def _known(candidate: OnnxRuntimeGraph, feeds: Mapping[str, Array], item: InputReport) -> dict[str, Array]:
+    return {**feeds, **(candidate.capture(feeds) if item.first_fault else {})}
+
+
+def print_graph_report(report: Report, all_nodes: bool) -> None:
+    """Print the nodes that fail or lead their operator, the outputs and the verdict."""
+    item = report.leading
+    shown = item.nodes if all_nodes else notable(item.nodes)
+    title = "Nodes" if all_nodes else "Nodes, of each operator the most utilised"
+    options.console.print(_table(title, shown))
+    if item.outputs:
+        options.console.print(_table("Outputs", item.outputs))
+    total = report.model["nodes"]
+    judged = sum(row.verdict != "not judged" for row in item.nodes)
+    options.console.print(f"{judged} results of {total} nodes judged, inputs {item.name}", highlight=False)
+    unjudged = sorted({row.operation for row in item.nodes if row.verdict == "not judged"})
+    if unjudged:
+        options.console.print(f"No bound, not judged: {', '.join(unjudged)}", highlight=False)
+    options.console.print(f"Tolerance, {report.tolerance}.", style="dim", highlight=False)
+    style = "bold green" if report.verdict == "pass" else "bold red"
+    options.console.print(report.headline(), style=style, highlight=False, soft_wrap=True)
+
+
+def notable(rows: Sequence[Comparison]) -> list[Comparison]:
+    """Return the rows that fail, and for each operator the one that uses most of its bound."""
+    most: dict[str, Comparison] = {}
+    for row in rows:
+        if row.operation not in most or (row.utilisation or 0) > (most[row.operation].utilisation or 0):
+            most[row.operation] = row
+    return [row for row in rows if row.verdict == "fail" or most[row.operation] is row]
+
+
+def _table(title: str, rows: Sequence[Comparison]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in ("tensor", "operator"):
+        table.add_column(name, overflow="fold")
+    for name in ("shape", "error", "allowed", "error / allowed", "worst element"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    for row in rows:
+        error = row.max_abs_error if row.introduced_error is None else row.introduced_error
+        figures = [
+            "-" if value is None else f"{value:.1e}" for value in (error, row.tolerance, row.utilisation)
+        ]
+        place = "-" if row.worst_index is None else str(list(row.worst_index))
+        shape = "×".join(map(str, row.shape)) or "scalar"
+        verdict = coloured(row.verdict, COLOURS[row.verdict])
+        table.add_row(row.name, row.operation, shape, *figures, place, verdict)
+    return table

@@ -1,0 +1,1 @@
+"""The benchmarks' own evaluations, COCO and YouTube-VIS, and comparing two result files."""

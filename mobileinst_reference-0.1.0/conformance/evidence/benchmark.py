@@ -1,0 +1,136 @@
+"""Speed as ratios: the NumPy forward beside named peers, interleaved in one process with equal threads."""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx.reference import ReferenceEvaluator
+from threadpoolctl import threadpool_limits
+
+from conformance.candidates.child_process import python_command, safe_environment
+from conformance.graph.onnx_export import to_onnx
+from conformance.graph.pytorch_replay import PyTorchReplay, import_torch
+from conformance.silent_onnxruntime import onnxruntime
+from refimpl import MobileInst, MobileInstConfig, Weights, record
+from refimpl.errors import MissingDependencyError
+from refimpl.ops.operation import Array
+
+NUMPY = "NumPy float32"
+ONNX_REFERENCE = "onnx.reference"
+
+Forward = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one peer's forward, or of a stage of the judge, at a number of threads."""
+
+    peer: str
+    threads: int
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The median of the repeats."""
+        return statistics.median(self.seconds)
+
+    def ratio(self, other: Timing) -> float:
+        """The median of the ratios to another's time in the same repeat."""
+        return statistics.median(mine / its for mine, its in zip(self.seconds, other.seconds, strict=True))
+
+
+def measure(
+    config: MobileInstConfig,
+    weights: Weights,
+    images: Array,
+    threads: int,
+    repeats: int,
+    progress: Callable[[], None] = lambda: None,
+) -> list[Timing]:
+    """Time each peer, one after another in every repeat, after one warm-up each; the slow `onnx.reference`
+    once."""
+    with threadpool_limits(threads):
+        peers = forwards(config, weights, images, threads)
+        slow = {ONNX_REFERENCE: peers.pop(ONNX_REFERENCE)}
+        seconds: dict[str, list[float]] = {name: [] for name in (*peers, *slow)}
+        for forward in peers.values():
+            forward()
+        for repeat in range(repeats):
+            for name, forward in {**peers, **(slow if repeat == 0 else {})}.items():
+                start = time.perf_counter()
+                forward()
+                seconds[name].append(time.perf_counter() - start)
+                progress()
+    return [Timing(name, threads, tuple(values)) for name, values in seconds.items()]
+
+
+def forwards(config: MobileInstConfig, weights: Weights, images: Array, threads: int) -> dict[str, Forward]:
+    """Return each peer's forward on the same numbers; PyTorch only where it is installed."""
+    narrow, wide = (MobileInst(config, weights.astype(dtype)) for dtype in (np.float32, np.float64))
+    recording = record(narrow, images)
+    model = to_onnx(recording, "benchmark")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    evaluator = ReferenceEvaluator(model)
+    peers: dict[str, Forward] = {
+        NUMPY: lambda: narrow(images),
+        "NumPy float64": lambda: wide(images.astype(np.float64)),
+        "ONNX Runtime": lambda: session.run(None, {"images": images}),
+        ONNX_REFERENCE: lambda: evaluator.run(None, {"images": images}),
+    }
+    try:
+        torch = import_torch()
+    except MissingDependencyError:
+        return peers
+    torch.set_num_threads(threads)
+    replay, tensor = PyTorchReplay(recording), torch.from_numpy(images)
+    return {**peers, "PyTorch eager": lambda: replay(tensor)}
+
+
+def peak_memory(config: MobileInstConfig, weights: Weights, size: tuple[int, int]) -> float:
+    """Return the peak resident megabytes of a fresh process that loads the weights and runs one float32
+    forward."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        weights.save(path)
+        command = python_command(
+            "conformance.evidence.benchmark", str(path), *map(str, size), json.dumps(asdict(config))
+        )
+        finished = subprocess.run(command, check=True, capture_output=True, text=True, env=safe_environment())
+    return float(finished.stdout)
+
+
+def _run_once(path: str, height: str, width: str, config: str) -> None:
+    """Run one forward and print the peak memory of this process."""
+    chosen = MobileInstConfig(**json.loads(config))
+    network = MobileInst(chosen, Weights.load(path, chosen))
+    network(np.zeros((1, 3, int(height), int(width)), np.float32))
+    print(peak_megabytes())
+
+
+def peak_megabytes() -> float:
+    """Return the peak resident memory of this process."""
+    # On Linux, ru_maxrss of a child starts at its parent's peak; the kernel's own high-water mark does not.
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    _run_once(*sys.argv[1:])

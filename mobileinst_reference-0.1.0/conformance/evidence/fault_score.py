@@ -1,0 +1,304 @@
+"""How good the judge is: faults put into correct models, and how many it detects, localises and names."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
+from conformance.evidence.baselines import alarms
+from conformance.faults import CATALOGUE, Injection, ShapedGraph, injected, injections
+from conformance.faults.injection import OPSET
+from conformance.graph import onnx_export
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.network import verify
+from conformance.pictures.inputs import rendered_input
+from conformance.reports.report import InputReport
+from refimpl import MobileInst, MobileInstConfig, Recording, Weights, record
+from refimpl.errors import MobileInstError
+from refimpl.ops.operation import Array
+
+SIZE = (96, 160)
+NARROW: dict[str, Any] = {"dim": 32, "num_queries": 7, "num_classes": 5}
+MODELS: dict[str, dict[str, Any]] = {
+    "topformer-tiny": NARROW,
+    "seaformer-tiny": NARROW,
+    "sparseinst-topformer-tiny": {**NARROW, "kernel_dim": 16, "mask_convs": 1},
+    "topformer-base": {**NARROW, "mask_decoder": "fpn", "mask_convs": 1, "local_pooling": "avg8"},
+}
+"""Preset → fields: narrow networks, small enough for hundreds of runs."""
+
+HARMLESS = 2.0
+"""A faulty model's outputs may be this many times as far from float64 as the right model's own, before the
+fault does harm."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A correct network with an input, in float64, as ONNX, and as ONNX Runtime computes it."""
+
+    name: str
+    config: MobileInstConfig
+    weights: Weights
+    images: Array
+    recording: Recording
+    model: onnx.ModelProto
+    reference: dict[str, Array]
+    outputs: dict[str, Array]
+    captured: dict[str, Array]
+
+    @functools.cached_property
+    def graph(self) -> ShapedGraph:
+        """The network as the faults see it."""
+        return ShapedGraph.of_recording(self.recording)
+
+    def output_name(self, tensor: str) -> str:
+        """Return a recorded tensor's name in the model."""
+        named = {recorded: output for output, recorded in self.recording.outputs.items()}
+        return named.get(tensor, tensor)
+
+
+@functools.cache
+def case(name: str, seed: int = 0) -> Case:
+    """Return one of `MODELS` with seeded weights."""
+    config = MobileInstConfig.preset(name, **MODELS[name])
+    weights = Weights.seeded(config, seed)
+    (images,) = rendered_input(SIZE, seed=seed).values()
+    recording = record(MobileInst(config, weights), images)
+    model = onnx_export.to_onnx(recording, name, OPSET)
+    truth = MobileInst(config, weights.astype(np.float64))(images.astype(np.float64))
+    candidate = OnnxRuntimeCandidate(OnnxGraph.load(model), threads=1)
+    outputs = dict(candidate.run(images))
+    captured = dict(candidate.capture(images))
+    return Case(name, config, weights, images, recording, model, dict(truth.items()), outputs, captured)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fault in one model.
+
+    Attributes
+    ----------
+    fault, category, detail
+        What was injected.
+    model, call
+        Where.
+    harmless
+        No output is further from float64 than rounding carries it.
+    detected
+        The verdict is ``fail``.
+    expected, blamed
+        The first tensor that the faulty model lacks, and the one the judge blames.
+    diagnoses
+        The names the judge gives, the likeliest first.
+    baselines
+        Whether each comparison with fixed tolerances sees it.
+    """
+
+    fault: str
+    category: str
+    detail: str
+    model: str
+    call: str
+    harmless: bool
+    detected: bool
+    expected: str | None
+    blamed: str | None
+    diagnoses: tuple[str, ...]
+    baselines: Mapping[str, bool]
+
+    @property
+    def localised(self) -> bool:
+        """The exact step is blamed."""
+        return self.detected and self.blamed == self.expected
+
+    @property
+    def named(self) -> bool:
+        """The fault is among the diagnoses."""
+        return self.fault in self.diagnoses
+
+
+@dataclass(frozen=True)
+class Task:
+    """Which fault to put where: the ``number``-th of its injections into a model."""
+
+    model: str
+    fault: str
+    number: int
+
+
+def tasks(models: Sequence[str], per_fault: int) -> list[Task]:
+    """Return up to ``per_fault`` injections of each fault into each model: the first, the last, and evenly
+    between."""
+    chosen = []
+    for model in models:
+        for fault in CATALOGUE.values():
+            count = len(injections(fault, case(model).graph))
+            places = {round(i * (count - 1) / max(per_fault - 1, 1)) for i in range(min(per_fault, count))}
+            chosen += [Task(model, fault.name, place) for place in sorted(places)]
+    return chosen
+
+
+def quick_tasks(models: Sequence[str], seed: int = 0) -> list[Task]:
+    """Return one injection of each fault, into one of the models that it fits."""
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for fault in CATALOGUE.values():
+        counts = {model: len(injections(fault, case(model).graph)) for model in models}
+        fitting = [model for model, count in counts.items() if count]
+        if fitting:
+            model = fitting[int(rng.integers(len(fitting)))]
+            chosen.append(Task(model, fault.name, int(rng.integers(counts[model]))))
+    return chosen
+
+
+def run(
+    chosen: Sequence[Task], workers: int = 1, progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[Trial]:
+    """Inject every fault chosen and judge what comes of it."""
+    trials = []
+    for trial in _results(chosen, workers):
+        trials.append(trial)
+        progress(len(trials), len(chosen))
+    return trials
+
+
+def _results(chosen: Sequence[Task], workers: int) -> Iterable[Trial]:
+    if workers == 1:
+        yield from map(trial, chosen)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield from pool.map(trial, chosen, chunksize=1)
+
+
+def trial(task: Task) -> Trial:
+    """Put one fault into its model and judge it."""
+    chosen = case(task.model)
+    injection = injections(CATALOGUE[task.fault], chosen.graph)[task.number]
+    model = anonymous(injected(chosen.model, chosen.recording, injection))
+    try:
+        candidate = OnnxRuntimeCandidate(OnnxGraph.load(model), threads=1)
+        outputs, captured = candidate.run(chosen.images), candidate.capture(chosen.images)
+    except MobileInstError as error:
+        return _crashed(task, injection, str(error))
+    report = verify(candidate, chosen.config, chosen.weights, {"scene": chosen.images}).inputs[0]
+    return Trial(
+        fault=task.fault,
+        category=injection.fault.category,
+        detail=injection.variant.detail,
+        model=task.model,
+        call=injection.call.name,
+        harmless=is_harmless(chosen, outputs),
+        detected=report.verdict == "fail",
+        expected=_expected(chosen, captured, report),
+        blamed=report.first_fault.step if report.first_fault else None,
+        diagnoses=tuple(diagnosis.fault for diagnosis in report.diagnoses),
+        baselines=alarms(outputs, chosen.reference),
+    )
+
+
+def anonymous(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose nodes and inner tensors have lost their names: they are no hint to the judge."""
+    renamed = onnx.ModelProto()
+    renamed.CopyFrom(model)
+    graph = renamed.graph
+    kept = {"", *(value.name for value in (*graph.input, *graph.output))}
+    inner = [name for node in graph.node for name in node.output] + [x.name for x in graph.initializer]
+    names = {name: f"t{number}" for number, name in enumerate(inner) if name not in kept}
+    for number, node in enumerate(graph.node):
+        node.name = f"n{number}"
+        for operands in (node.input, node.output):
+            operands[:] = [names.get(name, name) for name in operands]
+    for value in (*graph.initializer, *graph.value_info):
+        value.name = names.get(value.name, value.name)
+    return renamed
+
+
+def _crashed(task: Task, injection: Injection, error: str) -> Trial:
+    """A model that does not run is found out by running it; no judge is needed, and it counts as harmless."""
+    fault, variant = injection.fault, injection.variant
+    detail = f"{variant.detail}; does not run: {error}"
+    return Trial(
+        task.fault, fault.category, detail, task.model, injection.call.name, True, True, None, None, (), {}
+    )
+
+
+def is_harmless(chosen: Case, outputs: Mapping[str, Array]) -> bool:
+    """Tell whether a faulty model's outputs are no further from float64 than rounding carries them."""
+    return all(
+        name in outputs
+        and outputs[name].shape == expected.shape
+        and _deviation(outputs[name], expected) <= HARMLESS * _deviation(chosen.outputs[name], expected)
+        for name, expected in chosen.reference.items()
+    )
+
+
+def _deviation(values: Array, expected: Array) -> float:
+    return float(np.abs(values.astype(np.float64) - expected).max(initial=0.0))
+
+
+def _expected(chosen: Case, captured: Mapping[str, Array], report: InputReport) -> str | None:
+    """Return the first judged tensor of the right model that the faulty one holds under no name, bit for bit,
+    or does not give as the output that it is."""
+    held = {_fingerprint(array) for array in captured.values()}
+    for row in report.steps:
+        name = chosen.output_name(row.name)
+        same = _same_output(chosen, captured, name) if name in chosen.outputs else None
+        if not (_fingerprint(chosen.captured[name]) in held if same is None else same):
+            return row.name
+    changed = (
+        tensor
+        for name, tensor in chosen.recording.outputs.items()
+        if not _same_output(chosen, captured, name)
+    )
+    return next(changed, None)
+
+
+def _same_output(chosen: Case, captured: Mapping[str, Array], name: str) -> bool:
+    return name in captured and np.array_equal(captured[name], chosen.captured[name])
+
+
+def _fingerprint(array: Array) -> tuple[tuple[int, ...], bytes]:
+    return array.shape, hashlib.sha256(np.ascontiguousarray(array).tobytes()).digest()
+
+
+@dataclass(frozen=True)
+class Score:
+    """Figures of some trials; harmless ones are counted apart."""
+
+    faults: int
+    harmless: int
+    detected: int
+    localised: int
+    named: int
+    first: int
+    baselines: dict[str, int]
+
+
+def score(trials: Iterable[Trial]) -> Score:
+    """Count what the judge and the baselines found."""
+    everything = list(trials)
+    harmful = [trial for trial in everything if not trial.harmless]
+    names = next((trial.baselines for trial in harmful), {})
+    return Score(
+        faults=len(harmful),
+        harmless=len(everything) - len(harmful),
+        detected=sum(trial.detected for trial in harmful),
+        localised=sum(trial.localised for trial in harmful),
+        named=sum(trial.named for trial in harmful),
+        first=sum(trial.diagnoses[:1] == (trial.fault,) for trial in harmful),
+        baselines={name: sum(trial.baselines[name] for trial in harmful) for name in names},
+    )
+
+
+def by_category(trials: Sequence[Trial]) -> dict[str, Score]:
+    """Return the score of each category."""
+    categories = dict.fromkeys(trial.category for trial in trials)
+    return {name: score(trial for trial in trials if trial.category == name) for name in categories}

@@ -1,0 +1,238 @@
+"""Faults of batch and layer normalisation, and of folding the former."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from conformance.faults.catalogue import Rewriting, Site, Variant, fault
+from refimpl.ops.operation import Array
+
+_FOLDING = "Jacob et al., Quantization and Training of Neural Networks (2018), §3.2: folding batch norm"
+_TORCH_BN = "PyTorch, BatchNorm2d"
+_TORCH_LN = "PyTorch, LayerNorm"
+
+
+def _parameters(site: Site) -> tuple[Array, Array, Array, Array] | None:
+    values = [site.constant(index) for index in range(1, 5)]
+    if any(value is None for value in values):
+        return None
+    scale, bias, mean, variance = (np.asarray(value, np.float64) for value in values)
+    return scale, bias, mean, variance
+
+
+@fault(
+    "normalization/batch norm epsilon",
+    "BatchNormalization",
+    source="Keras, BatchNormalization: epsilon 1e-3; PyTorch: 1e-5",
+)
+def batch_epsilon(site: Site) -> Iterator[Variant]:
+    """Another framework's epsilon."""
+    for epsilon in (1e-3, 1e-4, 1e-6, 0.0):
+        if abs(site.attribute("epsilon", 1e-5) - epsilon) > 1e-7:
+            yield site.changed(f"epsilon = {epsilon:g}", epsilon=epsilon)
+
+
+@fault("normalization/variance instead of deviation", "BatchNormalization", source=_FOLDING)
+def variance_for_deviation(site: Site) -> Iterator[Variant]:
+    """Divided by the variance, not by its root."""
+    if parameters := _parameters(site):
+        variance = parameters[3]
+        yield site.fed("variance", {4: np.square(variance + site.attribute("epsilon", 1e-5))}, epsilon=0.0)
+
+
+@fault(
+    "normalization/statistics of the batch",
+    "BatchNormalization",
+    source=f"{_TORCH_BN}: exported in training mode",
+)
+def training_mode(site: Site) -> Iterator[Variant]:
+    """Mean and variance of the input itself, as in training, instead of the running ones."""
+    rank = len(site.shape(0))
+    axes = np.asarray([0, *range(2, rank)], np.int64)
+    column = (1, -1, *(1,) * (rank - 2))
+    rewriting = Rewriting(site)
+    x = site.call.inputs[0]
+    centred = rewriting.apply("Sub", x, rewriting.apply("ReduceMean", x, axes, keepdims=1))
+    variance = rewriting.apply("ReduceMean", rewriting.apply("Mul", centred, centred), axes, keepdims=1)
+    epsilon = np.asarray(site.attribute("epsilon", 1e-5), np.float32)
+    deviation = rewriting.apply("Sqrt", rewriting.apply("Add", variance, epsilon))
+    scale, bias = (
+        rewriting.apply("Reshape", name, np.asarray(column, np.int64)) for name in site.call.inputs[1:3]
+    )
+    scaled = rewriting.apply("Mul", rewriting.apply("Div", centred, deviation), scale)
+    yield rewriting.result("training mode", "Add", scaled, bias)
+
+
+@fault(
+    "normalization/batch norm without scale",
+    "BatchNormalization",
+    source="Keras, BatchNormalization: scale=False",
+)
+def no_scale(site: Site) -> Iterator[Variant]:
+    """γ is taken as 1."""
+    if parameters := _parameters(site):
+        yield site.fed("γ = 1", {1: np.ones_like(parameters[0])})
+
+
+@fault(
+    "normalization/batch norm without shift",
+    "BatchNormalization",
+    source="Keras, BatchNormalization: center=False",
+)
+def no_shift(site: Site) -> Iterator[Variant]:
+    """β is taken as 0."""
+    if parameters := _parameters(site):
+        yield site.fed("β = 0", {2: np.zeros_like(parameters[1])})
+
+
+@fault("normalization/mean not subtracted", "BatchNormalization", source=_FOLDING)
+def no_mean(site: Site) -> Iterator[Variant]:
+    """The fold forgets −μγ/σ in the bias."""
+    if parameters := _parameters(site):
+        yield site.fed("μ = 0", {3: np.zeros_like(parameters[2])})
+
+
+@fault(
+    "normalization/batch norm applied twice",
+    "BatchNormalization",
+    source=f"{_FOLDING}; folded weights loaded into an unfolded graph",
+)
+def applied_twice(site: Site) -> Iterator[Variant]:
+    """Folded into the convolution and applied again."""
+    yield site.after("twice", "BatchNormalization", *site.call.inputs[1:], **site.call.attributes)
+
+
+@fault(
+    "normalization/batch norm missing",
+    "BatchNormalization",
+    source="TNN: the norm after a convolution declared as output disappears",
+)
+def batch_norm_missing(site: Site) -> Iterator[Variant]:
+    """The norm is left out."""
+    yield site.instead("identity", "Identity", site.call.inputs[0])
+
+
+@fault(
+    "normalization/channels permuted",
+    "BatchNormalization",
+    source="channel shuffles folded into weights but not into the norm, as in ShuffleNet conversions",
+)
+def channels_permuted(site: Site) -> Iterator[Variant]:
+    """The norm's parameters belong to other channels: shifted by one, or reversed."""
+    if parameters := _parameters(site):
+        for detail, move in (
+            ("shifted by one", lambda x: np.roll(x, 1)),
+            ("reversed", lambda x: x[::-1].copy()),
+        ):
+            yield site.fed(detail, {index + 1: move(x) for index, x in enumerate(parameters)})
+
+
+@fault(
+    "normalization/activation before the norm",
+    "BatchNormalization",
+    source="He et al., Identity Mappings (2016): the order of norm and activation",
+)
+def activation_first(site: Site) -> Iterator[Variant]:
+    """ReLU before the norm instead of after."""
+    if site.feeds("Relu"):
+        yield site.before("ReLU first", "Relu")
+
+
+@fault(
+    "normalization/layer norm epsilon",
+    "LayerNormalization",
+    source="Hugging Face BERT: layer_norm_eps 1e-12; timm ViT: 1e-6; PyTorch: 1e-5; Keras: 1e-3",
+)
+def layer_epsilon(site: Site) -> Iterator[Variant]:
+    """Another framework's epsilon."""
+    for epsilon in (1e-3, 1e-6, 1e-12):
+        if abs(site.attribute("epsilon", 1e-5) / epsilon - 1) > 1e-3:
+            yield site.changed(f"epsilon = {epsilon:g}", epsilon=epsilon)
+
+
+@fault(
+    "normalization/unbiased variance",
+    "LayerNormalization",
+    source="PyTorch, torch.var: Bessel's correction is the default; LayerNorm is without",
+)
+def unbiased(site: Site) -> Iterator[Variant]:
+    """Variance divided by n − 1."""
+    scale = site.constant(1)
+    if scale is not None and scale.size > 1:
+        share = (scale.size - 1) / scale.size
+        epsilon = site.attribute("epsilon", 1e-5) * share
+        yield site.fed("n − 1", {1: scale * np.sqrt(share)}, epsilon=epsilon)
+
+
+@fault(
+    "normalization/layer norm without scale and shift",
+    "LayerNormalization",
+    source=f"{_TORCH_LN}: elementwise_affine=False",
+)
+def no_affine(site: Site) -> Iterator[Variant]:
+    """γ = 1 and β = 0."""
+    scale = site.constant(1)
+    if scale is not None:
+        operands: dict[int, str | Array] = {1: np.ones_like(scale)}
+        if site.has(2):
+            operands[2] = np.zeros_like(scale)
+        yield site.fed("γ = 1, β = 0", operands)
+
+
+@fault(
+    "normalization/layer norm missing",
+    "LayerNormalization",
+    source="Xiong et al., On Layer Normalization in the Transformer Architecture (2020)",
+)
+def layer_norm_missing(site: Site) -> Iterator[Variant]:
+    """The norm is left out."""
+    yield site.instead("identity", "Identity", site.call.inputs[0])
+
+
+@fault(
+    "normalization/norm before the residual",
+    "LayerNormalization",
+    source="Liu et al., Swin Transformer V2 (2022), §3.2: res-post-norm; Xiong et al. (2020)",
+)
+def norm_before_residual(site: Site) -> Iterator[Variant]:
+    """x + norm(f) instead of norm(x + f)."""
+    total = site.producer(0)
+    if (
+        total is not None
+        and total.op_type == "Add"
+        and all(name not in site.graph.constants for name in total.inputs)
+    ):
+        for kept, normed in (total.inputs, total.inputs[::-1]):
+            rewriting = Rewriting(site)
+            made = rewriting.apply(
+                "LayerNormalization", normed, *site.call.inputs[1:], **site.call.attributes
+            )
+            yield rewriting.result(f"of {normed}", "Add", kept, made)
+
+
+@fault(
+    "normalization/layer norm over tokens",
+    "LayerNormalization",
+    source=f"{_TORCH_LN}: normalized_shape counts from the last axis",
+)
+def other_axis(site: Site) -> Iterator[Variant]:
+    """Normalised over the tokens instead of the channels."""
+    if (
+        site.attribute("axis", -1) not in (-1, len(site.shape(0)) - 1)
+        or len(site.shape(0)) != 3
+        or not site.has(2)
+    ):
+        return
+    rewriting = Rewriting(site)
+    axes, x = np.asarray([1], np.int64), site.call.inputs[0]
+    centred = rewriting.apply("Sub", x, rewriting.apply("ReduceMean", x, axes, keepdims=1))
+    variance = rewriting.apply("ReduceMean", rewriting.apply("Mul", centred, centred), axes, keepdims=1)
+    epsilon = np.asarray(site.attribute("epsilon", 1e-5), np.float32)
+    normed = rewriting.apply(
+        "Div", centred, rewriting.apply("Sqrt", rewriting.apply("Add", variance, epsilon))
+    )
+    yield rewriting.result(
+        "axis 1", "Add", rewriting.apply("Mul", normed, site.call.inputs[1]), site.call.inputs[2]
+    )

@@ -1,0 +1,1 @@
+"""A computation: read, run, cut and written; the ONNX backend; replay by PyTorch."""

@@ -1,0 +1,104 @@
+"""ONNX export from a recording: the operations that ran, written down as nodes. No PyTorch is needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from conformance.files import atomic_write
+from refimpl import MobileInst, Recording, Step, __version__, record
+from refimpl.model import KernelReuse
+from refimpl.ops.operation import Array
+
+OPSET = 17
+IR_VERSION = 8
+REDUCE_MEAN_AXES_INPUT = 18
+"""Operator set since which ReduceMean takes its axes as an input; before, they are an attribute."""
+
+
+def export(model: MobileInst, images: Array) -> onnx.ModelProto:
+    """Record a forward pass of ``model`` on ``images`` and return it as a checked ONNX model of static
+    shapes.
+
+    Parameters
+    ----------
+    model
+        The network; its weights' dtype becomes the model's.
+    images
+        An input (B, 3, H, W) of the shape wanted; the values do not matter.
+    """
+    return to_onnx(record(model, images), name="mobileinst")
+
+
+def export_reuse(model: MobileInst, images: Array) -> onnx.ModelProto:
+    """Return the graph of the frames between keyframes: `KernelReuse`, the kernels (B, N, dim) an input."""
+    shape = (len(images), model.config.num_queries, model.config.dim)
+    reuse = KernelReuse(model, np.zeros(shape, images.dtype))
+    return to_onnx(record(reuse, images), name="mobileinst_reuse", free=("kernels",))
+
+
+def to_onnx(
+    recording: Recording, name: str, opset: int = OPSET, free: Collection[str] = ()
+) -> onnx.ModelProto:
+    """Return a recording as an ONNX model, checked with full shape inference.
+
+    Weights and literals are initializers under their own names, but for the weights named in ``free``, which
+    are inputs; every tensor bears its name in the recording, the outputs the names of their fields.
+    """
+    renamed = {tensor: output for output, tensor in recording.outputs.items()}
+    nodes = [_node(step, renamed, recording, opset) for step in recording.steps]
+    used = {tensor for node in nodes for tensor in node.input}
+    initializers = [
+        numpy_helper.from_array(recording.tensors[tensor], tensor)
+        for tensor in [*recording.weights, *recording.constants]
+        if tensor in used and tensor not in free
+    ]
+    given = {**recording.inputs, **{tensor: tensor for tensor in recording.weights if tensor in free}}
+    inputs = [_value(label, recording.tensors[tensor]) for label, tensor in given.items()]
+    outputs = [_value(label, recording.tensors[tensor]) for label, tensor in recording.outputs.items()]
+    graph = helper.make_graph(nodes, name, inputs, outputs, initializers)
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=IR_VERSION,
+        producer_name="mobileinst-reference",
+        producer_version=__version__,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+
+def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
+    """Write an ONNX file, whole or not at all.
+
+    Raises
+    ------
+    FileError
+        The place cannot be written.
+    """
+    with atomic_write(path) as temporary:
+        onnx.save(model, temporary)
+
+
+def _node(step: Step, renamed: dict[str, str], recording: Recording, opset: int) -> onnx.NodeProto:
+    inputs = [renamed.get(tensor, tensor) for tensor in step.inputs]
+    while inputs and not inputs[-1]:
+        inputs.pop()
+    attributes = {key: value for key, value in step.attributes.items() if value is not None}
+    if step.operation == "ReduceMean" and opset < REDUCE_MEAN_AXES_INPUT and len(inputs) > 1:
+        attributes["axes"] = recording.tensors[inputs.pop()].tolist()
+    outputs = [renamed.get(tensor, tensor) for tensor in step.outputs]
+    return helper.make_node(step.operation, inputs, outputs, name=step.name, **attributes)
+
+
+def _value(name: str, array: Array) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, _onnx_dtype(array.dtype), array.shape)
+
+
+def _onnx_dtype(dtype: np.dtype[Any]) -> TensorProto.DataType:
+    return helper.np_dtype_to_tensor_dtype(dtype)

@@ -1,0 +1,298 @@
+"""An ONNX graph, read strictly, and its evaluation with the operations of `refimpl.ops`.
+
+In float64 the evaluation of a float32 graph is the truth its float32 runs are compared with: initializers and
+inputs are the same numbers, widened, and so are the float attributes, which ONNX stores as float32.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import DTypeLike
+
+from conformance.graph.evaluation import evaluate_node, run, widened_all
+from conformance.graph.onnx_file import Source, array_of, node_of, read_model
+from conformance.graph.opset import LATEST, OLDEST, Context, modernised
+from refimpl.errors import FileError, ShapeError, UnsupportedOperationError
+from refimpl.graph import Graph, Node
+from refimpl.ops import ONNX_DTYPES, OPERATIONS
+from refimpl.ops.operation import Array
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a graph declares of an input or output.
+
+    Attributes
+    ----------
+    name
+    dtype
+        None if undeclared.
+    shape
+        Lengths, names of dynamic lengths, None for a length that is not declared; None if the rank is not.
+    """
+
+    name: str
+    dtype: np.dtype[Any] | None
+    shape: tuple[int | str | None, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxGraph(Graph):
+    """A graph read from ONNX.
+
+    Every node is in the latest form of its operator (see `conformance.graph.opset`), and the operands that
+    older forms held as attributes are initializers; an input with an initializer is not listed.
+
+    Attributes
+    ----------
+    model
+        The model as read: complete, external data loaded, local functions inlined, otherwise as in the file.
+    declared
+        Input → what is declared of it, in order.
+    opset
+        The operator set the file was written for.
+    """
+
+    model: onnx.ModelProto
+    declared: Mapping[str, TensorInfo]
+    opset: int
+
+    @classmethod
+    def load(cls, source: Source) -> OnnxGraph:
+        """Read a graph from a path, bytes or a model.
+
+        Raises
+        ------
+        FileError
+            The file is missing, malformed, incomplete, or no valid graph.
+        UnsupportedOperationError
+            The graph uses what the vocabulary has not; the message lists all of it.
+        """
+        model = read_model(source)
+        graph, opset = model.graph, _opset(model)
+        initializers = _initializers(graph)
+        context = Context(opset, _ranks(model, opset), known=dict(initializers))
+        nodes = _nodes(graph, context)
+        initializers |= context.constants
+        declared = {info.name: _info(info) for info in graph.input if info.name not in initializers}
+        outputs = [_info(info).name for info in graph.output]
+        _check_names(nodes, {*declared, *initializers}, outputs)
+        names = ({name: name for name in each} for each in (declared, outputs))
+        return cls(nodes, initializers, *names, model=model, declared=declared, opset=opset)
+
+
+# --- loading --------------------------------------------------------------------------------------
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    if not versions:
+        domains = ", ".join(entry.domain for entry in model.opset_import)
+        raise UnsupportedOperationError(f"the model uses no operator set of ONNX, only {domains}")
+    if not OLDEST <= versions[0] <= LATEST:
+        raise UnsupportedOperationError(
+            f"the model is of opset {versions[0]}; supported are {OLDEST} to {LATEST}"
+        )
+    return int(versions[0])
+
+
+def _initializers(graph: onnx.GraphProto) -> dict[str, Array]:
+    if graph.sparse_initializer:
+        names = ", ".join(tensor.values.name for tensor in graph.sparse_initializer)
+        raise UnsupportedOperationError(f"sparse initializers are outside the vocabulary: {names}")
+    return {tensor.name: array_of(tensor) for tensor in graph.initializer}
+
+
+def _ranks(model: onnx.ModelProto, opset: int) -> dict[str, int]:
+    """Return the ranks that shape inference finds, if an older softmax can do with them."""
+    if opset >= 13 or not any(node.op_type in ("Softmax", "LogSoftmax") for node in model.graph.node):
+        return {}
+    try:
+        graph = onnx.shape_inference.infer_shapes(model).graph
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        return {}
+    infos = (*graph.input, *graph.value_info, *graph.output)
+    return {info.name: len(info.type.tensor_type.shape.dim) for info in infos if _has_shape(info)}
+
+
+def _has_shape(info: onnx.ValueInfoProto) -> bool:
+    return bool(info.type.HasField("tensor_type") and info.type.tensor_type.HasField("shape"))
+
+
+def _info(info: onnx.ValueInfoProto) -> TensorInfo:
+    kind = info.type.WhichOneof("value")
+    if kind not in ("tensor_type", None):
+        raise UnsupportedOperationError(f"{info.name!r} is of {kind}; expected a tensor")
+    dtype = ONNX_DTYPES.get(info.type.tensor_type.elem_type)
+    dims = info.type.tensor_type.shape.dim
+    shape = tuple(_length(dim) for dim in dims) if _has_shape(info) else None
+    return TensorInfo(info.name, None if dtype is None else np.dtype(dtype), shape)
+
+
+def _length(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value)
+    return dim.dim_param or None
+
+
+def _nodes(graph: onnx.GraphProto, context: Context) -> tuple[Node, ...]:
+    """Return the nodes in their latest forms; one error lists all that is outside the vocabulary."""
+    counts = Counter(node.name for node in graph.node)
+    nodes: list[Node] = []
+    problems: list[str] = []
+    for index, proto in enumerate(graph.node):
+        name = proto.name if proto.name and counts[proto.name] == 1 else _fallback_name(proto, index)
+        try:
+            nodes += _accepted(proto, name, context)
+        except UnsupportedOperationError as error:
+            problems.append(f"{name} ({_qualified(proto)}): {error}")
+    if problems:
+        listed = "; ".join(problems)
+        raise UnsupportedOperationError(
+            f"{len(problems)} of {len(graph.node)} nodes are outside the vocabulary: {listed}"
+        )
+    return tuple(nodes)
+
+
+def _fallback_name(proto: onnx.NodeProto, index: int) -> str:
+    output = next((name for name in proto.output if name), f"node {index}")
+    return f"{output}/{proto.op_type}"
+
+
+def _qualified(proto: onnx.NodeProto) -> str:
+    return f"{proto.domain}::{proto.op_type}" if proto.domain not in ("", "ai.onnx") else str(proto.op_type)
+
+
+def _accepted(proto: onnx.NodeProto, name: str, context: Context) -> list[Node]:
+    if proto.domain not in ("", "ai.onnx"):
+        raise UnsupportedOperationError("of another domain than ONNX's")
+    if any(attribute.HasField("g") or attribute.graphs for attribute in proto.attribute):
+        raise UnsupportedOperationError("has subgraphs; export without control flow")
+    try:
+        forms = modernised(node_of(proto, name), context)
+    except UnsupportedOperationError:
+        raise
+    except (ValueError, LookupError, TypeError) as error:
+        raise UnsupportedOperationError(f"malformed operands or attributes: {error}") from error
+    for node in forms:
+        if node.op_type not in OPERATIONS:
+            raise UnsupportedOperationError("no such operation")
+        _check_call(node)
+    return forms
+
+
+def _check_call(node: Node) -> None:
+    """Raise unless the operation takes these operands and attributes."""
+    try:
+        _signature(node.op_type).bind(*node.inputs, **node.attributes)
+    except TypeError as error:
+        raise UnsupportedOperationError(str(error)) from error
+
+
+@functools.cache
+def _signature(op_type: str) -> inspect.Signature:
+    return inspect.signature(OPERATIONS[op_type])
+
+
+def _check_names(nodes: Iterable[Node], known: set[str], outputs: Iterable[str]) -> None:
+    """Raise unless every tensor is made once, before it is used."""
+    for node in nodes:
+        missing = [name for name in node.inputs if name and name not in known]
+        if missing:
+            raise FileError(
+                f"invalid graph: node {node.name!r} uses {missing}, which no node before it makes"
+            )
+        twice = [name for name in node.outputs if name in known]
+        if twice:
+            raise FileError(f"invalid graph: node {node.name!r} makes {twice}, which exists already")
+        known.update(name for name in node.outputs if name)
+    absent = [name for name in outputs if name not in known]
+    if absent:
+        raise FileError(f"invalid graph: nothing makes the outputs {absent}")
+
+
+# --- evaluation -----------------------------------------------------------------------------------
+
+
+def evaluate(
+    graph: OnnxGraph,
+    inputs: Mapping[str, Array],
+    dtype: DTypeLike | None = None,
+    *,
+    keep: Collection[str] | None = None,
+) -> dict[str, Array]:
+    """Run a graph on arrays of the declared dtypes; with ``dtype``, on floats of any width.
+
+    Parameters
+    ----------
+    dtype : float dtype, optional
+        At least this precision everywhere, as in `conformance.graph.evaluation`.
+    keep : names, optional
+        Return only these, and free every other tensor after its last use. None: all that the nodes make, and
+        the outputs.
+
+    Raises
+    ------
+    ShapeError
+        An input is missing, unknown or does not fit; or the operands of a node, which is named.
+    UnsupportedOperationError
+        A node wants what its operation does not compute.
+    """
+    tensors = widened_all(graph.initializers, dtype) | _bound_inputs(graph, inputs, dtype)
+    made = {name for node in graph.nodes for name in node.outputs if name}
+    wanted = made | set(graph.outputs) if keep is None else _known(keep, made | tensors.keys())
+    return run(graph.nodes, tensors, lambda node, operands: evaluate_node(node, operands, dtype), wanted)
+
+
+def _known(keep: Collection[str], existing: set[str]) -> set[str]:
+    unknown = set(keep) - existing
+    if unknown:
+        raise ShapeError(f"the graph has no tensor {', '.join(sorted(unknown))}")
+    return set(keep)
+
+
+# --- inputs ---------------------------------------------------------------------------------------
+
+
+def _bound_inputs(graph: OnnxGraph, inputs: Mapping[str, Array], dtype: DTypeLike | None) -> dict[str, Array]:
+    """Return the inputs, checked against what the graph declares, and widened."""
+    missing = [name for name in graph.inputs if name not in inputs]
+    unknown = [name for name in inputs if name not in graph.inputs and name not in graph.initializers]
+    if missing or unknown:
+        expected = ", ".join(graph.inputs) or "none"
+        raise ShapeError(f"inputs missing: {missing}, unknown: {unknown}; the graph takes {expected}")
+    lengths: dict[str, int] = {}
+    for name, info in graph.declared.items():
+        _check_dtype(info, inputs[name], widening=dtype is not None)
+        _check_shape(info, inputs[name].shape, lengths)
+    return widened_all(inputs, dtype)
+
+
+def _check_dtype(info: TensorInfo, array: Array, widening: bool) -> None:
+    if info.dtype is None or array.dtype == info.dtype:
+        return
+    if not (widening and array.dtype.kind == info.dtype.kind == "f"):
+        raise ShapeError(f"input {info.name!r} is of {array.dtype}; the graph takes {info.dtype}")
+
+
+def _check_shape(info: TensorInfo, shape: tuple[int, ...], lengths: dict[str, int]) -> None:
+    """Raise unless the shape fits; dynamic lengths of one name have one value in all inputs."""
+    if info.shape is None:
+        return
+    bound = [lengths.get(length, length) if isinstance(length, str) else length for length in info.shape]
+    fits = len(bound) == len(shape) and all(
+        wanted == given for wanted, given in zip(bound, shape, strict=True) if isinstance(wanted, int)
+    )
+    if not fits:
+        raise ShapeError(f"input {info.name!r} has shape {shape}; the graph takes {tuple(bound)}")
+    lengths.update(
+        (name, given) for name, given in zip(info.shape, shape, strict=True) if isinstance(name, str)
+    )

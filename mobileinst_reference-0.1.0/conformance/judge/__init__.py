@@ -1,0 +1,1 @@
+"""The judge: outputs, nodes, steps and diagnosis of a network or of any graph."""

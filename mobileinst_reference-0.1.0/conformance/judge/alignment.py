@@ -1,0 +1,163 @@
+"""Finding the reference's tensors in a candidate that names everything differently: by value, in whatever
+layout.
+
+Exporters rename, fold and reshape. A tensor of the candidate is the reference's if some permutation of its
+axes (NCHW, NHWC, merged heads) agrees within the tolerance. Its smallest and largest elements must then
+agree within the same tolerance, whatever the layout, which rules out nearly all other tensors at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from conformance.bounds.worst_element import Worst, absolute_error, largest_in, worst_of
+from conformance.reports.report import Comparison
+from refimpl.ops.operation import Array
+
+RESEMBLANCE = 0.02
+"""What an element may be off at most, relative to the largest, however loose its bound: else another tensor
+is found."""
+LIKENESS = 0.05
+"""A tensor this near to a missing one, relative to its largest element, is a wrong version of it, not another
+tensor."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """A tensor of the candidate, laid out as the reference's."""
+
+    name: str
+    values: Array
+    worst: Worst
+
+    def compared(self, name: str, operation: str, reference: Array, introduced: bool = True) -> Comparison:
+        """Return the row of the reference's tensor beside it, whose error the step introduces or not."""
+        # Single elements without bound may overflow; if the most utilised one has none, none has.
+        bounded = self.worst.utilisation > 0 or np.isfinite(self.worst.bound)
+        return Comparison.judged(
+            name,
+            operation,
+            self.name,
+            reference,
+            *largest_in(absolute_error(self.values, reference)),
+            introduced=self.worst.error if introduced else None,
+            allowed=self.worst.bound if bounded else None,
+            utilisation=self.worst.utilisation if bounded else None,
+        )
+
+    def resembles(self, reference: Array) -> bool:
+        """Tell whether it is a version of the reference's tensor, right or wrong, not another tensor."""
+        error = float(absolute_error(self.values, reference).max(initial=0.0))
+        return error <= LIKENESS * float(np.abs(reference).max(initial=0.0))
+
+
+class CandidateTensors:
+    """A candidate's tensors, indexed for search by size and range.
+
+    Parameters
+    ----------
+    tensors
+        Name → floating-point array, in the candidate's order.
+    """
+
+    def __init__(self, tensors: Mapping[str, Array]) -> None:
+        self.tensors = tensors
+        self.by_size: dict[int, list[str]] = defaultdict(list)
+        self.ranges: dict[str, tuple[float, float]] = {}
+        for name, array in tensors.items():
+            if array.dtype.kind == "f" and array.size:
+                self.by_size[array.size].append(name)
+                self.ranges[name] = _range(array)
+
+    def find(self, reference: Array, bound: Array | float, spatial: bool = False) -> Match | None:
+        """Return the tensor nearest to ``reference`` in any layout, if every element is within its bound.
+
+        ``spatial``: its last two axes are rows and columns, which no layout exchanges.
+        """
+        low, high = _range(reference)
+        bound = np.minimum(bound, RESEMBLANCE * max(abs(low), abs(high)))
+        reach = float(np.max(bound, initial=0.0))
+        best = None
+        for name in self.by_size[reference.size]:
+            other_low, other_high = self.ranges[name]
+            if not (abs(low - other_low) <= reach and abs(high - other_high) <= reach):
+                continue
+            for values in layouts(self.tensors[name], reference.shape, spatial):
+                worst = worst_of(values, reference, bound)
+                if worst.utilisation <= 1 and (best is None or worst.utilisation < best.worst.utilisation):
+                    best = Match(name, values, worst)
+                if worst.utilisation <= 1:
+                    break
+        return best
+
+    def named(self, name: str, reference: Array, bound: Array | float) -> Match | None:
+        """Return the tensor of this name, if it has as many elements."""
+        array = self.tensors.get(name)
+        if array is None or array.size != reference.size or array.dtype.kind != "f":
+            return None
+        values = array.reshape(reference.shape)
+        return Match(name, values, worst_of(values, reference, bound))
+
+    def nearest(self, reference: Array, bound: Array | float, excluded: set[str]) -> Match | None:
+        """Return the tensor of the same shape, ones aside, with the smallest largest error; its bound use is
+        reported.
+
+        Tensors in ``excluded``, and copies of them (the same smallest and largest element), do not count.
+        """
+        wanted = _squeezed(reference.shape)
+        copies = {self.ranges[name] for name in excluded if self.tensors[name].size == reference.size}
+        matches = []
+        for name in self.by_size[reference.size]:
+            same_shape = _squeezed(self.tensors[name].shape) == wanted
+            if same_shape and self.ranges[name] not in copies:
+                values = self.tensors[name].reshape(reference.shape)
+                matches.append((float(absolute_error(values, reference).max()), name, values))
+        if not matches:
+            return None
+        _, name, values = min(matches, key=lambda match: match[0])
+        return Match(name, values, worst_of(values, reference, bound))
+
+    def likeliest(
+        self, name: str, reference: Array, bound: Array | float, excluded: set[str]
+    ) -> Match | None:
+        """Return what most likely should have been ``reference``: the tensor of its name and shape, if the
+        candidate kept names, else the `nearest`."""
+        kept = name in self.tensors and name not in excluded
+        if kept and _squeezed(self.tensors[name].shape) == _squeezed(reference.shape):
+            return self.named(name, reference, bound)
+        return self.nearest(reference, bound, excluded)
+
+
+def layouts(array: Array, shape: tuple[int, ...], spatial: bool = False) -> Iterator[Array]:
+    """Yield ``array`` laid out as ``shape`` in every way a permutation of that shape's axes allows.
+
+    The array may have merged or split axes, as long as the permuted shape's elements stand in its order.
+    ``spatial``: of the last two axes, rows stay before columns, as in NCHW and NHWC.
+    """
+    axes = [axis for axis, size in enumerate(shape) if size != 1]
+    for permutation in itertools.permutations(axes):
+        plane = [axis for axis in permutation if axis >= len(shape) - 2]
+        if spatial and plane != sorted(plane):
+            continue
+        permuted = array.reshape([shape[axis] for axis in permutation])
+        yield permuted.transpose(np.argsort(permutation)).reshape(shape)
+
+
+def aligned(array: Array, reference: Array) -> Array:
+    """Return an array in that layout of ``reference``'s shape in which it is nearest to it."""
+    return min(
+        layouts(array, reference.shape), key=lambda x: float(absolute_error(x, reference).max(initial=0.0))
+    )
+
+
+def _range(array: Array) -> tuple[float, float]:
+    return float(array.min()), float(array.max())
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)

@@ -1,0 +1,181 @@
+"""Does the runtime compute this graph? Any ONNX model of the vocabulary, node by node and at its outputs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from conformance.bounds.worst_element import worst_of
+from conformance.candidates.candidate import OwnGraph
+from conformance.graph.onnx_file import Node
+from conformance.graph.onnx_graph import OnnxGraph, evaluate
+from conformance.judge.course import Course, Judged, first_wrong
+from conformance.judge.diagnosis import diagnose_node
+from conformance.pictures.graph_inputs import described
+from conformance.reports.report import Comparison, Report
+from refimpl import Recording, Step
+from refimpl.ops.operation import Array
+
+
+class GraphCandidate(Judged, Protocol):
+    """A graph, and something that runs it on its inputs by name."""
+
+    graph: OnnxGraph
+
+
+def verify_graph(
+    candidate: GraphCandidate,
+    feeds: Mapping[str, Array],
+    *,
+    name: str = "candidate",
+    progress: Callable[[str], None] = lambda stage: None,
+    cache: Path | None = None,
+) -> Report:
+    """Judge a runtime on a graph of its own, MobileInst or not.
+
+    Parameters
+    ----------
+    candidate
+        The graph and its runtime.
+    feeds
+        Input → array, of the declared dtypes and shapes.
+    name
+        What to call the candidate in the report.
+    progress
+        Called with a few words before each stage.
+    cache
+        Folder in which envelopes are kept between runs; None: nowhere.
+
+    Returns
+    -------
+    Report
+        Without ``steps``: there is no other network to compare with.
+
+    Raises
+    ------
+    ShapeError
+        An input is missing, unknown or does not fit, or the graph's operands do not fit together.
+    UnsupportedOperationError
+        A node wants what its operation does not compute.
+    """
+    progress("float64")
+    recording = graph_recording(candidate.graph, feeds)
+    shape = next((array.shape for array in feeds.values()), ())
+    course = _Course(candidate, feeds, described(feeds), shape, digest_of(feeds), recording, progress, cache)
+    return Report([course.follow()], name, _model(candidate.graph), str(candidate.declaration))
+
+
+@dataclass
+class _Course(Course):
+    """One set of inputs' way, beside float64 alone: there is no other network to compare with."""
+
+    candidate: GraphCandidate
+
+    def given(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return what is fed."""
+        return feeds
+
+    def compare_outputs(self, outputs: Mapping[str, Array]) -> tuple[list[Comparison], list[str]]:
+        """Compare each output with float64's of its name."""
+        rows = [self._output(name, outputs.get(name)) for name in self.candidate.graph.outputs]
+        return rows, _misshapen(outputs, {row.name: row.shape for row in rows})
+
+    def _output(self, name: str, values: Array | None) -> Comparison:
+        truth = self.recording.tensors[name]
+        makers = (node.op_type for node in self.candidate.graph.nodes if name in node.outputs)
+        operation = next(makers, "Identity")
+        if values is None or values.shape != truth.shape:
+            return Comparison.absent(name, operation, truth.shape, "fail")
+        worst = worst_of(values, truth, self.allowed[name])
+        judged = (name, operation, name, truth, worst.error, worst.index)
+        return Comparison.judged(*judged, allowed=worst.bound, utilisation=worst.utilisation)
+
+    def compare_steps(self, own: OwnGraph | None) -> None:
+        """Guess nothing of outputs that depend on a node without bound: no run has perturbed that."""
+        open_ends = {row.name for row in self.nodes if row.verdict == "not judged"}
+        for step in self.recording.steps:
+            if not open_ends.isdisjoint(step.inputs):
+                open_ends.update(step.outputs)
+        self.outputs = [
+            replace(row, tolerance=None, utilisation=None, verdict="not judged")
+            if row.name in open_ends and row.candidate is not None
+            else row
+            for row in self.outputs
+        ]
+
+    def truth(self, feeds: Mapping[str, Array]) -> Recording:
+        """Return the graph's run on another input."""
+        return graph_recording(self.candidate.graph, feeds)
+
+    def tensor_of(self, name: str) -> str | None:
+        """Return the name itself: both sides are the same graph."""
+        return name if name in self.recording.tensors else None
+
+    def diagnose(self) -> None:
+        """Name the mistake of the first node that is wrong."""
+        first = first_wrong(self.nodes)
+        if first is not None:
+            known = {**self.recording.tensors, **self.feeds, **self.captured}
+            graph, declared = self.candidate.graph, self.candidate.declaration
+            self.diagnoses = diagnose_node(graph, known, first, declared)
+
+
+def _misshapen(outputs: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Say which outputs are not those of the graph."""
+    absent = [f"it gives no output {name!r}" for name in shapes if name not in outputs]
+    unknown = [f"its output {name!r} is none of the graph's" for name in outputs if name not in shapes]
+    return [
+        *absent,
+        *unknown,
+        *(
+            f"its output {name!r} has shape {outputs[name].shape}; the graph's has {shape}"
+            for name, shape in shapes.items()
+            if name in outputs and outputs[name].shape != shape
+        ),
+    ]
+
+
+def graph_recording(graph: OnnxGraph, feeds: Mapping[str, Array]) -> Recording:
+    """Return the graph's run in float64 in the form of the reference's own runs."""
+    made = evaluate(graph, feeds, np.float64)
+    fixed = {name: _widened(array) for name, array in {**graph.initializers, **feeds}.items()}
+    return Recording(
+        steps=[_step(node) for node in graph.nodes],
+        tensors={**fixed, **made},
+        inputs={name: name for name in feeds},
+        outputs={name: name for name in graph.outputs},
+        weights=list(graph.initializers),
+    )
+
+
+def _step(node: Node) -> Step:
+    outputs = tuple(name or f"{node.name}:{place}" for place, name in enumerate(node.outputs))
+    return Step(node.name, node.op_type, node.inputs, outputs, node.attributes)
+
+
+def _widened(array: Array) -> Array:
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def digest_of(feeds: Mapping[str, Array]) -> str:
+    """Return a SHA-256 over the inputs' names, dtypes, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, array in feeds.items():
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _model(graph: OnnxGraph) -> dict[str, Any]:
+    content = hashlib.sha256(graph.model.SerializeToString(deterministic=True)).hexdigest()
+    return {
+        "graph": graph.model.graph.name,
+        "sha256": content,
+        "nodes": len(graph.nodes),
+        "opset": graph.opset,
+    }

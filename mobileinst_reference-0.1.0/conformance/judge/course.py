@@ -1,0 +1,242 @@
+"""The course of a verdict on one input, whatever is asked: outputs, nodes, steps, diagnosis."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from conformance.bounds.declaration import Declaration
+from conformance.candidates.arrays import attempted
+from conformance.candidates.candidate import OwnGraph
+from conformance.judge.envelope_cache import cached_envelope
+from conformance.judge.fusions import find_fusion
+from conformance.judge.movement import another, frozen_problem, still
+from conformance.judge.nodes import judge_nodes
+from conformance.judge.outputs import run_twice
+from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport
+from refimpl import Recording
+from refimpl.errors import CandidateError, MobileInstError
+from refimpl.ops.operation import Array
+
+Progress = Callable[[str], None]
+"""Called with a few words before each stage."""
+
+
+class Judged(Protocol):
+    """What is judged, and takes whatever its kind takes: images, or a graph's inputs by name."""
+
+    @property
+    def declaration(self) -> Declaration:
+        """The arithmetic it is judged by."""
+
+    def run(self, given: Any) -> Mapping[str, Array]:
+        """Return the outputs by name."""
+
+    def capture(self, given: Any) -> Mapping[str, Array]:
+        """Return every tensor that can be had by name."""
+
+    def own_graph(self, given: Any) -> OwnGraph | None:
+        """Return what it says it computes, after `capture`."""
+
+
+@dataclass
+class Course(ABC):
+    """A verdict on its way: what is found so far is kept if the candidate fails later.
+
+    A kind of verdict says what the outputs are compared with, whether there are steps to compare, and where
+    a mistake is looked for.
+
+    Attributes
+    ----------
+    candidate
+    feeds
+        What it is fed, by name.
+    label, shape, sha256
+        The input's, in the report.
+    recording
+        What the candidate should compute, in float64.
+    progress
+    cache
+        Folder in which envelopes are kept; None: nowhere.
+    alone
+        Whether this is the only input; then it is tried what an input of the judge's own changes.
+    """
+
+    candidate: Judged
+    feeds: Mapping[str, Array]
+    label: str
+    shape: tuple[int, ...]
+    sha256: str
+    recording: Recording
+    progress: Progress
+    cache: Path | None
+    shipped: dict[str, Array] = field(default_factory=dict)
+    allowed: dict[str, float] = field(default_factory=dict)
+    captured: dict[str, Array] = field(default_factory=dict)
+    outputs: list[Comparison] = field(default_factory=list)
+    nodes: list[Comparison] = field(default_factory=list)
+    steps: list[Comparison] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    diagnoses: list[Diagnosis] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    fault: Fault | None = None
+    alone: bool = True
+
+    @abstractmethod
+    def given(self, feeds: Mapping[str, Array]) -> Any:
+        """Return what the candidate's methods take."""
+
+    @abstractmethod
+    def compare_outputs(self, outputs: Mapping[str, Array]) -> tuple[list[Comparison], list[str]]:
+        """Return a row for each output, and what else is wrong with them."""
+
+    @abstractmethod
+    def compare_steps(self, own: OwnGraph | None) -> None:
+        """Compare what was captured with the recording, where that is not the candidate's own graph's."""
+
+    @abstractmethod
+    def truth(self, feeds: Mapping[str, Array]) -> Recording:
+        """Return what the candidate should compute on another input."""
+
+    @abstractmethod
+    def tensor_of(self, name: str) -> str | None:
+        """Return the recording's tensor that a captured one was found to be; None: of none it is known."""
+
+    @abstractmethod
+    def diagnose(self) -> None:
+        """Name the mistake that explains the first fault."""
+
+    def follow(self) -> InputReport:
+        """Go all the way, or as far as the candidate lets."""
+        try:
+            self._judge_outputs()
+            own = self._judge_nodes()
+            self.progress("comparing step by step")
+            self.compare_steps(own)
+            self._search_fusions(own)
+            self._judge_movement()
+            if not self.problems:
+                self.progress("diagnosis")
+                self.diagnose()
+        except CandidateError as error:
+            self.problems.append(str(error))
+        return self._report()
+
+    def judge_own(self, own: OwnGraph | None) -> list[Comparison]:
+        """Judge the candidate's own nodes, where its graph can be replayed."""
+        if own is None or own.graph is None:
+            return []
+        declared = self.candidate.declaration
+        return judge_nodes(own.graph, own.feeds, self.captured, declared, wide_float16=own.wide_float16)
+
+    def _call(self, method: Callable[[Any], Any], feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return attempted(method, self.given(feeds), passed=MobileInstError)
+
+    def _judge_outputs(self) -> None:
+        """Compare what the shipped run gives with float64."""
+        self.progress("candidate")
+        # A graph may mean NaN: then the runtime is to make it, too.
+        truths = {name: self.recording.tensors[tensor] for name, tensor in self.recording.outputs.items()}
+        infinite = [name for name, truth in truths.items() if not _is_finite(truth)]
+        run = partial(self._call, self.candidate.run)
+        self.shipped, self.problems = run_twice(run, self.feeds, infinite)
+        self.progress("noise envelope")
+        declared = self.candidate.declaration
+        formats = (declared.arithmetic, declared.storage, declared.runtime)
+        self.allowed = cached_envelope(self.recording, *formats, self.cache, self.progress)
+        self.outputs, problems = self.compare_outputs(self.shipped)
+        self.problems += problems
+
+    def _judge_nodes(self) -> OwnGraph | None:
+        """Capture every tensor and replay every node on what it was fed; return the candidate's graph."""
+        self.progress("candidate, every tensor")
+        self.captured = self._call(self.candidate.capture, self.feeds)
+        own = self.candidate.own_graph(self.given(self.feeds))
+        self.progress("its own graph, node by node")
+        self.nodes = self.judge_own(own)
+        return own
+
+    def _search_fusions(self, own: OwnGraph | None) -> None:
+        """Say what optimisation makes wrong, where nothing but the outputs of the optimised run fails."""
+        wrong = [row for row in self.outputs if row.verdict == "fail"]
+        parts = [row for row in (*self.nodes, *self.steps) if row.introduced_error is not None]
+        alone = wrong and all(row.candidate for row in wrong) and not _any_fails(parts)
+        if not alone or own is None or own.optimising is None:
+            return
+        self.progress("optimisers")
+        fusion = find_fusion(own.optimising, own.feeds, self.captured, self._is_right)
+        self.problems += [] if fusion is None else [str(fusion)]
+
+    def _judge_movement(self) -> None:
+        """Say what stays as it is on another input though the truth of it does not."""
+        other = another(self.feeds) if self.alone and getattr(self.candidate, "reruns", True) else None
+        if other is None or self.problems:
+            return
+        self.progress("candidate, another input")
+        places = {row.candidate: self.recording.outputs[row.name] for row in self.outputs if row.candidate}
+        shown = {name: self.shipped[name] for name in places}
+        outputs = still(shown, self._call(self.candidate.run, other))
+        inside = still(self.captured, self._call(self.candidate.capture, other))
+        tensors = {name: self.tensor_of(name) for name in inside if name not in places}
+        if not outputs and not any(tensors.values()):
+            return
+        moved = self.truth(other).tensors
+
+        def moves(tensor: str | None) -> bool:
+            return tensor is not None and not _same(moved[tensor], self.recording.tensors[tensor])
+
+        frozen = [name for name in outputs if moves(places[name])]
+        hidden = [name for name, tensor in tensors.items() if moves(tensor)]
+        self.problems += [frozen_problem("output", frozen)] * bool(frozen)
+        self.problems += [frozen_problem("tensor", hidden)] * bool(hidden and not frozen)
+
+    def _is_right(self, outputs: Mapping[str, Array]) -> bool:
+        return not _any_fails(self.compare_outputs(outputs)[0])
+
+    def _report(self) -> InputReport:
+        return InputReport(
+            self.label,
+            self.shape,
+            self.sha256,
+            self.outputs,
+            self.steps,
+            self.nodes,
+            self._wrong_node() or self.fault,
+            self.problems,
+            self.diagnoses,
+            self.decisions,
+            self.remarks,
+        )
+
+    def _wrong_node(self) -> Fault | None:
+        """Return the first node the runtime computes wrongly, under the reference's name if that is known."""
+        first = first_wrong(self.nodes)
+        if first is None:
+            return None
+        names = [row.name for row in self.steps if row.candidate == first.name]
+        own = (first.candidate or first.name,)
+        return Fault(names[0] if names else first.name, first.operation, "graph", own)
+
+
+def first_wrong(rows: list[Comparison]) -> Comparison | None:
+    """Return the first row that fails."""
+    return next((row for row in rows if row.verdict == "fail"), None)
+
+
+def _any_fails(rows: list[Comparison]) -> bool:
+    return first_wrong(rows) is not None
+
+
+def _same(first: Array, second: Array) -> bool:
+    return np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
+
+
+def _is_finite(array: Array) -> bool:
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())

@@ -1,0 +1,453 @@
+"""Diagnosis: which known mistake makes the failing step compute what the candidate has.
+
+Every fault of the catalogue that can be at the failing step, or at a step between it and the last tensors
+that agree, is made in
+float64 on the candidate's own operands. It is named if the candidate's tensor is then within the bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from conformance.bounds import Format, Runtime, propagated_bound
+from conformance.bounds.worst_element import absolute_error, utilisation
+from conformance.faults import CATALOGUE, Fault, ShapedGraph, Variant
+from conformance.graph.evaluation import evaluate_node, run
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.alignment import CandidateTensors, aligned, layouts
+from conformance.judge.replay import DATA_MOVEMENT, stored_error
+from conformance.reports.report import Comparison, Diagnosis
+from refimpl import Recording
+from refimpl.errors import MobileInstError
+from refimpl.graph import Node
+from refimpl.ops.operation import Array
+
+NEAR = 0.02
+"""Relative difference of extremes up to which a tensor may be the one a fault makes; cheaper to check than
+its bound."""
+MOST = 5
+"""How many diagnoses are reported."""
+FEWER = 0.5
+"""By which factor error / bound must fall where it was not above 1: a fault hidden in a loose bound."""
+
+
+class Declared(Protocol):
+    """How a candidate computes, such as `conformance.bounds.declaration.Declaration`."""
+
+    @property
+    def arithmetic(self) -> Format:
+        """Format of its products and sums."""
+
+    @property
+    def storage(self) -> Format:
+        """Format of its tensors."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """How well its special functions approximate."""
+
+
+@dataclass(frozen=True)
+class _Formats:
+    """Another arithmetic than the one declared."""
+
+    arithmetic: Format
+    storage: Format
+    runtime: Runtime
+
+
+def diagnose(
+    recording: Recording,
+    steps: Sequence[Comparison],
+    outputs: Sequence[Comparison],
+    captured: Mapping[str, Array],
+    given: Mapping[str, Array],
+    declared: Declared,
+) -> list[Diagnosis]:
+    """Name the mistakes that explain where a candidate first leaves the reference: a step, or else an output.
+
+    Parameters
+    ----------
+    recording
+        The reference's run in float64.
+    steps, outputs
+        The judged steps and outputs, in order; steps that pass say which of the candidate's tensors are the
+        reference's.
+    captured, given
+        The candidate's tensors and outputs by name.
+    declared
+        How the candidate computes.
+
+    Returns
+    -------
+    list of Diagnosis
+        At most `MOST`, the likeliest first.
+    """
+    first = next((row for row in (*steps, *outputs) if row.verdict == "fail"), None)
+    if first is None:
+        return []
+    graph = ShapedGraph.of_recording(recording)
+    values = _AlignedValues(recording, graph, steps, captured)
+    is_output = first.name in recording.outputs.values() and first.candidate in given
+    if first in steps and not is_output:
+        search = _Search(graph, values, _fresh(steps, first, captured), declared)
+        return search.diagnoses(first.name, _observed(first, captured), first.utilisation)
+    # The run in which every tensor was captured is the one whose operands are known.
+    observed = _observed(first, {**given, **captured})
+    if observed is None:
+        return []
+    search = _Search(graph, values, CandidateTensors({first.name: observed}), declared, certain=True)
+    target = first.name if first in steps else recording.outputs[first.name]
+    return search.diagnoses(target, observed, first.utilisation)
+
+
+def diagnose_node(
+    graph: OnnxGraph, known: Mapping[str, Array], node: Comparison, declared: Declared
+) -> list[Diagnosis]:
+    """Name the mistakes that explain a node of the candidate's own graph that its runtime computes wrongly.
+
+    Parameters
+    ----------
+    graph
+    known
+        The inputs and the candidate's tensors, by name.
+    node
+        The judged output of the node.
+    declared
+        How the candidate computes.
+    """
+    view = ShapedGraph.of_onnx(graph, known)
+    values = {**graph.initializers, **known}
+    target = CandidateTensors({node.name: known[node.name]})
+    search = _Search(view, _KnownValues(values), target, declared, certain=True)
+    return search.diagnoses(node.name, known[node.name], node.utilisation)
+
+
+def steps_behind(
+    recording: Recording, steps: Sequence[Comparison], captured: Mapping[str, Array], target: str
+) -> tuple[list[Node], dict[str, Array]]:
+    """Return the reference's steps between a tensor and the candidate's that agree, and what they are fed.
+
+    Parameters
+    ----------
+    recording, steps, captured
+        As of `diagnose`; without steps, all of the network up to the tensor is returned.
+    target
+        The reference's name of the tensor.
+
+    Returns
+    -------
+    calls, operands
+        In order; by the reference's names and in its layouts, float64: the images, and the candidate's
+        tensors. Weights and constants are not among them.
+    """
+    graph = ShapedGraph.of_recording(recording)
+    values = _AlignedValues(recording, graph, steps, captured)
+    calls = graph.between(values, {target})
+    made = {*recording.weights, *recording.constants, *(name for call in calls for name in call.outputs)}
+    fed = dict.fromkeys(name for call in calls for name in call.inputs if name and name not in made)
+    return calls, {name: values[name] for name in fed}
+
+
+def _fresh(steps: Sequence[Comparison], first: Comparison, captured: Mapping[str, Array]) -> CandidateTensors:
+    """Return the candidate's tensors that are none of the reference's up to the first that fails."""
+    before = steps[: steps.index(first)]
+    known = {row.candidate for row in before if row.verdict == "pass"}
+    return CandidateTensors({name: array for name, array in captured.items() if name not in known})
+
+
+def _observed(row: Comparison, captured: Mapping[str, Array]) -> Array | None:
+    return captured.get(row.candidate) if row.candidate is not None else None
+
+
+class _KnownValues:
+    """Values of tensors by name, in float64, and which of them are the candidate's own."""
+
+    def __init__(self, values: Mapping[str, Array]) -> None:
+        self.values = values
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether a tensor need not be computed."""
+        return name in self.values
+
+    def __getitem__(self, name: str) -> Array:
+        return _widened(self.values[name])
+
+
+class _AlignedValues(_KnownValues):
+    """The candidate's tensors under the reference's names; what it lacks is computed from them when asked
+    for."""
+
+    def __init__(
+        self,
+        recording: Recording,
+        graph: ShapedGraph,
+        steps: Sequence[Comparison],
+        captured: Mapping[str, Array],
+    ) -> None:
+        super().__init__({})
+        self.recording = recording
+        self.graph = graph
+        self.captured = captured
+        self.names = {
+            row.name: row.candidate for row in steps if row.verdict == "pass" and row.candidate in captured
+        }
+        self.computed: dict[str, Array] = {}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names or name in self.graph.inputs.values() or name in self.graph.weights
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self.computed:
+            self.computed[name] = self._value(name)
+        return self.computed[name]
+
+    def _value(self, name: str) -> Array:
+        if name in self.names:
+            return _widened(aligned(self.captured[self.names[name] or ""], self.recording.tensors[name]))
+        call = self.graph.producer(name)
+        if call is None:
+            return _widened(self.recording.tensors[name])
+        made = evaluate_node(call, [self[operand] if operand else None for operand in call.inputs])
+        self.computed.update(zip(call.outputs, made, strict=False))
+        return self.computed[name]
+
+
+def _widened(array: Array) -> Array:
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+@dataclass(frozen=True)
+class _Hypothesis:
+    fault: Fault
+    call: Node
+    variant: Variant
+
+
+class _Search:
+    """Tries the faults of the catalogue on the calls between a failing tensor and those that are known.
+
+    ``certain`` says that the candidate's tensor is known by name, not only one of many that may be it.
+    """
+
+    def __init__(
+        self,
+        graph: ShapedGraph,
+        values: _KnownValues,
+        candidates: CandidateTensors,
+        declared: Declared,
+        certain: bool = False,
+    ) -> None:
+        self.graph = graph
+        self.values = values
+        self.candidates = candidates
+        self.declared = declared
+        self.certain = certain
+
+    def diagnoses(self, target: str, observed: Array | None, failing: float | None) -> list[Diagnosis]:
+        limit = 1.0 if failing is None or failing > 1 else FEWER * failing
+        chain = self.chain({target})
+        found = [
+            (self._rank(hypothesis, reached, target), self._diagnosis(hypothesis, reached))
+            for hypothesis in self.hypotheses(chain, target, observed)
+            if (reached := self.explains(hypothesis, chain, target)) is not None and reached <= limit
+        ]
+        found.sort(key=lambda pair: pair[0])
+        return [diagnosis for _, diagnosis in found][:MOST]
+
+    @staticmethod
+    def _rank(hypothesis: _Hypothesis, reached: float, target: str) -> tuple[bool, bool, float]:
+        """Order: a fault is likelier at the failing step than before it.
+
+        Narrower formats come last, since they explain every small error, the widest of them first.
+        """
+        narrow = hypothesis.variant.formats is not None
+        return narrow, target not in hypothesis.call.outputs, -reached if narrow else reached
+
+    @staticmethod
+    def _diagnosis(hypothesis: _Hypothesis, reached: float) -> Diagnosis:
+        fault, variant = hypothesis.fault, hypothesis.variant
+        return Diagnosis(
+            fault.name, fault.happens, variant.detail, hypothesis.call.name, reached, fault.source
+        )
+
+    def chain(self, targets: set[str]) -> list[Node]:
+        """Return the calls that compute tensors from what is known, in order."""
+        return self.graph.between(self.values, targets)
+
+    def _replaced(self, chain: list[Node], call: Node, others: tuple[Node, ...]) -> list[Node]:
+        """Return the chain with other calls in the place of one; what that is fed comes first if it is
+        before the chain."""
+        if call in chain:
+            return [new for old in chain for new in (others if old.name == call.name else (old,))]
+        fed = self.chain({name for name in call.uses if name not in self.values})
+        return [*fed, *others, *chain]
+
+    def hypotheses(self, chain: list[Node], target: str, observed: Array | None) -> Iterable[_Hypothesis]:
+        """Yield every fault that can be in the chain, or directly after the calls that feed it."""
+        fed = {name for call in chain for name in call.inputs}
+        inside = {call.name for call in chain}
+        for call in self.graph.nodes:
+            if call.name not in inside and not fed.intersection(call.outputs):
+                continue
+            seen = (
+                observed if target in call.outputs else None if call.name in inside else self._changed(call)
+            )
+            for fault in CATALOGUE.values():
+                for variant in fault.at(self.graph, call, seen):
+                    if call.name in inside or variant.follows(call):
+                        yield _Hypothesis(fault, call, variant)
+
+    def _changed(self, call: Node) -> Array | None:
+        """Return the candidate's tensor that is a call's result but for some elements, if it holds one."""
+        value = self.values[call.outputs[0]] if call.outputs[0] not in self.graph.constants else np.zeros(0)
+        same = [self.candidates.tensors[name] for name in self.candidates.by_size.get(value.size, [])]
+        alike = (array for array in same if array.shape == value.shape)
+        return next((array for array in alike if np.median(absolute_error(array, value)) < 1e-6), None)
+
+    def explains(self, hypothesis: _Hypothesis, chain: list[Node], target: str) -> float | None:
+        """Return error / bound of the candidate's tensor if the fault is made, None if it holds no such
+        tensor."""
+        variant = hypothesis.variant
+        try:
+            if variant.formats is not None:
+                return self._within_format(hypothesis, chain, target)
+            return self._if_made(self._replaced(chain, hypothesis.call, variant.calls), variant, target)
+        except (MobileInstError, ValueError, TypeError, IndexError, KeyError, ArithmeticError):
+            return None  # a fault that cannot be computed on these operands is not the one
+
+    def _within_format(self, hypothesis: _Hypothesis, chain: list[Node], target: str) -> float | None:
+        """Return error / bound if one call computes and stores in other formats than the rest."""
+        arithmetic, storage = hypothesis.variant.formats or (self.declared.arithmetic, self.declared.storage)
+        call = hypothesis.call
+        chain = self._replaced(chain, call, (call,))
+        place = chain.index(call) + 1
+        narrow = _Formats(arithmetic, storage, self.declared.runtime)
+        values, bounds = self._propagated(chain[:place], {}, narrow)
+        for name in call.outputs:
+            bounds[name] = _stored_bound(values[name], bounds[name], storage)
+        if target not in call.outputs:
+            operands = {**self._operands(chain, {}), **values}
+            errors = {name: bound for name in call.outputs if (bound := bounds[name]) is not None}
+            declared = self.declared
+            values, bounds = propagated_bound(
+                chain[place:],
+                operands,
+                declared.arithmetic,
+                declared.storage,
+                runtime=declared.runtime,
+                errors=errors,
+            )
+        match = self._match(values[target], bounds[target])
+        if match is None:
+            return None
+        array, reached = match
+        stored = target in call.outputs and not np.array_equal(storage.rounded(array), array)
+        return None if stored else reached
+
+    def _if_made(self, faulty: list[Node], variant: Variant, target: str) -> float | None:
+        constants = self._stored(variant.constants)
+        operands = self._operands(faulty, constants)
+        value = run(faulty, operands, evaluate_node)[target]
+        if not self.certain and self._is_copy(value, operands):
+            return self._downstream(faulty, constants, target)
+        return self._reached(faulty, constants, target, value)
+
+    def _reached(
+        self, calls: list[Node], constants: Mapping[str, Array], target: str, value: Array
+    ) -> float | None:
+        if not any(True for _ in self._near(value)):
+            return None
+        values, bounds = self._propagated(calls, constants, self.declared)
+        match = self._match(values[target], bounds[target])
+        return None if match is None else match[1]
+
+    @staticmethod
+    def _is_copy(value: Array, operands: Mapping[str, Array]) -> bool:
+        """Tell whether the faulty tensor is but an operand, as when a summand is left out: finding that
+        proves nothing."""
+        return any(x.size == value.size and _extremes(x) == _extremes(value) for x in operands.values())
+
+    def _downstream(self, faulty: list[Node], constants: Mapping[str, Array], target: str) -> float | None:
+        """Look for what the next steps make of the faulty tensor."""
+        made = {call.name for call in faulty}
+        for user in self.graph.consumers.get(target, []):
+            for name in self._judged_after(user):
+                calls = [*faulty, *(call for call in self.chain({name}) if call.name not in made)]
+                value = run(calls, self._operands(calls, constants), evaluate_node)[name]
+                reached = self._reached(calls, constants, name, value)
+                if reached is not None:
+                    return reached
+        return None
+
+    def _judged_after(self, user: Node) -> list[str]:
+        """Return the outputs of a call, or of the first after it that does more than move data."""
+        while user.op_type in DATA_MOVEMENT:
+            users = self.graph.consumers.get(user.outputs[0], [])
+            if len(users) != 1:
+                return []
+            user = users[0]
+        return list(user.outputs)
+
+    def _stored(self, constants: Mapping[str, Array]) -> dict[str, Array]:
+        """Return new constants as the candidate stores them."""
+        storage = self.declared.storage
+        return {name: storage.rounded(x) if x.dtype.kind == "f" else x for name, x in constants.items()}
+
+    def _operands(self, calls: Sequence[Node], constants: Mapping[str, Array]) -> dict[str, Array]:
+        made = {name for call in calls for name in call.outputs}
+        wanted = {name for call in calls for name in call.inputs if name} - made
+        return {name: constants[name] if name in constants else self.values[name] for name in wanted}
+
+    def _propagated(
+        self, calls: Sequence[Node], constants: Mapping[str, Array], declared: Declared
+    ) -> tuple[dict[str, Array], dict[str, Array | None]]:
+        operands = self._operands(calls, constants)
+        formats = (declared.arithmetic, declared.storage)
+        errors = self._errors_of_constants(operands.keys() - constants.keys())
+        return propagated_bound(calls, operands, *formats, runtime=declared.runtime, errors=errors)
+
+    def _errors_of_constants(self, names: Iterable[str]) -> dict[str, Array]:
+        """Return by how much the candidate's copies of weights and tables may be off."""
+        graph, storage = self.graph, self.declared.storage
+        errors = {
+            name: stored_error(array, storage, computed=name not in graph.weights)
+            for name in names
+            if (array := graph.constants.get(name)) is not None
+        }
+        return {name: np.full(graph.shapes[name], error) for name, error in errors.items() if error}
+
+    def _near(self, value: Array) -> Iterable[str]:
+        """Yield the candidate's tensors that may be ``value``, by their extremes."""
+        low, high = _extremes(value)
+        reach = NEAR * max(abs(low), abs(high))
+        for name in self.candidates.by_size.get(value.size, []):
+            other_low, other_high = self.candidates.ranges[name]
+            if abs(other_low - low) <= reach and abs(other_high - high) <= reach:
+                yield name
+
+    def _match(self, value: Array, bound: Array | None) -> tuple[Array, float] | None:
+        """Return the candidate's tensor nearest to ``value`` and its largest error / bound."""
+        best = None
+        for name in self._near(value):
+            for array in layouts(self.candidates.tensors[name], value.shape):
+                error = absolute_error(array, value)
+                reached = float(utilisation(error, np.inf if bound is None else bound).max(initial=0.0))
+                if bound is None and error.max(initial=0.0) > NEAR * np.abs(value).max(initial=0.0):
+                    continue
+                if best is None or reached < best[1]:
+                    best = (array, reached)
+        return best
+
+
+def _stored_bound(value: Array, bound: Array | None, storage: Format) -> Array | None:
+    """Return the bound of a result that is also rounded where the format it came in need not have been."""
+    return None if bound is None else bound + storage.unit_roundoff * np.abs(value) + storage.smallest_normal
+
+
+def _extremes(array: Array) -> tuple[float, float]:
+    return float(array.min()), float(array.max())

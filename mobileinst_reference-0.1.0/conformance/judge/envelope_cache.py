@@ -1,0 +1,134 @@
+"""Envelopes kept between runs, by the content they were computed from: eight of the ten forwards of a
+verdict."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import conformance.bounds
+import conformance.graph.onnx_graph
+import refimpl
+from conformance.bounds import Format, Runtime
+from conformance.bounds import envelope as envelopes
+from conformance.files import atomic_write
+from conformance.json_files import read_json
+from refimpl import Recording
+from refimpl.errors import FileError
+
+MOST_FILES = 1000
+"""Envelopes that are kept; of more, the oldest are removed. Each is a file of a few hundred bytes."""
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder for this program: ``$XDG_CACHE_HOME/mobileinst``, or that in
+    ``~/.cache``."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "mobileinst"
+
+
+def cached_envelope(
+    recording: Recording,
+    arithmetic: Format,
+    storage: Format,
+    runtime: Runtime,
+    folder: Path | None,
+    progress: Callable[[str], None] = lambda stage: None,
+) -> dict[str, float]:
+    """Return the envelope, read from ``folder`` if it was computed before; parameters as of `envelope`.
+
+    A file that cannot be read or written costs the time to compute it, nothing else. None: no cache.
+    ``progress`` is told in words how many runs are done.
+    """
+
+    def say(done: int, total: int) -> None:
+        progress(f"noise envelope, {done} of {total} runs")
+
+    if folder is None:
+        return envelopes.envelope(recording, arithmetic, storage, runtime, progress=say)
+    key = _key(recording, arithmetic, storage, runtime)
+    path = folder / f"{key}.json"
+    with suppress(FileError):
+        return _read(path, key, recording.outputs)
+    computed = envelopes.envelope(recording, arithmetic, storage, runtime, progress=say)
+    with suppress(OSError, FileError):
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(path, key, computed)
+        _shrink(folder)
+    return computed
+
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "envelope": {"type": "object", "additionalProperties": {"type": ["number", "null"], "minimum": 0}},
+        "sha256": {"type": "string"},
+    },
+    "required": ["envelope", "sha256"],
+    "additionalProperties": False,
+}
+"""Of a file: output → its envelope, null where there is none; and the hash of these under the file's name."""
+
+
+def _write(path: Path, key: str, computed: Mapping[str, float]) -> None:
+    kept = {name: value if math.isfinite(value) else None for name, value in computed.items()}
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps({"envelope": kept, "sha256": _digest(key, kept)}), encoding="utf-8")
+
+
+def _read(path: Path, key: str, outputs: Collection[str]) -> dict[str, float]:
+    """Return the envelope of a file.
+
+    Raises
+    ------
+    FileError
+        It is missing, or in any bit not what was written there.
+    """
+    found = read_json(path, SCHEMA)
+    kept = found["envelope"]
+    if kept.keys() != set(outputs) or _digest(key, kept) != found["sha256"]:
+        raise FileError(f"{path} is damaged")
+    return {name: math.inf if value is None else float(value) for name, value in kept.items()}
+
+
+def _digest(key: str, kept: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([key, kept], sort_keys=True).encode()).hexdigest()
+
+
+def _shrink(folder: Path) -> None:
+    files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    for path in files[: max(len(files) - MOST_FILES, 0)]:
+        path.unlink(missing_ok=True)
+
+
+def _key(recording: Recording, arithmetic: Format, storage: Format, runtime: Runtime) -> str:
+    """Return a hash of all that the envelope depends on: the run, the declaration, and the code that computes
+    it."""
+    digest = hashlib.sha256(repr((np.__version__, arithmetic, storage, runtime, runtime.allowances)).encode())
+    folders = [Path(module.__path__[0]) for module in (conformance.bounds, refimpl)]
+    files = [Path(module.__file__ or "") for module in (envelopes, conformance.graph.evaluation)]
+    sources = [*files, *(path for each in folders for path in sorted(each.rglob("*.py")))]
+    for source in sources:
+        digest.update(source.read_bytes())
+    for step in recording.steps:
+        digest.update(repr((step.operation, step.inputs, step.outputs)).encode())
+        for name, value in sorted(step.attributes.items()):
+            digest.update(
+                name.encode() + (_content(value) if isinstance(value, np.ndarray) else repr(value).encode())
+            )
+    digest.update(repr(recording.outputs).encode())
+    for name in [*recording.inputs.values(), *recording.weights, *recording.constants]:
+        digest.update(name.encode() + _content(recording.tensors[name]))
+    return digest.hexdigest()
+
+
+def _content(array: Any) -> bytes:
+    return f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()

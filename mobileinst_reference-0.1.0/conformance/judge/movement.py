@@ -1,0 +1,47 @@
+"""Does what depends on the input change with it? A result that was computed once and stored is right on one
+input only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from refimpl.ops.operation import Array
+
+MOST = 3
+"""How many tensors are named."""
+
+
+def another(feeds: Mapping[str, Array], seed: int = 0) -> dict[str, Array] | None:
+    """Return an input of the judge's own: the same numbers in another order, so that each stays one that the
+    graph may be given; halved where all are equal, and 1 where all are 0. None without floating-point
+    numbers."""
+    random = np.random.default_rng(seed)
+    moved = {name: _reordered(array, random) for name, array in feeds.items()}
+    return moved if any(not np.array_equal(moved[name], array) for name, array in feeds.items()) else None
+
+
+def _reordered(array: Array, random: np.random.Generator) -> Array:
+    if array.dtype.kind != "f" or not array.size:
+        return array
+    flat = array.reshape(-1)
+    if (flat == flat[0]).all():
+        return np.full_like(array, flat[0] / 2 if flat[0] else 1.0)
+    other = random.permutation(flat)
+    return (np.roll(flat, 1) if np.array_equal(other, flat) else other).reshape(array.shape)
+
+
+def still(first: Mapping[str, Array], second: Mapping[str, Array]) -> list[str]:
+    """Return the names of the tensors that are the same, bit for bit, in both runs."""
+    return [name for name, array in first.items() if name in second and _same(array, second[name])]
+
+
+def _same(first: Array, second: Array) -> bool:
+    return first.shape == second.shape and first.tobytes() == second.tobytes()
+
+
+def frozen_problem(kind: str, names: list[str]) -> str:
+    """Say that tensors do not follow the input."""
+    shown = ", ".join(map(repr, names[:MOST])) + (f" and {len(names) - MOST} more" * (len(names) > MOST))
+    return f"its {kind} {shown} {'do' if len(names) > 1 else 'does'} not change with the input, as it should"

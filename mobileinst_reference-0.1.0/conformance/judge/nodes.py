@@ -1,0 +1,213 @@
+"""Does the runtime compute its own graph? Every node replayed in float64 on the operands the candidate itself
+fed it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from conformance.bounds import (
+    FLOAT16,
+    Format,
+    Shared,
+    carried_bounds,
+    format_of,
+    introduced_bounds,
+)
+from conformance.bounds.declaration import Declaration
+from conformance.bounds.worst_element import absolute_error, hides_a_fault, is_varied, largest_in, worst_in
+from conformance.graph.onnx_file import Node
+from conformance.graph.onnx_graph import OnnxGraph, evaluate_node
+from conformance.judge.detail import Spotlight
+from conformance.reports.report import Comparison
+from conformance.threads import in_threads
+from refimpl.ops.operation import Array
+
+EXACT = frozenset(
+    [
+        *("Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Relu", "Reshape", "Slice"),
+        *("Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+    ]
+)
+"""Operations that only choose and move numbers: they need no wider arithmetic."""
+
+SUMS = frozenset(
+    [
+        "Conv",
+        "ConvTranspose",
+        "MatMul",
+        "Gemm",
+        "Einsum",
+        "ReduceSum",
+        "ReduceMean",
+        "AveragePool",
+        "GlobalAveragePool",
+    ]
+)
+"""Operations that sum up many products or terms."""
+
+
+def judge_nodes(
+    graph: OnnxGraph,
+    inputs: Mapping[str, Array],
+    tensors: Mapping[str, Array],
+    declaration: Declaration,
+    wide_float16: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Comparison]:
+    """Judge every node output that was captured, in order.
+
+    Parameters
+    ----------
+    graph
+        The candidate's graph, of MobileInst or not.
+    inputs
+        What the candidate was fed, by name.
+    tensors
+        What it computed, by name; a node whose operands or outputs are not among them is not judged.
+    declaration
+        What the candidate is declared to compute with.
+    wide_float16
+        As of `conformance.candidates.candidate.OwnGraph`.
+    progress
+        Called with the number of nodes done and of all.
+    """
+    wide = {name for name, array in tensors.items() if array.dtype == np.float16} if wide_float16 else set()
+    known = {**graph.initializers, **inputs, **tensors}
+    judge = _Judge(known, declaration, frozenset(wide))
+    spotlight = Spotlight()
+    rows = []
+    for count, judged in enumerate(in_threads(judge.results, graph.nodes), start=1):
+        for result in judged:
+            rows.append(result.row)
+            result.shown_by(spotlight)
+        progress(count, len(graph.nodes))
+    return spotlight.placed(rows)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """The judgement of one tensor; with its arrays, if it was compared with a bound."""
+
+    row: Comparison
+    values: Array
+    truth: Array | None = None
+    bound: Array | None = None
+
+    def shown_by(self, spotlight: Spotlight) -> None:
+        """Let a reader look at it, if it is the tensor to be looked at."""
+        if self.truth is not None and self.bound is not None:
+            reached = np.inf if self.row.systematic else self.row.utilisation or 0.0
+            spotlight.show(self.row.name, self.values, self.truth, self.bound, reached)
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """What the candidate computed and how; ``wide`` are its tensors that later nodes may be fed unrounded."""
+
+    known: Mapping[str, Array]
+    declared: Declaration
+    wide: frozenset[str]
+
+    def results(self, node: Node) -> list[_Result]:
+        """Judge the outputs of one node; none if its operands were not captured."""
+        if not all(name in self.known for name in node.inputs if name):
+            return []
+        made = [name for name in node.outputs if name in self.known]
+        if node.op_type in EXACT and self._is_exact(node):
+            return [_Result(_exact_row(node, name, self.known[name]), self.known[name]) for name in made]
+        operands = tuple(_widened(self.known[name]) if name else None for name in node.inputs)
+        truths = evaluate_node(node, operands, np.float64)
+        shared: Shared = {}
+        bounds = self._bounds(node, operands, truths, shared)
+        # Only long sums have bounds so loose that a fault could hide in them.
+        sums = node.op_type in SUMS and operands[0] is not None and is_varied(operands[0])
+        nothing = (None,) * len(bounds)
+        scales = self._bounds(node, operands, truths, shared, probable=True) if sums else nothing
+        return [
+            _result(node, name, self.known[name], truth, bound, scale)
+            for name, truth, bound, scale in zip(node.outputs, truths, bounds, scales, strict=False)
+            if name in self.known
+        ]
+
+    def _is_exact(self, node: Node) -> bool:
+        """Tell whether an operation that never rounds gives the same numbers in the candidate's own dtype."""
+        results = evaluate_node(node, tuple(self.known[name] if name else None for name in node.inputs))
+        return all(
+            np.array_equal(self.known[name], result, equal_nan=result.dtype.kind == "f")
+            for name, result in zip(node.outputs, results, strict=False)
+            if name in self.known
+        )
+
+    def _bounds(
+        self,
+        node: Node,
+        operands: Sequence[Array | None],
+        truths: tuple[Array, ...],
+        shared: Shared,
+        probable: bool = False,
+    ) -> tuple[Array | None, ...]:
+        made = [self.known[name] for name in node.outputs if name in self.known]
+        arithmetic, runtime = self.declared.arithmetic, self.declared.runtime
+        stored = _stored_format(made, self.declared.storage)
+        if self.wide.intersection(node.inputs):
+            errors = [
+                _unrounded(x) if name in self.wide else 0.0
+                for name, x in zip(node.inputs, operands, strict=True)
+            ]
+            carried = (node, operands, errors, truths, arithmetic, stored)
+            return carried_bounds(*carried, runtime=runtime, probable=probable, shared=shared)
+        call = (node.op_type, operands, node.attributes, truths, arithmetic, stored)
+        return introduced_bounds(*call, runtime=runtime, probable=probable, shared=shared)
+
+
+def _unrounded(x: Array | None) -> Array | float:
+    """Return how far a number that was rounded to float16 may have been from it."""
+    if x is None:
+        return 0.0
+    return FLOAT16.unit_roundoff * np.maximum(np.abs(x), FLOAT16.smallest_normal)
+
+
+def _stored_format(outputs: Sequence[Array], declared: Format) -> Format:
+    """Return the format of a node's outputs: that of their dtype, if it is coarser than the one declared."""
+    formats = [format_of(array.dtype) for array in outputs if array.dtype.kind == "f"]
+    return max([declared, *formats], key=lambda format: format.unit_roundoff)
+
+
+def _widened(array: Array) -> Array:
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def _exact_row(node: Node, name: str, values: Array) -> Comparison:
+    place = (0,) * values.ndim if values.size else ()
+    nothing = {"introduced": 0.0, "allowed": 0.0, "utilisation": 0.0}
+    return Comparison.judged(name, node.op_type, node.name, values, 0.0, place, **nothing)
+
+
+def _result(
+    node: Node, name: str, values: Array, truth: Array, bound: Array | None, scale: Array | None
+) -> _Result:
+    """Compare one tensor; with a ``scale``, its errors must also look like rounding."""
+    if values.shape != truth.shape:
+        return _Result(judged_row(node, name, values, truth, bound), values)
+    row = judged_row(node, name, values, truth, bound)
+    bounded = row.verdict == "pass" and bound is not None and scale is not None
+    if bounded and hides_a_fault(values, truth, np.asarray(bound), np.asarray(scale)):
+        row = replace(row, verdict="fail", systematic=True)
+    return _Result(row, values, truth, bound)
+
+
+def judged_row(node: Node, name: str, values: Array, truth: Array, bound: Array | None) -> Comparison:
+    """Return the comparison of a node's result with float64, within a bound; None: not judged."""
+    if values.shape != truth.shape:
+        return Comparison.absent(name, node.op_type, truth.shape, "fail", candidate=name)
+    error = absolute_error(values, truth)
+    largest, place = largest_in(error)
+    row = partial(Comparison.judged, name, node.op_type, node.name, truth, largest)
+    if bound is None:
+        return row(place, introduced=largest)
+    worst = worst_in(error, bound)
+    return row(worst.index, introduced=worst.error, allowed=worst.bound, utilisation=worst.utilisation)

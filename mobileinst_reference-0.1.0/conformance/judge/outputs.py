@@ -1,0 +1,93 @@
+"""The outputs of the run that is shipped: repeatable, finite, and no further off than rounding carries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+import numpy as np
+
+from conformance.bounds.worst_element import worst_of
+from conformance.candidates.candidate import NEEDED_OUTPUTS
+from conformance.judge.alignment import CandidateTensors, Match
+from conformance.reports.report import Comparison
+from refimpl import Recording
+from refimpl.ops.operation import Array
+
+
+def run_twice(
+    run: Callable[[Mapping[str, Array]], Mapping[str, Array]],
+    feeds: Mapping[str, Array],
+    infinite: Collection[str] = (),
+) -> tuple[dict[str, Array], list[str]]:
+    """Run a candidate, and say if it rewrites its input, does not repeat itself, or is not finite, but for
+    the outputs that should be ``infinite``."""
+    problems = []
+    given = {name: array.copy() for name, array in feeds.items()}
+    outputs = {name: np.array(array) for name, array in run(given).items()}
+    rewritten = [
+        name for name, array in feeds.items() if not np.array_equal(given[name], array, equal_nan=True)
+    ]
+    if rewritten:
+        problems.append(f"it rewrites its input {', '.join(map(repr, rewritten))}")
+    again = run({name: array.copy() for name, array in feeds.items()})
+    for name, array in outputs.items():
+        if name not in again or not _same(array, again[name]):
+            problems.append(f"it is not repeatable: two runs on the same input differ in output {name!r}")
+        elif name not in infinite and array.dtype.kind == "f" and not np.isfinite(array).all():
+            count = np.count_nonzero(~np.isfinite(array))
+            problems.append(
+                f"its output {name!r} has {count} of {array.size} numbers that are NaN or infinite"
+            )
+    return outputs, problems
+
+
+def _same(first: Array, second: Array) -> bool:
+    second = np.asarray(second)
+    return first.dtype == second.dtype and np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
+
+
+def compare_outputs(
+    recording: Recording, allowed: Mapping[str, float], outputs: Mapping[str, Array]
+) -> tuple[list[Comparison], list[str]]:
+    """Pair the candidate's outputs with the reference's, by name, else by value, else by shape, and compare
+    them.
+
+    Returns
+    -------
+    comparisons, problems
+        One row for each output of the reference (``absent`` if the candidate does not give it), and what is
+        wrong with the pairing itself.
+    """
+    truth = {name: recording.tensors[tensor] for name, tensor in recording.outputs.items()}
+    named = {name for name in outputs if name in truth and outputs[name].shape == truth[name].shape}
+    free = dict(outputs)
+    rows = []
+    for name, reference in truth.items():
+        # An output that bears its own name is not taken for another that is missing.
+        others = {key: array for key, array in free.items() if key == name or key not in named}
+        match = _paired(name, reference, allowed[name], others)
+        if match:
+            free.pop(match.name)
+        rows.append(
+            match.compared(name, name, reference, introduced=False)
+            if match
+            else Comparison.absent(name, name, reference.shape, "absent")
+        )
+    problems = [
+        f"its output {name!r} {array.shape} is none of the reference's" for name, array in free.items()
+    ]
+    problems += [
+        f"it gives no output {row.name!r} of shape {row.shape}"
+        for row in rows
+        if row.candidate is None and row.name in NEEDED_OUTPUTS
+    ]
+    if all(row.candidate is None for row in rows):
+        problems.append("none of its outputs is one of the reference's")
+    return rows, problems
+
+
+def _paired(name: str, reference: Array, allowed: float, free: Mapping[str, Array]) -> Match | None:
+    if name in free and free[name].shape == reference.shape:
+        return Match(name, free[name], worst_of(free[name], reference, allowed))
+    candidates = CandidateTensors(free)
+    return candidates.find(reference, allowed) or candidates.nearest(reference, allowed, set())

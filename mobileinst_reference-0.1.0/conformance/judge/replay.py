@@ -1,0 +1,199 @@
+"""Replaying the reference in float64, step by step, on a candidate's own tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+
+from conformance.bounds import Format, Runtime, Shared, carried_bounds
+from conformance.bounds.worst_element import hides_a_fault, is_varied
+from conformance.graph.evaluation import evaluate_node
+from refimpl import Recording, Step
+from refimpl.ops.operation import Array
+
+DATA_MOVEMENT = frozenset(
+    [
+        "Reshape",
+        "Transpose",
+        "Expand",
+        "Unsqueeze",
+        "Squeeze",
+        "Split",
+        "Slice",
+        "Gather",
+        "Identity",
+        "Concat",
+        "Cast",
+    ]
+)
+"""Operations whose results a candidate need not hold as tensors of their own."""
+
+TABLE_ROUNDINGS = 32.0
+"""Unit roundoffs of its largest element by which a table that the exporter computes may be off."""
+
+
+SPATIAL = frozenset(["Conv", "ConvTranspose", "BatchNormalization", "MaxPool", "AveragePool", "Resize"])
+"""Operations on maps: batch, channels, rows, columns."""
+
+
+class Structure:
+    """Who computes and who uses each tensor of a recording."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.graph = recording.graph
+        self.maps = _maps(recording)
+
+    def compared(self, outputs: Iterable[str]) -> set[str]:
+        """Return the tensors that a candidate with these outputs should hold.
+
+        Left out: what does not depend on the images, what only moves data, and a convolution before its
+        batch norm.
+        """
+        return {name for name in self._computed(outputs) if not self._before_norm(name)}
+
+    def folded(self, outputs: Iterable[str]) -> set[str]:
+        """Return the tensors that a candidate may hold but need not: convolutions before a batch norm."""
+        return {name for name in self._computed(outputs) if self._before_norm(name)}
+
+    def _computed(self, outputs: Iterable[str]) -> set[str]:
+        wanted = [self.recording.outputs[name] for name in outputs]
+        steps = self.graph.between((), wanted)
+        used = {*wanted, *(name for step in steps for name in step.uses)}
+        made = {name for step in steps if step.op_type not in DATA_MOVEMENT for name in step.outputs}
+        return made & used & self.graph.dependent(self.recording.inputs.values())
+
+    def _before_norm(self, name: str) -> bool:
+        return any(step.op_type == "BatchNormalization" for step in self.graph.consumers.get(name, []))
+
+    def soon_found(self, name: str, found: Mapping[str, object], compared: set[str], reach: int) -> bool:
+        """Tell whether a tensor computed from ``name`` through fewer than ``reach`` other compared ones is
+        among those found."""
+        front = {name}
+        for _ in range(reach):
+            front = self._next_compared(front, compared)
+            if any(tensor in found for tensor in front):
+                return True
+        return False
+
+    def heirs(self, wrong: Collection[str], found: Collection[str]) -> set[str]:
+        """Return the tensors that are computed from ``wrong`` ones through others that are not ``found``."""
+        reached: set[str] = set()
+        for step in self.recording.steps:
+            if any(name in reached or name in wrong for name in step.inputs if name not in found):
+                reached.update(step.outputs)
+        return reached
+
+    def _next_compared(self, front: set[str], compared: set[str]) -> set[str]:
+        reached, waiting, seen = set(), list(front), set(front)
+        while waiting:
+            for step in self.graph.consumers.get(waiting.pop(), []):
+                fresh = set(step.outputs) - seen
+                seen |= fresh
+                reached |= fresh & compared
+                waiting += fresh - compared
+        return reached
+
+
+def _maps(recording: Recording) -> set[str]:
+    """Return the tensors whose last two axes are rows and columns: what operations on maps take and give, and
+    what is computed of them, or they of it, element by element."""
+    maps: set[str] = set()
+    before = -1
+    while len(maps) > before:
+        before = len(maps)
+        for step in recording.steps:
+            names = {*step.inputs[:1], step.outputs[0]} - {""}
+            alike = len({recording.tensors[name].shape for name in names}) == 1
+            if step.operation in SPATIAL or (
+                alike and step.operation not in DATA_MOVEMENT and not maps.isdisjoint(names)
+            ):
+                maps |= {name for name in names if recording.tensors[name].ndim == 4}
+    return maps
+
+
+class Replay:
+    """A float64 forward pass that takes over a candidate's tensors where they are known, with a bound on
+    every result.
+
+    After `adopt`, the steps that follow compute on the candidate's values: what the candidate has differs
+    from the result by the error it introduced there. What it lacks is carried along, with the bound of all
+    that it may have fused.
+    """
+
+    def __init__(self, recording: Recording, arithmetic: Format, storage: Format, runtime: Runtime) -> None:
+        self.formats = (arithmetic, storage)
+        self.runtime = runtime
+        self.last_use = {name: step.name for step in recording.steps for name in step.uses}
+        self.values = {name: recording.tensors[name] for name in recording.inputs.values()}
+        self.bounds: dict[str, Array | None] = {}
+        self.scales: dict[str, Array | None] = {}
+        self.fixed = {*recording.weights, *recording.constants}
+        for name in [*recording.weights, *recording.constants]:
+            self.values[name] = recording.tensors[name]
+            error = stored_error(recording.tensors[name], storage, computed=name in recording.constants)
+            if error:
+                self.bounds[name] = self.scales[name] = np.full(recording.tensors[name].shape, error)
+
+    def compute(self, step: Step) -> None:
+        """Compute one step, how far a correct candidate's result may be from it, and how far rounding is
+        likely to carry it."""
+        operands = step.operands(self.values)
+        outputs = evaluate_node(step, operands)
+        self.values.update(zip(step.outputs, outputs, strict=False))
+        shared: Shared = {}
+        for errors, probable in ((self.bounds, False), (self.scales, True)):
+            before = [errors.get(name, 0.0) for name in step.inputs]
+            after = carried_bounds(
+                step,
+                operands,
+                before,
+                outputs,
+                *self.formats,
+                runtime=self.runtime,
+                probable=probable,
+                shared=shared,
+            )
+            errors.update(zip(step.outputs, after, strict=False))
+
+    def bound(self, name: str) -> Array | float:
+        """Return how far a correct candidate's tensor may be from ``values[name]``; infinite where no bound
+        is known."""
+        bound = self.bounds.get(name, 0.0)
+        return np.inf if bound is None else bound
+
+    def looks_like_rounding(self, step: Step, name: str, values: Array) -> bool:
+        """Tell whether a candidate's tensor differs from a step's ``values[name]`` as rounding does, and not
+        only within its bound."""
+        bound, scale = self.bounds.get(name), self.scales.get(name)
+        operands = [self.values[source] for source in step.uses if source not in self.fixed]
+        if bound is None or scale is None or not all(map(is_varied, operands)):
+            return True
+        return not hides_a_fault(values, self.values[name], bound, scale)
+
+    def forget(self, step: Step) -> None:
+        """Free what no later step uses."""
+        for name in {*step.uses, *step.outputs}:
+            if self.last_use.get(name, step.name) == step.name:
+                for kept in (self.values, self.bounds, self.scales):
+                    kept.pop(name, None)
+
+    def adopt(self, name: str, values: Array) -> None:
+        """Continue with the candidate's values of a tensor."""
+        self.values[name] = values.astype(np.float64)
+        self.bounds.pop(name, None)
+        self.scales.pop(name, None)
+
+
+def stored_error(array: Array, storage: Format, computed: bool) -> float:
+    """Return by how much a candidate's copy of a fixed tensor may be off.
+
+    Nothing if the format holds it exactly; one rounding for a weight or a scalar; more for a table that the
+    exporter computes itself in its own precision, as it does position embeddings: sines of angles up to 2π
+    that are rounded first.
+    """
+    if array.dtype.kind != "f" or np.array_equal(storage.rounded(array), array):
+        return 0.0
+    roundings = TABLE_ROUNDINGS if computed and array.ndim else 1.0
+    return roundings * storage.unit_roundoff * float(np.abs(array).max())

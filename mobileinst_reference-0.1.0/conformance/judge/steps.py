@@ -1,0 +1,203 @@
+"""Is this candidate MobileInst? Each step of the reference on the candidate's own operands.
+
+A step is judged by the error it *introduces*, against a rigorous bound of what rounding may do there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from conformance.bounds.declaration import Declaration
+from conformance.candidates.candidate import OwnGraph
+from conformance.judge.alignment import LIKENESS, CandidateTensors, Match
+from conformance.judge.detail import Spotlight
+from conformance.judge.replay import Replay, Structure
+from conformance.reports.report import Comparison, Fault
+from refimpl import Recording, Step
+from refimpl.ops.operation import Array
+
+MOST_FAULTS = 4
+"""How many wrong tensors are taken over, one after another, so that the steps behind them are judged too."""
+FUSION_REACH = 4
+"""How many steps in a row a candidate may have fused: attention's scale, logits, softmax and product."""
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    """What a step makes of the candidate's own tensors, and the candidate's tensor that is it."""
+
+    step: Step
+    match: Match | None
+    value: Array | None
+    bound: Array | float
+    honest: bool = True
+    """Whether what is within the bound also looks like rounding."""
+
+
+def compare_steps(
+    recording: Recording,
+    outputs: Mapping[str, str],
+    tensors: CandidateTensors,
+    declaration: Declaration,
+    *,
+    captures_all: bool = True,
+    own: OwnGraph | None = None,
+) -> tuple[list[Comparison], Fault | None]:
+    """Find every tensor of the reference in the candidate, and the first step that the candidate computes
+    differently.
+
+    Each step is computed on the candidate's own tensors, so an error is seen where it is made, however much
+    or little the network makes of it later.
+
+    Parameters
+    ----------
+    recording
+        The reference's run.
+    outputs
+        Output → the candidate's tensor that is given for it.
+    tensors
+        What it captured.
+    declaration
+        What it is declared to compute with.
+    captures_all
+        Whether a tensor that it did not capture is one that it does not compute.
+    own
+        What it says it computes, by which the fault's place is named.
+    """
+    sides = _Sides(recording, Structure(recording), outputs, tensors, declaration, captures_all)
+    taken: dict[str, str] = {}
+    while True:
+        rows, known, missed = _compare_once(sides, taken)
+        fresh = next((row for row in rows if row.name in missed and row.candidate is not None), None)
+        if fresh is None or len(taken) == MOST_FAULTS:
+            break
+        taken[fresh.name] = str(fresh.candidate)
+    first = next((row for row in rows if row.verdict == "fail"), None)
+    if first is None:
+        return rows, None
+    nodes = own.names_between(known, first.candidate) if own and first.candidate else []
+    return rows, Fault(first.name, first.operation, "network", tuple(nodes))
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """The reference's run, and the candidate's tensors in which it is looked for."""
+
+    recording: Recording
+    structure: Structure
+    outputs: Mapping[str, str]
+    tensors: CandidateTensors
+    declaration: Declaration
+    captures_all: bool
+
+    @cached_property
+    def compared(self) -> set[str]:
+        """What the candidate should hold."""
+        return self.structure.compared(self.outputs)
+
+    @cached_property
+    def sought(self) -> set[str]:
+        """What it should hold, and what it may."""
+        return self.compared | self.structure.folded(self.outputs)
+
+    @cached_property
+    def given(self) -> dict[str, str]:
+        """Tensor of the reference that is an output → the candidate's that is given for it."""
+        return {self.recording.outputs[name]: own for name, own in self.outputs.items()}
+
+    def wrong_output(self, name: str, value: Array, bound: Array | float) -> Match | None:
+        """Return what the candidate gives for a tensor, if that is an output and not within its bound.
+
+        Nothing is computed of an output, so what is done to it last shows nowhere else.
+        """
+        own = self.tensors.tensors.get(self.given.get(name, ""))
+        alike = own is not None and own.shape == value.shape
+        if not alike or not self.captures_all or not np.isfinite(bound).any():
+            return None
+        match = self.tensors.named(self.given[name], value, bound)
+        return match if match is not None and match.worst.utilisation > 1 else None
+
+    def match(self, name: str, value: Array, bound: Array | float) -> Match | None:
+        """Find a tensor within its bound; where that is so loose, or missing, that anything is, one that
+        resembles it, if the candidate holds all of its tensors: else it may be the next one."""
+        if np.isfinite(bound).any():
+            match = self.tensors.find(value, bound, spatial=name in self.structure.maps)
+            largest = float(np.abs(value).max(initial=0.0))
+            if float(np.max(bound, initial=0.0)) <= LIKENESS * largest:
+                return match
+        else:
+            match = self.tensors.nearest(value, np.inf, set())
+        return match if self.captures_all and match and match.resembles(value) else None
+
+
+def _compare_once(sides: _Sides, taken: Mapping[str, str]) -> tuple[list[Comparison], set[str], set[str]]:
+    """Compare every step; where a wrong tensor is ``taken`` for a step, those after it compute on it.
+
+    Returns
+    -------
+    rows, known, missed
+        The comparisons, the candidate's tensors that are right, and the steps that fail and have none taken.
+    """
+    spotlight = Spotlight()
+    recording, tensors = sides.recording, sides.tensors
+    predictions = _predict(sides, spotlight, taken)
+    found = {name: item.match for name, item in predictions.items() if item.match}
+    known = {match.name for name, match in found.items() if name not in taken}
+    output_names = {tensor: output for output, tensor in recording.outputs.items()}
+    rows, missed = [], set()
+    for name, item in predictions.items():
+        match, missing = item.match, "fail"
+        if match is None and item.value is not None and not sides.captures_all:
+            match, missing = tensors.named(output_names.get(name, name), item.value, item.bound), "absent"
+        elif match is None and item.value is not None:
+            match = tensors.likeliest(output_names.get(name, name), item.value, item.bound, known)
+            fused = sides.structure.soon_found(name, found, sides.compared, FUSION_REACH)
+            if fused and not (match and match.resembles(item.value)):
+                match, missing = None, "absent"
+        if match and item.value is not None:
+            spotlight.show(name, match.values, item.value, item.bound, match.worst.utilisation)
+        called, truth = (name, item.step.operation), recording.tensors[name]
+        row = match.compared(*called, truth) if match else Comparison.absent(*called, truth.shape, missing)
+        if item.match is None and row.verdict == "fail":
+            missed.add(name)
+        within = row.verdict != "fail"
+        rows.append(row if item.honest else replace(row, verdict="fail", systematic=within))
+    heirs = sides.structure.heirs(missed, found)
+    rows = [replace(row, verdict="inherited") if _inherits(row, heirs) else row for row in rows]
+    return spotlight.placed(rows), known, missed
+
+
+def _inherits(row: Comparison, heirs: Collection[str]) -> bool:
+    """Tell whether a step that fails was given operands that the candidate never had: of its own nothing is
+    known."""
+    return row.verdict == "fail" and row.name in heirs
+
+
+def _predict(sides: _Sides, spotlight: Spotlight, taken: Mapping[str, str]) -> dict[str, _Prediction]:
+    declared = sides.declaration
+    replay = Replay(sides.recording, declared.arithmetic, declared.storage, declared.runtime)
+    predictions: dict[str, _Prediction] = {}
+    for step in sides.recording.steps:
+        replay.compute(step)
+        for name in {*sides.sought, *sides.given}.intersection(step.outputs):
+            value, bound, honest = replay.values[name], replay.bound(name), True
+            match = sides.match(name, value, bound) if name in sides.sought else None
+            if match is None and name in taken:
+                match = sides.tensors.named(taken[name], value, bound)
+            if match:
+                honest = replay.looks_like_rounding(step, name, match.values)
+                replay.adopt(name, match.values)
+            if match or name not in sides.sought:
+                match = sides.wrong_output(name, value, bound) or match
+            if match:
+                reached = match.worst.utilisation if honest else np.inf
+                spotlight.show(name, match.values, value, bound, reached)
+                predictions[name] = _Prediction(step, match, None, 0.0, honest)
+            elif name in sides.compared:
+                predictions[name] = _Prediction(step, None, value, bound)
+        replay.forget(step)
+    return predictions

@@ -1,0 +1,1 @@
+"""Pictures, and inputs made of them."""

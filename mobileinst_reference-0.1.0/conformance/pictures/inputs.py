@@ -1,0 +1,68 @@
+"""Inputs of a verification: pictures and arrays from files, or a rendered scene."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from conformance.pictures.picture import read_network_input, read_picture
+from refimpl.errors import ShapeError
+from refimpl.inference import preprocess
+from refimpl.ops.operation import Array
+from refimpl.scenes import render_picture
+
+
+def load_inputs(paths: Sequence[Path], size: tuple[int, int], batch: bool = False) -> dict[str, Array]:
+    """Read network inputs.
+
+    Parameters
+    ----------
+    paths
+        ``.npy`` files are normalised inputs (B, 3, H, W), taken as they are; anything else is a picture,
+        resized to ``size`` and normalised.
+    size
+        (height, width), multiples of 32.
+    batch
+        Whether to stack all into one batch instead.
+
+    Returns
+    -------
+    dict
+        Label → float32 (B, 3, H, W).
+    """
+    inputs: dict[str, Array] = {}
+    for path in paths:
+        images = read_network_input(path) if path.suffix == ".npy" else picture_input(path, size)
+        inputs[_unused(path.name, inputs)] = images.astype(np.float32)
+    return {" + ".join(inputs): _stack(inputs)} if batch else inputs
+
+
+def picture_input(path: Path, size: tuple[int, int]) -> Array:
+    """Return a picture as the network's input (1, 3, H, W)."""
+    images, _ = preprocess(read_picture(path), sizing=size)
+    return images
+
+
+def rendered_input(size: tuple[int, int], batch: int = 1, seed: int = 0) -> dict[str, Array]:
+    """Return a batch of rendered scenes under one label."""
+    scenes = [preprocess(render_picture(*size, seed + i), sizing="native")[0] for i in range(batch)]
+    return {f"rendered scene {seed}": np.concatenate(scenes).astype(np.float32)}
+
+
+def _stack(inputs: dict[str, Array]) -> Array:
+    shapes = {array.shape[1:] for array in inputs.values()}
+    if len(shapes) > 1:
+        raise ShapeError(
+            f"inputs of shapes {sorted(shapes)} cannot be one batch; give --size, or arrays of one size"
+        )
+    return np.concatenate(list(inputs.values()))
+
+
+def _unused(name: str, taken: dict[str, Array]) -> str:
+    number, candidate = 1, name
+    while candidate in taken:
+        number += 1
+        candidate = f"{name} ({number})"
+    return candidate

@@ -1,0 +1,1 @@
+"""A verdict's records and their faces: terminal, HTML, JUnit, Markdown, JSON; charts and figure."""

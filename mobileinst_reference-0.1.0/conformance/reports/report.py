@@ -1,0 +1,497 @@
+"""The result of a verification: plain records, their JSON, and an exception for tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from conformance.reports.failure_message import failure_message
+from refimpl.errors import VerificationError
+from refimpl.ops.operation import Array
+
+
+@dataclass(frozen=True)
+class Detail:
+    """Where the error of one tensor is, and how much of the bound its elements use.
+
+    Attributes
+    ----------
+    tensor
+        Its name.
+    error_map
+        Largest absolute error over all but the last two axes, in at most 64×64 blocks; None if not finite.
+    exact
+        How many elements have no error at all.
+    histogram
+        How many elements with an error have log₁₀(error / bound) between two of ``edges``; the first and last
+        count those beyond.
+    unbounded
+        How many elements have an error where none is allowed, or are not finite.
+    """
+
+    tensor: str
+    error_map: list[list[float | None]]
+    exact: int
+    histogram: list[int]
+    edges: list[float]
+    unbounded: int = 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One tensor of the reference beside the candidate's.
+
+    Attributes
+    ----------
+    name
+        The reference's name.
+    operation
+        The operation that computes it.
+    candidate
+        The candidate's name; None if it holds no such tensor.
+    shape
+        The reference's shape.
+    max_abs_error, relative_error
+        Largest absolute difference from the reference's own run, everything upstream included, and that over
+        the reference's largest element; None without a counterpart.
+    worst_index
+        Where the largest difference is.
+    introduced_error
+        Difference from the same step computed in float64 on the candidate's own inputs, where it is largest
+        compared with its bound; None for outputs.
+    tolerance
+        What is allowed there: of the introduced error for a step or node, of ``max_abs_error`` for an output.
+    utilisation
+        The largest ratio of error to what is allowed, over all elements; up to 1 it is rounding. None if
+        there is no bound.
+    verdict
+        ``pass``, ``fail``, ``inherited`` (wrong, but the operands it was computed from are, and nothing is
+        known of the step), ``absent`` (the candidate holds no such tensor and is right after it) or ``not
+        judged`` (no bound).
+    detail
+        A closer look, for the one tensor worth it.
+    """
+
+    name: str
+    operation: str
+    candidate: str | None
+    shape: tuple[int, ...]
+    max_abs_error: float | None
+    relative_error: float | None
+    worst_index: tuple[int, ...] | None
+    introduced_error: float | None
+    tolerance: float | None
+    utilisation: float | None
+    verdict: str
+    systematic: bool = False
+    detail: Detail | None = None
+
+    @classmethod
+    def absent(
+        cls, name: str, operation: str, shape: tuple[int, ...], verdict: str, candidate: str | None = None
+    ) -> Self:
+        """Return the row of a tensor that has no counterpart, or one of another shape."""
+        nothing = (None,) * 6
+        return cls(name, operation, candidate, shape, *nothing, verdict=verdict)
+
+    @classmethod
+    def judged(
+        cls,
+        name: str,
+        operation: str,
+        candidate: str,
+        truth: Array,
+        error: float,
+        place: tuple[int, ...],
+        *,
+        introduced: float | None = None,
+        allowed: float | None = None,
+        utilisation: float | None = None,
+    ) -> Self:
+        """Return the row of a tensor with its counterpart: the largest error and its place, what the step
+        adds to it, and what share that is of what is allowed; None: there is no bound."""
+        scale = _largest(truth) if error else 1.0
+        return cls(
+            name=name,
+            operation=operation,
+            candidate=candidate,
+            shape=truth.shape,
+            max_abs_error=error,
+            relative_error=error / scale if scale else error,
+            worst_index=place,
+            introduced_error=introduced,
+            tolerance=allowed,
+            utilisation=utilisation,
+            verdict="not judged" if utilisation is None else "pass" if utilisation <= 1 else "fail",
+        )
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Where the candidate leaves the reference.
+
+    Attributes
+    ----------
+    step
+        The first tensor of the reference, in order of computation, that the candidate does not compute.
+    operation
+        The operation that produces it.
+    question
+        ``network``: the candidate does not compute what MobileInst does there. ``graph``: the runtime does
+        not compute what the candidate's own graph says.
+    candidate_nodes
+        The candidate's nodes between the last tensors that agree and the one nearest to it.
+    """
+
+    step: str
+    operation: str
+    question: str
+    candidate_nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """A mistake that explains the first fault: with it, the step computes what the candidate has.
+
+    Attributes
+    ----------
+    fault
+        Its name in the catalogue, ``category/what went wrong``.
+    happens
+        What is computed instead, in one line.
+    detail
+        Its parameters here, such as ``epsilon = 0.001``.
+    call
+        The operation it is at: the failing one, or one between it and the last tensors that agree.
+    utilisation
+        Error over bound if that mistake is made; at most 1.
+    source
+        Where the mistake is documented.
+    """
+
+    fault: str
+    happens: str
+    detail: str
+    call: str
+    utilisation: float
+    source: str
+
+    @property
+    def named(self) -> str:
+        """The fault with its parameters, as a headline has it."""
+        return ", ".join(part for part in (self.fault, self.detail) if part)
+
+
+@dataclass(frozen=True)
+class MarginHistogram:
+    """How many decisions have log₁₀(margin / allowed error) between two of ``edges``; the ends count those
+    beyond.
+
+    Attributes
+    ----------
+    edges
+        One more than there are counts. Below 0 rounding may flip a decision, above 0 it may not.
+    agreed, tied, flipped
+        Decisions that come out as the reference's, otherwise within the allowed error, and otherwise.
+    """
+
+    edges: list[float]
+    agreed: list[int]
+    tied: list[int]
+    flipped: list[int]
+
+    def __add__(self, other: MarginHistogram) -> MarginHistogram:
+        """Count the decisions of both, which have the same edges."""
+        counts = (
+            [mine + others for mine, others in zip(getattr(self, name), getattr(other, name), strict=True)]
+            for name in ("agreed", "tied", "flipped")
+        )
+        return MarginHistogram(self.edges, *counts)
+
+
+@dataclass(frozen=True)
+class MaskPicture:
+    """One instance's mask beside the candidate's.
+
+    Attributes
+    ----------
+    image, query
+        Which: the picture of the batch, and the query.
+    iou
+        Of the two masks.
+    rows
+        One character for each pixel: ``.`` outside and ``#`` inside in both; ``-`` only in the reference's
+        mask, ``+`` only in the candidate's; the same within the allowed error: ``<`` and ``>``.
+    """
+
+    image: int
+    query: int
+    iou: float
+    rows: list[str]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One kind of decision that users make of the outputs.
+
+    Attributes
+    ----------
+    kind
+        ``kept instances``, ``labels``, ``mask pixels``, ``boundary pixels`` (those of the mask pixels with a
+        neighbour that the reference decides otherwise) or ``track identity``.
+    count
+        How many decisions there are.
+    ties
+        How many come out otherwise where the allowed error reaches that far: reported, not failed.
+    flips
+        How many come out otherwise and should not.
+    smallest_margin
+        The reference's smallest distance to a flip, in ``unit``.
+    largest_flipped_margin
+        Of the flips; None without.
+    smallest_iou
+        Of the masks, with the reference's.
+    unit
+        What margins are differences in.
+    allowed
+        By how much rounding may move such a difference, at most.
+    near
+        How many decisions lie so near to a flip that rounding may decide them.
+    histogram
+        The margins over the allowed error; None without decisions.
+    picture
+        The mask with the smallest IoU.
+    not_judged
+        Why there is nothing to compare; None if there is.
+    """
+
+    kind: str
+    count: int
+    ties: int
+    flips: int
+    smallest_margin: float | None
+    largest_flipped_margin: float | None
+    smallest_iou: float | None = None
+    unit: str = ""
+    allowed: float | None = None
+    near: int = 0
+    histogram: MarginHistogram | None = None
+    picture: MaskPicture | None = None
+    not_judged: str | None = None
+
+    @property
+    def verdict(self) -> str:
+        """``pass``, ``tie``, ``fail`` or ``not judged``."""
+        if self.not_judged:
+            return "not judged"
+        return "fail" if self.flips else "tie" if self.ties else "pass"
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        if self.not_judged:
+            return f"{self.kind}: not judged, {self.not_judged}"
+        parts = [f"{self.kind}: {self.count} decided, {self.flips} flipped, {self.ties} tied"]
+        if self.smallest_margin is not None:
+            parts.append(f"smallest margin {self.smallest_margin:.1e} in {self.unit}")
+        if self.allowed is not None:
+            parts.append(f"allowed error {self.allowed:.1e}")
+        if self.largest_flipped_margin is not None:
+            parts.append(f"largest margin flipped {self.largest_flipped_margin:.1e}")
+        if self.smallest_iou is not None:
+            parts.append(f"smallest mask IoU {self.smallest_iou:.4f}")
+        return ", ".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the decision with its verdict as plain data."""
+        return _finite({"verdict": self.verdict, **dataclasses.asdict(self)})
+
+
+def merged(decisions: Sequence[Decision]) -> Decision:
+    """Return the decisions of one kind on several inputs as one; what is judged of them counts."""
+    judged = [decision for decision in decisions if not decision.not_judged]
+    if len(judged) <= 1:
+        return (judged or list(decisions))[0]
+    histograms = [decision.histogram for decision in judged if decision.histogram]
+    worst = min(judged, key=lambda decision: 1.0 if decision.smallest_iou is None else decision.smallest_iou)
+    return dataclasses.replace(
+        judged[0],
+        count=sum(decision.count for decision in judged),
+        ties=sum(decision.ties for decision in judged),
+        flips=sum(decision.flips for decision in judged),
+        near=sum(decision.near for decision in judged),
+        smallest_margin=_extreme(min, (decision.smallest_margin for decision in judged)),
+        largest_flipped_margin=_extreme(max, (decision.largest_flipped_margin for decision in judged)),
+        smallest_iou=worst.smallest_iou,
+        allowed=_extreme(max, (decision.allowed for decision in judged)),
+        histogram=functools.reduce(operator.add, histograms) if histograms else None,
+        picture=worst.picture,
+    )
+
+
+def _extreme(choose: Callable[..., float], values: Iterable[float | None]) -> float | None:
+    given = [value for value in values if value is not None]
+    return choose(given) if given else None
+
+
+@dataclass(frozen=True)
+class InputReport:
+    """The comparisons on one input, whose bytes have the SHA-256 given.
+
+    Attributes
+    ----------
+    outputs
+        The shipped run's outputs against the reference's.
+    steps
+        Is it MobileInst? The reference's tensors, found in the candidate.
+    nodes
+        Does the runtime compute its own graph? The outputs of the candidate's nodes.
+    problems
+        What else is wrong, in the order of the checks.
+    diagnoses
+        Mistakes that explain the first fault, the likeliest first; empty if none of the catalogue does.
+    decisions
+        What users make of the outputs, with the reference's margins.
+    remarks
+        What is worth knowing and no fault.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    sha256: str
+    outputs: list[Comparison]
+    steps: list[Comparison]
+    nodes: list[Comparison]
+    first_fault: Fault | None
+    problems: list[str] = field(default_factory=list)
+    diagnoses: list[Diagnosis] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> str:
+        """``pass`` or ``fail``."""
+        failed = self.first_fault or self.problems or any(row.verdict == "fail" for row in self.outputs)
+        return "fail" if failed or any(decision.flips for decision in self.decisions) else "pass"
+
+    @property
+    def coverage(self) -> str:
+        """How much was judged, in words: a verdict on outputs alone cannot see what hides inside."""
+        rows, what = (self.steps, "steps") if self.steps else (self.nodes, "results of nodes")
+        judged = sum(row.verdict in ("pass", "fail") for row in rows)
+        return (
+            f"{judged} of {len(rows)} {what} judged" if judged else "outputs only, nothing inside was judged"
+        )
+
+    @property
+    def inherited(self) -> int:
+        """How many steps are wrong only because their operands are."""
+        return sum(row.verdict == "inherited" for row in self.steps)
+
+    @property
+    def flipped(self) -> str:
+        """What flips, in words: ``4 track identity, 1 labels``; empty if nothing does."""
+        return ", ".join(f"{item.flips} {item.kind}" for item in self.decisions if item.flips)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain data; numbers that are not finite become strings."""
+        plain = {"verdict": self.verdict, **dataclasses.asdict(self)}
+        for key in ("outputs", "steps", "nodes"):
+            plain[key] = [_finite(row) for row in plain[key]]
+        plain["decisions"] = [decision.to_json() for decision in self.decisions]
+        return plain
+
+
+@dataclass(frozen=True)
+class Report:
+    """The verdict on a candidate over all inputs; ``command`` is the command line that shows it again."""
+
+    inputs: list[InputReport]
+    candidate: str
+    model: dict[str, Any]
+    tolerance: str
+    command: str | None = None
+
+    @property
+    def verdict(self) -> str:
+        """``pass`` or ``fail``."""
+        return "fail" if any(report.verdict == "fail" for report in self.inputs) else "pass"
+
+    @property
+    def leading(self) -> InputReport:
+        """The first failing input's report, or the first of all."""
+        return next((report for report in self.inputs if report.verdict == "fail"), self.inputs[0])
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """The decisions on all inputs together, one of each kind."""
+        kinds: dict[str, list[Decision]] = {}
+        for report in self.inputs:
+            for decision in report.decisions:
+                kinds.setdefault(decision.kind, []).append(decision)
+        return [merged(decisions) for decisions in kinds.values()]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain data; ``outputs``, ``steps`` and ``first_fault`` are those of
+        `leading`, ``decisions`` those on all inputs."""
+        leading = self.leading.to_json()
+        return {
+            "verdict": self.verdict,
+            "candidate": self.candidate,
+            "model": self.model,
+            "tolerance": self.tolerance,
+            "command": self.command,
+            "headline": self.headline(),
+            **{
+                key: leading[key]
+                for key in ("outputs", "steps", "nodes", "first_fault", "problems", "diagnoses")
+            },
+            "decisions": [decision.to_json() for decision in self.decisions],
+            "inputs": [report.to_json() for report in self.inputs],
+        }
+
+    def raise_on_failure(self) -> None:
+        """Raise `VerificationError` with `failure_message`, unless the verdict is ``pass``."""
+        # Pytest then shows the line of the test, not this one.
+        __tracebackhide__ = True
+        if self.verdict == "fail":
+            raise VerificationError(self.failure_message())
+
+    def failure_message(self) -> str:
+        """Return the headline, a table of the first failing tensors and how to see it again."""
+        return failure_message(self)
+
+    def headline(self) -> str:
+        """Say the verdict in one line."""
+        report = self.leading
+        if report.verdict == "pass":
+            count = f"{len(self.inputs)} input{'s' * (len(self.inputs) > 1)}"
+            return f"PASS  {self.candidate} conforms on {count}; {report.coverage}"
+        if report.problems:
+            return f"FAIL  {self.candidate} on {report.name}: {'; '.join(report.problems)}"
+        if report.first_fault:
+            fault = report.first_fault
+            place = f"leaves the reference at {fault.step} ({fault.operation}) on {report.name}"
+            likely = f": {report.diagnoses[0].named}" if report.diagnoses else ""
+            return f"FAIL  {self.candidate} {place}{likely}"
+        wrong = [row.name for row in report.outputs if row.verdict == "fail"]
+        wrong = wrong or [decision.kind for decision in report.decisions if decision.flips]
+        return f"FAIL  {self.candidate} on {report.name}: outputs {', '.join(wrong)}"
+
+
+def _largest(array: Array) -> float:
+    return float(np.abs(array.astype(np.float64)).max(initial=0.0)) if array.dtype.kind in "fiu" else 1.0
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    # JSON has no infinity.
+    return {
+        key: (str(value) if isinstance(value, float) and not math.isfinite(value) else value)
+        for key, value in row.items()
+    }

@@ -1,0 +1,1 @@
+"""The first wrong step as a folder, and judged again from it."""

@@ -1,0 +1,43 @@
+"""Work that falls into independent parts, done by as many threads as BLAS would use.
+
+NumPy leaves the interpreter to others while it computes, and most of its functions use one thread; so two
+parts in two threads are done sooner than one after the other with two threads for the products alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from threadpoolctl import threadpool_info, threadpool_limits
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Yield the function of every item, in order; at most one item for each thread is under way or waiting.
+
+    Parameters
+    ----------
+    function
+        Neither changes what another item's call reads, nor depends on their order.
+    items
+        What it is called with.
+    """
+    threads = max(
+        (pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1
+    )
+    if threads == 1:
+        yield from map(function, items)
+        return
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as executor:
+        under_way: deque[Future[R]] = deque()
+        for item in items:
+            under_way.append(executor.submit(function, item))
+            if len(under_way) >= threads:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()

@@ -1,0 +1,98 @@
+"""`lint`: what in an ONNX file will break, or silently change, on the way to TNN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from conformance.graph.onnx_file import Source as OnnxSource
+from conformance.graph.onnx_file import read_model
+from conformance.tnn.traps import FAILS, LATEST_OPSET, OLDEST_OPSET, TRAPS, Source, source_of
+from refimpl.errors import ConfigurationError, FileError, MobileInstError
+from refimpl.graph import Node
+
+TARGETS = ("tnn",)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that will not survive.
+
+    Attributes
+    ----------
+    rule
+        Name of the rule.
+    node
+        The node, input or "model" it is about.
+    severity
+        "fails" or "changes the meaning".
+    happens, instead
+        What happens, and what to do.
+    """
+
+    rule: str
+    node: str
+    severity: str
+    happens: str
+    instead: str
+
+    def __str__(self) -> str:
+        """Return the finding as one line."""
+        return f"{self.rule}: {self.node}: {self.severity}: {self.happens}; {self.instead}"
+
+
+def lint(model: OnnxSource, target: str = "tnn") -> list[Finding]:
+    """Return what in a model will break or silently change on ``target``, in graph order.
+
+    Parameters
+    ----------
+    model
+        A path, bytes or a loaded model; it may hold any operator.
+    target
+        "tnn".
+
+    Raises
+    ------
+    FileError
+        The file is missing or no ONNX model, or a node in it is malformed.
+    ConfigurationError
+        Another target.
+    """
+    if target not in TARGETS:
+        raise ConfigurationError(f"target {target!r}; known: {', '.join(TARGETS)}")
+    source = source_of(read_model(model))
+    findings = [*_opset_findings(source), *_input_findings(source)]
+    for node in source.nodes:
+        findings += _node_findings(source, node)
+    return findings
+
+
+def _node_findings(source: Source, node: Node) -> list[Finding]:
+    subject = f"{node.op_type} {node.name!r}"
+    try:
+        caught = [trap for trap in TRAPS if trap.catches(source, node)]
+    except (IndexError, TypeError, ValueError, MobileInstError) as error:
+        raise FileError(
+            f"{subject}: malformed operands or attributes ({error}); export the model again"
+        ) from error
+    return [Finding(trap.rule, subject, trap.severity, trap.happens, trap.instead) for trap in caught]
+
+
+def _opset_findings(source: Source) -> list[Finding]:
+    if OLDEST_OPSET <= source.opset <= LATEST_OPSET:
+        return []
+    happens = f"the model is of opset {source.opset}; the converter takes {OLDEST_OPSET} to {LATEST_OPSET}"
+    return [Finding("opset", "model", FAILS, happens, "export with opset_version=17")]
+
+
+def _input_findings(source: Source) -> list[Finding]:
+    return [
+        Finding(
+            "dynamic-input",
+            f"input {name!r}",
+            FAILS,
+            f"its shape is {source.shapes.get(name, 'unknown')}; TNN needs every length",
+            "export with fixed sizes, without dynamic_axes or dynamic_shapes",
+        )
+        for name in source.inputs
+        if source.static_shape(name) is None
+    ]

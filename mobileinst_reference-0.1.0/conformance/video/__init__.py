@@ -1,0 +1,1 @@
+"""Following a video: frames read, networks run, tracks written, kernel reuse timed."""

@@ -1,0 +1,233 @@
+"""Which public function of the reference has a golden, and who confirmed it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import refimpl
+from golden import DATA
+from golden.store import Entry, read_manifest
+
+_REFUSES = "refuses bad arguments"
+_GEOMETRY = "where the windows of Conv and the poolings are"
+_MACHINERY = "registers, names and records operations"
+_HARD = "draws up scenes; the scenes' goldens are of the plain kind"
+_SPLIT = "names the scenes of the held-out split"
+_WITHIN = "part of what has goldens: the attentions and the decoder"
+_TRAINED = "finds trained weights and refuses altered ones"
+TESTED = {
+    "refimpl.association.require_kernels": (
+        _REFUSES,
+        "refimpl/test_tracker.py::test_non_finite_kernels_are_named",
+    ),
+    "refimpl.matching.check_target": (_REFUSES, "refimpl/test_matching.py::test_bad_targets_are_named"),
+    "refimpl.model.check_images": (_REFUSES, "refimpl/test_weights.py::test_impossible_images_are_named"),
+    "refimpl.predictions.check_predictions": (
+        _REFUSES,
+        "refimpl/test_inference.py::test_outputs_that_do_not_fit_are_named",
+    ),
+    "refimpl.predictions.require_finite": (
+        _REFUSES,
+        "refimpl/test_inference.py::test_outputs_that_are_not_finite_are_named",
+    ),
+    "refimpl.attention.attend": (
+        _WITHIN,
+        "refimpl/test_attention.py::test_attention_is_a_weighted_mean_of_the_values",
+    ),
+    "refimpl.attention.attend_positions": (
+        _WITHIN,
+        "refimpl/test_attention.py::test_the_channels_of_a_head_lie_side_by_side",
+    ),
+    "refimpl.attention.split_channels": (_WITHIN, "refimpl/test_attention.py::test_heads_of_maps"),
+    "refimpl.attention.merge_heads": (_WITHIN, "refimpl/test_attention.py::test_heads_of_tokens"),
+    "refimpl.attention.swap_heads": (_WITHIN, "refimpl/test_attention.py::test_heads_of_tokens"),
+    "refimpl.attention.swap_last": (
+        _WITHIN,
+        "refimpl/test_attention.py::test_attention_is_a_weighted_mean_of_the_values",
+    ),
+    "refimpl.layers.to_tokens": (_WITHIN, "refimpl/test_attention.py::test_tokens_are_positions_row_by_row"),
+    "refimpl.instance_decoder.global_queries": (
+        _WITHIN,
+        "refimpl/test_query_passing.py::test_a_frame_passing_to_itself_finds_its_own_masks",
+    ),
+    "refimpl.instance_decoder.local_queries": (
+        _WITHIN,
+        "refimpl/test_query_passing.py::test_a_frame_passing_to_itself_finds_its_own_masks",
+    ),
+    "refimpl.weights.files.write_arrays": (
+        "writes files",
+        "refimpl/test_weights.py::test_saved_and_loaded_weights_are_the_same_bits",
+    ),
+    "refimpl.weights.seeding.seeded_arrays": (
+        "draws weights",
+        "refimpl/test_weights.py::test_activations_are_of_order_one_through_all_stages",
+    ),
+    "refimpl.hard_scenes.folded": (
+        _HARD,
+        "refimpl/test_hard_scenes.py::test_walks_turn_back_as_symmetric_padding_does",
+    ),
+    "refimpl.hard_scenes.triangle_wave": (
+        _HARD,
+        "refimpl/test_hard_scenes.py::test_changes_go_back_and_forth_as_a_triangle",
+    ),
+    "refimpl.hard_scenes.make_hard_scene": (
+        _HARD,
+        "refimpl/test_hard_scenes.py::test_masks_are_the_painters",
+    ),
+    "refimpl.scenes.choose": (_HARD, "refimpl/test_hard_scenes.py::test_masks_are_the_painters"),
+    "refimpl.held_out.held_out_picture": (
+        _SPLIT,
+        "refimpl/test_held_out.py::test_the_truth_is_what_is_rendered",
+    ),
+    "refimpl.held_out.held_out_video": (
+        _SPLIT,
+        "refimpl/test_held_out.py::test_a_track_seen_in_few_frames_is_not_asked_for",
+    ),
+    "refimpl.held_out.picture_seed": (
+        _SPLIT,
+        "refimpl/test_held_out.py::test_seeds_of_the_split_are_its_own",
+    ),
+    "refimpl.held_out.video_seed": (_SPLIT, "refimpl/test_held_out.py::test_seeds_of_the_split_are_its_own"),
+    "refimpl.held_out.seen_enough": (_SPLIT, "refimpl/test_held_out.py::test_the_truth_is_what_is_rendered"),
+    "refimpl.trained.trained_folder": (
+        _TRAINED,
+        "golden/test_trained.py::test_without_the_package_that_holds_them_it_says_so",
+    ),
+    "refimpl.trained.trained_sets": (
+        _TRAINED,
+        "golden/test_trained.py::test_every_set_is_there_small_and_as_rounded",
+    ),
+    "refimpl.trained.trained_files": (_TRAINED, "golden/test_trained.py::test_one_altered_byte_is_refused"),
+    "refimpl.trained.trained_config": (_TRAINED, "golden/test_trained.py::test_pytorch_computes_the_same"),
+    "refimpl.trained.is_trained": (
+        _TRAINED,
+        "golden/test_trained.py::test_a_trained_set_brings_its_own_configuration",
+    ),
+    "refimpl.weights.files.check_save_name": (
+        _REFUSES,
+        "refimpl/test_weights.py::test_another_suffix_is_refused_either_way",
+    ),
+    "refimpl.weights.check.check_weights": (
+        _REFUSES,
+        "refimpl/test_weights.py::test_one_error_lists_all_problems",
+    ),
+    "refimpl.weights.check.with_folded": (
+        "names weights in files",
+        "refimpl/test_weights.py::test_folded_weights_are_saved_and_loaded",
+    ),
+    "refimpl.weights.hint.likely_configuration": (
+        "names the preset that weights fit",
+        "refimpl/test_weights.py::test_the_configuration_of_other_weights_is_named",
+    ),
+    "refimpl.weights.files.read_arrays": (
+        "reads files, PyTorch's too",
+        "refimpl/test_weights.py::test_a_pytorch_checkpoint_is_read",
+    ),
+    "refimpl.weights.npy_header.check_claim": (
+        _REFUSES,
+        "refimpl/test_weights.py::test_a_zip_bomb_is_not_unpacked",
+    ),
+    "refimpl.ops.convolution.convolve": (
+        "Conv by its definition",
+        "refimpl/test_ops_convolution.py::test_the_fast_ways_are_the_definition",
+    ),
+    "refimpl.ops.fast_convolution.correlate": (
+        "Conv in less time",
+        "refimpl/test_ops_convolution.py::test_the_fast_ways_are_the_definition",
+    ),
+    "refimpl.ops.convolution.check_operands": (
+        _REFUSES,
+        "refimpl/test_ops_convolution.py::test_operands_that_do_not_fit_are_named",
+    ),
+    "refimpl.ops.windows.padding": (
+        _GEOMETRY,
+        "refimpl/test_ops_convolution.py::test_same_padding_is_what_onnx_computes",
+    ),
+    "refimpl.ops.windows.copied": (_GEOMETRY, "refimpl/test_ops_convolution.py::test_windows_are_numpys"),
+    "refimpl.ops.windows.padded": (_GEOMETRY, "refimpl/test_ops_convolution.py::test_windows_are_numpys"),
+    "refimpl.ops.windows.sliding_windows": (
+        _GEOMETRY,
+        "refimpl/test_ops_convolution.py::test_windows_are_numpys",
+    ),
+    "refimpl.ops.windows.split_padding": (
+        _GEOMETRY,
+        "refimpl/test_ops_convolution.py::test_same_padding_is_what_onnx_computes",
+    ),
+    "refimpl.ops.windows.per_axis": (
+        _REFUSES,
+        "refimpl/test_ops_convolution.py::test_operands_that_do_not_fit_are_named",
+    ),
+    "refimpl.ops.elementwise.tensors": (
+        "numbers in the dtype of a tensor",
+        "refimpl/test_ops_elementwise.py::test_scalars_take_the_dtype_of_the_tensor",
+    ),
+    "refimpl.ops.operation.operation": (
+        _MACHINERY,
+        "refimpl/test_ops_vocabulary.py::test_attributes_and_defaults_are_onnxs",
+    ),
+    "refimpl.ops.operation.intercepted": (
+        _MACHINERY,
+        "refimpl/test_recording.py::test_nested_recording_is_undone_after_an_error",
+    ),
+    "refimpl.ops.operation.active_interceptor": (
+        _MACHINERY,
+        "refimpl/test_recording.py::test_nested_recording_is_undone_after_an_error",
+    ),
+    "refimpl.scope.block": (_MACHINERY, "refimpl/test_recording.py::test_names_come_from_the_weight_scope"),
+    "refimpl.recording.record": (_MACHINERY, "golden/test_golden_judge.py::test_onnx_runtime_passes"),
+}
+"""Function that gives no numbers to compare → what it does instead, and the test that holds it to it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One public function: the goldens it took part in and who confirmed them, or what tests it instead."""
+
+    function: str
+    goldens: tuple[str, ...]
+    sources: tuple[str, ...]
+    reason: str = ""
+    test: str = ""
+
+
+def coverage(folder: Path = DATA) -> list[Row]:
+    """Return a row for every public function of the reference."""
+    known = _by_function(read_manifest(folder))
+    return [_row(name, known) for name in sorted(set(public_functions()))]
+
+
+def public_functions() -> Iterator[str]:
+    """Yield the full name of every public function, by the module that defines it."""
+    for module in pkgutil.walk_packages(refimpl.__path__, "refimpl."):
+        for name, value in vars(importlib.import_module(module.name)).items():
+            plain = inspect.unwrap(value) if callable(value) else value
+            if inspect.isfunction(plain) and plain.__module__ == module.name and not name.startswith("_"):
+                yield f"{module.name}.{name}"
+
+
+def _by_function(entries: tuple[Entry, ...]) -> dict[str, list[Entry]]:
+    found: dict[str, list[Entry]] = {}
+    for entry in entries:
+        for name in (entry.record["producer"]["function"], *entry.record["covers"]):
+            found.setdefault(_defined(name), []).append(entry)
+    return found
+
+
+def _defined(name: str) -> str:
+    """Return the name under the module that defines the function: `refimpl.ops.conv` is convolution's."""
+    module, _, function = name.rpartition(".")
+    value = getattr(importlib.import_module(module), function, None)
+    return f"{inspect.unwrap(value).__module__}.{function}" if callable(value) else name
+
+
+def _row(function: str, known: dict[str, list[Entry]]) -> Row:
+    entries = known.get(function, [])
+    sources = {c["source"].partition(",")[0] for entry in entries for c in entry.record["confirmed_by"]}
+    reason, test = ("", "") if entries else TESTED.get(function, ("", ""))
+    names = tuple(entry.name for entry in entries)
+    return Row(function, names, tuple(sorted(sources)), reason, test and f"tests/{test}")

@@ -1,0 +1,1 @@
+"""What is golden: the declared cases, by kind."""

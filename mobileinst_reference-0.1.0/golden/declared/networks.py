@@ -1,0 +1,83 @@
+"""Whole networks of micro width, with every named tensor.
+
+The second size is the least that the networks admit (multiples of 32) with sides that differ and are both odd
+at 1/32: 3×5, and 2×3 at 1/64. No resize of global features, no adaptive pooling and no 8×8 window fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from golden.case import Golden
+from golden.declared.part import Compute, Part
+from golden.micro import MICRO, MICRO_RESNET, MICRO_SEAFORMER, MICRO_SPARSEINST, MICRO_TOPFORMER
+from refimpl.backbone import BackboneSpec
+from refimpl.config import MobileInstConfig
+from refimpl.forward import forward
+
+
+def _narrow(config: MobileInstConfig, spec: BackboneSpec) -> Compute:
+    """The network of a configuration on a backbone of micro width."""
+    return lambda images, w: forward(images, w, config, spec)
+
+
+SIZES = ((64, 128), (96, 160))
+
+PARTS = (
+    *(
+        Part(
+            f"models/{name}_{height}x{width}",
+            "refimpl.model.forward",
+            (1, 3, height, width),
+            compute,
+            f"{title} of micro width, every named tensor: the first wrong one names the place",
+            covers,
+            every_tensor=True,
+        )
+        for name, title, compute, covers in (
+            (
+                "topformer",
+                "MobileInst with TopFormer",
+                _narrow(MICRO, MICRO_TOPFORMER),
+                (
+                    "refimpl.topformer.topformer",
+                    "refimpl.model.forward_mobileinst",
+                    "refimpl.model.backbone",
+                    "refimpl.model.mask_features",
+                ),
+            ),
+            (
+                "seaformer",
+                "MobileInst with SeaFormer",
+                _narrow(replace(MICRO, backbone="seaformer-tiny"), MICRO_SEAFORMER),
+                ("refimpl.seaformer.seaformer", "refimpl.seaformer.stage", "refimpl.seaformer.transformer"),
+            ),
+            (
+                "sparseinst",
+                "SparseInst with TopFormer",
+                _narrow(MICRO_SPARSEINST, MICRO_TOPFORMER),
+                (
+                    "refimpl.sparseinst.sparseinst",
+                    "refimpl.sparseinst.local_maps",
+                    "refimpl.model.forward_sparseinst",
+                ),
+            ),
+            (
+                "sparseinst_resnet",
+                "SparseInst with ResNet-50",
+                _narrow(replace(MICRO_SPARSEINST, backbone="resnet50"), MICRO_RESNET),
+                ("refimpl.resnet.resnet",),
+            ),
+        )
+        for height, width in SIZES
+        # SparseInst and the token pyramid are at the second size in the networks around this one.
+        if name != "sparseinst" or height == 64
+    ),
+)
+
+
+def goldens() -> Iterator[Golden]:
+    """Yield the goldens of networks."""
+    for part in PARTS:
+        yield part.golden()

@@ -1,0 +1,1 @@
+"""Who confirms a golden: PyTorch, SciPy, mpmath and independent modules."""

@@ -1,0 +1,185 @@
+"""Configurations: the published backbones, every row of the paper's Tables 3 to 6, and SparseInst."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+from refimpl.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class MobileInstConfig:
+    """Which network: backbone, decoders and sizes. Every field is an override of `preset`.
+
+    Attributes
+    ----------
+    architecture
+        ``mobileinst``, or ``sparseinst``: the paper's rival, which ignores the instance decoder's fields.
+    backbone
+        Name of a published backbone, such as ``topformer-base``; SparseInst knows TopFormer and ``resnet50``.
+    num_classes
+        80 for COCO, 40 for YouTube-VIS.
+    num_queries
+        N, the number of object queries (Table 6).
+    dim
+        Channels of queries, kernels and mask features; in SparseInst, of encoder and branches.
+    num_heads
+        Attention heads of the instance decoder.
+    global_layers, local_layers
+        How many global and local instance decoders (Table 3).
+    local_pooling
+        How local features come from the mask features (Table 4): ``none``, ``max4``, ``max8`` or ``avg8``.
+    mask_decoder
+        ``semantic_enhanced`` (the paper's), ``top_down_bottom_up`` (the same without enhancers), or the
+        baselines ``fpn`` and ``sparseinst`` (Table 5).
+    mask_convs
+        How many 3×3 convolutions refine the mask features of a baseline or of SparseInst.
+    instance_activation
+        How SparseInst's activation maps are formed: ``plain``, ``grouped``, or ``softmax`` (grouped, with a
+        softmax over positions in place of a normalised sigmoid).
+    kernel_dim
+        Channels of SparseInst's kernels and mask features.
+    """
+
+    architecture: str = "mobileinst"
+    backbone: str = "topformer-base"
+    num_classes: int = 80
+    num_queries: int = 100
+    dim: int = 256
+    num_heads: int = 8
+    global_layers: int = 1
+    local_layers: int = 1
+    local_pooling: str = "max8"
+    mask_decoder: str = "semantic_enhanced"
+    mask_convs: int = 4
+    instance_activation: str = "grouped"
+    kernel_dim: int = 128
+
+    def __post_init__(self) -> None:
+        for name in ("num_classes", "num_queries", "dim", "num_heads", "mask_convs", "kernel_dim"):
+            if not _is_count(getattr(self, name)) or getattr(self, name) < 1:
+                raise ConfigurationError(
+                    f"{name} is {getattr(self, name)!r}; expected a whole number of at least 1"
+                )
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            # True and 1.0 equal 1, but do not count layers.
+            if value not in allowed or type(value) is not type(allowed[0]):
+                raise ConfigurationError(f"{name} is {value!r}; expected {_one_of(allowed)}")
+        if self.architecture == "mobileinst":
+            self._check_mobileinst()
+        else:
+            self._check_sparseinst()
+
+    def _check_mobileinst(self) -> None:
+        if self.backbone not in BACKBONES:
+            raise ConfigurationError(
+                f"backbone {self.backbone!r} has no global features X6, which MobileInst reads; "
+                f"expected {_one_of(BACKBONES)}"
+            )
+        if self.dim % self.num_heads or self.dim % 4:
+            raise ConfigurationError(
+                f"dim is {self.dim} with {self.num_heads} heads; it must be a multiple of 4 and of num_heads"
+            )
+        if self.global_layers + self.local_layers == 0:
+            raise ConfigurationError(
+                "global_layers and local_layers are both 0; at least one decoder is needed"
+            )
+
+    def _check_sparseinst(self) -> None:
+        if self.backbone not in SPARSEINST_BACKBONES:
+            raise ConfigurationError(
+                f"SparseInst has no backbone {self.backbone!r}; expected {_one_of(SPARSEINST_BACKBONES)}"
+            )
+        if self.dim % 4:
+            raise ConfigurationError(
+                f"dim is {self.dim}; SparseInst's pooling and groups need a multiple of 4"
+            )
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> MobileInstConfig:
+        """Return a named configuration, with any fields overridden.
+
+        Raises
+        ------
+        ConfigurationError
+            An unknown preset or field (the nearest name is suggested), or values that no network can have.
+
+        Examples
+        --------
+        >>> MobileInstConfig.preset("topformer-tiny", dim=64, num_queries=20).dim
+        64
+        """
+        if name not in PRESETS:
+            raise ConfigurationError(f"unknown preset {name!r}; {_nearest(name, list(PRESETS))}")
+        fields = [field.name for field in dataclasses.fields(cls)]
+        for key in overrides:
+            if key not in fields:
+                raise ConfigurationError(f"unknown configuration field {key!r}; {_nearest(key, fields)}")
+        return cls(**{**PRESETS[name], **overrides})
+
+
+TOPFORMER_NAMES = ("topformer-base", "topformer-small", "topformer-tiny")
+BACKBONES = (*TOPFORMER_NAMES, "seaformer-large", "seaformer-base", "seaformer-small", "seaformer-tiny")
+"""Backbones of MobileInst; each is a preset too."""
+
+SPARSEINST_BACKBONES = ("resnet50", *TOPFORMER_NAMES)
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "architecture": ("mobileinst", "sparseinst"),
+    "backbone": (*BACKBONES, "resnet50"),
+    "global_layers": (0, 1, 2),
+    "local_layers": (0, 1, 2),
+    "local_pooling": ("none", "max4", "max8", "avg8"),
+    "mask_decoder": ("semantic_enhanced", "top_down_bottom_up", "fpn", "sparseinst"),
+    "instance_activation": ("plain", "grouped", "softmax"),
+}
+"""Allowed values of the fields that name a choice."""
+
+# The tables' FLOPs are those of TopFormer-base without semantic enhancers, but for the last row of Table 5.
+_ABLATION = {"backbone": "topformer-base", "mask_decoder": "top_down_bottom_up"}
+_ABLATIONS: dict[str, dict[str, Any]] = {
+    "table3/global": {"local_layers": 0},
+    "table3/local": {"global_layers": 0},
+    "table3/global-x2": {"global_layers": 2, "local_layers": 0},
+    "table3/local-x2": {"global_layers": 0, "local_layers": 2},
+    "table3/dual": {},
+    "table4/none": {"local_pooling": "none"},
+    "table4/max4": {"local_pooling": "max4"},
+    "table4/max8": {"local_pooling": "max8"},
+    "table4/avg8": {"local_pooling": "avg8"},
+    "table5/sparseinst-4conv": {"mask_decoder": "sparseinst", "mask_convs": 4},
+    "table5/sparseinst-1conv": {"mask_decoder": "sparseinst", "mask_convs": 1},
+    "table5/fpn-1conv": {"mask_decoder": "fpn", "mask_convs": 1},
+    "table5/ours": {},
+    "table5/ours-se": {"mask_decoder": "semantic_enhanced"},
+    "table6/200": {"num_queries": 200},
+    "table6/100": {"num_queries": 100},
+    "table6/50": {"num_queries": 50},
+    "table6/20": {"num_queries": 20},
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    **{name: {"backbone": name} for name in BACKBONES},
+    **{name: {**_ABLATION, **fields} for name, fields in _ABLATIONS.items()},
+    "sparseinst-r50": {"architecture": "sparseinst", "backbone": "resnet50"},
+    **{f"sparseinst-{name}": {"architecture": "sparseinst", "backbone": name} for name in TOPFORMER_NAMES},
+}
+"""Name → fields that differ from the defaults."""
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _one_of(allowed: tuple[Any, ...]) -> str:
+    return "one of " + ", ".join(repr(value) for value in allowed)
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    matches = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+    hint = f"did you mean {matches[0]!r}? " if matches else ""
+    return f"{hint}known: {', '.join(known)}"

@@ -1,0 +1,300 @@
+"""The vocabulary: every operation that the network, its export and the replay of other graphs are made of.
+
+Each is a pure function with the semantics of one ONNX operator, in its latest form: `conv` is Conv,
+`reduce_mean` is ReduceMean. ONNX inputs are positional, None for an absent optional one; ONNX attributes
+are keyword-only, with ONNX's names and defaults. Any float dtype in, the same dtype out. A Python number
+among the operands takes the dtype of the tensor. The result is an array, or a tuple of arrays; it may be a
+view of an operand, so nothing may be written into a result that is used again.
+
+Arithmetic
+    add sub mul div power mod neg absolute sign reciprocal sqrt exp log sin cos floor ceil round_half_even
+    maximum minimum sum_of mean_of
+Comparisons and logic
+    equal less less_or_equal greater greater_or_equal logical_and logical_or logical_xor logical_not where
+    is_nan is_inf
+Activations
+    relu leaky_relu prelu elu clip sigmoid hard_sigmoid hard_swish swish mish softplus tanh erf gelu
+    softmax log_softmax
+Products
+    conv conv_transpose mat_mul gemm einsum, and linear, composed of them
+Pooling and resizing
+    max_pool average_pool global_max_pool global_average_pool resize, and, composed, adaptive_average_pool
+Normalisation, at inference
+    batch_normalization layer_normalization instance_normalization group_normalization
+Reductions and selections
+    reduce_sum reduce_mean reduce_prod reduce_max reduce_min reduce_l1 reduce_l2 reduce_sum_square
+    reduce_log_sum reduce_log_sum_exp arg_max arg_min top_k cum_sum
+Making tensors
+    constant constant_of_shape arange one_hot shape size non_zero
+Arranging
+    identity cast cast_like reshape transpose flatten squeeze unsqueeze concat split slice_ pad expand tile
+    depth_to_space space_to_depth trilu
+Indexing
+    gather gather_elements gather_nd scatter_nd scatter_elements
+Quantisation
+    quantize_linear dequantize_linear dynamic_quantize_linear
+
+The name is ONNX's in snake_case, except where that would shadow Python's: `absolute` Abs, `power` Pow,
+`maximum` Max, `minimum` Min, `sum_of` Sum, `mean_of` Mean, `round_half_even` Round, `arange` Range,
+`slice_` Slice, and `logical_and`, `logical_or`, `logical_xor`, `logical_not`. Outputs that only training
+needs have a function of their own: `max_pool_with_indices`, `layer_normalization_with_statistics`.
+
+`OPERATIONS` maps the ONNX name to the plain function. A call through the names of this module can be
+intercepted (`intercepted`): recorded, counted, perturbed. To add an operation, write it in the file of its
+family under ``@operation("OnnxName")``, name it here, and the official ONNX cases of that operator run in
+the tests."""
+
+from refimpl.ops.activation import (
+    clip,
+    elu,
+    erf,
+    gelu,
+    hard_sigmoid,
+    hard_swish,
+    leaky_relu,
+    log_softmax,
+    mish,
+    prelu,
+    relu,
+    sigmoid,
+    softmax,
+    softplus,
+    swish,
+    tanh,
+)
+from refimpl.ops.convolution import conv
+from refimpl.ops.elementwise import (
+    absolute,
+    add,
+    ceil,
+    cos,
+    div,
+    equal,
+    exp,
+    floor,
+    greater,
+    greater_or_equal,
+    is_inf,
+    is_nan,
+    less,
+    less_or_equal,
+    log,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    maximum,
+    mean_of,
+    minimum,
+    mod,
+    mul,
+    neg,
+    power,
+    reciprocal,
+    round_half_even,
+    sign,
+    sin,
+    sqrt,
+    sub,
+    sum_of,
+    where,
+)
+from refimpl.ops.linear import einsum, gemm, linear, mat_mul
+from refimpl.ops.normalization import (
+    batch_normalization,
+    group_normalization,
+    instance_normalization,
+    layer_normalization,
+    layer_normalization_with_statistics,
+)
+from refimpl.ops.operation import (
+    OPERATIONS,
+    Array,
+    Interceptor,
+    active_interceptor,
+    intercepted,
+    operation,
+)
+from refimpl.ops.pooling import (
+    adaptive_average_pool,
+    average_pool,
+    global_average_pool,
+    global_max_pool,
+    max_pool,
+    max_pool_with_indices,
+)
+from refimpl.ops.quantization import dequantize_linear, dynamic_quantize_linear, quantize_linear
+from refimpl.ops.reduction import (
+    arg_max,
+    arg_min,
+    cum_sum,
+    reduce_l1,
+    reduce_l2,
+    reduce_log_sum,
+    reduce_log_sum_exp,
+    reduce_max,
+    reduce_mean,
+    reduce_min,
+    reduce_prod,
+    reduce_sum,
+    reduce_sum_square,
+    top_k,
+)
+from refimpl.ops.resize import resize
+from refimpl.ops.shape import (
+    ONNX_DTYPES,
+    arange,
+    cast,
+    cast_like,
+    concat,
+    constant,
+    constant_of_shape,
+    depth_to_space,
+    expand,
+    flatten,
+    gather,
+    gather_elements,
+    gather_nd,
+    identity,
+    non_zero,
+    one_hot,
+    pad,
+    reshape,
+    scatter_elements,
+    scatter_nd,
+    shape,
+    size,
+    slice_,
+    space_to_depth,
+    split,
+    squeeze,
+    tile,
+    transpose,
+    trilu,
+    unsqueeze,
+)
+from refimpl.ops.transposed_convolution import conv_transpose
+
+__all__ = [
+    "ONNX_DTYPES",
+    "OPERATIONS",
+    "Array",
+    "Interceptor",
+    "absolute",
+    "active_interceptor",
+    "adaptive_average_pool",
+    "add",
+    "arange",
+    "arg_max",
+    "arg_min",
+    "average_pool",
+    "batch_normalization",
+    "cast",
+    "cast_like",
+    "ceil",
+    "clip",
+    "concat",
+    "constant",
+    "constant_of_shape",
+    "conv",
+    "conv_transpose",
+    "cos",
+    "cum_sum",
+    "depth_to_space",
+    "dequantize_linear",
+    "div",
+    "dynamic_quantize_linear",
+    "einsum",
+    "elu",
+    "equal",
+    "erf",
+    "exp",
+    "expand",
+    "flatten",
+    "floor",
+    "gather",
+    "gather_elements",
+    "gather_nd",
+    "gelu",
+    "gemm",
+    "global_average_pool",
+    "global_max_pool",
+    "greater",
+    "greater_or_equal",
+    "group_normalization",
+    "hard_sigmoid",
+    "hard_swish",
+    "identity",
+    "instance_normalization",
+    "intercepted",
+    "is_inf",
+    "is_nan",
+    "layer_normalization",
+    "layer_normalization_with_statistics",
+    "leaky_relu",
+    "less",
+    "less_or_equal",
+    "linear",
+    "log",
+    "log_softmax",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "mat_mul",
+    "max_pool",
+    "max_pool_with_indices",
+    "maximum",
+    "mean_of",
+    "minimum",
+    "mish",
+    "mod",
+    "mul",
+    "neg",
+    "non_zero",
+    "one_hot",
+    "operation",
+    "pad",
+    "power",
+    "prelu",
+    "quantize_linear",
+    "reciprocal",
+    "reduce_l1",
+    "reduce_l2",
+    "reduce_log_sum",
+    "reduce_log_sum_exp",
+    "reduce_max",
+    "reduce_mean",
+    "reduce_min",
+    "reduce_prod",
+    "reduce_sum",
+    "reduce_sum_square",
+    "relu",
+    "reshape",
+    "resize",
+    "round_half_even",
+    "scatter_elements",
+    "scatter_nd",
+    "shape",
+    "sigmoid",
+    "sign",
+    "sin",
+    "size",
+    "slice_",
+    "softmax",
+    "softplus",
+    "space_to_depth",
+    "split",
+    "sqrt",
+    "squeeze",
+    "sub",
+    "sum_of",
+    "swish",
+    "tanh",
+    "tile",
+    "top_k",
+    "transpose",
+    "trilu",
+    "unsqueeze",
+    "where",
+]

@@ -1,0 +1,70 @@
+"""Public checkpoints: names that differ from the reference's, and weights that its networks do not use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from refimpl.config import MobileInstConfig
+from refimpl.ops.operation import Array
+
+BACKBONE_PREFIX = "backbone."
+CLASSIFIER_PREFIXES = (
+    "SIM.",
+    "head.",
+    "linear.",
+    "fc.",
+    "stem.fc.",
+    "cls_head.",
+    "decode_head.",
+    "auxiliary_head.",
+)
+"""Parts of the public backbone checkpoints that no network here has."""
+
+TORCHVISION_RESNET = (
+    (r"^conv1\.", "stem.conv1."),
+    (r"^bn1\.", "stem.conv1.norm."),
+    (r"^layer1\.", "res2."),
+    (r"^layer2\.", "res3."),
+    (r"^layer3\.", "res4."),
+    (r"^layer4\.", "res5."),
+    (r"\.bn([123])\.", r".conv\1.norm."),
+    (r"\.downsample\.0\.", ".shortcut."),
+    (r"\.downsample\.1\.", ".shortcut.norm."),
+)
+"""Patterns of torchvision's ResNet-50 and the detectron2 names they stand for, in order of application.
+
+``layer1.0.bn2.running_mean`` becomes ``res2.0.conv2.norm.running_mean``; with batch norms folded,
+``layer1.0.conv2.bias`` becomes ``res2.0.conv2.bias``.
+"""
+
+
+def backbone_name(name: str, config: MobileInstConfig) -> str:
+    """Return the reference's name of a backbone weight, both without the prefix ``backbone.``."""
+    if config.backbone == "resnet50":
+        for pattern, replacement in TORCHVISION_RESNET:
+            name = re.sub(pattern, replacement, name)
+    return name
+
+
+def canonical(arrays: Mapping[str, Array], config: MobileInstConfig) -> dict[str, Array]:
+    """Return a whole network's weights under the reference's names, without those it does not use."""
+    renamed = {}
+    for name, array in arrays.items():
+        if name.startswith(BACKBONE_PREFIX):
+            name = BACKBONE_PREFIX + backbone_name(name.removeprefix(BACKBONE_PREFIX), config)
+        if not is_unused(name, config):
+            renamed[name] = array
+    return renamed
+
+
+def is_unused(name: str, config: MobileInstConfig) -> bool:
+    """Tell whether a name belongs to a part of the backbone that SparseInst leaves out.
+
+    A classifier, or TopFormer's transformer and semantic injection. MobileInst uses all of its backbone, so
+    there nothing may be extra.
+    """
+    if config.architecture != "sparseinst":
+        return False
+    unused = tuple(BACKBONE_PREFIX + prefix for prefix in (*CLASSIFIER_PREFIXES, "trans."))
+    return name.startswith(unused)
