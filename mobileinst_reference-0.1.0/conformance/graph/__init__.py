@@ -1,1 +1,0 @@
-"""A computation: read, run, cut and written; the ONNX backend; replay by PyTorch."""

@@ -1,1 +1,0 @@
-"""The judge: outputs, nodes, steps and diagnosis of a network or of any graph."""

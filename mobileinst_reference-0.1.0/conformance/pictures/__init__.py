@@ -1,1 +1,0 @@
-"""Pictures, and inputs made of them."""

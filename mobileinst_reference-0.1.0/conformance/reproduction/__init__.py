@@ -1,1 +1,0 @@
-"""The first wrong step as a folder, and judged again from it."""

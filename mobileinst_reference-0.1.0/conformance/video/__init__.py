@@ -1,1 +1,0 @@
-"""Following a video: frames read, networks run, tracks written, kernel reuse timed."""

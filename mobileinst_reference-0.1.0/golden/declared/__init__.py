@@ -1,1 +1,0 @@
-"""What is golden: the declared cases, by kind."""

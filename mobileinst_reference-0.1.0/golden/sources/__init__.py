@@ -1,1 +1,0 @@
-"""Who confirms a golden: PyTorch, SciPy, mpmath and independent modules."""
