@@ -144,8 +144,11 @@ def _bytes_held(path: Path) -> int:
     """Return how many bytes of tensors a checkpoint can hold; raise if it inflates as none does."""
     if not zipfile.is_zipfile(path):
         return path.stat().st_size
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except Exception as error:  # what a broken directory raises is not documented
+        raise FileError(f"{path} is damaged: {error}; save the model's state_dict() again") from error
     _check_total(members, path)
     for member in members:
         _check_inflation(member, path)
