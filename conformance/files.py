@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import secrets
-import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from refimpl.errors import FileError
+
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+_STAGED = re.compile(rf"\.mobileinst-{_HOST}-(\d+)-[0-9a-f]{{16}}(\..*)?")
+_cleaned: set[Path] = set()
 
 
 @contextmanager
@@ -35,17 +41,50 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     ['report.json']
     """
     target = _target(path)
-    temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
+    remove_abandoned(target.parent)
+    temporary = target.with_name(staged_name(target.suffix))
     try:
         yield temporary
         os.replace(temporary, target)
     except FileError:
         raise
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def staged_name(suffix: str = "") -> str:
+    """Return a hidden name that says whose unfinished work it is: this machine's, this process's."""
+    return f".mobileinst-{_HOST}-{os.getpid()}-{secrets.token_hex(8)}{suffix}"
+
+
+def abandoned(folder: Path) -> list[Path]:
+    """Return what stands in a folder under a `staged_name` of a process that has ended."""
+    found = [(path, _STAGED.fullmatch(path.name)) for path in folder.iterdir()]
+    return [path for path, name in found if name and not _is_running(int(name[1]))]
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # another user's
+    return True
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what processes that were killed left unfinished in a folder; once for each folder."""
+    if folder in _cleaned:
+        return
+    _cleaned.add(folder)
+    with suppress(OSError):
+        for path in abandoned(folder):
+            if path.is_file():
+                path.unlink(missing_ok=True)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -63,7 +102,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 def _target(path: str | os.PathLike[str]) -> Path:
@@ -76,28 +115,6 @@ def _target(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _unwritable(path: str | os.PathLike[str], error: OSError) -> FileError:
+def unwritable(path: str | os.PathLike[str], error: OSError) -> FileError:
+    """Return the error that says what the system said, a full disk or a missing permission, in one line."""
     return FileError(f"cannot write {path}: {error.strerror or error}; choose a folder you may write to")
-
-
-@contextmanager
-def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary folder to fill; when the block ends well, it becomes the folder ``path``.
-
-    Raises
-    ------
-    FileError
-        ``path`` exists and is no empty folder, or cannot be written.
-    """
-    folder = Path(path)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileError(f"{folder} exists and is no empty folder; name a new one")
-    temporary = folder.with_name(f".{secrets.token_hex(8)}")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        os.replace(temporary, folder)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from conformance.folders import replaced_folder
+from conformance.foreign_names import shown
+from conformance.json_files import read_json
 from golden import FORMAT, FORMAT_VERSION, LICENCE
 from golden.case import FORMATS, Case, Golden
 from golden.store import (
@@ -22,13 +24,14 @@ from golden.store import (
     TRAINED,
     TRUTH,
     described,
+    is_manifest,
     rounded_up,
     sha256,
     write_json,
     write_tensors,
 )
 from refimpl import __version__
-from refimpl.errors import FileError, MobileInstError, VerificationError
+from refimpl.errors import FileError, VerificationError
 from refimpl.ops.operation import Array
 
 PACKAGES = ("numpy", "scipy", "onnx", "onnxruntime", "torch", "mpmath", "pycocotools")
@@ -49,21 +52,15 @@ def build(
     VerificationError
         Implementations disagree, or none confirms; all such goldens are listed.
     FileError
-        A file or the set is too large, or the place cannot be written.
+        A file or the set is too large, the folder holds something else than a set, or cannot be written.
     """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".golden-", dir=folder.parent) as temporary:
-            fresh = Path(temporary) / "data"
-            fresh.mkdir()
-            records = _written(goldens, fresh, progress)
-            write_json(fresh / MANIFEST, _manifest(records))
-            _check_sizes(fresh)
-            _take_place(fresh, folder, Path(temporary) / "old")
-    except OSError as error:
-        if isinstance(error, MobileInstError):
-            raise
-        raise FileError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    with replaced_folder(folder, check_replaceable) as fresh:
+        records = _written(goldens, fresh, progress)
+        write_json(fresh / MANIFEST, _manifest(records))
+        _check_sizes(fresh)
+        # Weights are trained, not built: they stay.
+        if (folder / TRAINED).is_dir():
+            shutil.copytree(folder / TRAINED, fresh / TRAINED)
     return len(records)
 
 
@@ -166,16 +163,33 @@ def _check_sizes(folder: Path) -> None:
         raise FileError(f"the set has {sum(sizes.values())} bytes, more than {LARGEST_SET}")
 
 
-def _take_place(fresh: Path, folder: Path, old: Path) -> None:
-    if folder.exists():
-        # Weights are trained, not built: they stay.
-        if (folder / TRAINED).is_dir():
-            shutil.copytree(folder / TRAINED, fresh / TRAINED)
-        folder.rename(old)
+def check_replaceable(folder: Path) -> None:
+    """Raise `FileError` unless a folder is empty, or a set and nothing else: what it holds will be gone."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    document = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else None
+    if not is_manifest(document):
+        raise FileError(
+            f"{folder}: is no set of goldens, and would be replaced whole; name a new or an empty folder"
+        )
+    foreign = [path for path in _files(folder) if path not in _known(document)]
+    if foreign:
+        named = ", ".join(map(shown, foreign[:5]))
+        raise FileError(
+            f"{folder}: {len(foreign)} files are not of the set and would be lost: {named}; move them away"
+        )
+
+
+def _files(folder: Path) -> list[str]:
+    """Return the files of a set by their paths in it, without the trained weights."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+    return sorted(path.as_posix() for path in found if path.parts[0] != TRAINED)
+
+
+def _known(document: Any) -> set[str]:
+    """Return the files that a manifest lists, of whatever version it is."""
     try:
-        fresh.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        files = [file["path"] for record in document["goldens"] for file in record["files"]]
+        return {MANIFEST, *files}
+    except (KeyError, TypeError):
+        return {MANIFEST}

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from conformance.files import atomic_write
+from conformance.folders import check_new_folder, new_folder
+from conformance.foreign_names import comment, plain_name
 from conformance.tnn.text import write_input, write_output
 from golden import DATA
 from golden.candidate import RAW
 from golden.judge import selected
-from golden.store import INPUT, Entry, integrity_problems, read_manifest
+from golden.store import INPUT, MANIFEST, Entry, integrity_problems, read_manifest
 from refimpl.errors import ConfigurationError, FileError
 from refimpl.ops.operation import Array
 
@@ -47,35 +50,53 @@ def export(folder: Path, form: str, data: Path = DATA, only: Sequence[str] = ())
     """
     if form not in WRITERS:
         raise ConfigurationError(f"there is no format {form!r}; choose one of {', '.join(WRITERS)}")
+    check_new_folder(folder)
     entries = selected(read_manifest(data), only)
     problems = [problem for entry in entries for problem in integrity_problems(entry)]
     if problems:
         raise FileError("; ".join(problems))
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileError(f"{folder}: is there already; name a new or an empty folder")
-    for entry in entries:
-        stem = folder / entry.name
-        try:
-            stem.parent.mkdir(parents=True, exist_ok=True)
-            WRITERS[form](entry, stem)
-            for suffix in set(entry.suffixes) - {".safetensors"}:
-                shutil.copyfile(entry.path(suffix), f"{stem}{suffix}")
-        except OSError as error:
-            raise FileError(f"{stem}: cannot be written: {error.strerror or error}") from error
+    with new_folder(folder) as fresh:
+        for entry in entries:
+            _exported(entry, fresh / plain_name(entry.name, "path", MANIFEST), WRITERS[form])
     return len(entries)
 
 
+def _exported(entry: Entry, stem: Path, write: Writer) -> None:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    write(entry, stem)
+    for suffix in set(entry.suffixes) - {".safetensors"}:
+        shutil.copyfile(entry.path(suffix), f"{stem}{suffix}")
+
+
+def _named(entry: Entry, stem: Path, tensor: str, suffix: str) -> Path:
+    """Return the path of a file that holds one tensor."""
+    return stem.with_name(plain_name(f"{stem.name}.{tensor}{suffix}", "file", entry.name))
+
+
+def _suffix(array: Array, known: Mapping[str, str], entry: Entry) -> str:
+    """Return what a form calls a dtype.
+
+    Raises
+    ------
+    ConfigurationError
+        It has no name for it.
+    """
+    if array.dtype.str[1:] not in known:
+        raise ConfigurationError(f"{entry.name}: {array.dtype} cannot be written in this format; choose npy")
+    return known[array.dtype.str[1:]]
+
+
 def _raw(entry: Entry, stem: Path) -> None:
-    names = {np.dtype(dtype): suffix for suffix, dtype in RAW.items()}
+    suffixes = {np.dtype(dtype).str[1:]: f".{suffix}" for suffix, dtype in RAW.items()}
     for name, array in entry.tensors().items():
-        path = stem.with_name(f"{stem.name}.{name}.{names[array.dtype]}")
+        path = _named(entry, stem, name, _suffix(array, suffixes, entry))
         with atomic_write(path) as temporary:
             temporary.write_bytes(np.ascontiguousarray(array).tobytes())
 
 
 def _npy(entry: Entry, stem: Path) -> None:
     for name, array in entry.tensors().items():
-        with atomic_write(stem.with_name(f"{stem.name}.{name}.npy")) as temporary:
+        with atomic_write(_named(entry, stem, name, ".npy")) as temporary:
             np.save(temporary, array)
 
 
@@ -84,7 +105,7 @@ def _tnn_text(entry: Entry, stem: Path) -> None:
     for name, array in entry.tensors(INPUT).items():
         # TNN's text is of finite numbers; probes of NaN and infinity cannot be put into it.
         if np.isfinite(array).all():
-            write_input(stem.with_name(f"{stem.name}.input.{name}.txt"), {name: array})
+            write_input(_named(entry, stem, f"input.{name}", ".txt"), {name: array})
     truth = {name: _tnn(array) for name, array in entry.tensors("truth.").items()}
     if truth:
         write_output(stem.with_name(f"{stem.name}.truth.txt"), truth)
@@ -106,13 +127,14 @@ _C_TYPES = {
 
 
 def _c_header(entry: Entry, stem: Path) -> None:
-    lines = [f"/* {entry.name}: {entry.record['shows']} */", "#pragma once"]
+    lines = [f"/* {entry.name}: {comment(entry.record['shows'])} */", "#pragma once"]
     lines += ["#include <math.h>", "#include <stdbool.h>", "#include <stdint.h>"]
-    prefix = _identifier(entry.name)
-    for name, array in entry.tensors().items():
-        kind = _C_TYPES[array.dtype.str[1:]]
+    tensors = entry.tensors()
+    names = _identifiers(entry, tensors)
+    for name, array in tensors.items():
+        kind = _suffix(array, _C_TYPES, entry)
         values = ", ".join(_literal(x) for x in array.ravel()) or "0"
-        own = f"{prefix}_{_identifier(name)}"
+        own = names[name]
         lines += [f"static const {kind} {own}[] = {{{values}}};"]
         shape = ", ".join(map(str, array.shape)) or "1"
         lines += [f"static const int64_t {own}_shape[] = {{{shape}}};"]
@@ -132,8 +154,16 @@ def _literal(value: np.generic) -> str:
     return number.hex() + ("f" if value.dtype == np.float32 else "")
 
 
-def _identifier(name: str) -> str:
-    return re.sub(r"\W", "_", name)
+def _identifiers(entry: Entry, tensors: Iterable[str]) -> dict[str, str]:
+    """Return tensor → name in C, no two alike."""
+    names = {
+        name: plain_name(re.sub(r"[/.]", "_", f"{entry.name}_{name}"), "identifier", entry.name)
+        for name in tensors
+    }
+    alike = [name for name, count in Counter(names.values()).items() if count > 1]
+    if alike:
+        raise FileError(f"{entry.name}: two of its tensors would both be called {alike[0]}; rename one")
+    return names
 
 
 WRITERS: dict[str, Writer] = {"raw": _raw, "npy": _npy, "tnn-text": _tnn_text, "c-header": _c_header}

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from conformance.evaluation.ytvis import read_json
 from conformance.files import atomic_write
-from golden import DATA, FORMAT, FORMAT_VERSION
+from conformance.foreign_names import plain_name, shown
+from conformance.json_files import check_schema, read_json
+from golden import DATA, FORMAT, FORMAT_VERSION, SCHEMA
 from refimpl.errors import FileError
 from refimpl.ops.operation import Array
 
@@ -159,26 +161,41 @@ def read_manifest(folder: Path = DATA) -> tuple[Entry, ...]:
     """
     path = folder / MANIFEST
     document = read_json(path)
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    if not is_manifest(document):
         raise FileError(f"{path}: expected a manifest with format {FORMAT!r}; this is none")
     version = document.get("version")
     if version != FORMAT_VERSION:
         raise FileError(
-            f"{path}: of version {version!r}, this program reads version {FORMAT_VERSION}; "
+            f"{path}: of version {shown(version)}, this program reads version {FORMAT_VERSION}; "
             "update mobileinst-reference, or use the set that came with it"
         )
-    try:
-        return tuple(_entry(folder, record) for record in document["goldens"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise FileError(
-            f"{path}: a golden lacks or misuses {error}; the file is damaged, copy it again"
-        ) from error
+    check_schema(document, str(path), json.loads(SCHEMA.read_bytes()))
+    entries = tuple(Entry(folder, record) for record in document["goldens"])
+    _check_names(entries, path)
+    return entries
 
 
-def _entry(folder: Path, record: dict[str, Any]) -> Entry:
-    for key in ("name", "kind", "files", "tensors", "outputs", "producer", "confirmed_by", "shows"):
-        record[key]
-    return Entry(folder, record)
+def is_manifest(document: Any) -> bool:
+    """Whether parsed JSON says that it lists goldens, of whatever version."""
+    return isinstance(document, dict) and document.get("format") == FORMAT
+
+
+def _check_names(entries: Sequence[Entry], path: Path) -> None:
+    """Raise unless every name is one of its own, stays in the folder, and belongs to its golden."""
+    twice = [name for name, count in Counter(entry.name for entry in entries).items() if count > 1]
+    if twice:
+        raise FileError(f"{path}: {shown(twice[0])} is there twice; copy the set again")
+    for entry in entries:
+        plain_name(entry.name, "path", str(path))
+        files = [file["path"] for file in entry.record["files"]]
+        if {str(Path(file).with_suffix("")) for file in files} != {entry.name} or len({*files}) != len(files):
+            raise FileError(f"{path}: the files of {entry.name} are not all its own; copy the set again")
+        tensors = entry.record["tensors"]
+        lost = [name for name in entry.outputs if TRUTH + name not in tensors]
+        if lost:
+            raise FileError(
+                f"{path}: output {shown(lost[0])} of {entry.name} has no tensor; copy the set again"
+            )
 
 
 def integrity_problems(entry: Entry) -> list[str]:

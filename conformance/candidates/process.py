@@ -126,6 +126,7 @@ class IsolatedCandidate(Candidate):
                 "arithmetic": request.arithmetic.name if request.arithmetic else None,
                 "storage": request.storage.name if request.storage else None,
                 "threads": request.threads,
+                "trusted": request.trusted,
             },
             max(self.timeout or 0.0, STARTING),
         )
@@ -217,6 +218,7 @@ def _make(question: dict[str, Any], folder: Path) -> Candidate:
         FORMATS.get(question["arithmetic"] or ""),
         FORMATS.get(question["storage"] or ""),
         question["threads"],
+        trusted=question["trusted"],
     )
     return make(question["candidate"], request)
 

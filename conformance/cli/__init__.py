@@ -12,6 +12,7 @@ import typer
 
 from conformance.cli import (
     bench,
+    cache,
     check_tracker_modes,
     cost,
     evaluate,
@@ -50,6 +51,7 @@ add_command(app, "run", run.Run)
 add_command(app, "explain", explain.Explain, *explain.MODES)
 add_command(app, "cost", cost.Cost, *cost.MODES)
 add_command(app, "bench", bench.Bench, *bench.MODES)
+add_command(app, "cache", cache.Cache, cache.CacheContents)
 add_command(app, "losses", losses.Losses)
 # Groups of commands that other packages bring; nothing here knows them by name.
 for point in entry_points(group="mobileinst.commands"):

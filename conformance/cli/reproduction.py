@@ -10,7 +10,7 @@ import typer
 
 from conformance.cli.options import progress_console
 from conformance.cli.output_files import Reads, Writes
-from conformance.reproduction.step_folder import check_new_folder
+from conformance.folders import check_new_folder
 from refimpl.errors import MobileInstError
 
 

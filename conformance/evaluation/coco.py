@@ -20,10 +20,10 @@ from conformance.evaluation.ytvis import (
     fresh_id,
     integer_of,
     known_id,
-    read_json,
     records_of,
     score_of,
 )
+from conformance.json_files import read_json
 from refimpl.errors import FileError
 
 Array = NDArray[Any]

@@ -15,11 +15,11 @@ from conformance.evaluation.ytvis import (
     MaskSequence,
     PathLike,
     integer_of,
-    read_json,
     records_of,
     score_of,
     sequence_iou,
 )
+from conformance.json_files import read_json
 from refimpl.errors import FileError
 
 Array = NDArray[Any]

@@ -7,19 +7,18 @@ matching in score order, ten IoU thresholds, 101 recall points) is COCO's. RLE w
 from __future__ import annotations
 
 import bisect
-import json
 import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from conformance.evaluation import segmentations
+from conformance.json_files import read_json
 from refimpl.errors import FileError
 
 Array = NDArray[Any]
@@ -107,27 +106,6 @@ class Evaluation:
             "named": dict(zip(STATISTICS, self.stats.tolist(), strict=True)),
             "category_ap": dict(zip(map(str, self.categories), per_category, strict=True)),
         }
-
-
-def read_json(path: PathLike) -> Any:
-    """Parse a JSON file.
-
-    Raises
-    ------
-    FileError
-        Missing, empty, truncated or not JSON; the message gives line and column.
-    """
-    try:
-        return json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except json.JSONDecodeError as error:
-        raise FileError(
-            f"{path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}; "
-            "the file may be cut off, write it again"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise FileError(f"{path}: not JSON: {error}") from None
 
 
 def load_ground_truth(path: PathLike) -> Annotations:

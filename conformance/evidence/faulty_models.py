@@ -14,7 +14,7 @@ import onnx
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
 from conformance.evidence.fault_score import MODELS, Case, case, is_harmless
 from conformance.faults import CATALOGUE, Fault, Injection, injected, injections
-from conformance.files import new_folder
+from conformance.folders import new_folder
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl.errors import MobileInstError
 

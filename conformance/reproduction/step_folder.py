@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import shlex
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from conformance.folders import new_folder
 from conformance.reports.report import Diagnosis
 from conformance.reproduction.recorded_step import MODEL, NOTE, RecordedStep
-from refimpl.errors import FileError
 from refimpl.ops.operation import Array
 
 OWN_MODEL = "candidate.onnx"
@@ -63,27 +60,17 @@ class StepFolder:
         """
         command = shlex.join(["mobileinst", "verify", "--recorded", str(folder)])
         readme = "\n".join(self._readme(folder, command, diagnoses)) + "\n"
-        check_new_folder(folder)
-        temporary = folder.with_name(f".{secrets.token_hex(8)}")
-        try:
-            temporary.mkdir(parents=True)
+        with new_folder(folder) as temporary:
             self._fill(temporary)
             (temporary / "README.md").write_text(readme, encoding="utf-8")
-            os.replace(temporary, folder)
-        except OSError as error:
-            raise FileError(
-                f"cannot write {folder}: {error.strerror or error}; choose another folder"
-            ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return command
 
     def _fill(self, folder: Path) -> None:
-        (folder / NOTE).write_text(self.note.to_json(), encoding="utf-8")
         for name, model in self.models.items():
             (folder / name).write_bytes(model.SerializeToString())
         for name, array in self.arrays.items():
             np.save(folder / name, array, allow_pickle=False)
+        (folder / NOTE).write_text(self.note.to_json(folder), encoding="utf-8")
 
     def _readme(self, folder: Path, command: str, diagnoses: Sequence[Diagnosis]) -> Iterator[str]:
         yield f"# {self.note.step} ({self.note.operation})\n"
@@ -102,9 +89,3 @@ class StepFolder:
         for place, info in enumerate(self.models[MODEL].graph.input):
             words += ["--input", f"{info.name}={folder / f'input_{place}.npy'}"]
         return shlex.join(words)
-
-
-def check_new_folder(folder: Path) -> None:
-    """Raise `FileError` if a folder exists and is not empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileError(f"{folder}: exists and is no empty folder; name a new one")

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.files import atomic_write
+from conformance.foreign_names import plain_name, shown
 from refimpl.errors import FileError, NonFiniteError
 
 Array = NDArray[Any]
@@ -157,8 +158,9 @@ def write_output(path: Path, outputs: Mapping[str, Array]) -> None:
     chunks = [f"{len(ordered)}\n".encode()]
     for name, array in ordered:
         kind = 33 if np.issubdtype(array.dtype, np.integer) else 32
+        word = plain_name(name, "word", str(path))
         chunks.append(
-            f"{name} mat_type: {kind} dims: {array.ndim} {' '.join(map(str, array.shape))}\n".encode()
+            f"{word} mat_type: {kind} dims: {array.ndim} {' '.join(map(str, array.shape))}\n".encode()
         )
     chunks += [
         _lines(array, "%d" if np.issubdtype(array.dtype, np.integer) else "%.6f") for _, array in ordered
@@ -252,7 +254,8 @@ def read_check_folder(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> di
 
 
 def _checked(folder: Path, side: str, name: str, shape: tuple[int, ...]) -> Array:
-    path = Path(folder) / f"{side}_{name.replace('/', '_').replace(':', '_')}.txt"
+    file = f"{side}_{name.replace('/', '_').replace(':', '_')}.txt"
+    path = Path(folder) / plain_name(file, "file", f"blob {shown(name)}")
     return numbers(read_bytes(path), math.prod(shape), str(path)).reshape(shape)
 
 
@@ -279,7 +282,9 @@ def write_check(path: Path, blobs: Mapping[str, Array]) -> None:
     for name, array in blobs.items():
         integer = np.issubdtype(np.asarray(array).dtype, np.integer)
         dims = " ".join(map(str, np.shape(array)))
-        chunks.append(f"{name} {np.ndim(array)} {dims} {3 if integer else 0}\n".encode())
+        chunks.append(
+            f"{plain_name(name, 'word', str(path))} {np.ndim(array)} {dims} {3 if integer else 0}\n".encode()
+        )
         chunks.append(_lines(array, "%d" if integer else "%.9g"))
     with atomic_write(path) as temporary:
         temporary.write_bytes(b"".join(chunks))
@@ -326,5 +331,6 @@ def read_dump(path: Path) -> Array:
 
 def write_dump(folder: Path, name: DumpName, values: Array) -> None:
     """Write one blob dump into ``folder``, ``%.9f`` as the runtime does."""
-    with atomic_write(Path(folder) / name.file_name) as temporary:
+    file = plain_name(name.file_name, "file", str(folder))
+    with atomic_write(Path(folder) / file) as temporary:
         temporary.write_bytes(_lines(values, "%.9f"))

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from conformance.evaluation.ytvis import read_json
 from conformance.files import atomic_write
+from conformance.json_files import read_json
 from conformance.pictures.picture import draw_masks
 from conformance.video.frames import Video
 from conformance.video.results import TrackLog, picture_masks

@@ -213,8 +213,8 @@ def test_a_manifest_that_lies_about_a_shape(copied: Path) -> None:
         (lambda d: {**d, "version": 2}, "of version 2, this program reads version 1"),
         (lambda d: {**d, "format": "other"}, "expected a manifest"),
         (lambda d: [], "expected a manifest"),
-        (lambda d: {k: v for k, v in d.items() if k != "goldens"}, "lacks or misuses 'goldens'"),
-        (lambda d: {**d, "goldens": [{"name": "a"}]}, "lacks or misuses 'kind'"),
+        (lambda d: {k: v for k, v in d.items() if k != "goldens"}, "does not satisfy required"),
+        (lambda d: {**d, "goldens": [{"name": "a"}]}, "does not satisfy required"),
     ],
 )
 def test_a_manifest_that_cannot_be_read(copied: Path, change: object, match: str) -> None:
@@ -267,7 +267,7 @@ def test_export(form: str, tmp_path: Path) -> None:
 
 def test_export_refuses_a_full_folder_and_unknown_forms(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match="is there already"):
+    with pytest.raises(FileError, match="is no empty folder"):
         export(tmp_path, "raw")
     with pytest.raises(ConfigurationError, match="no format 'matlab'"):
         export(tmp_path / "new", "matlab")
