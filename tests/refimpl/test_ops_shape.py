@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -161,6 +162,8 @@ def test_a_range_of_float16_is_counted_in_the_wider_type(limit: float, delta: fl
     found = ops.arange(first, last, step, stash_type=stash_type)
     assert (found.dtype, len(found)) == (np.float16, exact)
     np.testing.assert_array_equal(found, (np.arange(exact) * float(step)).astype(np.float16))
+    if stash_type == onnx.TensorProto.FLOAT:  # ONNX's default
+        np.testing.assert_array_equal(ops.arange(first, last, step), found)
 
 
 @given(st.integers(-(2**62), 2**62), st.integers(0, 40), st.integers(1, 2**20))
