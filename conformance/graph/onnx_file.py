@@ -179,8 +179,9 @@ def _external_path(tensor: onnx.TensorProto, location: str, folder: Path | None)
         path = (folder / location).resolve()
         is_file = path.is_file()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL in it, a circle of links
+        reason = getattr(error, "strerror", None) or error
         raise FileError(
-            f"tensor {tensor.name!r}: external data {shown(location)} is no file's name: {error}"
+            f"tensor {tensor.name!r}: external data {shown(location)} is no file's name: {reason}"
         ) from error
     if not location or not path.is_relative_to(folder):
         raise FileError(f"tensor {tensor.name!r}: external data {location!r} lies outside the model's folder")
