@@ -14,7 +14,7 @@ import refimpl
 from refimpl.errors import CandidateError
 
 STARTING = 300.0
-"""Seconds that a process may take to load what it needs, also on a busy machine and if a run may take less."""
+"""Seconds that a process may take to load what it needs, on a busy machine, even if a run may take less."""
 
 
 def start(module: str, *arguments: str) -> subprocess.Popen[str]:
