@@ -22,7 +22,7 @@ from tnn_converter import converted
 from tnn_data import file, unpacked
 
 import conformance.cli
-from conformance.cli import bench, check_tracker_modes, evaluate, explain, faults, track, verify_tnn
+from conformance.cli import bench, cache, check_tracker_modes, evaluate, explain, faults, track, verify_tnn
 from conformance.cli.cost import NetworkCost, PaperCost
 from conformance.cli.explain_tnn import TnnTable
 from conformance.cli.export import Export
@@ -87,6 +87,12 @@ EXAMPLES: dict[type[Job], list[str]] = {
         f"--candidate onnxruntime:level=all --reproduce rep --no-cache {FORMATS} {REPORTS} --timeout 60"
         for given in NETWORKS
         for joined in ("--batch", "--frames")
+    ]
+    + [
+        f"verify {given} --input p.png --input x.npy {joined} --size 64x96 --all-steps "
+        f"--candidate pytorch:m.pt2 --trust --reproduce rep --no-cache {FORMATS} {REPORTS} --timeout 60"
+        for given in NETWORKS
+        for joined in ("--batch", "--frames")
     ],
     Export: [
         f"export e.onnx {given} --size 64x96 --batch-size 2 --video {how} --save-weights s.npz --force"
@@ -108,6 +114,7 @@ EXAMPLES: dict[type[Job], list[str]] = {
     bench.BenchJudge: [f"bench --judge {SEEDED} --threads 1 --repeats 1 {JSON}"],
     bench.Bench: [f"bench {SEEDED} --threads 1 --repeats 1 {JSON}"],
     Losses: [f"losses --demo {SEEDED} {JSON}"],
+    cache.CacheContents: [f"cache --clear {JSON}"],
     faults.Catalogue: ["faults --list"],
     faults.FaultyModels: [f"faults {FAULTS} --write wrong {JSON}"],
     faults.QuickScore: [f"faults {FAULTS} --quick --inputs 0 --seed 1 --workers 1 {JSON}"],

@@ -25,7 +25,16 @@ from typer.testing import CliRunner
 
 import conformance.cli
 from conformance.candidates.plain import NumpyCandidate
-from conformance.cli import bench, cost, course, faults, held_out_evaluation, verify_recorded, verify_tnn
+from conformance.cli import (
+    bench,
+    candidate,
+    cost,
+    course,
+    faults,
+    held_out_evaluation,
+    verify_recorded,
+    verify_tnn,
+)
 from conformance.cli.job import Beside, Job, Unless, options_of
 from conformance.judge.network import verify
 from conformance.reports.report import InputReport, Report
@@ -173,6 +182,7 @@ def light(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     """In place of the long work, what it returns: here options are followed, not judged."""
     for module, name in ((course, "verify"), (verify_tnn, "judge")):
         monkeypatch.setattr(module, name, lambda *given, **_: replace(report(), inputs=[named(given[3])]))
+    monkeypatch.setattr(candidate, "IsolatedCandidate", lambda *_: SimpleNamespace(close=lambda: None))
     monkeypatch.setattr(course, "reproduce", lambda *_: None)
     monkeypatch.setattr(verify_recorded, "judge_folder", lambda _: replace(report(), model={"nodes": 1}))
     for module, name, value in (
