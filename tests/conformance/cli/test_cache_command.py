@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from conformance.bounds import CPU, FLOAT32
+from conformance.bounds import Declaration
 from conformance.cli import app
 from conformance.judge.envelope_cache import cached_envelope
 from conformance.judge.recording_cache import cached_recording
@@ -37,7 +37,7 @@ def test_an_empty_cache(folder: Path) -> None:
 def test_what_verdicts_keep_is_shown_and_removed_and_nothing_else(folder: Path) -> None:
     images = narrow_network.picture().astype(np.float64)
     recording = cached_recording(narrow_network.network(np.float64), images, folder)
-    cached_envelope(recording, FLOAT32, FLOAT32, CPU, folder)
+    cached_envelope(recording, Declaration(), folder)
     size = sum(path.stat().st_size for path in folder.iterdir())
     (folder / "mine.json").write_text("{}")
     shown = json.loads(cache("--json", "-"))
