@@ -14,7 +14,7 @@ import refimpl
 from refimpl.errors import CandidateError
 
 STARTING = 300.0
-"""Seconds that a process may take to load what it needs, on a busy machine too, even if a run may take less."""
+"""Seconds that a process may take to load what it needs, even if a run may take less; machines are busy."""
 
 
 def start(module: str, *arguments: str) -> subprocess.Popen[str]:
