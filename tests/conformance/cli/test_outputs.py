@@ -81,7 +81,7 @@ def inputs(mode: type[Job], line: str) -> dict[str, str]:
     return {
         name: value
         for name, value in values(mode, line, marked).items()
-        if name not in ("runner", "candidate")
+        if name not in ("runner", "candidate", "command")
     }
 
 
