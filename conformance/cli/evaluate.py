@@ -62,7 +62,7 @@ class Evaluate:
 
       mobileinst evaluate scenes-val --weights scenes-tiny
 
-      mobileinst evaluate scenes-val --videos --weights scenes-tiny-video -T 1 -T 3 -T 6
+      mobileinst evaluate scenes-val --videos --weights scenes-tiny -T 1 -T 3 -T 6
 
       mobileinst evaluate --compare pytorch.json phone.json
     """
