@@ -290,7 +290,8 @@ class _Replay:
 
     def steps(self, item: MatchedLayer) -> Iterator[Step]:
         """Judge the operands and the outputs of one layer."""
-        operands = {name.blob: read_dump(self.folder / name.file_name) for name in item.dumped.inputs}
+        read = {name.blob: read_dump(self.folder / name.file_name) for name in item.dumped.inputs}
+        operands = {blob: self._in_its_rank(blob, values) for blob, values in read.items()}
         for blob, values in operands.items():
             yield from self._operand(item, blob, values)
         for name, allowed in zip(item.dumped.outputs, self._allowed(item, operands), strict=True):
@@ -298,12 +299,15 @@ class _Replay:
             self.know({name.blob: produced}, TRANSFER)
             yield self._output(item, name.blob, operands, produced, allowed)
 
+    def _in_its_rank(self, blob: str, values: Array) -> Array:
+        """Return a constant in the model file's rank: a device dumps it in that which it computes with."""
+        known = self.known.get(blob, values)
+        alike = _without_leading_ones(values.shape) == _without_leading_ones(known.shape)
+        return values.reshape(known.shape) if alike else values
+
     def _operand(self, item: MatchedLayer, blob: str, values: Array) -> Iterator[Step]:
         """Yield an operand that is not exactly what was stored, produced or meant."""
         expected = self.known.setdefault(blob, values.astype(np.float64))
-        if _without_leading_ones(values.shape) == _without_leading_ones(expected.shape):
-            # A device dumps a constant of the rank it keeps it in.
-            values = values.reshape(expected.shape)
         if values.shape == expected.shape and np.array_equal(values, expected, equal_nan=True):
             return
         dumped, kind = item.dumped, self.origin.get(blob, TRANSFER)
