@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: verify test lint types clean
+.PHONY: verify test fuzz lint types figures clean
 
 verify: .venv/installed
 	$(BIN)/mobileinst verify
@@ -12,12 +12,20 @@ verify: .venv/installed
 test: .venv/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not runtimes" -n auto $(PYTEST_ARGS)
 
+# 15 times the cases of `make test`, and how they ended.
+fuzz: .venv/installed-test
+	MOBILEINST_FUZZ_CASES=300000 OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -q -rP -n auto tests/fuzz $(PYTEST_ARGS)
+
 lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 types: .venv/installed-test
 	$(BIN)/mypy
+
+# How long functions are, what is documented and annotated, circles of imports, lines of code.
+figures: .venv/installed-test
+	$(BIN)/python tests/support/figures.py
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -61,13 +61,13 @@ def replaced_folder(path: str | os.PathLike[str], check: Callable[[Path], None])
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         recover(place)
-        _checked(place, check)
+        _checked(Path(path), check)
         staged = place.with_name(staged_name())
         with _removed(staged, place):
             (staged / FRESH).mkdir(parents=True)
             (staged / PLACE).write_text(place.name, encoding="utf-8")
             yield staged / FRESH
-            _checked(place, check)
+            _checked(Path(path), check)
             _take_place(staged, place)
     except FileError:
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from conformance.limits import check_size
 from refimpl.errors import FileError
 
 Schema = Mapping[str, Any]
+LARGEST = int(sys.float_info.max)
 
 
 def read_json(path: str | os.PathLike[str], schema: Schema | None = None) -> Any:
@@ -44,7 +46,7 @@ def read_json(path: str | os.PathLike[str], schema: Schema | None = None) -> Any
 def parse_json(content: bytes | str, source: str, schema: Schema | None = None) -> Any:
     """Parse JSON; as `read_json`, whose file `source` names in errors."""
     try:
-        parsed = json.loads(content, parse_constant=_refused, parse_float=_finite)
+        parsed = json.loads(content, parse_constant=_refused, parse_float=_finite, parse_int=_whole)
     except json.JSONDecodeError as error:
         raise FileError(
             f"{source}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}; "
@@ -67,6 +69,13 @@ def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
         raise ValueError(f"{text[:40]} is larger than any float64; the file is damaged, write it again")
+    return number
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if abs(number) > LARGEST:
+        raise ValueError(f"{text[:40]}… is larger than any float64; the file is damaged, write it again")
     return number
 
 

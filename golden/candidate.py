@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from conformance.json_files import read_json
+from conformance.pictures.graph_inputs import read_array
 from golden.store import Entry, read_tensors
 from refimpl.errors import FileError
 from refimpl.ops.operation import Array
@@ -72,19 +73,12 @@ class Folder:
             return
         output = name[len(entry.name) + 1 : -len(suffix) - 1]
         shape = tuple(entry.record["tensors"][f"truth.{output}"]["shape"])
-        yield output, _npy(path) if suffix == "npy" else _raw(path, RAW[suffix], shape)
+        yield output, read_array(path) if suffix == "npy" else _raw(path, RAW[suffix], shape)
 
     def decisions(self, entry: Entry) -> Any:
         """Read the candidate's discrete results; None if there are none."""
         name = f"{entry.name}.json"
         return read_json(self.path / name) if name in self.files else None
-
-
-def _npy(path: Path) -> Array:
-    try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (ValueError, OSError, EOFError) as error:
-        raise FileError(f"{path}: no NumPy array: {error}") from error
 
 
 def _raw(path: Path, dtype: str, shape: tuple[int, ...]) -> Array:

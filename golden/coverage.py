@@ -128,6 +128,14 @@ TESTED = {
         "names the preset that weights fit",
         "refimpl/test_weights.py::test_the_configuration_of_other_weights_is_named",
     ),
+    "refimpl.weights.hint.recognised_configuration": (
+        "names the preset that weights fit",
+        "conformance/cli/test_errors.py::test_a_forgotten_model_is_recognised_and_that_is_said",
+    ),
+    "refimpl.errors.first_of": (
+        "shortens a list in a message",
+        "refimpl/test_weights.py::test_one_error_lists_all_problems",
+    ),
     "refimpl.weights.files.read_arrays": (
         "reads files, PyTorch's too",
         "refimpl/test_weights.py::test_a_pytorch_checkpoint_is_read",

@@ -1,5 +1,4 @@
-"""The forward pass (Figure 3): backbone, mask decoder, instance decoder, and masks as the product of kernels
-and mask features."""
+"""The forward pass (Figure 3): backbone, both decoders, and masks as kernels times mask features."""
 
 from __future__ import annotations
 

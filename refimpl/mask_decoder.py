@@ -1,5 +1,4 @@
-"""The semantic-enhanced mask decoder (paper 3.3): iterative top-down and bottom-up fusion, enriched by the
-global features."""
+"""The semantic-enhanced mask decoder (paper 3.3): top-down and bottom-up, enriched by global features."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""DETR's sine position embedding (Carion et al., ECCV 2020), normalised, as the paper's decoders use it
-(3.2)."""
+"""DETR's sine position embedding (Carion et al., ECCV 2020), normalised, for the paper's decoders (3.2)."""
 
 from __future__ import annotations
 

@@ -71,8 +71,7 @@ class RecordedArray(NDArrayOperatorsMixin):
 
 @dataclass(frozen=True)
 class Step(Node):
-    """One recorded operation: its name is the path of its block, and the operator
-    (``backbone.tpm.stem.0/Conv``).
+    """One recorded operation, named by the path of its block and the operator: ``….stem.0/Conv``.
 
     Attributes
     ----------

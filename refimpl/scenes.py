@@ -54,8 +54,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """A video to be rendered: shapes from the farthest to the nearest, the camera's velocity (1/16 pixel per
-    frame) and the number of passes of the 3×3 blur."""
+    """A video to be rendered.
+
+    Shapes from the farthest to the nearest, the camera's velocity (1/16 pixel per frame) and the number of
+    passes of the 3×3 blur.
+    """
 
     height: int
     width: int

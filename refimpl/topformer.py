@@ -1,5 +1,7 @@
-"""TopFormer (Zhang et al., CVPR 2022), the paper's first backbone: a token pyramid and a transformer on its
-pooled tokens."""
+"""TopFormer (Zhang et al., CVPR 2022), the paper's first backbone.
+
+A token pyramid, and a transformer on its pooled tokens.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,19 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class TopFormerSpec:
-    """Rows (kernel, expansion, channels, stride) of the token pyramid, the tapped rows, the attention heads,
-    and the channels of the first convolution."""
+    """The token pyramid and the transformer on it.
+
+    Attributes
+    ----------
+    rows
+        (kernel, expansion, channels, stride) of each inverted residual.
+    taps
+        The rows whose results are used.
+    heads
+        Attention heads.
+    stem
+        Channels of the first convolution.
+    """
 
     rows: tuple[tuple[int, int, int, int], ...]
     taps: tuple[int, int, int, int]

@@ -19,7 +19,6 @@ from refimpl.errors import ConfigurationError, FileError
 
 MANIFEST = "manifest.json"
 DEFAULT = "scenes-tiny"
-VIDEO = "scenes-tiny-video"
 
 
 def trained_folder() -> Path:

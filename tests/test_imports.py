@@ -31,6 +31,7 @@ def test_the_reference_imports_numpy_and_scipy_only(module: str) -> None:
 
 
 ORDER = [
+    "silent_onnxruntime",
     "foreign_names",
     "limits",
     "json_files",
@@ -90,3 +91,12 @@ def test_each_room_imports_only_those_before_it(here: str) -> None:
 def test_every_room_has_its_place_in_the_order() -> None:
     there = {path.stem for path in (ROOT / "conformance").iterdir() if path.suffix in ("", ".py")}
     assert there - {"__init__", "__pycache__"} == set(ORDER)
+
+
+def test_onnx_runtime_is_imported_with_its_telemetry_off() -> None:
+    own = ROOT / "conformance" / "silent_onnxruntime.py"
+    for package in ("conformance", "golden", "refimpl"):
+        for path in (ROOT / package).rglob("*.py"):
+            assert path == own or "import onnxruntime\n" not in path.read_text().replace(
+                "from conformance.silent_onnxruntime import onnxruntime\n", ""
+            )

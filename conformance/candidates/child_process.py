@@ -13,8 +13,8 @@ from pathlib import Path
 import refimpl
 from refimpl.errors import CandidateError
 
-STARTING = 60.0
-"""Seconds that a process may take to load what it needs, even if a run may take less."""
+STARTING = 300.0
+"""Seconds that a process may take to load what it needs, on a busy machine, even if a run may take less."""
 
 
 def start(module: str, *arguments: str) -> subprocess.Popen[str]:

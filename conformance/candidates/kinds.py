@@ -47,6 +47,8 @@ class Request:
         Threads it may use; 0: its own choice.
     timeout
         Seconds that ONNX Runtime may take for a run, in a process of its own; None: in this one.
+    trusted
+        Whether files may be read that can run code of whoever wrote them.
     """
 
     options: str
@@ -57,6 +59,7 @@ class Request:
     storage: Format | None = None
     threads: int = 0
     timeout: float | None = None
+    trusted: bool = False
 
     @property
     def declaration(self) -> Declaration:
@@ -98,6 +101,11 @@ def runtime_options(request: Request) -> RuntimeOptions:
 def pytorch(request: Request) -> Candidate:
     """``pytorch:FILE.pt2``, an exported program; ``pytorch:FILE.py:NAME``, a module or what returns one."""
     if request.options.endswith(".pt2"):
+        if not request.trusted:
+            raise FileError(
+                f"{request.options}: reading a .pt2 unpickles, which can run code of whoever wrote it; "
+                "give --trust if you know who did, or export to ONNX"
+            )
         return PyTorchCandidate.load(Path(request.options), request.declaration)
     return PyTorchCandidate(_made(_named(request.options), "named_modules"), request.declaration)
 

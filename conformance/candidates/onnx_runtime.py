@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import onnx
-import onnxruntime
 
 from conformance.bounds import FLOAT32, Declaration, Format, format_of
 from conformance.bounds.allowances import onnx_runtime as runtime_of_version
 from conformance.candidates.arrays import first_line
 from conformance.candidates.candidate import OwnGraph
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.silent_onnxruntime import onnxruntime
 from refimpl.errors import CandidateError, ConfigurationError
 from refimpl.ops.operation import Array
 

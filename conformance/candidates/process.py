@@ -1,8 +1,7 @@
 """A candidate in a process of its own: it may crash or hang, and the judge goes on.
 
 The two talk in lines of JSON; arrays pass through files in a folder that only they use. Run as a module, this
-is
-the candidate's side.
+is the candidate's side.
 """
 
 from __future__ import annotations
@@ -125,6 +124,7 @@ class IsolatedCandidate(Candidate):
                 "arithmetic": request.arithmetic.name if request.arithmetic else None,
                 "storage": request.storage.name if request.storage else None,
                 "threads": request.threads,
+                "trusted": request.trusted,
             },
             max(self.timeout or 0.0, STARTING),
         )
@@ -216,6 +216,7 @@ def _make(question: dict[str, Any], folder: Path) -> Candidate:
         FORMATS.get(question["arithmetic"] or ""),
         FORMATS.get(question["storage"] or ""),
         question["threads"],
+        trusted=question["trusted"],
     )
     return make(question["candidate"], request)
 

@@ -12,6 +12,8 @@ import typer
 
 from conformance.cli import (
     bench,
+    cache,
+    check_tracker_modes,
     cost,
     evaluate,
     explain,
@@ -24,7 +26,6 @@ from conformance.cli import (
     verify,
 )
 from conformance.cli.check_tracker import check_tracker
-from conformance.cli.command_help import described
 from conformance.cli.job import add_command
 from conformance.reports.printable import printable
 from refimpl import __version__
@@ -50,6 +51,7 @@ add_command(app, "run", run.Run)
 add_command(app, "explain", explain.Explain, *explain.MODES)
 add_command(app, "cost", cost.Cost, *cost.MODES)
 add_command(app, "bench", bench.Bench, *bench.MODES)
+add_command(app, "cache", cache.Cache, cache.CacheContents)
 add_command(app, "losses", losses.Losses)
 # Groups of commands that other packages bring; nothing here knows them by name.
 for point in entry_points(group="mobileinst.commands"):
@@ -57,7 +59,7 @@ for point in entry_points(group="mobileinst.commands"):
 add_command(app, "faults", faults.Faults, *faults.MODES)
 add_command(app, "track", track.Track, *track.MODES)
 add_command(app, "evaluate", evaluate.Evaluate, *evaluate.MODES)
-app.command(**described(check_tracker.__doc__))(check_tracker)
+add_command(app, "check-tracker", check_tracker, *check_tracker_modes.MODES)
 
 
 def _show_version(wanted: bool) -> None:

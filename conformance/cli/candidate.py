@@ -39,10 +39,13 @@ Kind = Annotated[
     ),
     Reads(_files_in),
 ]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Read a .pt2 although it can run code of whoever wrote it.")
+]
 TRUSTED = ("numpy", "dumps")
 """Kinds that run no code of others; they are given a process of their own only with a time limit."""
 FORMATS = ("--arithmetic", "--storage")
-TAKES = {"numpy": (), "dumps": FORMATS, "python": FORMATS, "pytorch": FORMATS}
+TAKES = {"numpy": (), "dumps": FORMATS, "python": FORMATS, "pytorch": (*FORMATS, "--trust")}
 """What else on the command line changes a candidate of these kinds; other kinds may take anything."""
 
 
@@ -56,8 +59,10 @@ def check_candidate(text: str, given: Mapping[str, Any]) -> None:
     """
     kind, _, its_own = text.partition(":")
     for flag, value in given.items():
-        if value is not None and flag not in TAKES.get(kind, (flag,)):
+        if value not in (None, False) and flag not in TAKES.get(kind, (flag,)):
             raise ConfigurationError(f"{flag} has no effect on --candidate {kind}; leave it out")
+    if given.get("--trust") and not text.endswith(".pt2"):
+        raise ConfigurationError("--trust has no effect on anything but a .pt2; leave it out")
     if given.get("--threads") is not None and "threads=" in its_own:
         raise ConfigurationError(f"--threads has no effect beside --candidate {text}; leave it out")
 

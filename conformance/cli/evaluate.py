@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from conformance.cli import held_out_evaluation, options
-from conformance.cli.job import Job
+from conformance.cli.job import Job, Unless
 from conformance.cli.options import JsonFile
 from conformance.cli.output_files import PNG, Reads, Writes
 from conformance.evaluation import coco, ytvis
@@ -62,7 +62,7 @@ class Evaluate:
 
       mobileinst evaluate scenes-val --weights scenes-tiny
 
-      mobileinst evaluate scenes-val --videos --weights scenes-tiny-video -T 1 -T 3 -T 6
+      mobileinst evaluate scenes-val --videos --weights scenes-tiny -T 1 -T 3 -T 6
 
       mobileinst evaluate --compare pytorch.json phone.json
     """
@@ -186,8 +186,8 @@ class HeldOutVideos(HeldOut):
 
     videos: held_out_evaluation.Videos = False
     intervals: held_out_evaluation.Intervals = None
-    method: held_out_evaluation.Method = "optimal"
-    dot_product: held_out_evaluation.DotProduct = False
+    method: Annotated[held_out_evaluation.Method, Unless("true_association")] = "optimal"
+    dot_product: Annotated[held_out_evaluation.DotProduct, Unless("true_association")] = False
     true_association: held_out_evaluation.TrueAssociation = False
     write: Annotated[held_out_evaluation.Write, Writes(None)] = None
     files: JsonFile

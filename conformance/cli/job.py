@@ -140,7 +140,7 @@ def options_of_all(modes: Iterable[type[Job]]) -> dict[str, Option]:
     return {name: found[name] for name in order}
 
 
-def add_command(app: typer.Typer, name: str, form: type, *modes: type[Job]) -> None:
+def add_command(app: typer.Typer, name: str, form: Any, *modes: type[Job]) -> None:
     """Add a command to an app.
 
     Parameters
@@ -202,7 +202,7 @@ def parse(context: typer.Context, modes: Iterable[type[Job]], values: Mapping[st
     """
     given = {name: value for name, value in values.items() if _is_given(context, name)}
     flags = _flags(context)
-    mode = next(each for each in modes if each.is_chosen(given))
+    mode = next((each for each in modes if each.is_chosen(given)), list(modes)[-1])
     _refuse_idle(mode, modes, given, flags)
     job: Job = _filled(mode, {**values, "command_line": _command_line(context)})
     job.check()

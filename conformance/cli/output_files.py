@@ -46,6 +46,14 @@ def _is_text(head: bytes) -> bool:
     return b"\0" not in head
 
 
+def _is_number(word: bytes) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
 JSON = Kind("JSON", _starts(b"{", b"["))
 HTML = Kind("HTML", _starts(b"<!doctype html", b"<html"))
 XML = Kind("JUnit XML", _starts(b"<?xml", b"<testsuite"))
@@ -55,7 +63,7 @@ GIF = Kind("GIF", lambda head: head.startswith(b"GIF8"))
 SVG = Kind("SVG", _starts(b"<?xml", b"<svg"))
 ONNX = Kind("ONNX", lambda head: head[:1] == b"\x08" and head[2:3] in ONNX_FIELDS)
 WEIGHTS = Kind("weights", lambda head: head.startswith(b"PK") or head[6:9] == b"\0\0{")
-NUMBERS = Kind("TNN text", lambda head: head.lstrip()[:1].isdigit() and _is_text(head))
+NUMBERS = Kind("TNN text", lambda head: _is_number(head.split()[0]) if head.split() else False)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,11 @@ class PlainConsole(Console):
         """Let the error pass: by itself, rich would exit with 1, which is a verdict."""
         raise BrokenPipeError
 
+
+# Started with its streams closed, Python has none; what is said then goes nowhere.
+for stream in ("stdout", "stderr"):
+    if getattr(sys, stream) is None:
+        setattr(sys, stream, io.StringIO())
 
 # A pipe has no width: tables are for reading, also in a log.
 console = PlainConsole(width=None if sys.stdout.isatty() else 150)

@@ -15,7 +15,7 @@ from rich.text import Text
 from conformance.cli import options
 from conformance.cli.terminal import coloured
 from conformance.tnn.conversion import Conversion, Meaning
-from conformance.tnn.dumps import CONSTANT, INPUT, REFORMAT, TRANSFER, Step, misread_layout
+from conformance.tnn.dumps import CONSTANT, INPUT, REFORMAT, TRANSFER, Step, difference
 from conformance.tnn.runner import Settings
 from conformance.tnn.survey import CORRECT, LOST, UNREADABLE, WRONG, RunVerdict, Surveyed
 from conformance.tnn.traps import Trap
@@ -383,10 +383,8 @@ def dump_headline(path: Path, steps: Sequence[Step]) -> str:
         what = f"{fault.type} {fault.tensor!r} {BLAME[fault.type]} ({place})"
     else:
         what = f"{place} ({fault.type}), computes {fault.tensor!r} wrongly from the operands it was given"
-    misread = misread_layout(
-        fault, float(np.max(fault.bound, initial=0.0)) if fault.bound is not None else 0.0
-    )
-    return f"FAIL  {path.name}: {what}{f'; {misread}' if misread else ''}"
+    how = difference(fault, float(np.max(fault.bound, initial=0.0)) if fault.bound is not None else 0.0)
+    return f"FAIL  {path.name}: {what}{f'; {how}' if how else ''}"
 
 
 def _print_operands(fault: Step) -> None:

@@ -35,7 +35,7 @@ from refimpl.held_out import held_out_video
 from refimpl.ops.operation import Array
 from refimpl.scenes import LABELS, Oracle, Scene, make_scene, render_frame
 from refimpl.tracker import KeyframeTensors, Network, Tracker
-from refimpl.trained import VIDEO
+from refimpl.trained import DEFAULT
 
 RESULTS, SHEET, ANIMATION, TRUTH = "results.json", "contact_sheet.png", "tracks.gif", "truth.json"
 TEXTS = (RESULTS, TRUTH, FRAMES, STATE, video_tracking.RUN)
@@ -131,7 +131,7 @@ class TrackedNetwork:
     @property
     def chosen(self) -> options.NetworkOptions:
         """The NumPy network."""
-        return self.network if self.onnx else self.network.or_trained(VIDEO)
+        return self.network if self.onnx else self.network.or_trained(DEFAULT)
 
     @property
     def remark(self) -> str:
@@ -151,7 +151,7 @@ class Track:
     On keyframes the whole network runs and its kernels are associated with the tracks; on the frames between
     only the backbone and the mask decoder, and the kernels are reused. Each frame is kept as soon as it is
     finished: after an interruption, or an unreadable frame, --resume goes on.
-    With no network given, the trained set scenes-tiny-video is used, which knows rendered shapes only.
+    With no network given, the trained set scenes-tiny is used, which knows rendered shapes only.
     Exits 0, 130 if interrupted, 2 on bad usage or input; with --demo --oracle 1 unless AP is 100.
 
     [bold]Examples[/bold]

@@ -11,7 +11,7 @@ from conformance.candidates.kinds import Request
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, images_input, only_input
 from conformance.candidates.onnx_runtime import RuntimeOptions, declared_by
 from conformance.cli import options, verify_options
-from conformance.cli.candidate import Kind, Limit, check_candidate, judge_candidate
+from conformance.cli.candidate import Kind, Limit, Trust, check_candidate, judge_candidate
 from conformance.cli.course import Course
 from conformance.cli.formats import DeclaredFormats
 from conformance.cli.job import Beside, Job, Unless
@@ -44,6 +44,7 @@ class NetworkVerdict(Job):
     threads: verify_options.Threads = None
     all_steps: options.AllSteps = False
     candidate: Kind = None
+    trust: Annotated[Trust, Beside("candidate")] = False
     reproduction: Reproduce = None
     no_cache: verify_options.NoCache = False
     declared: DeclaredFormats
@@ -60,6 +61,7 @@ class NetworkVerdict(Job):
             {
                 "MODEL": self.model_file,
                 "--threads": self.threads,
+                "--trust": self.trust,
                 "--arithmetic": self.declared.arithmetic,
                 "--storage": self.declared.storage,
             },
@@ -107,7 +109,13 @@ class NetworkVerdict(Job):
         if self.candidate or (self.timeout and self.model_file):
             threads = self.threads or 0
             request = Request(
-                "", course.config, course.weights, self.model_file, *self.declared.formats, threads
+                "",
+                course.config,
+                course.weights,
+                self.model_file,
+                *self.declared.formats,
+                threads,
+                trusted=self.trust,
             )
             limit = Limit(self.timeout or verify_options.LONGEST, self.timeout is not None)
             return judge_candidate(self.candidate or "onnxruntime", request, course, limit)

@@ -48,7 +48,8 @@ from refimpl.ops.operation import Array
 PANEL = "TNN"
 
 
-def _files_of_command(text: str) -> list[str]:
+def files_of_command(text: str) -> list[str]:
+    """Return the words of a command, some of which may be files that it reads."""
     try:
         return shlex.split(text)
     except ValueError:
@@ -83,7 +84,7 @@ Command = Annotated[
         help="TNNTest and its flags, with any prefix: 'qemu-aarch64 TNNTest -dt ARM -pr HIGH'.",
         rich_help_panel=PANEL,
     ),
-    Reads(_files_of_command),
+    Reads(files_of_command),
 ]
 Adb = Annotated[
     bool,

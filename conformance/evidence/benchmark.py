@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from onnx.reference import ReferenceEvaluator
 from threadpoolctl import threadpool_limits
 
 from conformance.candidates.child_process import python_command, safe_environment
 from conformance.graph.onnx_export import to_onnx
 from conformance.graph.pytorch_replay import PyTorchReplay, import_torch
+from conformance.silent_onnxruntime import onnxruntime
 from refimpl import MobileInst, MobileInstConfig, Weights, record
 from refimpl.errors import MissingDependencyError
 from refimpl.ops.operation import Array

@@ -158,8 +158,7 @@ def ill_conditioned(weights: Weights) -> Weights:
     """Return weights of almost the same network that loses three to four digits in every inverted residual.
 
     A channel that is always 1 adds a large constant to each projection, and the batch norm's mean takes it
-    away
-    again: exactly in exact arithmetic, but not after the sum was rounded.
+    away again: exactly in exact arithmetic, but not after the sum was rounded.
     """
     arrays = {name: np.array(array) for name, array in weights.items()}
     for name in weights:

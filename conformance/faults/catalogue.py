@@ -1,8 +1,7 @@
 """What a fault is: a named mistake that puts other calls in the place of a right one.
 
 One definition serves twice. Injected, the other calls are written into a model; for a diagnosis they are
-computed in float64 on
-the operands that the candidate fed the step.
+computed in float64 on the operands that the candidate fed the step.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +19,8 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import inliner, numpy_helper
 
+from conformance.foreign_names import shown
+from conformance.limits import check_size
 from refimpl.errors import FileError, UnsupportedOperationError
 from refimpl.graph import Node
 from refimpl.ops import ONNX_DTYPES
@@ -40,16 +44,34 @@ def read_model(source: Source) -> onnx.ModelProto:
     else:
         model, folder = _parsed(source)
     _check_names(model)
-    for tensor in _tensors(model):
-        _load_external(tensor, folder)
+    _load_all_external(model, folder)
     return _inlined(model) if model.functions else model
 
 
+MOST_NODES = 1_000_000
+"""Of a graph with its functions inlined: functions that call functions grow without bound."""
+
+
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    _check_growth(model)
     try:
         return inliner.inline_local_functions(model)
     except RuntimeError as error:
         raise FileError(f"invalid model: its local functions cannot be inlined: {error}") from error
+
+
+def _check_growth(model: onnx.ModelProto) -> None:
+    """Raise unless inlining the functions ends, with a graph that fits in memory."""
+    calls = {(f.domain, f.name): [(node.domain, node.op_type) for node in f.node] for f in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+    try:
+        for name in TopologicalSorter(calls).static_order():
+            called = calls.get(name)
+            sizes[name] = 1 if called is None else min(sum(sizes[each] for each in called), MOST_NODES)
+    except CycleError as error:
+        raise FileError("invalid model: a function of it calls itself; export it again") from error
+    if sum(sizes.get((node.domain, node.op_type), 1) for node in model.graph.node) >= MOST_NODES:
+        raise FileError(f"its functions inlined, the model has more than {MOST_NODES} nodes; export it flat")
 
 
 def _check_names(model: onnx.ModelProto) -> None:
@@ -110,16 +132,40 @@ def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
         yield from attribute.tensors
 
 
-def _load_external(tensor: onnx.TensorProto, folder: Path | None) -> None:
-    """Move external data into the tensor."""
-    if tensor.data_location != onnx.TensorProto.EXTERNAL:
-        return
+@dataclass(frozen=True)
+class _External:
+    """Where the data of a tensor stands."""
+
+    tensor: onnx.TensorProto
+    path: Path
+    offset: int
+    length: int
+
+
+def _load_all_external(model: onnx.ModelProto, folder: Path | None) -> None:
+    """Move external data into the tensors, if there is no more of it than the files have: they may be named
+    often."""
+    parts = [_external(t, folder) for t in _tensors(model) if t.data_location == onnx.TensorProto.EXTERNAL]
+    present = sum(path.stat().st_size for path in {part.path for part in parts})
+    check_size(sum(part.length for part in parts), "the model's external data", present)
+    for part in parts:
+        _load(part)
+
+
+def _external(tensor: onnx.TensorProto, folder: Path | None) -> _External:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     path = _external_path(tensor, entries.get("location", ""), folder)
-    offset, length = _external_range(tensor, entries, path)
-    with path.open("rb") as file:
-        file.seek(offset)
-        tensor.raw_data = file.read(length)
+    return _External(tensor, path, *_external_range(tensor, entries, path))
+
+
+def _load(part: _External) -> None:
+    tensor = part.tensor
+    try:
+        with part.path.open("rb") as file:
+            file.seek(part.offset)
+            tensor.raw_data = file.read(part.length)
+    except OSError as error:
+        raise FileError(f"{part.path}: cannot be read: {error.strerror}; put it beside the model") from error
     del tensor.external_data[:]
     tensor.data_location = onnx.TensorProto.DEFAULT
 
@@ -129,10 +175,17 @@ def _external_path(tensor: onnx.TensorProto, location: str, folder: Path | None)
         raise FileError(
             f"tensor {tensor.name!r} has external data in {location!r}; give the model by its path"
         )
-    path = (folder / location).resolve()
+    try:
+        path = (folder / location).resolve()
+        is_file = path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL in it, a circle of links
+        reason = getattr(error, "strerror", None) or error
+        raise FileError(
+            f"tensor {tensor.name!r}: external data {shown(location)} is no file's name: {reason}"
+        ) from error
     if not location or not path.is_relative_to(folder):
         raise FileError(f"tensor {tensor.name!r}: external data {location!r} lies outside the model's folder")
-    if not path.is_file():
+    if not is_file:
         raise FileError(f"tensor {tensor.name!r}: external data {path} is missing; put it beside the model")
     return path
 

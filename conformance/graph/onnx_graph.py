@@ -207,12 +207,13 @@ def _check_call(node: Node) -> None:
     """Raise unless the operation takes these operands and attributes."""
     signature = _signature(node.op_type)
     try:
-        given = signature.bind(*node.inputs, **node.attributes).arguments
+        signature.bind(*node.inputs, **node.attributes)
     except TypeError as error:
         raise UnsupportedOperationError(str(error)) from error
+    operands = signature.bind_partial(*node.inputs).arguments
     for name, parameter in signature.parameters.items():
         takes_none = parameter.default is None or "None" in str(parameter.annotation)
-        if given.get(name) == "" and not takes_none:
+        if operands.get(name) == "" and not takes_none:
             raise UnsupportedOperationError(f"has no operand {name!r}, which the operation needs")
 
 

@@ -18,7 +18,7 @@ from conformance.judge.envelope_cache import cached_envelope
 from conformance.judge.fusions import find_fusion
 from conformance.judge.movement import another, frozen_problem, still
 from conformance.judge.nodes import judge_nodes
-from conformance.judge.outputs import run_twice, spread
+from conformance.judge.outputs import other_when_captured, run_twice, spread
 from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport
 from refimpl import Recording
 from refimpl.errors import CandidateError, MobileInstError
@@ -166,9 +166,15 @@ class Course(ABC):
         self.progress("candidate, every tensor")
         self.captured = self._call(self.candidate.capture, self.feeds)
         own = self.candidate.own_graph(self.given(self.feeds))
+        if own is None or own.graph is None:
+            self.problems += other_when_captured(self.shipped, self.captured, self._allowed_of())
         self.progress("its own graph, node by node")
         self.nodes = self.judge_own(own)
         return own
+
+    def _allowed_of(self) -> dict[str, float]:
+        """Return how far the candidate's outputs, by its own names, may be off."""
+        return {row.candidate: self.allowed[row.name] for row in self.outputs if row.candidate}
 
     def _search_fusions(self, own: OwnGraph | None) -> None:
         """Say what optimisation makes wrong, where nothing but the outputs of the optimised run fails."""

@@ -1,8 +1,8 @@
 """Diagnosis: which known mistake makes the failing step compute what the candidate has.
 
 Every fault of the catalogue that can be at the failing step, or at a step between it and the last tensors
-that agree, is made in
-float64 on the candidate's own operands. It is named if the candidate's tensor is then within the bound.
+that agree, is made in float64 on the candidate's own operands. It is named if the candidate's tensor is then
+within the bound.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import refimpl
 from conformance.bounds import Declaration
 from conformance.bounds import envelope as envelopes
 from conformance.files import atomic_write
+from conformance.json_files import read_json
 from refimpl import Recording
 from refimpl.errors import FileError
 
@@ -51,22 +52,53 @@ def cached_envelope(
 
     if folder is None:
         return envelopes.envelope(recording, declaration, progress=say)
-    path = folder / f"{_key(recording, declaration)}.json"
-    with suppress(OSError, ValueError, TypeError, AttributeError):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found.keys() == recording.outputs.keys() and all(_is_size(value) for value in found.values()):
-            return {name: float(value) for name, value in found.items()}
+    key = _key(recording, declaration)
+    path = folder / f"{key}.json"
+    with suppress(FileError):
+        return _read(path, key, recording.outputs)
     computed = envelopes.envelope(recording, declaration, progress=say)
     with suppress(OSError, FileError):
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(computed), encoding="utf-8")
+        _write(path, key, computed)
         _shrink(folder)
     return computed
 
 
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int | float) and not math.isnan(value) and value >= 0
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "envelope": {"type": "object", "additionalProperties": {"type": ["number", "null"], "minimum": 0}},
+        "sha256": {"type": "string"},
+    },
+    "required": ["envelope", "sha256"],
+    "additionalProperties": False,
+}
+"""Of a file: output → its envelope, null where there is none; and the hash of these under the file's name."""
+
+
+def _write(path: Path, key: str, computed: Mapping[str, float]) -> None:
+    kept = {name: value if math.isfinite(value) else None for name, value in computed.items()}
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps({"envelope": kept, "sha256": _digest(key, kept)}), encoding="utf-8")
+
+
+def _read(path: Path, key: str, outputs: Collection[str]) -> dict[str, float]:
+    """Return the envelope of a file.
+
+    Raises
+    ------
+    FileError
+        It is missing, or in any bit not what was written there.
+    """
+    found = read_json(path, SCHEMA)
+    kept = found["envelope"]
+    if kept.keys() != set(outputs) or _digest(key, kept) != found["sha256"]:
+        raise FileError(f"{path} is damaged")
+    return {name: math.inf if value is None else float(value) for name, value in kept.items()}
+
+
+def _digest(key: str, kept: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([key, kept], sort_keys=True).encode()).hexdigest()
 
 
 def _shrink(folder: Path) -> None:

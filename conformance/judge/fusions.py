@@ -1,8 +1,7 @@
 """Fusions: where a runtime is right node by node, but not as users run it.
 
 Capturing every tensor disables most optimisations. So if only the optimised run leaves its envelope, the
-optimiser
-is found whose absence puts it right, and the smallest part of the graph that it makes wrong.
+optimiser is found whose absence puts it right, and the smallest part of the graph that it makes wrong.
 """
 
 from __future__ import annotations

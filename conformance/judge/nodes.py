@@ -18,7 +18,7 @@ from conformance.bounds import (
     format_of,
     introduced_bounds,
 )
-from conformance.bounds.worst_element import absolute_error, is_varied, largest_in, unlike_rounding, worst_in
+from conformance.bounds.worst_element import absolute_error, is_varied, largest_in, unlike_rounding, worst_of
 from conformance.graph.evaluation import evaluate_node, widened
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.detail import Spotlight
@@ -188,7 +188,7 @@ def judged_row(node: Node, name: str, values: Array, truth: Array, bound: Array 
     row = partial(Comparison.judged, name, node.op_type, node.name, truth, largest)
     if bound is None:
         return row(place, introduced=largest)
-    worst = worst_in(error, bound)
+    worst = worst_of(values, truth, bound)
     if not worst.judged:
         return row(place, introduced=largest)
     return row(worst.index, introduced=worst.error, allowed=worst.bound, utilisation=worst.utilisation)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
-from conformance.bounds.worst_element import worst_of
+from conformance.bounds.worst_element import absolute_error, worst_of
 from conformance.candidates.candidate import NEEDED_OUTPUTS
 from conformance.judge.alignment import CandidateTensors, Match
 from conformance.reports.report import Comparison
@@ -39,6 +39,26 @@ def run_twice(
                 f"its output {name!r} has {count} of {array.size} numbers that are NaN or infinite"
             )
     return outputs, problems
+
+
+def other_when_captured(
+    shipped: Mapping[str, Array], captured: Mapping[str, Array], allowed: Mapping[str, float]
+) -> list[str]:
+    """Say which outputs are not those of the run in which every tensor was captured.
+
+    That may round otherwise, each as far as is allowed, but must be the same computation.
+    """
+    return [
+        f"its output {name!r} is another when its tensors are captured: nothing inside was judged"
+        for name, array in shipped.items()
+        if name in captured and name in allowed and _apart(array, captured[name]) > 2 * allowed[name]
+    ]
+
+
+def _apart(first: Array, second: Array) -> float:
+    if first.shape != np.shape(second):
+        return np.inf
+    return float(absolute_error(first, np.asarray(second)).max(initial=0.0))
 
 
 CONSTANT = 1e-3

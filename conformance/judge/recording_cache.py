@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 import refimpl
 from conformance.files import atomic_write
@@ -31,7 +34,6 @@ MOST_BYTES = 2 * 2**30
 ABANDONED = 3600.0
 """Seconds after which a file that was never finished is removed."""
 SUFFIX = ".recording"
-ALIGNMENT = 64
 
 Results = list[tuple[Array, ...]]
 """Of each call, in order."""
@@ -60,7 +62,7 @@ def cached_recording(network: RecordableModel, images: Array, folder: Path | Non
 
 def _key(network: MobileInst, images: Array) -> str:
     """Return a hash of all that a run depends on: network, weights, input, and the code that computes it."""
-    digest = hashlib.sha256(repr((np.__version__, dataclasses.asdict(network.config))).encode())
+    digest = hashlib.sha256(repr((np.__version__, dataclasses.asdict(network.config), network.spec)).encode())
     for source in sorted(Path(refimpl.__path__[0]).rglob("*.py")):
         digest.update(source.read_bytes())
     for name, array in [("", images), *sorted(network.weights.items())]:
@@ -103,56 +105,47 @@ def _again(network: MobileInst, images: Array, results: Results) -> Recording:
     return recording
 
 
-# --- files: the length of a description, the description, and the arrays' bytes -------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def _write(path: Path, results: Results) -> None:
-    calls = [[[array.dtype.str, list(array.shape)] for array in arrays] for arrays in results]
-    head = json.dumps({"sha256": _digest(calls, results), "calls": calls}).encode()
-    head += b" " * (-(len(head) + 8) % ALIGNMENT)
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        file.write(len(head).to_bytes(8, "little") + head)
-        for array in (array for arrays in results for array in arrays):
-            file.write(np.ascontiguousarray(array).data)
-            file.write(bytes(-array.nbytes % ALIGNMENT))
+    """Write a safetensors file that holds each result under the numbers of its call and its place."""
+    with atomic_write(path) as temporary:
+        arrays = {
+            f"{call}.{place}": np.asarray(array, order="C")
+            for call, returned in enumerate(results)
+            for place, array in enumerate(returned)
+        }
+        save_file(arrays, temporary, {"sha256": _digest(arrays)})
 
 
-def _digest(calls: Any, results: Results) -> str:
-    digest = hashlib.sha256(json.dumps(calls).encode())
-    for array in (array for arrays in results for array in arrays):
-        digest.update(np.ascontiguousarray(array).data)
+def _digest(arrays: Mapping[str, Array]) -> str:
+    digest = hashlib.sha256()
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.data)
     return digest.hexdigest()
 
 
 def _read(path: Path) -> Results:
-    """Return what a file holds, memory-mapped.
+    """Return what a file holds.
 
     Raises
     ------
-    OSError
+    OSError, SafetensorError
         It is missing, or cannot be read.
     ValueError, or whatever its content leads to
-        It is not whole, or not as it was written.
+        It is not as it was written.
     """
-    content = np.memmap(path, np.uint8, "r")
+    with safe_open(path, framework="numpy") as file:
+        places = sorted(tuple(map(int, name.split("."))) for name in file.keys())  # noqa: SIM118
+        arrays = {f"{call}.{place}": file.get_tensor(f"{call}.{place}") for call, place in places}
+        if _digest(arrays) != file.metadata()["sha256"]:
+            raise ValueError(f"{path} is damaged")
     with suppress(OSError):
         path.touch()  # the oldest go first
-    length = int.from_bytes(content[:8].tobytes(), "little")
-    head = json.loads(content[8 : 8 + length].tobytes())
-    results = [tuple(arrays) for arrays in _arrays(content, 8 + length, head["calls"])]
-    if _digest(head["calls"], results) != head["sha256"]:
-        raise ValueError(f"{path} is damaged")
-    return results
-
-
-def _arrays(content: Array, start: int, calls: list[Any]) -> Iterator[list[Array]]:
-    for described in calls:
-        arrays = []
-        for dtype, shape in described:
-            size = np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64))
-            arrays.append(content[start : start + size].view(dtype).reshape(shape).view(np.ndarray))
-            start += size + -size % ALIGNMENT
-        yield arrays
+    by_call = groupby(places, key=itemgetter(0))
+    return [tuple(arrays[f"{call}.{place}"] for _, place in group) for call, group in by_call]
 
 
 def _shrink(folder: Path) -> None:

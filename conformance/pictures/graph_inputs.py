@@ -108,7 +108,7 @@ def read_array(path: Path) -> Array:
         raise
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}; give a .npy file") from error
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # what broken bytes lead NumPy to is not documented
         raise FileError(f"{path}: is no array of numbers in NumPy's .npy format: {error}") from error
     return np.asarray(array)
 

@@ -27,6 +27,9 @@ _ABSENT_FROM_COCO = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 COCO_CATEGORY_IDS = tuple(i for i in range(1, 91) if i not in _ABSENT_FROM_COCO)
 """Category id of each of COCO's 80 labels: the ids run to 90 with ten left out."""
 
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "PPM", "TIFF")
+"""Formats that are read, as Pillow calls them; of the others one starts a program (EPS: Ghostscript)."""
+
 _HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -42,14 +45,14 @@ def read_picture(path: PathLike) -> Array:
     Raises
     ------
     FileError
-        No such file, not a picture, truncated, of a kind with no defined brightness (32-bit or floating-point
-        grey), or so large that it may be a decompression bomb.
+        No such file, not a picture of one of `FORMATS`, truncated, of a kind with no defined brightness
+        (32-bit or floating-point grey), or so large that it may be a decompression bomb.
     """
     _require_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
+            with Image.open(path, formats=FORMATS) as picture:
                 return np.array(_rgb(ImageOps.exif_transpose(picture)))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise FileError(f"{path} has more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller") from error
@@ -57,7 +60,7 @@ def read_picture(path: PathLike) -> Array:
     except Exception as error:
         reason = " ".join(str(error).split())
         raise FileError(
-            f"{path} is not a readable picture ({reason}); give a whole PNG or JPEG file"
+            f"{path} is not a readable picture ({reason}); give a whole file of {', '.join(FORMATS)}"
         ) from error
 
 

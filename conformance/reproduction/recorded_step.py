@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from conformance.bounds import FORMATS, RUNTIMES, Declaration
+from conformance.foreign_names import plain_name
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.json_files import read_json
 from conformance.judge.any_graph import digest_of, graph_recording
 from conformance.judge.diagnosis import diagnose, diagnose_node
 from conformance.judge.nodes import judge_nodes, judged_row
@@ -57,7 +62,8 @@ class RecordedStep:
     def of(cls, fault: Fault, declared: Declaration, envelope: float | None = None) -> RecordedStep:
         """Return the description of a verdict's first fault."""
         names = (declared.arithmetic.name, declared.storage.name, declared.runtime.name)
-        return cls(fault.question, fault.step, fault.operation, *names, envelope)
+        finite = envelope if envelope is not None and math.isfinite(envelope) else None
+        return cls(fault.question, fault.step, fault.operation, *names, finite)
 
     @classmethod
     def read(cls, folder: Path) -> RecordedStep:
@@ -69,42 +75,61 @@ class RecordedStep:
             It is missing or malformed.
         """
         path = folder / NOTE
-        try:
-            note = cls(**json.loads(path.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise FileError(
-                f"{path}: cannot be read: {error.strerror or error}; name a folder that --reproduce wrote"
-            ) from error
-        except (ValueError, TypeError) as error:
-            raise FileError(f"{path}: does not describe a step: {error}") from error
-        if not note._is_sound():
-            raise FileError(f"{path}: does not describe a step that --reproduce writes: {note}")
-        return note
-
-    def _is_sound(self) -> bool:
-        names = (self.question, self.step, self.operation, self.arithmetic, self.storage, self.runtime)
-        return (
-            all(isinstance(name, str) for name in names)
-            and self.question in ("network", "graph")
-            and self.arithmetic in FORMATS
-            and self.storage in FORMATS
-            and self.runtime in RUNTIMES
-            and (self.envelope is None or _is_distance(self.envelope))
-        )
+        if not path.is_file():
+            raise FileError(f"{path}: cannot be read; name a folder that --reproduce wrote")
+        said = read_json(path, SCHEMA)
+        if "sha256" in said:
+            _check_digests(folder, said)
+        return cls(**{name: said[name] for name in _FIELDS if name in said})
 
     @property
     def declaration(self) -> Declaration:
         """The arithmetic it is judged by."""
         return Declaration(FORMATS[self.arithmetic], FORMATS[self.storage], RUNTIMES[self.runtime])
 
-    def to_json(self) -> str:
-        """Return it as text."""
-        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+    def to_json(self, folder: Path) -> str:
+        """Return it as text, with the hashes of the files in a folder and of itself."""
+        files = {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+        said = {**dataclasses.asdict(self), "files": files}
+        return json.dumps({**said, "sha256": _digest(said)}, indent=1, allow_nan=False) + "\n"
 
 
-def _is_distance(value: object) -> bool:
-    """Tell whether a number out of JSON is one that a tensor can be from another."""
-    return type(value) in (int, float) and 0 <= value <= sys.float_info.max  # type: ignore[operator]
+_FIELDS = tuple(field.name for field in dataclasses.fields(RecordedStep))
+_TEXT = {"type": "string"}
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "question": {"enum": ["network", "graph"]},
+        "step": _TEXT,
+        "operation": _TEXT,
+        "arithmetic": {"enum": list(FORMATS)},
+        "storage": {"enum": list(FORMATS)},
+        "runtime": {"enum": list(RUNTIMES)},
+        "envelope": {"type": ["number", "null"], "minimum": 0, "maximum": sys.float_info.max},
+        "files": {"type": "object", "additionalProperties": _TEXT},
+        "sha256": _TEXT,
+    },
+    "required": ["question", "step", "operation", "arithmetic", "storage", "runtime"],
+    "dependentRequired": {"files": ["sha256"], "sha256": ["files"]},
+    "additionalProperties": False,
+}
+"""Of the description. One written by hand may leave out the hashes."""
+
+
+def _digest(said: Mapping[str, Any]) -> str:
+    """Return the hash of a description without its own."""
+    kept = {name: value for name, value in said.items() if name != "sha256"}
+    return sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _check_digests(folder: Path, said: Mapping[str, Any]) -> None:
+    """Raise `FileError` unless the description and the files it names are as they were written."""
+    if _digest(said) != said["sha256"]:
+        raise FileError(f"{folder / NOTE}: altered since it was written; copy the folder again")
+    for name, digest in said["files"].items():
+        path = folder / plain_name(name, "file", str(folder / NOTE))
+        if not path.is_file() or sha256(path.read_bytes()).hexdigest() != digest:
+            raise FileError(f"{path}: missing, or altered since it was written; copy the folder again")
 
 
 @dataclass(frozen=True)

@@ -66,11 +66,11 @@ class StepFolder:
         return command
 
     def _fill(self, folder: Path) -> None:
-        (folder / NOTE).write_text(self.note.to_json(), encoding="utf-8")
         for name, model in self.models.items():
             (folder / name).write_bytes(model.SerializeToString())
         for name, array in self.arrays.items():
             np.save(folder / name, array, allow_pickle=False)
+        (folder / NOTE).write_text(self.note.to_json(folder), encoding="utf-8")
 
     def _readme(self, folder: Path, command: str, diagnoses: Sequence[Diagnosis]) -> Iterator[str]:
         yield f"# {self.note.step} ({self.note.operation})\n"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.bounds import FLOAT32
+from conformance.bounds import BFLOAT16, FLOAT32
 from conformance.bounds.worst_element import Worst, unlike_rounding, worst_of
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.proto import Layer
@@ -111,9 +111,10 @@ class Step:
     @property
     def verdict(self) -> str:
         """``pass``, ``fail`` or ``not judged`` (no bound)."""
-        if self.systematic or self.worst.utilisation > 1:
+        worst = self.worst
+        if self.systematic or worst.utilisation > 1:
             return "fail"
-        return "not judged" if self.bound is None else "pass"
+        return "pass" if self.bound is not None and worst.judged else "not judged"
 
 
 def read_folder(folder: Path) -> list[DumpedLayer]:
@@ -289,13 +290,20 @@ class _Replay:
 
     def steps(self, item: MatchedLayer) -> Iterator[Step]:
         """Judge the operands and the outputs of one layer."""
-        operands = {name.blob: read_dump(self.folder / name.file_name) for name in item.dumped.inputs}
+        read = {name.blob: read_dump(self.folder / name.file_name) for name in item.dumped.inputs}
+        operands = {blob: self._in_its_rank(blob, values) for blob, values in read.items()}
         for blob, values in operands.items():
             yield from self._operand(item, blob, values)
         for name, allowed in zip(item.dumped.outputs, self._allowed(item, operands), strict=True):
             produced = read_dump(self.folder / name.file_name)
             self.know({name.blob: produced}, TRANSFER)
             yield self._output(item, name.blob, operands, produced, allowed)
+
+    def _in_its_rank(self, blob: str, values: Array) -> Array:
+        """Return a constant in the model file's rank: a device dumps it in that which it computes with."""
+        known = self.known.get(blob, values)
+        alike = _without_leading_ones(values.shape) == _without_leading_ones(known.shape)
+        return values.reshape(known.shape) if alike else values
 
     def _operand(self, item: MatchedLayer, blob: str, values: Array) -> Iterator[Step]:
         """Yield an operand that is not exactly what was stored, produced or meant."""
@@ -396,13 +404,69 @@ def misread_layout(step: Step, tolerance: float) -> str:
     """
     if step.produced.shape != step.expected.shape:
         return ""
-    for name, reordered in (("NC4HW4 read as NCHW", packed_layout), ("NCHW read as NC4HW4", unpacked_layout)):
-        seen = reordered(step.expected)
-        if seen is None or np.array_equal(seen, step.expected):
+    layouts = {
+        "NC4HW4 read as NCHW": packed_layout(step.expected),
+        "NCHW read as NC4HW4": unpacked_layout(step.expected),
+        "every fourth element, as NC4HW4 read flat": _every_fourth(step.expected),
+    }
+    return _explained(step, layouts, tolerance)
+
+
+def difference(step: Step, tolerance: float) -> str:
+    """Say how a tensor came of what it should be, "" if in no known way: another layout, another order, a
+    rounding, an offset, a factor.
+
+    ``tolerance`` is absolute, the error a correct step may have.
+    """
+    if step.produced.shape != step.expected.shape or not step.expected.size:
+        return ""
+    given, wanted = step.produced.astype(np.float64), step.expected
+    finite = np.isfinite(given).all() and np.isfinite(wanted).all()
+    ways = {
+        "cut off to bfloat16": _cut_off(wanted),
+        "rounded to float16": _in_half(wanted),
+        "rounded to bfloat16": BFLOAT16.rounded(wanted),
+        f"all larger by {np.mean(given - wanted):.4g}": wanted + np.mean(given - wanted),
+    }
+    if np.any(wanted):
+        factor = float(np.vdot(given, wanted) / np.vdot(wanted, wanted)) if finite else 1.0
+        ways[f"all times {factor:.4g}"] = wanted * factor
+    found = misread_layout(step, tolerance) or _explained(step, ways if finite else {}, tolerance)
+    reordered = finite and np.abs(np.sort(given, axis=None) - np.sort(wanted, axis=None)).max() <= tolerance
+    return found or ("the same values in another order" if reordered else "")
+
+
+def _explained(step: Step, ways: Mapping[str, Array | None], tolerance: float) -> str:
+    """Return the first of the ways whose result the tensor is, if the right one is another."""
+    for name, seen in ways.items():
+        if seen is None or np.abs(seen - step.expected).max() <= tolerance:
             continue
-        if np.abs(seen - step.produced).max(initial=0) <= tolerance:
+        if np.abs(seen - step.produced).max() <= tolerance:
             return name
     return ""
+
+
+def _every_fourth(x: Array) -> Array | None:
+    """Return what reading NC4HW4 of one pixel flat gives: elements 0, 4, 8, … and zeros between."""
+    flat = x.reshape(-1)
+    spread = np.zeros(4 * flat.size)
+    spread[::4] = flat
+    return spread[: flat.size].reshape(x.shape)
+
+
+def _cut_off(x: Array) -> Array:
+    """Return float32 numbers whose lower sixteen bits are dropped."""
+    bits = x.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF0000)
+    return bits.view(np.float32).astype(np.float64)
+
+
+def _in_half(x: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return x.astype(np.float16).astype(np.float64)
+
+
+def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[next((place for place, size in enumerate(shape) if size != 1), len(shape)) :]
 
 
 def dumped_outputs(graph: TnnGraph, folder: Path) -> dict[str, Array]:

@@ -92,7 +92,8 @@ class BadOnline(Bad):
         self, frames: Sequence[OnlineFrame], rules: OnlineRules, state: Any
     ) -> tuple[list[list[LivingTrack]], Any]:
         """Follow the slots; let tracks be born and die at keyframes."""
-        memory = {"frame": 0, "keyframes": 0, "born": 0, "kernels": [], "identities": [], "sums": []}
+        memory: dict[str, Any] = {"frame": 0, "keyframes": 0, "born": 0}
+        memory |= {"kernels": [], "identities": [], "sums": []}
         memory |= state or {}
         answers = []
         for one in frames:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from conformance.pictures.picture import read_picture
+from conformance.limits import MOST_PIXELS
+from conformance.pictures.picture import FORMATS, read_picture
 from refimpl.errors import FileError, MissingDependencyError, ShapeError
 
 Array = NDArray[Any]
@@ -106,9 +107,7 @@ def open_video(path: str | os.PathLike[str]) -> Video:
 
 
 def _picture_suffixes() -> set[str]:
-    # Pillow knows suffixes of films, too, which it can only write or identify.
-    known = Image.registered_extensions()
-    return {suffix for suffix, kind in known.items() if kind in Image.OPEN and kind != "MPEG"}
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
 
 
 def _folder(folder: Path) -> Video:
@@ -139,35 +138,61 @@ def _animation(path: Path) -> Video:
 def _opened(path: Path) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(path)
+        return Image.open(path, formats=FORMATS)
 
 
 def _seek_frames(path: Path, start: int, count: int) -> Iterator[Array]:
     with _opened(path) as picture:
         for index in range(start, count):
             picture.seek(index)
+            _check_pixels(*picture.size)
             yield np.array(picture.convert("RGB"))
 
 
+def _check_pixels(width: int, height: int) -> None:
+    """Raise `ValueError`, which becomes the frame's error, if a frame is too large to decode."""
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{height}×{width} pixels are more than {MOST_PIXELS}; make it smaller")
+
+
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpeg,mpegts,mpegvideo,m4v,h264,hevc,ivf,ogg,asf,mxf,dv,nut"
+)
+"""FFmpeg's demuxers that read the one file they are given: playlists name others, on the network too."""
+
+
+def _container(path: Path) -> Any:
+    # FFmpeg itself reads "concat:…" or "http://…" where a file's name stands.
+    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    return _import_av().open(f"file:{os.fspath(path)}", options=options, metadata_errors="replace")
+
+
 def _film(path: Path) -> Video:
-    av = _import_av()
+    _import_av()
     try:
-        with av.open(os.fspath(path)) as container:
+        with _container(path) as container:
             if not container.streams.video:
                 raise FileError(f"{path} has no moving pictures; give a video")
-            count = container.streams.video[0].frames or None
-    except av.error.FFmpegError as error:
-        raise FileError(f"{path} is not a readable video ({error.strerror}); give a whole file") from error
+            stream = container.streams.video[0]
+            count = stream.frames or None
+            _check_pixels(stream.width, stream.height)
+    except FileError:
+        raise
+    # FFmpeg's own errors, and what text that is none leads PyAV to.
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise FileError(f"{path} is not a readable video ({reason}); give a whole file") from error
     return Video(path, count, lambda start: _decoded_film(path, start), _named(path))
 
 
 def _decoded_film(path: Path, start: int) -> Iterator[Array]:
     """Every frame is decoded, since one may build on all before it; only the wanted ones are converted."""
-    with _import_av().open(os.fspath(path)) as container:
+    with _container(path) as container:
         for index, frame in enumerate(container.decode(video=0)):
             # The decoder fills in what is missing, which would be tracked as if it had been seen.
             if frame.is_corrupt:
                 raise ValueError("the decoder calls it corrupt")
+            _check_pixels(frame.width, frame.height)
             if index >= start:
                 yield frame.to_ndarray(format="rgb24")
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
+from conformance.silent_onnxruntime import onnxruntime
 from refimpl import MobileInst
 from refimpl.errors import CandidateError, FileError, ShapeError
 from refimpl.ops.operation import Array

@@ -10,7 +10,7 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,9 @@ from scipy.special import expit
 
 from conformance.evaluation import segmentations
 from conformance.files import atomic_write
-from refimpl.errors import FileError
+from conformance.json_files import parse_json, read_json
+from conformance.video.log_schemas import FRAME, STATE_ARRAYS
+from refimpl.errors import FileError, MobileInstError
 from refimpl.inference import Placement, placement_matrices
 from refimpl.scenes import LABELS, Scene, render_truth
 from refimpl.tracker import TrackedFrame, TrackerState
@@ -48,6 +50,16 @@ def picture_masks(mask_logits: Array, placement: Placement, threshold: float = 0
     for slot in np.flatnonzero(probabilities.max(axis=(1, 2), initial=0) > threshold):
         masks[slot] = (rows @ probabilities[slot]) @ columns.T > threshold
     return masks
+
+
+def _read_state(path: Path) -> TrackerState:
+    saved = read_json(path, STATE_ARRAYS)
+    dtypes = saved.pop("dtypes")
+    try:
+        arrays = {name: np.array(values, dtypes.get(name)) for name, values in saved.items()}
+        return TrackerState.from_arrays(arrays)
+    except (MobileInstError, ValueError, TypeError, OverflowError) as error:
+        raise FileError(f"{path}: not a tracker's state: {error}; delete it to start anew") from None
 
 
 class TrackLog:
@@ -90,20 +102,28 @@ class TrackLog:
         if not path.exists():
             self.begin()
             return None
-        try:
-            saved = json.loads(path.read_bytes())
-            dtypes = saved.pop("dtypes")
-            arrays = {name: np.array(values, dtypes.get(name)) for name, values in saved.items()}
-            state = TrackerState.from_arrays(arrays)
-        except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-            raise FileError(f"{path}: not a tracker's state: {error}; delete it to start anew") from None
+        state = _read_state(path)
         with atomic_write(self.folder / FRAMES) as temporary, temporary.open("wb") as file:
-            kept = sum(file.write(line) > 0 for line in itertools.islice(self._whole_lines(), state.frame))
-            if kept < state.frame:
+            kept = itertools.islice(self._whole_lines(), state.frame)
+            count = sum(self._checked(index, line, state, file) for index, line in enumerate(kept))
+            if count < state.frame:
                 raise FileError(
-                    f"{self.folder / FRAMES}: {kept} frames of {state.frame}; delete it to start anew"
+                    f"{self.folder / FRAMES}: {count} frames of {state.frame}; delete it to start anew"
                 )
         return state
+
+    def _checked(self, index: int, line: bytes, state: TrackerState, file: IO[bytes]) -> bool:
+        """Write a finished frame again if it is one of the state's video."""
+        where = f"{self.folder / FRAMES}: line {index + 1}"
+        masks = parse_json(line, where, FRAME)["segmentations"]
+        if len(masks) != len(state.queries):
+            raise FileError(
+                f"{where}: {len(masks)} masks, the state has {len(state.queries)} slots; "
+                "delete it to start anew"
+            )
+        # pycocotools' C code trusts what it is given.
+        segmentations.read(masks, [None] * len(masks), lambda slot: f"{where}: slot {slot}")
+        return file.write(line) > 0
 
     def append(
         self, tracked: TrackedFrame, masks: Array, state: TrackerState, seconds: float
@@ -140,10 +160,7 @@ class TrackLog:
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield the finished frames one by one."""
         for index, line in enumerate(self._whole_lines()):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise FileError(f"{self.folder / FRAMES}: line {index + 1}: {error}") from None
+            yield parse_json(line, f"{self.folder / FRAMES}: line {index + 1}", FRAME)
 
     def _whole_lines(self) -> Iterator[bytes]:
         """The lines that were written to their end."""

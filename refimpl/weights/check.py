@@ -28,8 +28,7 @@ def check_weights(weights: Mapping[str, Array], shapes: Shapes, hint: Callable[[
         Name → array.
     shapes
         Name → expected shape. Where a batch norm has been folded into its convolution, the convolution's bias
-        stands
-        for the batch norm's four arrays.
+        stands for the batch norm's four arrays.
     hint
         Asked, if anything is wrong, for words that say what the weights may be; they follow the counts.
     """

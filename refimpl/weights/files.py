@@ -68,6 +68,8 @@ def _read_npz(path: Path) -> dict[str, Array]:
 LARGEST_INFLATED = 2**28
 MOST_INFLATION = 200
 """A member that is larger and was deflated by more is no array of numbers anyone computed."""
+LARGEST_TOTAL = 2**30
+"""Bytes that all members together may inflate to, if the file itself has not as many."""
 
 
 def _check_npz_members(archive: zipfile.ZipFile, path: Path) -> None:
@@ -76,6 +78,7 @@ def _check_npz_members(archive: zipfile.ZipFile, path: Path) -> None:
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise FileError(f"{path} holds {', '.join(map(repr, twice))} more than once")
+    _check_total(archive.infolist(), path)
     for member in archive.infolist():
         _check_inflation(member, path)
         with archive.open(member) as file:
@@ -86,6 +89,15 @@ def _check_inflation(member: zipfile.ZipInfo, path: Path) -> None:
     if member.file_size > max(LARGEST_INFLATED, MOST_INFLATION * member.compress_size):
         raise FileError(
             f"{path}: {member.filename} inflates {member.compress_size} bytes to {member.file_size}; "
+            "save the arrays uncompressed"
+        )
+
+
+def _check_total(members: list[zipfile.ZipInfo], path: Path) -> None:
+    total = sum(member.file_size for member in members)
+    if total > max(LARGEST_TOTAL, path.stat().st_size):
+        raise FileError(
+            f"{path}: its members inflate to {total} bytes in total, more than {LARGEST_TOTAL}; "
             "save the arrays uncompressed"
         )
 
@@ -132,8 +144,12 @@ def _bytes_held(path: Path) -> int:
     """Return how many bytes of tensors a checkpoint can hold; raise if it inflates as none does."""
     if not zipfile.is_zipfile(path):
         return path.stat().st_size
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except Exception as error:  # what a broken directory raises is not documented
+        raise FileError(f"{path} is damaged: {error}; save the model's state_dict() again") from error
+    _check_total(members, path)
     for member in members:
         _check_inflation(member, path)
     return sum(member.file_size for member in members)

@@ -123,7 +123,7 @@ def test_a_trained_set_brings_its_own_configuration(tmp_path) -> None:
     from conformance.cli import options
 
     name = Path("scenes-tiny")
-    assert options.configuration(options.DEFAULT_MODEL, None, name) == trained_config("scenes-tiny")
+    assert options.configuration(None, None, name) == trained_config("scenes-tiny")
     assert trained.is_trained("scenes-tiny")
     assert not trained.is_trained("photographs")
     weights = options.load_weights(trained_config("scenes-tiny"), name, None, 0)
@@ -131,7 +131,7 @@ def test_a_trained_set_brings_its_own_configuration(tmp_path) -> None:
         weights["instance_decoder.queries"], Weights.trained("scenes-tiny")["instance_decoder.queries"]
     )
     with pytest.raises(ConfigurationError, match="leave out --model and --set dim"):
-        options.configuration(options.DEFAULT_MODEL, ["dim=128"], name)
+        options.configuration(None, ["dim=128"], name)
 
 
 def test_pictures_say_whether_the_network_has_learned_anything(tmp_path, monkeypatch) -> None:

@@ -336,7 +336,7 @@ def test_what_is_shipped_says_from_which_runs_it_came(tmp_path) -> None:
     assert "holds no finished run" in str(refused.exception)
     assert train("first", "--steps", "2").exit_code == 0
     more = ["--kind", "pairs", "--steps", "1", "--seed", "4", "--start", str(tmp_path / "first")]
-    shipped = train("second", *more, "--ship", "small", "--data", str(tmp_path / "set"))
+    shipped = train("second", *more, "--ship", "small", "--ship-to", str(tmp_path / "set"))
     assert shipped.exit_code == 0, shipped.output
     training = json.loads((tmp_path / "set" / "manifest.json").read_text())["sets"]["small"]["training"]
     assert [(s["kind"], s["steps"], s["seed"]) for s in training["stages"]] == [("pictures", 2, 0)]

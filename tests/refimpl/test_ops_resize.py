@@ -250,3 +250,22 @@ def test_the_input_is_left_alone(mode):
 def test_arguments_that_do_not_fit_are_named(arguments, attributes, error, message):
     with pytest.raises(error, match=message):
         resize(np.zeros((2, 2)), *arguments, **attributes)
+
+
+@pytest.mark.parametrize("roi", [(0.2, 0.8), (0.0, 1.0), (0.5, 0.5), (0.1, 0.3)])
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_a_region_cut_out_and_resized_to_any_length(roi, length):
+    """One element is taken from the middle of the region."""
+    x = np.array([3, 1, 4, 1, 5, 9, 2], np.float64)
+    middles = [(roi[0] + roi[1]) / 2] if length == 1 else np.linspace(*roi, length)
+    expected = np.interp(np.asarray(middles) * (x.size - 1), np.arange(x.size), x)
+    found = resize(
+        x, list(roi), None, [length], mode="linear", coordinate_transformation_mode="tf_crop_and_resize"
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("roi", [[0.0], [0.0, 0.0, 1.0], [0.0] * 5])
+def test_a_region_has_two_ends_for_every_axis(roi):
+    with pytest.raises(ShapeError, match="expected 2 starts, then 2 ends"):
+        resize(np.ones((2, 2)), roi, None, [2, 2], coordinate_transformation_mode="tf_crop_and_resize")

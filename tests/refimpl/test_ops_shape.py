@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -146,3 +149,27 @@ def test_no_operation_writes_into_its_operand() -> None:
     ops.cum_sum(X, 0, exclusive=1)
     ops.layer_normalization(X, np.ones(5, np.float32))
     np.testing.assert_array_equal(X, before)
+
+
+@pytest.mark.parametrize(
+    ("limit", "delta", "stash_type"),
+    [(1000, 0.1, 1), (1000, 0.1, 11), (65440, 0.53857421875, 11), (2048, 1, 1)],
+)
+def test_a_range_of_float16_is_counted_in_the_wider_type(limit: float, delta: float, stash_type: int) -> None:
+    """As many numbers as exact fractions say, where that type can tell; float16 could not."""
+    first, last, step = (np.float16(value) for value in (0, limit, delta))
+    exact = math.ceil(Fraction(float(last)) / Fraction(float(step)))
+    found = ops.arange(first, last, step, stash_type=stash_type)
+    assert (found.dtype, len(found)) == (np.float16, exact)
+    np.testing.assert_array_equal(found, (np.arange(exact) * float(step)).astype(np.float16))
+    if stash_type == onnx.TensorProto.FLOAT:  # ONNX's default
+        np.testing.assert_array_equal(ops.arange(first, last, step), found)
+
+
+@given(st.integers(-(2**62), 2**62), st.integers(0, 40), st.integers(1, 2**20))
+def test_a_range_of_integers_loses_none_of_them(start: int, count: int, step: int) -> None:
+    """They are not computed in a float type, whatever it is told to use for float16."""
+    given_ints = (np.int64(value) for value in (start, start + count, 1))
+    assert ops.arange(*given_ints).tolist() == list(range(start, start + count))
+    stepped = ops.arange(np.int64(0), np.int64(count * step), np.int64(step))
+    assert stepped.tolist() == list(range(0, count * step, step))

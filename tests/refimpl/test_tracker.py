@@ -401,3 +401,17 @@ class OnlineTracker(RuleBasedStateMachine):
 
 OnlineTracker.TestCase.settings = settings(max_examples=20, stateful_step_count=300)
 TestOnlineTracker = OnlineTracker.TestCase
+
+
+@pytest.mark.parametrize(("birth", "death"), [(0.4, 0.4), (0.4, 0.0), (0.0, 0.0), (2.0, 1.0)])
+def test_thresholds_may_be_equal_and_nothing(birth, death):
+    tracker = Tracker(3, birth=birth, death=death)
+    assert (tracker.birth, tracker.death) == (birth, death)
+
+
+@pytest.mark.parametrize(
+    ("birth", "death"), [(0.4, 0.41), (0.4, -1e-9), (-0.1, 0.0), (np.nan, 0.2), (0.4, np.nan)]
+)
+def test_thresholds_in_the_wrong_order_are_named(birth, death):
+    with pytest.raises(ConfigurationError, match="expected 0 ≤ death ≤ birth"):
+        Tracker(3, birth=birth, death=death)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import struct
 import zipfile
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from refimpl.scenes import render_picture
 from refimpl.scope import Scope
 from refimpl.weights.folding import batch_norms, fold_batch_norm
 from refimpl.weights.hint import likely_configuration
-from refimpl.weights.seeding import CALIBRATION_SIZE
+from refimpl.weights.seeding import CALIBRATION_SIZE, _round_to_bits
 
 QUERIES = "instance_decoder.queries"
 
@@ -592,3 +594,16 @@ def test_a_checkpoint_that_inflates_is_not_unpacked(tmp_path: Path) -> None:
             member.write(bytes(2**20))
     with pytest.raises(FileError, match="inflates"):
         Weights.load(path, CONFIG)
+
+
+@given(st.floats(-1e30, 1e30, allow_subnormal=False), st.integers(2, 20))
+def test_statistics_are_the_nearest_numbers_of_so_many_bits(value: float, bits: int) -> None:
+    """By exact fractions: of so many bits, and none such is nearer."""
+    if abs(value) < 1e-30:
+        value = 0.0
+    (found,) = _round_to_bits(np.array([value]), bits)
+    exact, rounded = Fraction(value), Fraction(float(found))
+    exponent = math.frexp(value)[1]
+    unit = Fraction(2) ** (exponent - bits)
+    assert (rounded / unit).denominator == 1
+    assert abs(rounded - exact) <= unit / 2

@@ -22,7 +22,7 @@ from tnn_converter import converted
 from tnn_data import file, unpacked
 
 import conformance.cli
-from conformance.cli import bench, evaluate, explain, faults, track, verify_tnn
+from conformance.cli import bench, cache, check_tracker_modes, evaluate, explain, faults, track, verify_tnn
 from conformance.cli.cost import NetworkCost, PaperCost
 from conformance.cli.explain_tnn import TnnTable
 from conformance.cli.export import Export
@@ -87,6 +87,12 @@ EXAMPLES: dict[type[Job], list[str]] = {
         f"--candidate onnxruntime:level=all --reproduce rep --no-cache {FORMATS} {REPORTS} --timeout 60"
         for given in NETWORKS
         for joined in ("--batch", "--frames")
+    ]
+    + [
+        f"verify {given} --input p.png --input x.npy {joined} --size 64x96 --all-steps "
+        f"--candidate pytorch:m.pt2 --trust --reproduce rep --no-cache {FORMATS} {REPORTS} --timeout 60"
+        for given in NETWORKS
+        for joined in ("--batch", "--frames")
     ],
     Export: [
         f"export e.onnx {given} --size 64x96 --batch-size 2 --video {how} --save-weights s.npz --force"
@@ -108,6 +114,7 @@ EXAMPLES: dict[type[Job], list[str]] = {
     bench.BenchJudge: [f"bench --judge {SEEDED} --threads 1 --repeats 1 {JSON}"],
     bench.Bench: [f"bench {SEEDED} --threads 1 --repeats 1 {JSON}"],
     Losses: [f"losses --demo {SEEDED} {JSON}"],
+    cache.CacheContents: [f"cache --clear {JSON}"],
     faults.Catalogue: ["faults --list"],
     faults.FaultyModels: [f"faults {FAULTS} --write wrong {JSON}"],
     faults.QuickScore: [f"faults {FAULTS} --quick --inputs 0 --seed 1 --workers 1 {JSON}"],
@@ -130,7 +137,8 @@ EXAMPLES: dict[type[Job], list[str]] = {
     evaluate.ResultFiles: [f"evaluate coco --gt gt.json --dt a.json {JSON}"],
     evaluate.HeldOutPictures: [f"evaluate scenes-val {HELD_OUT} --write held {JSON}"],
     evaluate.HeldOutVideos: [
-        f"evaluate scenes-val --videos {HELD_OUT} -T 3 --method greedy --dot-product --write held {JSON}"
+        f"evaluate scenes-val --videos {HELD_OUT} -T 3 {way} --write held {JSON}"
+        for way in ("--method greedy --dot-product", "--true-association")
     ],
     evaluate.HeldOutDeployment: [f"evaluate scenes-val --deployment {HELD_OUT} {JSON}"],
     evaluate.HeldOutWorst: [f"evaluate scenes-val --worst worst.png {HELD_OUT} --force"],
@@ -143,6 +151,11 @@ EXAMPLES: dict[type[Job], list[str]] = {
         "golden curve c.svg --force --trained scenes-tiny",
         "golden curve c.svg --force --log l.csv",
     ],
+    check_tracker_modes.KNOWN_BAD: [f"check-tracker --known-bad --examples 1 --seed 1 {JSON}"],
+    check_tracker_modes.COMMAND: [
+        f"check-tracker --command false --method greedy --examples 1 --seed 1 --timeout 60 {JSON}"
+    ],
+    check_tracker_modes.OWN: [f"check-tracker --self --method greedy --examples 1 --seed 1 {JSON}"],
     golden.Build: ["golden build --data set"],
     golden.Check: [f"golden check --data set {JSON}"],
     golden.Judge: [f"golden judge port --only 'operations/*' --data set --all {JSON}"],

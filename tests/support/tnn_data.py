@@ -27,7 +27,9 @@ _TEMPORARY = tempfile.TemporaryDirectory(prefix="tnn-")
 def unpacked(archive: str) -> Path:
     """Return the folder with the contents of ``<archive>.tar.xz``: ops, arm or mha_dumps."""
     with tarfile.open(_ARCHIVES / f"{archive}.tar.xz") as content:
-        content.extractall(_TEMPORARY.name, filter="data")
+        # Python 3.11.2, that of Debian 12, has no filters.
+        options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        content.extractall(_TEMPORARY.name, **options)
     return Path(_TEMPORARY.name)
 
 

@@ -205,6 +205,21 @@ def test_a_wrong_dump_is_named(tmp_path: Path, tensors: dict[str, Array]) -> Non
     assert report.inputs[0].first_fault.step == "backbone.tpm.layer3"
 
 
+def test_what_is_captured_is_what_is_shipped() -> None:
+    """The third call may not be right where the first was wrong, or the other way round."""
+    calls: list[int] = []
+
+    def capture(images: Array) -> dict[str, Array]:
+        calls.append(1)
+        outputs = {name: np.asarray(array) for name, array in narrow_network.network()(images).items()}
+        return {name: array + np.float32(0.5) for name, array in outputs.items()}
+
+    report = judged(PythonCandidate(lambda images: dict(narrow_network.network()(images).items()), capture))
+    assert calls
+    assert report.verdict == "fail"
+    assert "is another when its tensors are captured" in report.headline()
+
+
 def test_every_output_in_a_dump_is_judged(tmp_path: Path, tensors: dict[str, Array]) -> None:
     report = judged(make(f"dumps:{write(tmp_path / 'dumps', tensors, 'npy')}", REQUEST))
     assert {row.verdict for row in report.inputs[0].outputs} == {"pass"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ def test_a_module_run_eagerly() -> None:
 def test_an_exported_program(tmp_path: Path) -> None:
     images = torch.from_numpy(picture().copy())
     torch.export.save(torch.export.export(AsMapping(), (images,)), tmp_path / "it.pt2")
-    judged(make(f"pytorch:{tmp_path / 'it.pt2'}", REQUEST)).raise_on_failure()
+    with pytest.raises(FileError, match="give --trust"):
+        make(f"pytorch:{tmp_path / 'it.pt2'}", REQUEST)
+    judged(make(f"pytorch:{tmp_path / 'it.pt2'}", replace(REQUEST, trusted=True))).raise_on_failure()
 
 
 @pytest.mark.parametrize(

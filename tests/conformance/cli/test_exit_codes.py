@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -81,6 +82,9 @@ def test_what_nobody_foresaw_is_70_in_one_line(
         assert word in said
 
 
+NEED_A_PLACE = ["lint", "export", "golden judge", "golden export", "golden train", "golden curve"]
+
+
 @pytest.mark.parametrize("name", sorted(set(MODES.values())))
 def test_no_command_lets_an_error_become_a_verdict(
     run: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch, name: str
@@ -89,8 +93,8 @@ def test_no_command_lets_an_error_become_a_verdict(
         raise ValueError("unforeseen")
 
     monkeypatch.setattr("conformance.cli.job._filled", failing)
-    needed = {"lint": ["m.onnx"], "export": ["m.onnx"], "golden judge": ["f"], "golden export": ["f"]}
-    assert run(*name.split(), *needed.get(name, []))[0] == 70
+    place = ["it"] * (name in NEED_A_PLACE)
+    assert run(*name.split(), *place)[0] == 70
 
 
 def test_a_reader_that_is_gone_is_no_verdict(tmp_path: Path) -> None:
@@ -108,6 +112,17 @@ def test_a_reader_that_is_gone_is_no_verdict(tmp_path: Path) -> None:
     os.close(writing)
     assert finished.returncode == 141
     assert finished.stderr == ""
+
+
+@pytest.mark.parametrize(("streams", "code"), [(">&-", 0), (">&- 2>&-", 0), ("2>&-", 0), ("> /dev/full", 2)])
+def test_streams_that_take_nothing_are_no_verdict(streams: str, code: int) -> None:
+    program = shlex.join(
+        [sys.executable, "-c", "from conformance.cli import main; main()", "explain", "--list"]
+    )
+    assert (
+        subprocess.run(f"{program} {streams}", shell=True, check=False, capture_output=True).returncode
+        == code
+    )
 
 
 # Readers, each by changing one thing in what it reads.
@@ -187,7 +202,7 @@ def test_a_changed_step_is_judged_or_refused(recorded: Path, where: tuple[Any, .
 def test_an_envelope_that_is_no_distance_is_refused(recorded: Path, envelope: Any) -> None:
     (recorded / "step.json").write_text(json.dumps({**STEP, "envelope": envelope}))
     try:
-        with pytest.raises(MobileInstError, match="does not describe a step"):
+        with pytest.raises(MobileInstError, match=r"step\.json"):
             judge_folder(recorded)
     finally:
         (recorded / "step.json").write_text(json.dumps(STEP))
@@ -248,14 +263,18 @@ def graph_of(node: onnx.NodeProto, names: list[str]) -> onnx.ModelProto:
     return model
 
 
+OPSET_17 = {
+    schema.name
+    for schema in onnx.defs.get_all_schemas_with_history()
+    if schema.domain == "" and schema.since_version <= 17
+}
+
+
 # Range without a step goes by 1.
-@pytest.mark.parametrize("operation", sorted(set(OPERATIONS) - {"Range"}))
+@pytest.mark.parametrize("operation", sorted(OPSET_17.intersection(OPERATIONS) - {"Range"}))
 def test_an_operation_whose_operands_are_absent_is_refused_or_takes_none(operation: str) -> None:
     """By ONNX's own word on which operands an operation needs."""
-    try:
-        schema = onnx.defs.get_schema(operation, 17)
-    except onnx.defs.SchemaError:
-        pytest.skip("newer than opset 17")
+    schema = onnx.defs.get_schema(operation, 17)
     needed = [
         i
         for i, each in enumerate(schema.inputs)

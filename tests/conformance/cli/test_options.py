@@ -25,14 +25,21 @@ from typer.testing import CliRunner
 
 import conformance.cli
 from conformance.candidates.plain import NumpyCandidate
-from conformance.cli import bench, cost, course, faults, held_out_evaluation, verify_recorded, verify_tnn
+from conformance.cli import (
+    bench,
+    candidate,
+    cost,
+    course,
+    faults,
+    held_out_evaluation,
+    verify_recorded,
+    verify_tnn,
+)
 from conformance.cli.job import Beside, Job, Unless, options_of
 from conformance.judge.network import verify
 from conformance.reports.report import InputReport, Report
 from refimpl.errors import ConfigurationError
 
-NOT_JOBS = {"check-tracker"}
-"""Commands that are functions still."""
 CHOOSING = {"force", "benchmark", "demo"}
 """Options that choose the mode, or are read for all commands in one place."""
 
@@ -66,11 +73,11 @@ def words_of(name: str, command: str) -> list[str]:
 
 
 def test_every_mode_has_examples() -> None:
-    assert set(COMMANDS) - NOT_JOBS == set(MODES.values())
+    assert set(COMMANDS) == set(MODES.values())
     assert set(EXAMPLES) == set(MODES)
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - NOT_JOBS))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_option_belongs_to_a_mode(name: str) -> None:
     taken = {option for mode in modes_of(name) for option in options_of(mode)}
     assert {each.name for each in COMMANDS[name].params if each.name != "help"} == taken
@@ -175,6 +182,7 @@ def light(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     """In place of the long work, what it returns: here options are followed, not judged."""
     for module, name in ((course, "verify"), (verify_tnn, "judge")):
         monkeypatch.setattr(module, name, lambda *given, **_: replace(report(), inputs=[named(given[3])]))
+    monkeypatch.setattr(candidate, "IsolatedCandidate", lambda *_: SimpleNamespace(close=lambda: None))
     monkeypatch.setattr(course, "reproduce", lambda *_: None)
     monkeypatch.setattr(verify_recorded, "judge_folder", lambda _: replace(report(), model={"nodes": 1}))
     for module, name, value in (

@@ -15,6 +15,7 @@ import pytest
 from command_examples import COMMANDS, EXAMPLES, MODES, chunks, write_inputs
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from narrow_network import OPTIONS
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -80,7 +81,7 @@ def inputs(mode: type[Job], line: str) -> dict[str, str]:
     return {
         name: value
         for name, value in values(mode, line, marked).items()
-        if name not in ("runner", "candidate")
+        if name not in ("runner", "candidate", "command")
     }
 
 
@@ -302,3 +303,27 @@ def test_tracking_replaces_its_own_results_only(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "out" / "run.json").unlink()
     assert "--force" in refused(line)
     assert CliRunner().invoke(conformance.cli.app, [*line, "--force"]).exit_code == 0
+
+
+REPEATED = [
+    f"export a.onnx {shlex.join(OPTIONS)} --size 64x96 --save-weights w.npz",
+    f"export a.onnx {shlex.join(OPTIONS)} --size 64x96 --save-weights w.safetensors",
+    f"export t.onnx {shlex.join(OPTIONS)} --size 64x96 --target tnn",
+    f"export v.onnx {shlex.join(OPTIONS)} --size 64x96 --video",
+    "golden curve c.svg",
+    "verify g.onnx --graph-only --json j --html h --junit x --markdown m",
+    f"run p.png {shlex.join(OPTIONS)} --size 64x96",
+    "track --demo --oracle --count 1 --animate",
+]
+
+
+@pytest.mark.parametrize("line", REPEATED)
+def test_what_a_command_has_written_it_replaces(
+    line: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("g.onnx", "p.png"):
+        (tmp_path / name).write_bytes((made / name).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        result = CliRunner().invoke(conformance.cli.app, shlex.split(line))
+        assert result.exit_code == 0, result.exception

@@ -12,6 +12,7 @@ from conformance.bounds import FLOAT16, Declaration, envelope
 from conformance.judge import envelope_cache
 from conformance.judge.envelope_cache import cached_envelope
 from refimpl import Recording, record
+from refimpl.errors import FileError
 
 DECLARED = Declaration()
 
@@ -63,3 +64,32 @@ def test_a_folder_that_cannot_be_made(recording: Recording, tmp_path: Path) -> N
     (tmp_path / "file").write_text("in the way")
     expected = envelope.envelope(recording, DECLARED)
     assert cached_envelope(recording, DECLARED, tmp_path / "file") == expected
+
+
+def test_no_flipped_bit_is_believed(tmp_path: Path) -> None:
+    """Every bit of a file, and the same file under another name."""
+    path, written = tmp_path / "key.json", {"logits": 1.25e-6, "masks": np.inf, "kernels": 0.0}
+    envelope_cache._write(path, "key", written)
+    assert envelope_cache._read(path, "key", written) == written
+    with pytest.raises(FileError):
+        envelope_cache._read(path, "other", written)
+    content = path.read_bytes()
+    for bit in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            found = envelope_cache._read(path, "key", written)
+        except FileError:
+            continue
+        assert found == written, f"bit {bit}"
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"envelope": {"masks": NaN}, "sha256": ""}', "\xff", "{" * 9]
+)
+def test_what_is_no_envelope_is_computed_again(content: str, recording: Recording, tmp_path: Path) -> None:
+    expected = cached_envelope(recording, DECLARED, tmp_path)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(content.encode("latin-1"))
+    assert cached_envelope(recording, DECLARED, tmp_path) == expected

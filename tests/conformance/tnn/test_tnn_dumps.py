@@ -16,6 +16,7 @@ from conformance.tnn.dumps import (
     REFORMAT,
     TRANSFER,
     Step,
+    difference,
     match_layers,
     misread_layout,
     packed_layout,
@@ -113,6 +114,58 @@ def test_an_altered_constant_is_blamed_and_not_the_layer_that_uses_it(folder):
     alter(folder, "w15", nudged)
     fault = faults(folder)[0]
     assert (fault.type, fault.tensor, fault.name) == (CONSTANT, "w15", "Add_30")
+
+
+@pytest.mark.parametrize("shape", [(1, 32), (1, 1, 32), (1, 1, 1, 32)])
+def test_a_constant_dumped_with_another_rank_is_the_same(folder, shape):
+    """A device keeps a bias in the rank it computes with."""
+    for path in sorted(folder.iterdir()):
+        name = parse_dump_name(path.name)
+        if name.blob in graph("mha").constants and name.is_input:
+            values = read_dump(path)
+            path.unlink()
+            write_dump(folder, dataclasses.replace(name, dims=shape), values.reshape(shape))
+    assert faults(folder) == []
+
+
+WAYS = {
+    "rounded to float16": lambda x: x.astype(np.float16).astype(np.float32),
+    "cut off to bfloat16": lambda x: (x.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32),
+    "the same values in another order": lambda x: np.roll(x, 3, axis=-1),
+    "all times 1.37": lambda x: x * np.float32(1.37),
+    "all larger by 0.5": lambda x: x + np.float32(0.5),
+    "every fourth element, as NC4HW4 read flat": lambda x: spread(x),
+    "": nudged,
+}
+
+
+def spread(x: np.ndarray) -> np.ndarray:
+    apart = np.zeros(4 * x.size, np.float32)
+    apart[::4] = x.reshape(-1)
+    return apart[: x.size].reshape(x.shape)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("blob", ["w15", "add2"])
+def test_it_is_said_how_values_differ(folder, way, blob):
+    alter(folder, blob, WAYS[way])
+    fault = next(step for step in steps(folder) if step.verdict == "fail" and step.tensor == blob)
+    assert difference(fault, 1e-5) == way
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_an_operand_beyond_float32_with_finite_results_fails(folder, bad):
+    """Also where the input that was meant is not known."""
+
+    def poison(values):
+        values = values.copy()
+        values.flat[5] = bad
+        return values
+
+    alter(folder, "x", poison)
+    alter(folder, "x_0_layout_reformat", poison, sides=(True,))
+    found = list(replay(graph("mha"), folder, {}, "float32"))
+    assert any(step.verdict == "fail" for step in found)
 
 
 def test_a_blob_that_arrives_other_than_it_was_made_is_a_transfer(folder):
