@@ -142,9 +142,9 @@ def _as_numpy(tensor: Any, where: str) -> Array:
 
 def _bytes_held(path: Path) -> int:
     """Return how many bytes of tensors a checkpoint can hold; raise if it inflates as none does."""
-    if not zipfile.is_zipfile(path):
-        return path.stat().st_size
     try:
+        if not zipfile.is_zipfile(path):
+            return path.stat().st_size
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except Exception as error:  # what a broken directory raises is not documented

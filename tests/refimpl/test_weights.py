@@ -596,6 +596,19 @@ def test_a_checkpoint_that_inflates_is_not_unpacked(tmp_path: Path) -> None:
         Weights.load(path, CONFIG)
 
 
+@pytest.mark.runtimes
+def test_an_archive_that_claims_several_disks_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data/0", b"0")
+    content = path.read_bytes()
+    end = content.rindex(b"PK\5\6")
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, 0, 2)
+    path.write_bytes(content[:end] + locator + content[end:])
+    with pytest.raises(FileError, match="damaged"):
+        Weights.load(path, CONFIG)
+
+
 @given(st.floats(-1e30, 1e30, allow_subnormal=False), st.integers(2, 20))
 def test_statistics_are_the_nearest_numbers_of_so_many_bits(value: float, bits: int) -> None:
     """By exact fractions: of so many bits, and none such is nearer."""
