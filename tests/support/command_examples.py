@@ -153,9 +153,15 @@ EXAMPLES: dict[type[Job], list[str]] = {
     ],
     check_tracker_modes.KNOWN_BAD: [f"check-tracker --known-bad --examples 1 --seed 1 {JSON}"],
     check_tracker_modes.COMMAND: [
-        f"check-tracker --command false --method greedy --examples 1 --seed 1 --timeout 60 {JSON}"
+        f"check-tracker --command {tracker} --method greedy --precision float32 {chosen} --test python "
+        f"--examples 1 --seed 1 --timeout 60 --junit t.xml {JSON}"
+        for tracker in [f"'{sys.executable} tracker.py'"]
+        for chosen in ("--only one_to_one --only equivariance --skip equivariance",)
     ],
-    check_tracker_modes.OWN: [f"check-tracker --self --method greedy --examples 1 --seed 1 {JSON}"],
+    check_tracker_modes.OWN: [
+        "check-tracker --self --method greedy --precision float32 --only one_to_one --only equivariance "
+        f"--skip equivariance --test python --examples 1 --seed 1 --junit t.xml {JSON}"
+    ],
     golden.Build: ["golden build --data set"],
     golden.Check: [f"golden check --data set {JSON}"],
     golden.Judge: [f"golden judge port --only 'operations/*' --data set --all {JSON}"],
@@ -163,6 +169,15 @@ EXAMPLES: dict[type[Job], list[str]] = {
     golden.Coverage: [f"golden coverage --data set {JSON}"],
 }
 """The mode → its command lines. Each two of its options stand in one of them or refuse each other."""
+
+
+TRACKER = """
+import json, sys
+for line in sys.stdin:
+    count = len(json.loads(line).get("previous", []))
+    print(json.dumps({"permutation": list(range(count))}), flush=True)
+"""
+"""A tracker that takes every two keyframes for the same."""
 
 
 def write_inputs(folder: Path) -> None:
@@ -189,6 +204,7 @@ def write_inputs(folder: Path) -> None:
     for name in ("rec", "port", "set"):
         (folder / name).mkdir()
     (folder / "lib.so").touch()
+    (folder / "tracker.py").write_text(TRACKER)
     (folder / "l.csv").write_text((trained_folder() / "scenes-tiny.csv").read_text())
 
 

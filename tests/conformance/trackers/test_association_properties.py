@@ -11,7 +11,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from conformance.trackers.bad_tracker import Bad
+from conformance.trackers.bad_tracker import Bad, BadOnline
 from conformance.trackers.candidate import CallableCandidate, NotOffered, Refusal, VideoFrame
 from conformance.trackers.command_candidate import CommandCandidate
 from conformance.trackers.known_bad_associations import GreedyClaimedOptimal
@@ -26,14 +26,21 @@ from refimpl.errors import ConfigurationError
 
 DOCS = Path(__file__).parents[3] / "docs"
 BY_NAME = {wanted.name: wanted for wanted in properties()}
+VIDEOS = {
+    *("keyframe_schedule", "tracks_followed", "kernel_reuse", "interval_one", "frozen_video", "streaming"),
+    *("independent_videos", "crowds", "drift", "interleaved_videos", "long_videos", "map_shapes", "recovery"),
+    *("restart", "state_used_twice", "unread_kernels"),
+}
+ONLINE = {"lifecycle", "online_scores", "online_masks", "maskness", "online_streaming"}
 
 
 @pytest.mark.parametrize("method", ["optimal", "greedy"])
 def test_the_reference_has_every_property(method):
     outcomes = list(check_candidate(ReferenceCandidate(method), method, cases=30))
     assert [(one.name, one.message) for one in outcomes if not one.holds] == []
-    # Only the few possible shapes of empty sides are exhausted before 30 cases.
-    assert all(one.cases > 0 for one in outcomes)
+    # Only the few possible shapes of empty sides are exhausted before their share of the cases.
+    shares = {one.name: one.share for one in properties(method)}
+    assert all(one.cases >= min(30 * shares[one.name], 4) for one in outcomes)
 
 
 @pytest.mark.parametrize("name", KNOWN_BAD)
@@ -47,7 +54,10 @@ def test_known_bad_trackers_are_caught(name):
 
 def test_the_frame_of_the_known_bad_trackers_is_sound():
     """Without its defect each would pass: what is caught is the defect."""
-    assert all(outcome.holds for outcome in check_candidate(Bad(), cases=20))
+    outcomes = {one.name: one.holds for one in check_candidate(Bad(), cases=20)}
+    assert {name for name, holds in outcomes.items() if holds is None} == ONLINE
+    assert False not in outcomes.values()
+    assert all(one.holds for one in check_candidate(BadOnline(), cases=20))
 
 
 def test_the_counterexample_is_the_smallest():
@@ -85,10 +95,10 @@ def test_any_callable_can_be_checked():
         return answer
 
     outcomes = {one.name: one.holds for one in check_candidate(CallableCandidate(scipys), cases=25)}
-    videos = {"keyframe_schedule", "tracks_followed", "kernel_reuse", "interval_one", "frozen_video"}
-    videos |= {"streaming", "independent_videos"}
-    assert {name for name, holds in outcomes.items() if holds is None} == videos
-    assert {name for name, holds in outcomes.items() if holds is False} <= {"tie_rule"}
+    assert {name for name, holds in outcomes.items() if holds is None} == VIDEOS | ONLINE
+    # SciPy's cosine rounds ties apart and overflows; of assignments with equal totals it takes any.
+    rules = {"tie_rule", "rounding_ties", "extreme_norms"}
+    assert {name for name, holds in outcomes.items() if holds is False} <= rules
 
 
 def test_an_unknown_method_is_refused():
