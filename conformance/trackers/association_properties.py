@@ -118,7 +118,11 @@ def read_any_notation(candidate: Candidate, case: Pair) -> None:
 
 
 def association_properties(method: str, precision: Precision) -> list[Property]:
-    """Properties of both methods."""
+    """Properties of both methods: of the pairs, then of what may not matter."""
+    return [*_of_pairs(method, precision), *_of_form(method, precision)]
+
+
+def _of_pairs(method: str, precision: Precision) -> list[Property]:
     crowd = precision.largest_count
     return [
         Property(
@@ -155,6 +159,11 @@ def association_properties(method: str, precision: Precision) -> list[Property]:
             match_one_to_one,
             share=0.3,
         ),
+    ]
+
+
+def _of_form(method: str, precision: Precision) -> list[Property]:
+    return [
         Property(
             "repeatable",
             "the same input gives the same answer",

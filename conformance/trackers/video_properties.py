@@ -201,8 +201,12 @@ def streamed(candidate: Candidate, clip: Clip, between: Any = None) -> list[Fram
 
 
 def video_properties(precision: Precision) -> list[Property]:
-    """Properties of a tracker that follows videos."""
+    """Properties of a tracker that follows videos: of what it answers, then of what it keeps."""
     checks = VideoChecks(precision)
+    return [*_of_answers(checks), *_of_memory(checks)]
+
+
+def _of_answers(checks: VideoChecks) -> list[Property]:
     return [
         Property(
             "kernel_reuse",
@@ -247,6 +251,11 @@ def video_properties(precision: Precision) -> list[Property]:
             checks.freeze,
             share=0.3,
         ),
+    ]
+
+
+def _of_memory(checks: VideoChecks) -> list[Property]:
+    return [
         Property(
             "unread_kernels",
             "kernels between keyframes are not read",
