@@ -201,9 +201,9 @@ def streamed(candidate: Candidate, clip: Clip, between: Any = None) -> list[Fram
 
 
 def video_properties(precision: Precision) -> list[Property]:
-    """Properties of a tracker that follows videos: of what it answers, then of what it keeps."""
+    """Properties of a tracker that follows videos: of what it answers, of maps, of what it keeps, of length."""
     checks = VideoChecks(precision)
-    return [*_of_answers(checks), *_of_memory(checks)]
+    return [*_of_answers(checks), *_of_maps(checks), *_of_memory(checks), *_of_length(checks)]
 
 
 def _of_answers(checks: VideoChecks) -> list[Property]:
@@ -237,6 +237,11 @@ def _of_answers(checks: VideoChecks) -> list[Property]:
             "keyframe_schedule", "frames 0, T, 2T, … are keyframes", videos.clips(), checks.take_keyframes
         ),
         Property("interval_one", "T = 1 is no reuse", videos.clips(), checks.recompute, share=0.3),
+    ]
+
+
+def _of_maps(checks: VideoChecks) -> list[Property]:
+    return [
         Property(
             "map_shapes",
             "maps of any h and w, one channel, no kernels",
@@ -295,6 +300,11 @@ def _of_memory(checks: VideoChecks) -> list[Property]:
             share=0.5,
             history=True,
         ),
+    ]
+
+
+def _of_length(checks: VideoChecks) -> list[Property]:
+    return [
         Property(
             "restart",
             "the state is all: so if started anew between parts",
@@ -314,7 +324,7 @@ def _of_memory(checks: VideoChecks) -> list[Property]:
         Property(
             "crowds",
             "hundreds of kernels are followed",
-            videos.crowded_clips(precision.largest_count),
+            videos.crowded_clips(checks.precision.largest_count),
             checks.follow,
             share=0.03,
         ),
