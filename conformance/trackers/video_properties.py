@@ -201,7 +201,7 @@ def streamed(candidate: Candidate, clip: Clip, between: Any = None) -> list[Fram
 
 
 def video_properties(precision: Precision) -> list[Property]:
-    """Properties of a tracker that follows videos: of what it answers, of maps, of what it keeps, of length."""
+    """Properties of a tracker that follows videos: its answers, its maps, what it keeps, length."""
     checks = VideoChecks(precision)
     return [*_of_answers(checks), *_of_maps(checks), *_of_memory(checks), *_of_length(checks)]
 
@@ -256,11 +256,6 @@ def _of_maps(checks: VideoChecks) -> list[Property]:
             checks.freeze,
             share=0.3,
         ),
-    ]
-
-
-def _of_memory(checks: VideoChecks) -> list[Property]:
-    return [
         Property(
             "unread_kernels",
             "kernels between keyframes are not read",
@@ -268,6 +263,11 @@ def _of_memory(checks: VideoChecks) -> list[Property]:
             checks.leave_unread,
             share=0.5,
         ),
+    ]
+
+
+def _of_memory(checks: VideoChecks) -> list[Property]:
+    return [
         Property(
             "independent_videos",
             "nothing is kept from video to video",
