@@ -16,7 +16,7 @@ from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import OwnGraph
 from conformance.judge.envelope_cache import cached_envelope
 from conformance.judge.fusions import find_fusion
-from conformance.judge.movement import another, frozen_problem, still
+from conformance.judge.movement import another, frozen_problem, moves, still
 from conformance.judge.nodes import judge_nodes
 from conformance.judge.outputs import other_when_captured, run_twice, spread
 from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport
@@ -202,11 +202,11 @@ class Course(ABC):
             return
         moved = self.truth(other).tensors
 
-        def moves(tensor: str | None) -> bool:
-            return tensor is not None and not _same(moved[tensor], self.recording.tensors[tensor])
+        def should(tensor: str | None) -> bool:
+            return tensor is not None and moves(self.recording.tensors[tensor], moved[tensor])
 
-        frozen = [name for name in outputs if moves(places[name])]
-        hidden = [name for name, tensor in tensors.items() if moves(tensor)]
+        frozen = [name for name in outputs if should(places[name])]
+        hidden = [name for name, tensor in tensors.items() if should(tensor)]
         self.problems += [frozen_problem("output", frozen)] * bool(frozen)
         self.problems += [frozen_problem("tensor", hidden)] * bool(hidden and not frozen)
 
@@ -245,10 +245,6 @@ def first_wrong(rows: list[Comparison]) -> Comparison | None:
 
 def _any_fails(rows: list[Comparison]) -> bool:
     return first_wrong(rows) is not None
-
-
-def _same(first: Array, second: Array) -> bool:
-    return np.array_equal(first, second, equal_nan=first.dtype.kind == "f")
 
 
 def _is_finite(array: Array) -> bool:

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from conformance.bounds.worst_element import absolute_error
 from refimpl.ops.operation import Array
 
+NOTICEABLE = 0.01
+"""Share of its largest element by which a tensor's truth must change; rounding alone may hide less."""
 MOST = 3
 """How many tensors are named."""
 
@@ -39,6 +42,13 @@ def still(first: Mapping[str, Array], second: Mapping[str, Array]) -> list[str]:
 
 def _same(first: Array, second: Array) -> bool:
     return first.shape == second.shape and first.tobytes() == second.tobytes()
+
+
+def moves(first: Array, second: Array) -> bool:
+    """Tell whether the truth of a tensor is so different on two inputs that no rounding hides it."""
+    with np.errstate(invalid="ignore"):
+        largest = float(np.abs(first.astype(np.float64)).max(initial=0.0))
+    return bool(absolute_error(second, first).max(initial=0.0) > NOTICEABLE * largest)
 
 
 def frozen_problem(kind: str, names: list[str]) -> str:

@@ -134,3 +134,38 @@ def test_another_input_is_of_the_same_numbers_and_differs(x: Array) -> None:
 
 def test_integers_stay_as_they_are() -> None:
     assert another({"index": np.arange(4)}) is None
+
+
+def saturated(*nodes: tuple[str, list[str]]) -> OnnxGraph:
+    """A graph whose result float32 cannot tell from that of another input."""
+    names = ["x", *(f"t{place}" for place in range(len(nodes) - 1)), "y"]
+    made = [
+        helper.make_node(operator, [names[place], *others], [names[place + 1]])
+        for place, (operator, others) in enumerate(nodes)
+    ]
+    constants = {"far": 1e3, "huge": 1e9, "tiny": 1e-12, "one": 1.0}
+    graph = helper.make_graph(
+        made,
+        "made",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.float32(value), name) for name, value in constants.items()],
+    )
+    return OnnxGraph.load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+
+
+SATURATED = {
+    "absorbed by a sum": [("Add", ["huge"])],
+    "sigmoid": [("Abs", []), ("Mul", ["one"]), ("Add", ["far"]), ("Sigmoid", [])],
+    "cosine of next to nothing": [("Mul", ["tiny"]), ("Cos", [])],
+    "exponential of next to nothing": [("Mul", ["tiny"]), ("Exp", [])],
+    "product and sum": [("Mul", ["tiny"]), ("Add", ["one"])],
+    "root": [("Mul", ["tiny"]), ("Add", ["one"]), ("Sqrt", [])],
+}
+
+
+@pytest.mark.parametrize("case", SATURATED)
+def test_what_moves_less_than_float32_tells_passes(case: str) -> None:
+    report = verify_graph(OnnxRuntimeGraph(saturated(*SATURATED[case])), X)
+    assert not any("not change with the input" in problem for problem in report.leading.problems)
+    assert report.verdict == "pass"
