@@ -210,6 +210,16 @@ def test_pictures_of_other_formats_start_no_program(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(path.read_bytes())
         with pytest.raises(FileError, match=r"give a whole file of PNG, JPEG"):
             read_picture(tmp_path / name)
+    assert started == []
+
+
+@pytest.mark.runtimes
+def test_a_video_that_is_a_picture_starts_no_program(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(subprocess, "check_call", lambda *a, **k: started.append(a))
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(a))
+    for name in ("a.eps", "b.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name, "EPS")
         with pytest.raises(FileError):
             next(open_video(tmp_path / name).frames())
     assert started == []

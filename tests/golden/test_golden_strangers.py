@@ -177,6 +177,7 @@ def test_build_refuses_a_set_with_a_file_of_somebody_else(make, small, tmp_path)
         check_replaceable(small)
 
 
+@pytest.mark.runtimes
 def test_build_takes_the_place_of_an_empty_folder_or_a_set(small, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "empty", small):
