@@ -120,8 +120,10 @@ def _expected_roundings(recording: Recording, declaration: Declaration) -> dict[
 
 
 def _folded(recording: Recording, sizes: dict[str, Array]) -> Graph:
-    """Return what is run: with every batch norm folded into the convolution of which it is the only use,
-    unless copies of their weights may be off. Their sizes become that of the one result."""
+    """Return what is run: every batch norm folded into the convolution of which it is the only use.
+
+    Not so where copies of their weights may be off. Their sizes become that of the one result.
+    """
     graph = recording.graph
     given = {**graph.initializers, **{name: recording.tensors[name] for name in graph.inputs.values()}}
     nodes: list[Node] = []

@@ -252,8 +252,7 @@ def _reduced_by(op_type: str) -> Carry:
 
 
 def _batch_normalised(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
-    """Errors of x and the mean, scaled; errors of the scale and the deviation, times |x − mean|; the
-    shift's."""
+    """Errors of x and the mean, scaled; of scale and deviation, times |x − mean|; the shift's."""
 
     def along(x: Array) -> Array:
         return x.reshape(1, -1, *(1,) * (y.ndim - 2))
@@ -270,8 +269,7 @@ def _batch_normalised(call: Node, operands: list[Any], errors: Errors, y: Array)
 
 
 def _layer_normalised(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
-    """Shift of the difference, over the deviation; change of the deviation, at most the rms error; both
-    scaled."""
+    """Shift of the difference over the deviation, and the deviation's change (≤ rms error), scaled."""
     x, error = operands[0], errors[0]
     axes = tuple(range(call.attributes.get("axis", -1) % x.ndim, x.ndim))
     difference = np.abs(x - x.mean(axis=axes, keepdims=True))

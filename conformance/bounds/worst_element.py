@@ -113,8 +113,9 @@ def _mostly_distinct(lines: Array) -> bool:
 
 
 def unlike_rounding(values: Array, truth: Array, bound: Array, scale: Array) -> str | None:
-    """Say how the errors, though within the bound, differ from those of rounding: biased, or larger than √n
-    roundings make; None if they do not.
+    """Say how errors within the bound differ from rounding's; None if they do not.
+
+    They may be biased, or larger than √n roundings make.
 
     Parameters
     ----------
@@ -132,8 +133,10 @@ def unlike_rounding(values: Array, truth: Array, bound: Array, scale: Array) -> 
 
 
 def absolute_error(values: Array, truth: Array) -> Array:
-    """Return |values − truth| in float64; 0 where both are the same infinity or both NaN, infinite where only
-    one is."""
+    """Return |values − truth| in float64.
+
+    It is 0 where both are the same infinity or both NaN, infinite where only one is.
+    """
     with np.errstate(invalid="ignore"):
         error = np.asarray(np.subtract(values, truth, dtype=np.float64))
     np.abs(error, out=error)  # in place: of a scalar, too, an array that can be assigned to

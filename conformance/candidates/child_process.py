@@ -1,5 +1,4 @@
-"""Processes that may crash or hang: started, asked for a line with a time limit, and what is said of their
-end."""
+"""Processes that may crash or hang: started, asked for a line in time, and what is said of their end."""
 
 from __future__ import annotations
 
@@ -35,8 +34,10 @@ def python_command(module: str, *arguments: str) -> list[str]:
 
 
 def safe_environment() -> dict[str, str]:
-    """Return the environment of a process that imports what this one does, and nothing from the working
-    directory; what it starts in its turn, neither."""
+    """Return the environment of a process that imports nothing from the working directory.
+
+    What it starts in its turn, neither; else it imports what this process does.
+    """
     return {**os.environ, "PYTHONPATH": os.pathsep.join(_trusted_paths()), "PYTHONSAFEPATH": "1"}
 
 

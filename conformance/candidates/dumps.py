@@ -21,8 +21,9 @@ ABSURD = 1e15
 
 
 class DumpCandidate(GraphlessCandidate):
-    """The tensors in a folder; ``.npy`` and ``.txt`` hold one, named after the file, ``.npz`` and
-    ``.safetensors`` many.
+    """The tensors in a folder.
+
+    ``.npy`` and ``.txt`` hold one, named after the file, ``.npz`` and ``.safetensors`` many.
 
     Parameters
     ----------

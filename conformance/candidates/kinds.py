@@ -1,5 +1,4 @@
-"""Candidates by name: ``onnxruntime``, ``pytorch``, ``python``, ``dumps``, ``numpy``, and those of other
-packages."""
+"""Candidates by name: the kinds in this package, and those of others."""
 
 from __future__ import annotations
 
@@ -72,8 +71,7 @@ Kind = Callable[[Request], Candidate]
 
 
 def onnx_runtime(request: Request) -> Candidate:
-    """``onnxruntime:level=basic,threads=2,provider=NAME,disabled=A+B``, any other key an option of the
-    provider."""
+    """``onnxruntime:level=basic,threads=2,provider=NAME,disabled=A+B``; other keys are the provider's."""
     if request.model is None:
         raise ConfigurationError("--candidate onnxruntime runs a model: name its .onnx file")
     graph = OnnxGraph.load(request.model)

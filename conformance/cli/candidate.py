@@ -1,5 +1,4 @@
-"""`mobileinst verify --candidate NAME:OPTIONS`: any kind of candidate, in a process of its own where it may
-misbehave."""
+"""`mobileinst verify --candidate NAME:OPTIONS`, in a process of its own where it may misbehave."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -127,9 +128,9 @@ class Scoring(Job):
     workers: Workers = 1
     files: JsonFile
 
+    @abstractmethod
     def tasks(self, networks: Sequence[str]) -> list[fault_score.Task]:
         """Return where each fault is put."""
-        raise NotImplementedError
 
     def run(self) -> int:
         """Judge faulty and correct networks; 1 if a harmful fault is missed or a correct run fails."""

@@ -23,6 +23,7 @@ import inspect
 import os
 import shlex
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_type_hints
@@ -52,7 +53,7 @@ class Unless:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(ABC):
     """What one command line asks for.
 
     Attributes
@@ -74,7 +75,7 @@ class Job:
         """Tell whether the options given, by name, choose this mode."""
         return not cls.chosen_by or any(given.get(name) for name in cls.chosen_by)
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 (a mode may have nothing to refuse)
         """Refuse what does not go together, before any work.
 
         Raises
@@ -87,9 +88,9 @@ class Job:
         """Return the files it writes that no option names."""
         return ()
 
+    @abstractmethod
     def run(self) -> int:
         """Do it, print and write the result, and return the exit code."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

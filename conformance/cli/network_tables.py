@@ -14,8 +14,7 @@ from conformance.reports.report import Comparison, Decision, InputReport, Report
 
 
 def print_report(report: Report, all_steps: bool) -> None:
-    """Print the verdict, the outputs, the stages (or all steps), and where the candidate leaves the
-    reference."""
+    """Print the verdict, outputs, stages (or all steps), and where the candidate leaves the reference."""
     leading = report.leading
     shown = leading.steps if all_steps else stages(leading.steps)
     console.print(_table("Steps" if all_steps else "Stages", shown, "introduced"))
@@ -46,8 +45,7 @@ def _print_fault(leading: InputReport) -> None:
 
 
 def stages(steps: list[Comparison]) -> list[Comparison]:
-    """Return one row for each stage of the network: its last tensor, and the worst of what its steps
-    introduced."""
+    """Return a row for each stage: its last tensor, and the worst of what its steps introduced."""
     groups: dict[str, list[Comparison]] = {}
     for row in steps:
         parts = row.name.partition("/")[0].split(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -175,9 +176,9 @@ class TrackJob(Job):
     files: JsonFile
 
     @property
+    @abstractmethod
     def folder(self) -> Path:
         """Where the results go."""
-        raise NotImplementedError
 
     def outputs(self) -> list[Output]:
         """Return the folder and all that may be written in it; earlier results of this command are ours."""
@@ -188,9 +189,9 @@ class TrackJob(Job):
             Output("--output", folder / name, kind, ours) for name, kind in kinds.items()
         ]
 
+    @abstractmethod
     def begin(self) -> Followed:
         """Return what is tracked by what."""
-        raise NotImplementedError
 
     def run(self) -> int:
         """Follow the video, write the results, and print the frames."""
@@ -286,9 +287,9 @@ class DemoJob(TrackJob):
     ] = False
 
     @property
+    @abstractmethod
     def scene(self) -> Scene:
         """What is seen."""
-        raise NotImplementedError
 
     @property
     def folder(self) -> Path:

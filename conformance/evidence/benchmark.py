@@ -58,8 +58,7 @@ def measure(
     repeats: int,
     progress: Callable[[], None] = lambda: None,
 ) -> list[Timing]:
-    """Time each peer, one after another in every repeat, after one warm-up each; the slow `onnx.reference`
-    once."""
+    """Time each peer, one after another in every repeat, after a warm-up; the slow `onnx.reference` once."""
     with threadpool_limits(threads):
         peers = forwards(config, weights, images, threads)
         slow = {ONNX_REFERENCE: peers.pop(ONNX_REFERENCE)}
@@ -102,8 +101,7 @@ def forwards(config: MobileInstConfig, weights: Weights, images: Array, threads:
 
 
 def peak_memory(config: MobileInstConfig, weights: Weights, size: tuple[int, int]) -> float:
-    """Return the peak resident megabytes of a fresh process that loads the weights and runs one float32
-    forward."""
+    """Return the peak resident megabytes of a fresh process that runs one float32 forward."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"
         weights.save(path)

@@ -135,8 +135,7 @@ class Task:
 
 
 def tasks(models: Sequence[str], per_fault: int) -> list[Task]:
-    """Return up to ``per_fault`` injections of each fault into each model: the first, the last, and evenly
-    between."""
+    """Return up to ``per_fault`` injections of each fault into each model, evenly from first to last."""
     chosen = []
     for model in models:
         for fault in CATALOGUE.values():
@@ -246,7 +245,8 @@ def _deviation(values: Array, expected: Array) -> float:
 
 def _expected(chosen: Case, captured: Mapping[str, Array], report: InputReport) -> str | None:
     """Return the first judged tensor of the right model that the faulty one holds under no name, bit for bit,
-    or does not give as the output that it is."""
+    or does not give as the output that it is.
+    """
     held = {_fingerprint(array) for array in captured.values()}
     for row in report.steps:
         name = chosen.output_name(row.name)

@@ -1,5 +1,4 @@
-"""Measuring a network on the held-out split: truth and results in the benchmarks' own forms, figures by their
-own code, intervals over scenes.
+"""A network on the held-out split: figures by the benchmarks' own code, intervals over scenes.
 
 Instances of which too little is seen are marked as crowds, which the benchmarks ignore: finding them is
 neither right nor wrong.

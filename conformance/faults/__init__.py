@@ -1,5 +1,4 @@
-"""The catalogue of faults: mistakes people really make, to be injected into correct models and recognised
-in wrong ones."""
+"""The catalogue of faults: mistakes people really make, injected and recognised."""
 
 from conformance.faults import (
     activation,  # noqa: F401

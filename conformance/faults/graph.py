@@ -39,8 +39,7 @@ class ShapedGraph(Graph):
 
     @classmethod
     def of_onnx(cls, graph: OnnxGraph, tensors: Mapping[str, Array]) -> ShapedGraph:
-        """Return the graph of an ONNX model of which ``tensors``, the inputs among them, are known by
-        name."""
+        """Return the graph of an ONNX model of which ``tensors``, the inputs too, are known by name."""
         learned = [name for name, array in graph.initializers.items() if array.dtype.kind == "f"]
         return cls._of(graph, {**graph.initializers, **tensors}, learned)
 

@@ -22,8 +22,7 @@ REDUCE_MEAN_AXES_INPUT = 18
 
 
 def export(model: MobileInst, images: Array) -> onnx.ModelProto:
-    """Record a forward pass of ``model`` on ``images`` and return it as a checked ONNX model of static
-    shapes.
+    """Return a forward pass of ``model`` on ``images`` as a checked ONNX model of static shapes.
 
     Parameters
     ----------

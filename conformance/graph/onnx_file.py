@@ -143,8 +143,7 @@ class _External:
 
 
 def _load_all_external(model: onnx.ModelProto, folder: Path | None) -> None:
-    """Move external data into the tensors, if there is no more of it than the files have: they may be named
-    often."""
+    """Move external data into the tensors, if it is no more than the files have: they may be named often."""
     parts = [_external(t, folder) for t in _tensors(model) if t.data_location == onnx.TensorProto.EXTERNAL]
     present = sum(path.stat().st_size for path in {part.path for part in parts})
     check_size(sum(part.length for part in parts), "the model's external data", present)
@@ -275,8 +274,7 @@ def _text(value: Any) -> Any:
 
 
 def node_of(proto: onnx.NodeProto, name: str) -> Node:
-    """Return a node with its attributes as Python values, floats as stored, and without trailing absent
-    operands."""
+    """Return a node, attributes as Python values, floats as stored, no trailing absent operands."""
     try:
         attributes = {attribute.name: attribute_value(attribute) for attribute in proto.attribute}
     except UnsupportedOperationError as error:

@@ -1,5 +1,4 @@
-"""A recording replayed by PyTorch, eagerly and operation by operation: the peer that speed is measured
-against."""
+"""A recording replayed by PyTorch, operation by operation: the peer that speed is measured against."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Finding the reference's tensors in a candidate that names everything differently: by value, in whatever
-layout.
+"""Finding the reference's tensors in a candidate that names them differently: by value, in any layout.
 
 Exporters rename, fold and reshape. A tensor of the candidate is the reference's if some permutation of its
 axes (NCHW, NHWC, merged heads) agrees within the tolerance. Its smallest and largest elements must then
@@ -103,8 +102,7 @@ class CandidateTensors:
         return Match(name, values, worst_of(values, reference, bound))
 
     def nearest(self, reference: Array, bound: Array | float, excluded: set[str]) -> Match | None:
-        """Return the tensor of the same shape, ones aside, with the smallest largest error; its bound use is
-        reported.
+        """Return the tensor of that shape, ones aside, with the smallest largest error; its bound use too.
 
         Tensors in ``excluded``, and copies of them (the same smallest and largest element), do not count.
         """
@@ -124,8 +122,10 @@ class CandidateTensors:
     def likeliest(
         self, name: str, reference: Array, bound: Array | float, excluded: set[str]
     ) -> Match | None:
-        """Return what most likely should have been ``reference``: the tensor of its name and shape, if the
-        candidate kept names, else the `nearest`."""
+        """Return what most likely should have been ``reference``.
+
+        The tensor of its name and shape, if the candidate kept names, else the `nearest`.
+        """
         kept = name in self.tensors and name not in excluded
         if kept and _squeezed(self.tensors[name].shape) == _squeezed(reference.shape):
             return self.named(name, reference, bound)

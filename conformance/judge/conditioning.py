@@ -14,8 +14,7 @@ NOTICED = 1e-3
 def explain_large_errors(
     recording: Recording, outputs: Sequence[Comparison], steps: Sequence[Comparison]
 ) -> list[str]:
-    """Say which step magnifies errors most, if an output is far off though no step introduces more than
-    rounding.
+    """Say which step magnifies errors most, if outputs are far off though each step only rounds.
 
     Parameters
     ----------

@@ -1,5 +1,4 @@
-"""Decisions: what users ship of the logits. A flip within the allowed error is a tie; any other is a
-fault."""
+"""Decisions, what users ship of the logits: a flip within the allowed error is a tie, else a fault."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Envelopes kept between runs, by the content they were computed from: eight of the ten forwards of a
-verdict."""
+"""Envelopes kept between runs, by the content they were computed from: eight of a verdict's ten forwards."""
 
 from __future__ import annotations
 
@@ -29,8 +28,7 @@ MOST_FILES = 1000
 
 
 def cache_folder() -> Path:
-    """Return the user's cache folder for this program: ``$XDG_CACHE_HOME/mobileinst``, or that in
-    ``~/.cache``."""
+    """Return the user's cache folder: ``$XDG_CACHE_HOME/mobileinst``, or that in ``~/.cache``."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "mobileinst"
 
@@ -108,8 +106,7 @@ def _shrink(folder: Path) -> None:
 
 
 def _key(recording: Recording, declaration: Declaration) -> str:
-    """Return a hash of all that the envelope depends on: the run, the declaration, and the code that computes
-    it."""
+    """Return a hash of all that the envelope depends on: the run, the declaration, the code."""
     declared = (np.__version__, declaration, declaration.runtime.allowances)
     digest = hashlib.sha256(repr(declared).encode())
     folders = [Path(module.__path__[0]) for module in (conformance.bounds, refimpl)]

@@ -108,8 +108,7 @@ def find_fusion(
 
 
 def smallest_fixing(names: Sequence[str], fixes: Callable[[Sequence[str]], bool]) -> list[str]:
-    """Return a smallest list of names of which each is needed for ``fixes`` to hold; empty if all do not
-    suffice.
+    """Return a smallest list of names, each needed for ``fixes`` to hold; empty if all do not suffice.
 
     Delta debugging: halves first, then what is left when a part is taken out (Zeller & Hildebrandt 2002).
     """
@@ -144,8 +143,7 @@ def _smallest_part(candidate: Optimising, known: Mapping[str, Array]) -> list[No
 
 
 def parts(graph: OnnxGraph, size: int) -> Iterator[list[Node]]:
-    """Yield, for each node, itself and the nearest nodes before it that it is computed from, ``size`` in
-    all."""
+    """Yield, for each node, itself and the nearest nodes it is computed from, ``size`` in all."""
     for last, node in enumerate(graph.nodes):
         found, waiting = {last}, list(node.uses)
         while waiting and len(found) < size:
@@ -158,8 +156,7 @@ def parts(graph: OnnxGraph, size: int) -> Iterator[list[Node]]:
 
 
 def _is_wrong(candidate: Optimising, part: Sequence[Node], known: Mapping[str, Array]) -> bool:
-    """Tell whether the part's last tensor, computed by the optimising runtime, leaves the bound of the whole
-    chain."""
+    """Tell whether the part's last tensor, by the optimising runtime, leaves the whole chain's bound."""
     graph, declared, target = candidate.graph, candidate.declaration, part[-1].outputs[0]
     fixed = {**graph.initializers, **known}
     try:

@@ -1,5 +1,4 @@
-"""Does what depends on the input change with it? A result that was computed once and stored is right on one
-input only."""
+"""Does what depends on the input change with it? A stored result is right on one input only."""
 
 from __future__ import annotations
 
@@ -17,9 +16,11 @@ MOST = 3
 
 
 def another(feeds: Mapping[str, Array], seed: int = 0) -> dict[str, Array] | None:
-    """Return an input of the judge's own: the same numbers in another order, so that each stays one that the
-    graph may be given; halved where all are equal, and 1 where all are 0. None without floating-point
-    numbers."""
+    """Return an input of the judge's own; None without floating-point numbers.
+
+    The same numbers in another order, so that each stays one that the graph may be given; halved where all
+    are equal, and 1 where all are 0.
+    """
     random = np.random.default_rng(seed)
     moved = {name: _reordered(array, random) for name, array in feeds.items()}
     return moved if any(not np.array_equal(moved[name], array) for name, array in feeds.items()) else None

@@ -1,5 +1,4 @@
-"""Is this candidate MobileInst, and does the runtime compute its own graph? Each step beside float64, within
-derived bounds.
+"""Is this candidate MobileInst? Each step beside float64, within derived bounds.
 
 The order of the checks: shapes, repeatability, finiteness, values. A step is judged by the error it
 *introduces* on its own operands, against a rigorous bound of what rounding may do there; an output by its
@@ -142,8 +141,7 @@ class _Course(Course):
             self.remarks += explain_large_errors(self.recording, self.outputs, self.steps)
 
     def _look_at_strangers(self) -> None:
-        """Say which tensors that the candidate shows are like none of the network's: nothing was judged of
-        them."""
+        """Say which of the candidate's tensors are like none of the network's: they were not judged."""
         placed = {row.candidate for row in (*self.outputs, *self.steps)}
         inside = {name: array for name, array in self.captured.items() if name not in self.shipped}
         strangers = {name: array for name, array in inside.items() if name not in placed}
@@ -207,8 +205,10 @@ def _output_fault(rows: Sequence[Comparison], recording: Recording) -> Fault | N
 def _placed(
     fault: Fault | None, diagnoses: Sequence[Diagnosis], steps: Sequence[Comparison], recording: Recording
 ) -> Fault | None:
-    """Move a fault to the absent step before it at which the likeliest mistake was made: a step that a
-    candidate left out is missing from its tensors, and shows at the next."""
+    """Move a fault to the absent step before it at which the likeliest mistake was made.
+
+    A step that a candidate left out is missing from its tensors, and shows at the next.
+    """
     call = diagnoses[0].call if fault and diagnoses else None
     made = next((step.outputs for step in recording.steps if step.name == call), ())
     absent = next((row for row in steps if row.name in made and row.verdict == "absent"), None)

@@ -1,5 +1,4 @@
-"""Does the runtime compute its own graph? Every node replayed in float64 on the operands the candidate itself
-fed it."""
+"""Does the runtime compute its own graph? Every node replayed in float64 on its own operands."""
 
 from __future__ import annotations
 

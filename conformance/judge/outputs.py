@@ -19,8 +19,10 @@ def run_twice(
     feeds: Mapping[str, Array],
     infinite: Collection[str] = (),
 ) -> tuple[dict[str, Array], list[str]]:
-    """Run a candidate, and say if it rewrites its input, does not repeat itself, or is not finite, but for
-    the outputs that should be ``infinite``."""
+    """Run a candidate twice, and say if it rewrites its input, does not repeat itself, or is not finite.
+
+    Outputs that should be ``infinite`` may be.
+    """
     problems = []
     given = {name: array.copy() for name, array in feeds.items()}
     outputs = {name: np.array(array) for name, array in run(given).items()}
@@ -82,8 +84,7 @@ def _same(first: Array, second: Array) -> bool:
 def compare_outputs(
     recording: Recording, allowed: Mapping[str, float], outputs: Mapping[str, Array]
 ) -> tuple[list[Comparison], list[str]]:
-    """Pair the candidate's outputs with the reference's, by name, else by value, else by shape, and compare
-    them.
+    """Pair the candidate's outputs with the reference's, by name, value or shape, and compare them.
 
     Returns
     -------

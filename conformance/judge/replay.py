@@ -51,8 +51,7 @@ class Structure:
         return any(step.op_type == "BatchNormalization" for step in self.graph.consumers.get(name, []))
 
     def soon_found(self, name: str, found: Mapping[str, object], compared: set[str], reach: int) -> bool:
-        """Tell whether a tensor computed from ``name`` through fewer than ``reach`` other compared ones is
-        among those found."""
+        """Tell whether one computed from ``name`` through fewer than ``reach`` compared ones is found."""
         front = {name}
         for _ in range(reach):
             front = self._next_compared(front, compared)
@@ -80,8 +79,10 @@ class Structure:
 
 
 def _maps(recording: Recording) -> set[str]:
-    """Return the tensors whose last two axes are rows and columns: what operations on maps take and give, and
-    what is computed of them, or they of it, element by element."""
+    """Return the tensors whose last two axes are rows and columns.
+
+    What operations on maps take and give, and what is computed of them, or they of it, element by element.
+    """
     maps: set[str] = set()
     before = -1
     while len(maps) > before:
@@ -97,8 +98,7 @@ def _maps(recording: Recording) -> set[str]:
 
 
 class Replay:
-    """A float64 forward pass that takes over a candidate's tensors where they are known, with a bound on
-    every result.
+    """A float64 forward pass on a candidate's tensors where known, with a bound on every result.
 
     After `adopt`, the steps that follow compute on the candidate's values: what the candidate has differs
     from the result by the error it introduced there. What it lacks is carried along, with the bound of all
@@ -120,8 +120,7 @@ class Replay:
                 self.bounds[name] = self.scales[name] = np.full(recording.tensors[name].shape, error)
 
     def compute(self, step: Step) -> None:
-        """Compute one step, how far a correct candidate's result may be from it, and how far rounding is
-        likely to carry it."""
+        """Compute a step, how far a correct candidate may be from it, and how far it likely is."""
         operands = step.operands(self.values)
         outputs = evaluate_node(step, operands)
         self.values.update(zip(step.outputs, outputs, strict=False))
@@ -133,14 +132,12 @@ class Replay:
             errors.update(zip(step.outputs, after, strict=False))
 
     def bound(self, name: str) -> Array | float:
-        """Return how far a correct candidate's tensor may be from ``values[name]``; infinite where no bound
-        is known."""
+        """Return how far a correct tensor may be from ``values[name]``; infinite without a bound."""
         bound = self.bounds.get(name, 0.0)
         return np.inf if bound is None else bound
 
     def unlike_rounding(self, step: Step, name: str, values: Array) -> str | None:
-        """Say in what a candidate's tensor, though within its bound, differs from a step's ``values[name]``
-        otherwise than by rounding."""
+        """Say how a tensor within its bound differs from ``values[name]`` otherwise than by rounding."""
         bound, scale = self.bounds.get(name), self.scales.get(name)
         operands = [self.values[source] for source in step.uses if source not in self.fixed]
         if bound is None or scale is None or not all(map(is_varied, operands)):

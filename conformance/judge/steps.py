@@ -47,8 +47,7 @@ def compare_steps(
     captures_all: bool = True,
     own: OwnGraph | None = None,
 ) -> tuple[list[Comparison], Fault | None]:
-    """Find every tensor of the reference in the candidate, and the first step that the candidate computes
-    differently.
+    """Find the reference's tensors in the candidate, and the first step it computes differently.
 
     Each step is computed on the candidate's own tensors, so an error is seen where it is made, however much
     or little the network makes of it later.
@@ -122,8 +121,11 @@ class _Sides:
         return match if match is not None and match.worst.utilisation > 1 else None
 
     def match(self, name: str, value: Array, bound: Array | float) -> Match | None:
-        """Find a tensor within its bound; where that is so loose, or missing, that anything is, one that
-        resembles it, if the candidate holds all of its tensors: else it may be the next one."""
+        """Find a tensor within its bound.
+
+        Where that is so loose, or missing, that anything is, one that resembles it, if the candidate holds
+        all of its tensors: else it may be the next one.
+        """
         if np.isfinite(bound).any():
             match = self.tensors.find(value, bound, spatial=name in self.structure.maps)
             largest = float(np.abs(value).max(initial=0.0))
@@ -171,8 +173,7 @@ def _compare_once(sides: _Sides, taken: Mapping[str, str]) -> tuple[list[Compari
 
 
 def _inherits(row: Comparison, heirs: Collection[str]) -> bool:
-    """Tell whether a step that fails was given operands that the candidate never had: of its own nothing is
-    known."""
+    """Tell whether a failing step was given operands that the candidate never had."""
     return row.verdict == "fail" and row.name in heirs
 
 

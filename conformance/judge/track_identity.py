@@ -1,5 +1,4 @@
-"""Track identity: whether a candidate's kernels carry every track from one keyframe to the next as the
-reference's do."""
+"""Track identity: whether a candidate's kernels carry every track to the next keyframe as they should."""
 
 from __future__ import annotations
 
@@ -162,8 +161,10 @@ class _Exchange:
         return float(loss), float(self._fall[right].sum() + self._rise[wrong].sum())
 
     def runners_up(self) -> tuple[Array, Array]:
-        """Return for each track the loss by the best assignment in which it continues elsewhere, and what
-        rounding may make of it; infinite and 0 if there is no other."""
+        """Return for each track the loss by the best assignment in which it continues elsewhere.
+
+        And what rounding may make of it; infinite and 0 if there is no other.
+        """
         count = len(self._permutation)
         losses, allowed = np.full(count, np.inf), np.zeros(count)
         for track in range(count if count > 1 else 0):

@@ -108,8 +108,10 @@ def _section(name: str) -> str:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Bars (x, y, width, height, whether beyond the bound, tooltip), the axis's labels, the bound's place,
-    the count of the tallest."""
+    """Bars, the axis's labels, the bound's place, the count of the tallest.
+
+    A bar is (x, y, width, height, whether beyond the bound, tooltip).
+    """
 
     bars: list[tuple[float, float, float, float, bool, str]]
     ticks: list[tuple[float, str]]

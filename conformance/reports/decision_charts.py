@@ -24,8 +24,10 @@ FLIPS = {"#": DIMMED, "-": FLIPPED, "+": FLIPPED, "<": TIED, ">": TIED}
 
 @dataclass(frozen=True)
 class MarginChart:
-    """Bars (x, y, width, height, series, tooltip), the axis's labels, and where margin and allowed error are
-    equal."""
+    """Bars, the axis's labels, and where margin and allowed error are equal.
+
+    A bar is (x, y, width, height, series, tooltip).
+    """
 
     bars: list[tuple[float, float, float, float, str, str]]
     ticks: list[tuple[float, str]]

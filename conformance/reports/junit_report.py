@@ -1,5 +1,4 @@
-"""A verification as JUnit XML, which every CI system shows: one test case for each output, step, node and
-kind of decision."""
+"""A verification as JUnit XML: a test case for each output, step, node and kind of decision."""
 
 from __future__ import annotations
 

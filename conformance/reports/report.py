@@ -124,8 +124,10 @@ class Comparison:
         allowed: float | None = None,
         utilisation: float | None = None,
     ) -> Self:
-        """Return the row of a tensor with its counterpart: the largest error and its place, what the step
-        adds to it, and what share that is of what is allowed; None: there is no bound."""
+        """Return the row of a tensor with its counterpart: errors, their place, their share of the allowed.
+
+        The share is None where there is no bound.
+        """
         scale = _largest(truth) if error else 1.0
         return cls(
             name=name,
@@ -200,8 +202,7 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class MarginHistogram:
-    """How many decisions have log₁₀(margin / allowed error) between two of ``edges``; the ends count those
-    beyond.
+    """How many decisions have log₁₀(margin / allowed error) between two ``edges``, or beyond the ends.
 
     Attributes
     ----------
@@ -476,8 +477,10 @@ class Report:
         return [merged(decisions) for decisions in kinds.values()]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as plain data; ``outputs``, ``steps`` and ``first_fault`` are those of
-        `leading`, ``decisions`` those on all inputs."""
+        """Return the report as plain data.
+
+        ``outputs``, ``steps`` and ``first_fault`` are those of `leading`, ``decisions`` those on all inputs.
+        """
         leading = self.leading.to_json()
         return {
             "verdict": self.verdict,

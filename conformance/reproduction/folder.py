@@ -1,5 +1,4 @@
-"""The failing step as a folder that anyone can run: a minimal model, its inputs, what came out and what
-should have."""
+"""The failing step as a folder that anyone can run: model, inputs, what came out and should have."""
 
 from __future__ import annotations
 

@@ -81,10 +81,10 @@ class ReferenceStep:
         return folder
 
     def _likeliest(self, nearest: str) -> str:
-        """Return the candidate's tensor that is the failing one: of those of its shape, the one whose
-        operators are most like the reference's, and the nearest of these.
+        """Return the candidate's tensor that is the failing one.
 
-        By value alone a wrong tensor may be nearer to one before or after it.
+        Of those of its shape, the one whose operators are most like the reference's, the nearest of these:
+        by value alone a wrong tensor may be nearer to one before or after it.
         """
         own = self.own.graph if self.own else None
         if own is None or self.captured[nearest].size == 0:
@@ -111,8 +111,7 @@ class ReferenceStep:
     def _showing(
         self, note: RecordedStep, steps: Sequence[Comparison], values: Array | None
     ) -> StepFolder | None:
-        """Return the reference's steps between the tensors that agree and the failing one, if they show the
-        failure."""
+        """Return the reference's steps between what agrees and the failing one, if they show the failure."""
         calls, operands = steps_behind(self.recording, steps, self.captured, self.target)
         dtype = np.float64 if note.storage == FLOAT64.name else np.float32
         part = _part(self.recording, calls, operands, self.target, dtype)

@@ -413,8 +413,9 @@ def misread_layout(step: Step, tolerance: float) -> str:
 
 
 def difference(step: Step, tolerance: float) -> str:
-    """Say how a tensor came of what it should be, "" if in no known way: another layout, another order, a
-    rounding, an offset, a factor.
+    """Say how a tensor came of what it should be, "" if in no known way.
+
+    Another layout, another order, a rounding, an offset, a factor.
 
     ``tolerance`` is absolute, the error a correct step may have.
     """

@@ -1,5 +1,8 @@
-"""Double-double arithmetic: a float64 and what it was rounded by, together 106 bits (Dekker, Numerische
-Mathematik 18, 1971; Knuth, TAOCP 2, 4.2.2). For the few functions that would lose digits otherwise.
+"""Double-double arithmetic: a float64 and what it was rounded by, together 106 bits.
+
+Dekker, Numerische Mathematik 18, 1971; Knuth, TAOCP 2, 4.2.2. For the few functions that would lose digits
+otherwise.
+
 
 Numbers of more than 1e290 overflow inside; below 1e-290 the second part is lost.
 """

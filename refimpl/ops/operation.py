@@ -26,8 +26,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {}
 
 
 class Trait(enum.Flag):
-    """What holds of an operation whatever its operands and attributes. One that implies another has its bit
-    too."""
+    """What holds of an operation whatever its operands; one that implies another has its bit too."""
 
     ROUNDS = 1
     """Results may be rounded."""
