@@ -32,7 +32,7 @@ def copy(tmp_path, monkeypatch):
 
 
 def test_every_set_is_there_small_and_as_rounded(copy) -> None:
-    assert {"scenes-tiny", "first-video", "first-pairs"} <= set(trained_sets())
+    assert {"scenes-tiny", "scenes-tiny-video", "scenes-tiny-pairs"} <= set(trained_sets())
     for name in trained_sets():
         weights = Weights.trained(name)
         assert weights.dtype == np.float32
@@ -51,7 +51,7 @@ def test_one_altered_byte_is_refused(copy) -> None:
 
 
 def test_a_file_of_another_set_is_refused(copy) -> None:
-    shutil.copy(copy / "first-video.backbone.safetensors", copy / "scenes-tiny.backbone.safetensors")
+    shutil.copy(copy / "scenes-tiny-video.backbone.safetensors", copy / "scenes-tiny.backbone.safetensors")
     with pytest.raises(FileError, match="was altered"):
         Weights.trained("scenes-tiny")
 
