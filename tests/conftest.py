@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 # A busy machine is no failure of what is tested.
 settings.register_profile("untimed", deadline=None)
+# Of a mutant it is asked whether a case finds it, not which is the smallest.
+settings.register_profile("unshrunk", deadline=None, phases=(Phase.explicit, Phase.generate))
 settings.load_profile("untimed")
 
 

@@ -85,20 +85,33 @@ def deviations(
     stored
         Weight or constant → by how much a candidate's copy of it may be off.
     """
+    for outputs in perturbed(recording, declaration, samples=samples, seed=seed, stored=stored):
+        yield {
+            name: absolute_error(output, recording.tensors[recording.outputs[name]])
+            for name, output in outputs.items()
+        }
+
+
+def perturbed(
+    recording: Recording,
+    declaration: Declaration,
+    *,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    stored: Mapping[str, float] = MappingProxyType({}),
+) -> Iterator[dict[str, Array]]:
+    """Yield the outputs of each perturbed run; parameters as of `deviations`."""
     sizes = _expected_roundings(recording, declaration)
     sizes |= {name: np.full(recording.tensors[name].shape, error) for name, error in stored.items()}
     graph = _folded(recording, sizes)
     first, *seeds = np.random.SeedSequence(seed).spawn(samples + 1)
     signs = _signs(np.random.default_rng(first))
 
-    def deviation(each: np.random.SeedSequence) -> dict[str, Array]:
-        outputs = _perturbed_run(graph, sizes, signs, np.random.default_rng(each))
-        return {
-            name: absolute_error(outputs[tensor], recording.tensors[tensor])
-            for name, tensor in recording.outputs.items()
-        }
+    def outputs(each: np.random.SeedSequence) -> dict[str, Array]:
+        made = _perturbed_run(graph, sizes, signs, np.random.default_rng(each))
+        return {name: made[tensor] for name, tensor in recording.outputs.items()}
 
-    yield from in_threads(deviation, seeds)
+    yield from in_threads(outputs, seeds)
 
 
 def _signs(rng: np.random.Generator) -> Array:

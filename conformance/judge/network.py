@@ -26,6 +26,7 @@ from conformance.judge.outputs import compare_outputs
 from conformance.judge.recording_cache import cached_recording
 from conformance.judge.steps import compare_steps
 from conformance.judge.strangers import like_nothing, not_finite
+from conformance.judge.systematic import judged_over_several
 from conformance.judge.track_identity import TrackIdentity, frames_of_one_video
 from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport, Report
 from refimpl import MobileInst, MobileInstConfig, Recording, record
@@ -93,6 +94,7 @@ def verify(
         course.tracks, course.judged_nodes, course.alone = tracks, nodes, alone
         course.network = partial(_truth, part, network)
         reports.append(course.follow())
+    reports = judged_over_several(candidate, reports, inputs, partial(_truth, part, network), progress)
     model = {"config": asdict(config), "weights_sha256": weights_hash(weights)}
     return Report(reports, name, model, str(candidate.declaration))
 

@@ -416,10 +416,17 @@ class InputReport:
     def coverage(self) -> str:
         """How much was judged, in words: a verdict on outputs alone cannot see what hides inside."""
         rows, what = (self.steps, "steps") if self.steps else (self.nodes, "results of nodes")
-        judged = sum(row.verdict in ("pass", "fail") for row in rows)
+        judged = 0 if self.outputs_only else sum(row.verdict in ("pass", "fail") for row in rows)
         return (
             f"{judged} of {len(rows)} {what} judged" if judged else "outputs only, nothing inside was judged"
         )
+
+    @property
+    def outputs_only(self) -> bool:
+        """Whether the candidate gave outputs and nothing inside."""
+        outputs = {row.candidate for row in self.outputs if row.candidate}
+        inside = any(row.candidate and row.candidate not in outputs for row in (*self.steps, *self.nodes))
+        return bool(outputs) and not inside
 
     @property
     def inherited(self) -> int:
