@@ -30,6 +30,8 @@ def detail_of(name: str, values: Array, truth: Array, bound: Array | float) -> D
 
 
 def _error_map(error: Array) -> list[list[float | None]]:
+    if not error.size:
+        return [[0.0]]
     planes = error.reshape(-1, *_plane_shape(error.shape))
     plane = planes.max(axis=0, initial=0.0)
     for axis in (0, 1):

@@ -69,7 +69,7 @@ CONSTANT = 1e-3
 
 def spread(output: Array) -> float:
     """Return how far an output's numbers are apart; their size where they are one number, or as good as."""
-    if not output.size or output.dtype.kind != "f":
+    if not output.size or output.dtype.kind != "f" or not np.isfinite(output).all():
         return np.inf
     largest = float(np.abs(output).max())
     extent = float(np.ptp(output))

@@ -107,7 +107,7 @@ class _Outputs:
                 raise CandidateError(f"it gives no output {self.names[name]!r} of shape {truth.shape}")
             self.own.setdefault(name, []).append(_measures(output.reshape(truth.shape) - truth, truth))
         # One seed an input: a rounding that all inputs shared would be a bias itself.
-        seed = len(next(iter(self.own.values())))
+        seed = len(self.expected.get(next(iter(truths)), ()))
         for run in perturbed(recording, declaration, samples=RUNS, seed=seed):
             for name, truth in truths.items():
                 rounding = declaration.storage.unit_roundoff * _size(truth)

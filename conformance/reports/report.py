@@ -390,7 +390,7 @@ class InputReport:
         failed = self.first_fault or self.problems or any(row.verdict == "fail" for row in self.outputs)
         if failed or any(decision.flips for decision in self.decisions):
             return "fail"
-        rows = [*self.outputs, *self.steps, *self.nodes]
+        rows = self.outputs if self.outputs_only else [*self.outputs, *self.steps, *self.nodes]
         return "pass" if not rows or any(row.verdict == "pass" for row in rows) else "not judged"
 
     @property

@@ -238,3 +238,12 @@ def test_the_command_on_a_float16_model_declared_too_precise(tmp_path: Path) -> 
 def test_the_command_without_a_model() -> None:
     with pytest.raises(ConfigurationError, match="--graph-only"):
         invoke()
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (2, 0), (1, 3, 0, 4)])
+def test_an_output_without_elements_passes(shape: tuple[int, ...]) -> None:
+    build = onnx_models.GraphBuilder()
+    model = build.model({"x": list(shape)}, build.node("Exp", "x"))
+    verify_graph(
+        OnnxRuntimeGraph(OnnxGraph.load(model)), {"x": np.zeros(shape, np.float32)}
+    ).raise_on_failure()
