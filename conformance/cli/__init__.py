@@ -13,7 +13,7 @@ import typer
 from conformance.cli import (
     bench,
     cache,
-    check_tracker_modes,
+    check_tracker,
     cost,
     evaluate,
     explain,
@@ -25,7 +25,6 @@ from conformance.cli import (
     track,
     verify,
 )
-from conformance.cli.check_tracker import check_tracker
 from conformance.cli.job import add_command
 from conformance.reports.printable import printable
 from refimpl import __version__
@@ -59,7 +58,7 @@ for point in entry_points(group="mobileinst.commands"):
 add_command(app, "faults", faults.Faults, *faults.MODES)
 add_command(app, "track", track.Track, *track.MODES)
 add_command(app, "evaluate", evaluate.Evaluate, *evaluate.MODES)
-add_command(app, "check-tracker", check_tracker, *check_tracker_modes.MODES)
+add_command(app, "check-tracker", check_tracker.CheckTracker, *check_tracker.MODES)
 
 
 def _show_version(wanted: bool) -> None:

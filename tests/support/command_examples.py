@@ -22,7 +22,7 @@ from tnn_converter import converted
 from tnn_data import file, unpacked
 
 import conformance.cli
-from conformance.cli import bench, cache, check_tracker_modes, evaluate, explain, faults, track, verify_tnn
+from conformance.cli import bench, cache, check_tracker, evaluate, explain, faults, track, verify_tnn
 from conformance.cli.cost import NetworkCost, PaperCost
 from conformance.cli.explain_tnn import TnnTable
 from conformance.cli.export import Export
@@ -151,14 +151,14 @@ EXAMPLES: dict[type[Job], list[str]] = {
         "golden curve c.svg --force --trained scenes-tiny",
         "golden curve c.svg --force --log l.csv",
     ],
-    check_tracker_modes.KNOWN_BAD: [f"check-tracker --known-bad --examples 1 --seed 1 {JSON}"],
-    check_tracker_modes.COMMAND: [
+    check_tracker.KnownBadCheck: [f"check-tracker --known-bad --examples 1 --seed 1 {JSON}"],
+    check_tracker.CommandCheck: [
         f"check-tracker --command {tracker} --method greedy --precision float32 {chosen} --test python "
         f"--examples 1 --seed 1 --timeout 60 --junit t.xml {JSON}"
         for tracker in [f"'{sys.executable} tracker.py'"]
         for chosen in ("--only one_to_one --only equivariance --skip equivariance",)
     ],
-    check_tracker_modes.OWN: [
+    check_tracker.OwnCheck: [
         "check-tracker --self --method greedy --precision float32 --only one_to_one --only equivariance "
         f"--skip equivariance --test python --examples 1 --seed 1 --junit t.xml {JSON}"
     ],
