@@ -15,6 +15,7 @@ from conformance.cli import (
     cache,
     check_tracker,
     cost,
+    derive,
     evaluate,
     explain,
     export,
@@ -48,6 +49,7 @@ add_command(app, "export", export.Export)
 add_command(app, "lint", lint.Lint)
 add_command(app, "run", run.Run)
 add_command(app, "explain", explain.Explain, *explain.MODES)
+add_command(app, "derive", derive.Derive)
 add_command(app, "cost", cost.Cost, *cost.MODES)
 add_command(app, "bench", bench.Bench, *bench.MODES)
 add_command(app, "cache", cache.Cache, cache.CacheContents)

@@ -24,6 +24,7 @@ from tnn_data import file, unpacked
 import conformance.cli
 from conformance.cli import bench, cache, check_tracker, evaluate, explain, faults, track, verify_tnn
 from conformance.cli.cost import NetworkCost, PaperCost
+from conformance.cli.derive import Derive
 from conformance.cli.explain_tnn import TnnTable
 from conformance.cli.export import Export
 from conformance.cli.job import Job
@@ -104,6 +105,10 @@ EXAMPLES: dict[type[Job], list[str]] = {
         f"run p.png --output o.png --results r.json --force {given} {sizing} --keep 0 --draw 0 --image-id 3"
         for given in NETWORKS
         for sizing in ("--size 64x96", "--sizing native")
+    ],
+    Derive: [
+        f"derive 'masks[0,1,2,3]' p.png {given} --size 64x96 --depth 1 --terms 3 --digits 17 {JSON}"
+        for given in NETWORKS
     ],
     TnnTable: [f"explain t.tnnproto {JSON}"],
     explain.PresetList: [f"explain --list {JSON}"],
