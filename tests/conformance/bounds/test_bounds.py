@@ -35,7 +35,7 @@ from conformance.bounds import (
 )
 from conformance.bounds.allowances import ONNX_RUNTIME
 from conformance.bounds.formats import gamma
-from conformance.bounds.propagation import CARRIED
+from conformance.bounds.carry import CARRIED
 from conformance.evidence.bound_measurement import (
     IMPLEMENTATIONS,
     Implementation,
