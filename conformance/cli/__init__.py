@@ -25,6 +25,7 @@ from conformance.cli import (
     run,
     track,
     verify,
+    walk,
 )
 from conformance.cli.job import add_command
 from conformance.reports.printable import printable
@@ -50,6 +51,7 @@ add_command(app, "lint", lint.Lint)
 add_command(app, "run", run.Run)
 add_command(app, "explain", explain.Explain, *explain.MODES)
 add_command(app, "derive", derive.Derive)
+add_command(app, "walk", walk.Walk)
 add_command(app, "cost", cost.Cost, *cost.MODES)
 add_command(app, "bench", bench.Bench, *bench.MODES)
 add_command(app, "cache", cache.Cache, cache.CacheContents)

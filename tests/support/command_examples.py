@@ -34,6 +34,7 @@ from conformance.cli.run import Run
 from conformance.cli.verify_graph import GraphVerdict
 from conformance.cli.verify_network import NetworkVerdict
 from conformance.cli.verify_recorded import RecordedVerdict
+from conformance.cli.walk import Walk
 from conformance.graph.onnx_export import export, export_reuse
 from conformance.tnn.export import for_tnn
 from conformance.tnn.graph import write_graph
@@ -113,6 +114,7 @@ EXAMPLES: dict[type[Job], list[str]] = {
     TnnTable: [f"explain t.tnnproto {JSON}"],
     explain.PresetList: [f"explain --list {JSON}"],
     explain.NetworkTable: [f"explain {SEEDED} --all-steps --deviations {JSON}"],
+    Walk: [f"walk film --count 2 {given} --size 64x96 --html h --force" for given in NETWORKS],
     PaperCost: [f"cost --paper {JSON}"],
     NetworkCost: [f"cost {SMALL} --size 64x96 --gflops 60 --gbps 12 {JSON}"],
     bench.BenchVideo: [f"bench --video {SEEDED} --threads 1 --repeats 1 {JSON}"],
