@@ -30,6 +30,7 @@ from conformance.teaching.clip import (
 )
 from conformance.teaching.hand import best_pixel, by_hand
 from conformance.teaching.payload import Payload
+from conformance.teaching.questions import QUESTIONS
 from conformance.teaching.wrong import Wrong, gallery
 from refimpl import Recording, __version__
 from refimpl.errors import ConfigurationError
@@ -126,6 +127,11 @@ def _chapters(clip: Clip) -> list[dict[str, Any]]:
             **vars(chapter),
             "formula": Markup(chapter.formula),
             "number": by_hand(place, clip),
+            "questions": [
+                (number, each.kind, each.asks, each.answer(clip))
+                for number, each in enumerate(QUESTIONS, 1)
+                if each.chapter == place
+            ],
             "sources": [source(name) for name in chapter.functions[:SHOWN_SOURCES]],
         }
         for place, chapter in enumerate(chapters())
