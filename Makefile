@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: verify test fuzz lint types figures clean
+.PHONY: verify test fuzz lint types figures learn pictures clean
 
 verify: .venv/installed
 	$(BIN)/mobileinst verify
@@ -26,6 +26,16 @@ types: .venv/installed-test
 # How long functions are, what is documented and annotated, circles of imports, lines of code.
 figures: .venv/installed-test
 	$(BIN)/python tests/support/figures.py
+
+# The chapters of docs/learn as notebooks, in the browser.
+learn: .venv/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[learn]' 'notebook>=7'
+	$(BIN)/python tests/support/chapters.py --notebooks build/learn
+	$(BIN)/jupyter notebook build/learn/00.ipynb
+
+# The pictures of the README, each as its command makes it.
+pictures: .venv/installed
+	$(BIN)/python tests/support/readme_pictures.py
 
 clean:
 	rm -rf .venv build *.egg-info

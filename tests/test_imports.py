@@ -47,6 +47,7 @@ ORDER = [
     "video",
     "candidates",
     "faults",
+    "teaching",
     "judge",
     "tnn",
     "reproduction",

@@ -6,7 +6,7 @@ per family, registered under the ONNX name; the functions that are approximated 
 `conformance.bounds.allowances`.
 """
 
-from conformance.bounds.allowances import CPU, MOBILE, ONNX_RUNTIME, RUNTIMES, Allowance, Runtime
+from conformance.bounds.allowances import CPU, HEXAGON, MOBILE, ONNX_RUNTIME, RUNTIMES, Allowance, Runtime
 from conformance.bounds.bias import BiasTest, bias_test, utilisation
 from conformance.bounds.declaration import DEFAULT, Declaration
 from conformance.bounds.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, FORMATS, Format, format_of
@@ -22,6 +22,7 @@ __all__ = [
     "FLOAT32",
     "FLOAT64",
     "FORMATS",
+    "HEXAGON",
     "MOBILE",
     "ONNX_RUNTIME",
     "RULES",

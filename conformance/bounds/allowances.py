@@ -93,12 +93,15 @@ class Runtime:
         Variances are computed as E[x²] − E[x]², which cancels when the mean is large.
     winograd_tile
         Convolutions of 3×3 and stride 1 may use Winograd's F(t×t, 3×3), t = 2 or 4; 0: they do not.
+    rounds_operands
+        Operands are rounded to the arithmetic's format first; products and sums of them are of float32.
     """
 
     name: str
     allowances: Mapping[str, Allowance] = field(repr=False)
     one_pass_variance: bool = False
     winograd_tile: int = 0
+    rounds_operands: bool = False
 
 
 CPU = Runtime("cpu", _CPU)
@@ -123,7 +126,10 @@ OLD_ONNX_RUNTIME = replace(
 MOBILE = Runtime("mobile", _MOBILE)
 """Phones: OpenCL's full profile, NEON approximations."""
 
-RUNTIMES = {each.name: each for each in (CPU, ONNX_RUNTIME, OLD_ONNX_RUNTIME, MOBILE)}
+HEXAGON = Runtime("hexagon", _MOBILE, rounds_operands=True)
+"""Qualcomm's NPU with float graphs; to be declared with float16 arithmetic."""
+
+RUNTIMES = {each.name: each for each in (CPU, ONNX_RUNTIME, OLD_ONNX_RUNTIME, MOBILE, HEXAGON)}
 """Runtimes by name."""
 
 

@@ -16,10 +16,17 @@ from conformance.bounds import (
     reduction,  # noqa: F401
     resizing,  # noqa: F401
 )
+from conformance.bounds.carry import passed_on
 from conformance.bounds.declaration import DEFAULT, Declaration
+from conformance.bounds.formats import FLOAT32, Format
 from conformance.bounds.step import RULES, Shared, Step, completed
 from conformance.graph.evaluation import as_tuple
+from refimpl.graph import Node
+from refimpl.ops import TRAITS, Trait
 from refimpl.ops.operation import Array
+
+_RESULT = 2 * FLOAT32.unit_roundoff
+"""Of a result of wide arithmetic, relatively."""
 
 
 def introduced_bound(
@@ -92,6 +99,26 @@ def introduced_bounds(
     with np.errstate(all="ignore"):
         listed = as_tuple(registered.bound(step))
         listed += (None,) * (len(results) - len(listed))
-        return tuple(
+        own = tuple(
             completed(bound, y, step, registered.stored) for bound, y in zip(listed, results, strict=False)
         )
+        return _with_operands(step, own) if declaration.runtime.rounds_operands else own
+
+
+def _with_operands(step: Step, own: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
+    """Add what rounding the operands first makes of the results, and the results' rounding to float32."""
+    call = Node("", step.op_type, (), (), step.attributes)
+    errors = [_rounded(x, step.arithmetic) for x in step.inputs]
+    within_sum = Trait.SUMS in TRAITS[step.op_type]
+    passed = (0.0,) * len(own) if within_sum else passed_on(call, list(step.inputs), errors, step.outputs)
+    return tuple(
+        None if bound is None or before is None else bound + before + _RESULT * np.abs(y)
+        for bound, before, y in zip(own, passed, step.outputs, strict=False)
+    )
+
+
+def _rounded(x: Any, narrow: Format) -> Array | float:
+    """Return how far a number is from it in a narrower format, at most."""
+    if x is None or np.asarray(x).dtype.kind != "f":
+        return 0.0
+    return narrow.unit_roundoff * np.maximum(np.abs(x), narrow.smallest_normal)

@@ -57,11 +57,25 @@ def _fits_float32(step: Step, operands: list[Array], n: int) -> bool:
     return step.arithmetic != FLOAT64 and n * math.prod(largest) < _SAFE_LARGEST and n < _SAFE_TERMS
 
 
+def of_products(step: Step, terms: int, **changed: Any) -> Array:
+    """Return γ of the terms times the sum of their sizes, or what rounding their operands probably makes."""
+    if step.probable and step.runtime.rounds_operands:
+        return _of_rounded_operands(step, **changed)
+    return accumulated(step, terms, of_magnitudes(step, terms, *step.inputs, **changed))
+
+
+def _of_rounded_operands(step: Step, **changed: Any) -> Array:
+    """Return u · √(2 Σ (w·x)²): every operand is off by its own rounding, and the sum by far less."""
+    squares = [None if x is None else np.square(x) for x in step.inputs]
+    squared = {name: value**2 for name, value in changed.items()}
+    return np.asarray(step.unit_roundoff * np.sqrt(2 * np.abs(step.run(*squares, **squared))))
+
+
 def accumulated(step: Step, n: int, size: Array) -> Array:
     """Return γₙ · size and a floor for flushed terms; infinite where a partial sum may overflow."""
     flushes = 2 * (n + step.extra) * step.floor
     with np.errstate(all="ignore"):
-        bound = np.multiply(size, step.gamma(n), dtype=np.float64)
+        bound = np.multiply(size, step.gamma_of_products(n), dtype=np.float64)
         bound += flushes if step.flushes_are_negligible else np.minimum(flushes, size)
         overflows = not size.max(initial=0) <= step.arithmetic.largest
         return np.where(size > step.arithmetic.largest, np.inf, bound) if overflows else bound
@@ -72,9 +86,9 @@ def conv(step: Step) -> Bound:
     """γ_{K+1} · (abs(W) ∗ abs(x) + abs(b)), K the products of one output; more if Winograd's is declared."""
     w = step.required(1)
     terms = math.prod(w.shape[1:]) + 1
-    size = of_magnitudes(step, terms, *step.inputs)
-    if step.runtime.winograd_tile and _winograd_applies(step, w):
-        size = np.maximum(size, _winograd_magnitude(step, w))
+    if not (step.runtime.winograd_tile and _winograd_applies(step, w)):
+        return of_products(step, terms)
+    size = np.maximum(of_magnitudes(step, terms, *step.inputs), _winograd_magnitude(step, w))
     return accumulated(step, terms, size)
 
 
@@ -89,7 +103,7 @@ def conv_transpose(step: Step) -> Bound:
         -(-k // (s // math.gcd(s, d))) for k, s, d in zip(w.shape[2:], strides, dilations, strict=True)
     )
     terms = w.shape[0] // step.attributes.get("group", 1) * taps + 1
-    return accumulated(step, terms, of_magnitudes(step, terms, *step.inputs))
+    return of_products(step, terms)
 
 
 @rule("MatMul")
@@ -99,7 +113,7 @@ def mat_mul(step: Step) -> Bound:
     if not is_float(a):
         return 0.0
     terms = a.shape[-1] + 1
-    return accumulated(step, terms, of_magnitudes(step, terms, *step.inputs))
+    return of_products(step, terms)
 
 
 @rule("Gemm")
@@ -110,7 +124,7 @@ def gemm(step: Step) -> Bound:
         return 0.0
     terms = a.shape[0 if step.attributes.get("transA", 0) else 1] + 3
     factors = {name: abs(step.attributes.get(name, 1.0)) for name in ("alpha", "beta")}
-    return accumulated(step, terms, of_magnitudes(step, terms, *step.inputs, **factors))
+    return of_products(step, terms, **factors)
 
 
 @rule("Einsum")
@@ -119,7 +133,7 @@ def einsum(step: Step) -> Bound:
     if not is_float(step.required(0)):
         return 0.0
     terms = _summed_terms(step) + len(step.inputs)
-    return accumulated(step, terms, of_magnitudes(step, terms, *step.inputs))
+    return of_products(step, terms)
 
 
 def _summed_terms(step: Step) -> int:

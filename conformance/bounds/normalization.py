@@ -87,10 +87,11 @@ def standardized(step: Step, x: Array, axes: tuple[int, ...]) -> tuple[Array, Ar
     difference = x - mean
     variance = np.square(difference).mean(axis=axes, keepdims=True)
     radicand = variance + step.attributes.get("epsilon", 1e-5)
-    mean_error = step.gamma(n) * np.abs(x).mean(axis=axes, keepdims=True) + 2 * step.floor
-    variance_error = step.gamma(n + 3) * variance + mean_error**2 + 2 * step.floor + _epsilon_loss(step)
+    mean_error = step.gamma_of_sum(n) * np.abs(x).mean(axis=axes, keepdims=True) + 2 * step.floor
+    variance_error = step.gamma_of_sum(n + 3) * variance + mean_error**2
+    variance_error += 2 * step.floor + _epsilon_loss(step)
     if step.runtime.one_pass_variance:
-        variance_error += step.gamma(n + 3) * (variance + 2 * mean**2) + 2 * np.abs(mean) * mean_error
+        variance_error += step.gamma_of_sum(n + 3) * (variance + 2 * mean**2) + 2 * np.abs(mean) * mean_error
     shrunk = np.maximum(1 - variance_error / radicand, 0)
     with np.errstate(divide="ignore"):
         relative = 1 / np.sqrt(shrunk) - 1 + step.gamma(3)

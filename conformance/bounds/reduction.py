@@ -42,9 +42,8 @@ def reduce_mean(step: Step) -> Bound:
 def _mean(step: Step, n: int, mean_size: Array) -> Array:
     with np.errstate(all="ignore"):
         overflow = mean_size * n > step.arithmetic.largest
-        return np.where(
-            overflow, np.inf, step.gamma(n + 1) * mean_size + np.minimum(3 * step.floor, mean_size)
-        )
+        bound = step.gamma_of_products(n + 1) * mean_size + np.minimum(3 * step.floor, mean_size)
+        return np.where(overflow, np.inf, bound)
 
 
 @rule("AveragePool")

@@ -10,7 +10,7 @@ import numpy as np
 
 from conformance.bounds.allowances import Runtime
 from conformance.bounds.declaration import Declaration
-from conformance.bounds.formats import Format, gamma, probable_gamma
+from conformance.bounds.formats import FLOAT32, Format, gamma, probable_gamma
 from refimpl.ops import OPERATIONS
 from refimpl.ops.operation import Array
 
@@ -92,6 +92,17 @@ class Step:
     def gamma(self, n: float) -> float:
         """Return what n roundings of the arithmetic accumulate to, relatively."""
         return (probable_gamma if self.probable else gamma)(n + self.extra, self.unit_roundoff)
+
+    def gamma_of_sum(self, n: float) -> float:
+        """Return what n roundings of a sum accumulate to; those of its operands come on top."""
+        if not self.runtime.rounds_operands:
+            return self.gamma(n)
+        return (probable_gamma if self.probable else gamma)(n, FLOAT32.unit_roundoff)
+
+    def gamma_of_products(self, n: float) -> float:
+        """Return what n roundings of a sum of products accumulate to, and those of its operands before it."""
+        before = self.gamma(2) if self.runtime.rounds_operands else 0.0
+        return before + self.gamma_of_sum(n)
 
     def run(self, *inputs: Any, **changed: Any) -> Any:
         """Compute the operation on other operands."""

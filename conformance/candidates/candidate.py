@@ -86,6 +86,11 @@ class Candidate(Protocol):
         """Whether it computes anew what it is given, unlike dumps of one run."""
         return True
 
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What a reader of the verdict should know of its runs, after them."""
+        return ()
+
     def run(self, images: Array) -> Mapping[str, Array]:
         """Return the outputs by name."""
 

@@ -19,6 +19,7 @@ from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, checked_
 from conformance.candidates.onnx_runtime import RuntimeOptions, declared_by
 from conformance.candidates.plain import NumpyCandidate, PythonCandidate
 from conformance.candidates.pytorch import PyTorchCandidate
+from conformance.candidates.qnn import Npu, NpuCandidate
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl import MobileInstConfig
 from refimpl.errors import CandidateError, ConfigurationError, FileError, MobileInstError
@@ -96,6 +97,13 @@ def runtime_options(request: Request) -> RuntimeOptions:
     )
 
 
+def qnn(request: Request) -> Candidate:
+    """``qnn:CHIP``, ``qnn:htp_arch=73,soc_model=43``, with ``,strict``; other keys are the provider's."""
+    if request.model is None:
+        raise ConfigurationError("--candidate qnn runs a model: name its .onnx file")
+    return NpuCandidate(OnnxGraph.load(request.model), Npu.parse(request.options), timeout=request.timeout)
+
+
 def pytorch(request: Request) -> Candidate:
     """``pytorch:FILE.pt2``, an exported program; ``pytorch:FILE.py:NAME``, a module or what returns one."""
     if request.options.endswith(".pt2"):
@@ -133,6 +141,7 @@ def numpy_network(request: Request) -> Candidate:
 
 KINDS: dict[str, Kind] = {
     "onnxruntime": onnx_runtime,
+    "qnn": qnn,
     "pytorch": pytorch,
     "python": python,
     "dumps": dumps,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -15,7 +17,7 @@ from conformance.candidates.arrays import first_line
 from conformance.candidates.candidate import OwnGraph
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.silent_onnxruntime import onnxruntime
-from refimpl.errors import CandidateError, ConfigurationError
+from refimpl.errors import CandidateError, ConfigurationError, MissingDependencyError
 from refimpl.ops.operation import Array
 
 LEVELS = {
@@ -25,6 +27,34 @@ LEVELS = {
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
 """Optimisation levels, each with what the one before does and more."""
+
+
+PLUGINS = {"QNNExecutionProvider": ("onnxruntime_qnn", "qnn")}
+"""Providers that are packages of their own → the module, the extra that installs it."""
+
+
+def plugin(provider: str) -> Any:
+    """Return the module of a provider that is a package of its own.
+
+    Raises
+    ------
+    MissingDependencyError
+        It is not installed.
+    """
+    module, extra = PLUGINS[provider]
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{provider} is not installed: pip install 'mobileinst-reference[{extra}]' ({first_line(error)})"
+        ) from error
+
+
+def _device(provider: str) -> Any:
+    """Register a plugin once and return the device that it brings."""
+    if not any(device.ep_name == provider for device in onnxruntime.get_ep_devices()):
+        onnxruntime.register_execution_provider_library(provider, plugin(provider).get_library_path())
+    return next(device for device in onnxruntime.get_ep_devices() if device.ep_name == provider)
 
 
 @dataclass(frozen=True)
@@ -43,11 +73,16 @@ class RuntimeOptions:
         The provider's own, as its documentation names them.
     disabled_optimizers
         Names of graph transformers that are not to run.
+    entries
+        Configuration entries of the session, as ONNX Runtime's ``onnxruntime_session_options_config_keys.h``
+        names them.
 
     Raises
     ------
     ConfigurationError
         There is no such level, or the provider is not installed.
+    MissingDependencyError
+        The provider is a package of its own, which is not installed.
     """
 
     level: str = "all"
@@ -55,12 +90,16 @@ class RuntimeOptions:
     provider: str = "CPUExecutionProvider"
     provider_options: Mapping[str, str] = field(default_factory=dict)
     disabled_optimizers: Sequence[str] = ()
+    entries: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
             raise ConfigurationError(
                 f"there is no optimisation level {self.level!r}; expected one of {', '.join(LEVELS)}"
             )
+        if self.provider in PLUGINS:
+            plugin(self.provider)
+            return
         available = onnxruntime.get_available_providers()
         if self.provider not in available:
             raise ConfigurationError(
@@ -78,14 +117,23 @@ class RuntimeOptions:
         options.graph_optimization_level = LEVELS[self.level]
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 4
-        provider = (self.provider, dict(self.provider_options))
-        providers = list(dict.fromkeys([self.provider, "CPUExecutionProvider"]))
+        for name, value in self.entries.items():
+            options.add_session_config_entry(name, value)
         return onnxruntime.InferenceSession(
             model.SerializeToString(),
             options,
-            providers=[provider, *providers[1:]],
+            providers=self._providers(options),
             disabled_optimizers=list(self.disabled_optimizers) or None,
         )
+
+    def _providers(self, options: Any) -> list[Any] | None:
+        """Return the providers to ask; a plugin is added to the session's options instead."""
+        own = dict(self.provider_options)
+        if self.provider in PLUGINS:
+            options.add_provider_for_devices([_device(self.provider)], own)
+            return None
+        others = [] if self.provider == "CPUExecutionProvider" else ["CPUExecutionProvider"]
+        return [(self.provider, own), *others]
 
 
 class OnnxRuntimeGraph:
@@ -161,13 +209,32 @@ def run_model(
     CandidateError
         The runtime fails.
     """
-    shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
-    try:
-        session = options.session(model)
+    with _named_failure(feeds):
+        return run_session(options.session(model), feeds)
+
+
+def run_session(session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Run a session once and return its outputs by name.
+
+    Raises
+    ------
+    CandidateError
+        The runtime fails.
+    """
+    with _named_failure(feeds):
         arrays = session.run(None, dict(feeds))
+        return dict(zip((output.name for output in session.get_outputs()), arrays, strict=True))
+
+
+@contextmanager
+def _named_failure(feeds: Mapping[str, Array]) -> Iterator[None]:
+    try:
+        yield
+    except CandidateError:
+        raise
     except Exception as error:  # ONNX Runtime raises its own unrelated types
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
         raise CandidateError(f"ONNX Runtime cannot run the model on {shapes}: {first_line(error)}") from error
-    return dict(zip((output.name for output in session.get_outputs()), arrays, strict=True))
 
 
 def declared_by(

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,11 @@ from conformance.bounds import Declaration
 from conformance.candidates.child_process import STARTING, crashed, hung, next_line, start
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, run_model
 from conformance.graph.onnx_graph import OnnxGraph
-from refimpl.errors import CandidateError
+from refimpl.errors import CandidateError, ConfigurationError
 from refimpl.ops.operation import Array
+
+Run = Callable[[onnx.ModelProto, Mapping[str, Array], RuntimeOptions], Mapping[str, Array]]
+"""A model, what it is fed, how it is run → its outputs."""
 
 
 class IsolatedOnnxRuntimeGraph(OnnxRuntimeGraph):
@@ -37,6 +40,9 @@ class IsolatedOnnxRuntimeGraph(OnnxRuntimeGraph):
     timeout
         Seconds that a run may take.
     """
+
+    module = "conformance.candidates.onnx_runtime_process"
+    """The runtime's side."""
 
     def __init__(
         self,
@@ -57,11 +63,15 @@ class IsolatedOnnxRuntimeGraph(OnnxRuntimeGraph):
             (folder / "options.json").write_text(json.dumps(dataclasses.asdict(options)), encoding="utf-8")
             _write(folder, "feeds", feeds)
             self._wait(folder)
+            self.take_note(folder)
             return _read(folder, "results")
+
+    def take_note(self, folder: Path) -> None:
+        """Look at what else the process left; nothing of most runtimes."""
 
     def _wait(self, folder: Path) -> None:
         """Run the process; raise `CandidateError` unless it ends well."""
-        process = start("conformance.candidates.onnx_runtime_process", str(folder))
+        process = start(self.module, str(folder))
         try:
             if next_line(process, STARTING) is None:
                 raise hung(STARTING)
@@ -71,9 +81,10 @@ class IsolatedOnnxRuntimeGraph(OnnxRuntimeGraph):
         finally:
             process.kill()
             process.communicate()
-        problem = folder / "error.txt"
+        problem = folder / "error.json"
         if problem.exists():
-            raise CandidateError(problem.read_text(encoding="utf-8"))
+            refused, message = json.loads(problem.read_text(encoding="utf-8"))
+            raise (ConfigurationError if refused else CandidateError)(message)
         if status:
             raise crashed(status)
 
@@ -103,17 +114,18 @@ def _read(folder: Path, kind: str) -> dict[str, Array]:
     }
 
 
-def main(folder: Path) -> None:
-    """Run what the folder holds."""
+def main(folder: Path, run: Run = run_model) -> None:
+    """Run what the folder holds, and leave there what came out or why nothing did."""
     # Ctrl-C reaches both processes; the other one ends this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print("ready", flush=True)
     os.dup2(2, 1)
     options = RuntimeOptions(**json.loads((folder / "options.json").read_text(encoding="utf-8")))
     try:
-        results = run_model(onnx.load(folder / "model.onnx"), _read(folder, "feeds"), options)
-    except CandidateError as error:
-        (folder / "error.txt").write_text(str(error), encoding="utf-8")
+        results = run(onnx.load(folder / "model.onnx"), _read(folder, "feeds"), options)
+    except (CandidateError, ConfigurationError) as error:
+        refused = isinstance(error, ConfigurationError)
+        (folder / "error.json").write_text(json.dumps([refused, str(error)]), encoding="utf-8")
     else:
         _write(folder, "results", results)
 

@@ -13,8 +13,9 @@ import typer
 from conformance.cli import (
     bench,
     cache,
-    check_tracker_modes,
+    check_tracker,
     cost,
+    derive,
     evaluate,
     explain,
     export,
@@ -24,8 +25,8 @@ from conformance.cli import (
     run,
     track,
     verify,
+    walk,
 )
-from conformance.cli.check_tracker import check_tracker
 from conformance.cli.job import add_command
 from conformance.reports.printable import printable
 from refimpl import __version__
@@ -49,6 +50,8 @@ add_command(app, "export", export.Export)
 add_command(app, "lint", lint.Lint)
 add_command(app, "run", run.Run)
 add_command(app, "explain", explain.Explain, *explain.MODES)
+add_command(app, "derive", derive.Derive)
+add_command(app, "walk", walk.Walk)
 add_command(app, "cost", cost.Cost, *cost.MODES)
 add_command(app, "bench", bench.Bench, *bench.MODES)
 add_command(app, "cache", cache.Cache, cache.CacheContents)
@@ -59,7 +62,7 @@ for point in entry_points(group="mobileinst.commands"):
 add_command(app, "faults", faults.Faults, *faults.MODES)
 add_command(app, "track", track.Track, *track.MODES)
 add_command(app, "evaluate", evaluate.Evaluate, *evaluate.MODES)
-add_command(app, "check-tracker", check_tracker, *check_tracker_modes.MODES)
+add_command(app, "check-tracker", check_tracker.CheckTracker, *check_tracker.MODES)
 
 
 def _show_version(wanted: bool) -> None:

@@ -33,7 +33,8 @@ Kind = Annotated[
         metavar="NAME[:OPTIONS]",
         help=f"What is judged: {', '.join(KINDS)}, or one of another package. pytorch:FILE.py:NAME, "
         "pytorch:FILE.pt2, python:FILE.py:NAME, dumps:FOLDER, numpy:float16, "
-        "onnxruntime:level=basic,threads=2,provider=NAME,disabled=A+B. Default: onnxruntime.",
+        "onnxruntime:level=basic,threads=2,provider=NAME,disabled=A+B, "
+        "qnn:CHIP[,strict]. Default: onnxruntime.",
         rich_help_panel=CANDIDATE,
     ),
     Reads(_files_in),
@@ -41,10 +42,13 @@ Kind = Annotated[
 Trust = Annotated[
     bool, typer.Option("--trust", help="Read a .pt2 although it can run code of whoever wrote it.")
 ]
+OWN_PROCESS = ("onnxruntime", "qnn")
+"""Kinds that see to their processes themselves."""
 TRUSTED = ("numpy", "dumps")
 """Kinds that run no code of others; they are given a process of their own only with a time limit."""
 FORMATS = ("--arithmetic", "--storage")
-TAKES = {"numpy": (), "dumps": FORMATS, "python": FORMATS, "pytorch": (*FORMATS, "--trust")}
+TAKES = {"numpy": (), "qnn": ("MODEL",), "pytorch": (*FORMATS, "--trust")}
+TAKES |= dict.fromkeys(("dumps", "python"), FORMATS)
 """What else on the command line changes a candidate of these kinds; other kinds may take anything."""
 
 
@@ -79,7 +83,7 @@ def judge_candidate(text: str, request: Request, course: Course, limit: Limit) -
     kind = text.partition(":")[0]
     name = f"{request.model.name} in {text}" if request.model else text
     course.progress("candidate")
-    if kind == "onnxruntime" or (kind in TRUSTED and not limit.wanted):
+    if kind in OWN_PROCESS or (kind in TRUSTED and not limit.wanted):
         limited = replace(request, timeout=limit.seconds if limit.wanted else None)
         return course.judge(make(text, limited), name)
     try:

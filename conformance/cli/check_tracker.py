@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +15,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from conformance.cli import options
+from conformance.cli.job import Job
+from conformance.cli.options import JsonFile
+from conformance.cli.output_files import XML, Reads, Writes
 from conformance.cli.terminal import coloured
+from conformance.cli.verify_tnn import files_of_command
 from conformance.files import atomic_write
 from conformance.reports.tracker_junit import tracker_junit
 from conformance.trackers.candidate import Candidate
@@ -29,67 +34,49 @@ from conformance.trackers.property import Outcome, Property
 from conformance.trackers.reference_candidate import ReferenceCandidate
 from refimpl.errors import ConfigurationError
 
+Own = Annotated[bool, typer.Option("--self", help="Check this project's own tracker.")]
+Command = Annotated[
+    str | None,
+    typer.Option(
+        "--command",
+        metavar="CMD",
+        help="A tracker that reads and writes one JSON object per line (docs/check-tracker.md).",
+    ),
+    Reads(files_of_command),
+]
+KnownBad = Annotated[
+    bool, typer.Option("--known-bad", help="Instead: which properties catch each known-bad tracker.")
+]
+Method = Annotated[str, typer.Option("--method", help="What the tracker claims to be: optimal or greedy.")]
+Format = Annotated[
+    str, typer.Option("--precision", help=f"What the tracker computes in: {', '.join(PRECISIONS)}.")
+]
+Only = Annotated[
+    list[str] | None, typer.Option("--only", metavar="PROPERTY", help="Check this one; repeatable.")
+]
+Skip = Annotated[
+    list[str] | None,
+    typer.Option("--skip", metavar="PROPERTY", help="Leave this one out, such as a tie rule; repeatable."),
+]
+Cases = Annotated[int, typer.Option("--cases", "--examples", min=1, help="Cases drawn for each property.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the cases.")]
+Timeout = Annotated[
+    float, typer.Option("--timeout", min=0.1, help="Seconds to wait for each answer of the command.")
+]
+PastedTest = Annotated[
+    str | None,
+    typer.Option(
+        "--test", metavar="LANGUAGE", help=f"Print counterexamples as unit tests: {', '.join(LANGUAGES)}."
+    ),
+]
+Junit = Annotated[
+    Path | None,
+    typer.Option("--junit", callback=options.writable, help="Write JUnit XML, one case per property."),
+    Writes(XML),
+]
 
-@dataclass(frozen=True)
-class Trial:
-    """What was checked, as what, and with which cases."""
 
-    tracker: str
-    method: str
-    precision: str
-    cases: int
-    seed: int
-
-
-def check_tracker(
-    own: Annotated[bool, typer.Option("--self", help="Check this project's own tracker.")] = False,
-    command: Annotated[
-        str | None,
-        typer.Option(
-            "--command",
-            metavar="CMD",
-            help="A tracker that reads and writes one JSON object per line (docs/check-tracker.md).",
-        ),
-    ] = None,
-    method: Annotated[
-        str, typer.Option("--method", help="What the tracker claims to be: optimal or greedy.")
-    ] = "optimal",
-    precision: Annotated[
-        str, typer.Option("--precision", help=f"What the tracker computes in: {', '.join(PRECISIONS)}.")
-    ] = "float64",
-    only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="PROPERTY", help="Check this one; repeatable.")
-    ] = None,
-    skip: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--skip", metavar="PROPERTY", help="Leave this one out, such as a tie rule; repeatable."
-        ),
-    ] = None,
-    cases: Annotated[
-        int, typer.Option("--cases", "--examples", min=1, help="Cases drawn for each property.")
-    ] = 100,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the cases.")] = 0,
-    timeout: Annotated[
-        float, typer.Option("--timeout", min=0.1, help="Seconds to wait for each answer of the command.")
-    ] = 30.0,
-    test: Annotated[
-        str | None,
-        typer.Option(
-            "--test",
-            metavar="LANGUAGE",
-            help=f"Print counterexamples as unit tests: {', '.join(LANGUAGES)}.",
-        ),
-    ] = None,
-    known_bad: Annotated[
-        bool, typer.Option("--known-bad", help="Instead: which properties catch each known-bad tracker.")
-    ] = False,
-    junit: Annotated[
-        Path | None,
-        typer.Option("--junit", callback=options.writable, help="Write JUnit XML, one case per property."),
-    ] = None,
-    json_file: options.Json = None,
-) -> None:
+class CheckTracker:
     """Check a tracker in any language for the properties every tracker must have.
 
     A property that fails comes with the smallest counterexample found and a line, or a test, to paste.
@@ -106,37 +93,153 @@ def check_tracker(
 
       mobileinst check-tracker --known-bad
     """
-    if [own, command is not None, known_bad].count(True) != 1:
-        raise ConfigurationError("give one of --self, --command CMD and --known-bad")
-    if test is not None and test not in LANGUAGES:
-        raise ConfigurationError(f"--test {test!r} is unknown; choose one of {', '.join(LANGUAGES)}")
-    if known_bad:
-        _refuse_unused(method, precision, only, skip, test, junit)
-        raise typer.Exit(_known_bad(cases, seed, json_file))
-    trial = Trial(command or "this project's own tracker", method, precision, cases, seed)
-    wanted = properties(method, precision, only or (), skip or ())
-    with ExitStack() as stack:
-        candidate: Candidate = ReferenceCandidate(method)
-        if command is not None:
-            candidate = stack.enter_context(CommandCandidate(command, timeout))
-        outcomes = list(_outcomes(candidate, trial, wanted))
-        margin = _decided_margin(candidate, trial, outcomes)
-    _write(trial, outcomes, margin, junit, json_file)
-    if str(json_file) != "-":
-        _show(trial, outcomes, margin, test)
-    if all(one.holds is None for one in outcomes):
-        raise ConfigurationError(f"nothing could be checked: {outcomes[0].message}")
-    raise typer.Exit(1 if any(one.holds is False for one in outcomes) else 0)
 
 
-def _refuse_unused(
-    method: str, precision: str, only: Any, skip: Any, test: str | None, junit: Path | None
-) -> None:
-    """Refuse options that the table of known-bad trackers does not heed."""
-    given = {"--method": method != "optimal", "--precision": precision != "float64", "--only": only}
-    given |= {"--skip": skip, "--test": test, "--junit": junit}
-    if unused := [name for name, is_given in given.items() if is_given]:
-        raise ConfigurationError(f"--known-bad does not take {', '.join(unused)}; leave it out")
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What the tracker is checked for, and with which cases."""
+
+    method: Method = "optimal"
+    precision: Format = "float64"
+    only: Only = None
+    skip: Skip = None
+    cases: Cases = 100
+    seed: Seed = 0
+
+    @property
+    def properties(self) -> list[Property]:
+        """The properties chosen."""
+        return properties(self.method, self.precision, self.only or (), self.skip or ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackerCheck(Job):
+    """A check of one tracker."""
+
+    trial: Trial
+    test: PastedTest = None
+    junit: Junit = None
+    files: JsonFile
+
+    @property
+    @abstractmethod
+    def tracker(self) -> str:
+        """What is checked, for the reports."""
+
+    @abstractmethod
+    def candidate(self, running: ExitStack) -> Candidate:
+        """The tracker, running until the stack is closed."""
+
+    def check(self) -> None:
+        """Refuse a language that there is not."""
+        if self.test is not None and self.test not in LANGUAGES:
+            raise ConfigurationError(f"--test {self.test!r} is unknown; choose one of {', '.join(LANGUAGES)}")
+
+    def run(self) -> int:
+        """Check, write and print; 1 if a property does not hold."""
+        wanted = self.trial.properties
+        with ExitStack() as running:
+            candidate = self.candidate(running)
+            outcomes = list(_outcomes(candidate, self.trial, wanted))
+            margin = _decided_margin(candidate, self.trial, outcomes)
+        self._write_junit(outcomes)
+        if self.files.write(self._content(outcomes, margin)):
+            _show(self.trial, outcomes, margin, self.test)
+        if all(one.holds is None for one in outcomes):
+            raise ConfigurationError(f"nothing could be checked: {outcomes[0].message}")
+        return 1 if any(one.holds is False for one in outcomes) else 0
+
+    def _content(self, outcomes: Sequence[Outcome], margin: float | None) -> dict[str, Any]:
+        return {
+            "tracker": self.tracker,
+            "method": self.trial.method,
+            "precision": self.trial.precision,
+            "seed": self.trial.seed,
+            "smallest_decided_margin": margin,
+            "properties": [_plain(one) for one in outcomes],
+        }
+
+    def _write_junit(self, outcomes: Sequence[Outcome]) -> None:
+        if self.junit is not None:
+            with atomic_write(self.junit) as temporary:
+                temporary.write_text(tracker_junit(outcomes, self.tracker), encoding="utf-8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandCheck(TrackerCheck):
+    """A tracker in any language."""
+
+    doing = "a tracker in any language (--command CMD)"
+    chosen_by = ("command",)
+
+    command: Command = None
+    timeout: Timeout = 30.0
+
+    @property
+    def tracker(self) -> str:
+        """The command."""
+        return str(self.command)
+
+    def candidate(self, running: ExitStack) -> Candidate:
+        """The command, started."""
+        return running.enter_context(CommandCandidate(self.tracker, self.timeout))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnCheck(TrackerCheck):
+    """This project's own tracker."""
+
+    doing = "this project's own tracker (--self)"
+    chosen_by = ("own",)
+
+    own: Own = False
+
+    @property
+    def tracker(self) -> str:
+        """This project's."""
+        return "this project's own tracker"
+
+    def check(self) -> None:
+        """Refuse a command line that says nothing of what is checked."""
+        super().check()
+        if not self.own:
+            raise ConfigurationError("give one of --self, --command CMD and --known-bad")
+
+    def candidate(self, running: ExitStack) -> Candidate:
+        """The reference."""
+        return ReferenceCandidate(self.trial.method)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownBadCheck(Job):
+    """The trackers that are known to fail."""
+
+    doing = "the known-bad trackers (--known-bad)"
+    chosen_by = ("known_bad",)
+
+    known_bad: KnownBad = False
+    cases: Cases = 100
+    seed: Seed = 0
+    files: JsonFile
+
+    def run(self) -> int:
+        """Print which properties catch which tracker; 1 if one is caught by nothing."""
+        table = {}
+        with Progress(console=options.progress_console, transient=True) as progress:
+            task = progress.add_task("", total=len(KNOWN_BAD))
+            for name, (make, _) in KNOWN_BAD.items():
+                progress.update(task, description=name)
+                # Their overflows are what they are known for.
+                with np.errstate(all="ignore"):
+                    table[name] = caught_by(make, self.cases, self.seed)
+                progress.advance(task)
+        if self.files.write(table):
+            typer.echo(catch_table_markdown(table), nl=False)
+        return 0 if all(table.values()) else 1
+
+
+MODES = (KnownBadCheck, CommandCheck, OwnCheck)
+"""What `mobileinst check-tracker` checks."""
 
 
 def _outcomes(candidate: Candidate, trial: Trial, wanted: Sequence[Property]) -> Iterator[Outcome]:
@@ -155,27 +258,6 @@ def _decided_margin(candidate: Candidate, trial: Trial, outcomes: Sequence[Outco
     if not judged or judged[0].misbehaved:
         return None
     return smallest_decided_margin(candidate, precision_named(trial.precision), trial.seed)
-
-
-def _write(
-    trial: Trial,
-    outcomes: Sequence[Outcome],
-    margin: float | None,
-    junit: Path | None,
-    json_file: options.JsonPath,
-) -> None:
-    content = {
-        "tracker": trial.tracker,
-        "method": trial.method,
-        "precision": trial.precision,
-        "seed": trial.seed,
-        "smallest_decided_margin": margin,
-        "properties": [_plain(one) for one in outcomes],
-    }
-    options.write_json(json_file, content)
-    if junit is not None:
-        with atomic_write(junit) as temporary:
-            temporary.write_text(tracker_junit(outcomes, trial.tracker), encoding="utf-8")
 
 
 def _plain(outcome: Outcome) -> dict[str, object]:
@@ -227,20 +309,3 @@ def _show_failure(outcome: Outcome, trial: Trial, test: str | None) -> None:
     options.console.print("Smallest counterexample found, to paste into the tracker:")
     # One line, however long, so that it can be copied.
     typer.echo(pasted or outcome.line)
-
-
-def _known_bad(cases: int, seed: int, json_file: options.JsonPath) -> int:
-    """Print which properties catch which tracker; 1 if one is caught by nothing."""
-    table = {}
-    with Progress(console=options.progress_console, transient=True) as progress:
-        task = progress.add_task("", total=len(KNOWN_BAD))
-        for name, (make, _) in KNOWN_BAD.items():
-            progress.update(task, description=name)
-            # Their overflows are what they are known for.
-            with np.errstate(all="ignore"):
-                table[name] = caught_by(make, cases, seed)
-            progress.advance(task)
-    options.write_json(json_file, table)
-    if str(json_file) != "-":
-        typer.echo(catch_table_markdown(table), nl=False)
-    return 0 if all(table.values()) else 1

@@ -14,7 +14,7 @@ WRONG = {**catalogue_runtimes.wrong(), **catalogue_networks.wrong()}
 RIGHT = {**catalogue_runtimes.right(), **catalogue_networks.right()}
 """Name → what judges the candidate, in memory and without a cache."""
 
-LONGEST = 80
+LONGEST = 70
 """Characters of a reason in the table."""
 
 

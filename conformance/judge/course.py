@@ -214,6 +214,7 @@ class Course(ABC):
         return not _any_fails(self.compare_outputs(outputs)[0])
 
     def _report(self) -> InputReport:
+        self.remarks += getattr(self.candidate, "remarks", ())
         return InputReport(
             self.label,
             self.shape,

@@ -41,8 +41,17 @@ def online_clips(
 ) -> OnlineClip:
     """Videos whose queries have scores on either side of the thresholds, and between them.
 
-    Scores at least ``margin`` from a threshold or equal to it, mask logits at least ``margin`` from theirs.
     Frames between keyframes have no scores, or others.
+
+    Parameters
+    ----------
+    rescore : bool
+        Whether masks weigh scores.
+    longest : int
+        Most frames.
+    margin : float
+        Scores are at least that far from a threshold or equal to it, mask logits at least that far from
+        theirs.
     """
     clip = draw(clips(longest=longest, largest=3))
     birth, death = draw(st.sampled_from(THRESHOLDS))
@@ -55,9 +64,9 @@ def online_clips(
 
 
 @st.composite
-def cut_online_clips(draw: st.DrawFn) -> OnlineClip:
-    """An online clip, and in ``extra`` where it is cut."""
-    clip = draw(online_clips())
+def cut_online_clips(draw: st.DrawFn, *, margin: float = 1e-3) -> OnlineClip:
+    """An online clip, as `online_clips` has them, and in ``extra`` where it is cut."""
+    clip = draw(online_clips(margin=margin))
     cuts = draw(st.lists(st.integers(0, len(clip.frames)), min_size=1, max_size=3))
     return replace(clip, extra=sorted(cuts))
 

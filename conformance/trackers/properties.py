@@ -85,15 +85,31 @@ def check_candidate(
         A command does not answer the smallest question, or misbehaves in several properties in a row.
     """
     candidate.recover()
-    in_a_row: list[Outcome] = []
+    patience = Patience()
     for one in properties(method) if wanted is None else wanted:
         outcome = check_property(one, candidate, cases, seed)
-        if outcome.holds is not None:
-            in_a_row = [*in_a_row, outcome] if outcome.misbehaved else []
-        if len(in_a_row) == MOST_MISBEHAVIOUR:
-            names = ", ".join(each.name for each in in_a_row)
-            raise CommandFailure(f"{outcome.message}; so in {names}; last asked {outcome.line:.300}")
+        patience.spend(outcome)
         yield outcome
+
+
+class Patience:
+    """Ends where a command misbehaves in `MOST_MISBEHAVIOUR` properties in a row."""
+
+    def __init__(self) -> None:
+        self._in_a_row: list[str] = []
+
+    def spend(self, outcome: Outcome) -> None:
+        """Take the next outcome.
+
+        Raises
+        ------
+        CommandFailure
+        """
+        if outcome.holds is not None:
+            self._in_a_row = [*self._in_a_row, outcome.name] if outcome.misbehaved else []
+        if len(self._in_a_row) == MOST_MISBEHAVIOUR:
+            names = ", ".join(self._in_a_row)
+            raise CommandFailure(f"{outcome.message}; so in {names}; last asked {outcome.line:.300}")
 
 
 def catch_table(candidates: Mapping[str, Any], cases: int = 50, seed: int = 0) -> dict[str, list[str]]:

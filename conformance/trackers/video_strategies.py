@@ -67,14 +67,31 @@ def clips_of(
 
 @st.composite
 def clips(
-    draw: st.DrawFn, *, longest: int = 8, intervals: Sequence[int] = INTERVALS, largest: int = 4
+    draw: st.DrawFn,
+    *,
+    longest: int = 8,
+    intervals: Sequence[int] = INTERVALS,
+    largest: int = 4,
+    margin: float = 0.5,
 ) -> Clip:
-    """Videos of up to ``largest`` tracks that drift slowly and all the same way.
+    """Videos of tracks that drift slowly and all the same way, queries shuffled in every frame.
 
-    The kernels of one frame are far apart, so that every correct tracker gives the same answer.
+    Parameters
+    ----------
+    longest : int
+        Most frames.
+    intervals : list of int
+        Keyframe intervals to choose from.
+    largest : int
+        Most tracks N; kernels are (N, N + 1), or (N, N) in part, float64.
+    margin : float
+        In 0…1: the cosine of two tracks, in one frame or in two, is at most 1 − ``margin``, so that every
+        correct tracker gives the same answer.
     """
     count, length = draw(st.integers(1, largest)), draw(st.integers(1, longest))
-    drift = np.eye(1, count + 1, count) / 8
+    # With a drift d the cosine of two tracks is d² / (16 + d²).
+    farthest = 4 * np.sqrt((1 - margin) / margin)
+    drift = np.eye(1, count + 1, count) * min(1 / 8, farthest / longest)
     tracks = [4 * np.eye(count, count + 1) + index * drift for index in range(length)]
     return draw(clips_of(tracks, intervals))
 
@@ -90,9 +107,19 @@ def turning_clips(
 ) -> Clip:
     """Tracks evenly around a circle, all turning together from keyframe to keyframe.
 
-    The turn is a share of the angle between neighbours: with less than half of it the last keyframe tells
-    which is which, two keyframes ago, the first one, or an average of several does not. Between keyframes the
-    kernels are those of other tracks.
+    With a turn of less than half the angle between neighbours the last keyframe tells which is which; two
+    keyframes ago, the first one, or an average of several does not. Between keyframes the kernels are those
+    of other tracks.
+
+    Parameters
+    ----------
+    longest : int
+        Most keyframes.
+    intervals : list of int
+        Keyframe intervals to choose from.
+    least_turn, largest_turn : float
+        Shares of the angle between neighbours; ½ − ``largest_turn`` is the margin by which the last keyframe
+        tells, ``least_turn`` − ¼ that by which the one before misleads.
     """
     count, length = draw(st.integers(2, 5)), draw(st.integers(3, longest))
     interval = draw(st.sampled_from(intervals))
@@ -109,10 +136,13 @@ def turning_clips(
 
 
 @st.composite
-def long_clips(draw: st.DrawFn, *, longest: int = 300) -> Clip:
-    """Hundreds of frames, intervals 1 … 12, and in ``extra`` where the video is cut, several times."""
+def long_clips(draw: st.DrawFn, *, longest: int = 300, turn: float = 0.01) -> Clip:
+    """Hundreds of frames, intervals 1 … 12, and in ``extra`` where the video is cut, several times.
+
+    Three tracks turn by a share ``turn`` of the circle in every frame, which is unambiguous below 1/72.
+    """
     length = draw(st.integers(longest // 2, longest))
-    angles = 2 * np.pi * (np.arange(3) / 3 + 0.01 * np.arange(length)[:, None])
+    angles = 2 * np.pi * (np.arange(3) / 3 + turn * np.arange(length)[:, None])
     tracks = np.round(np.stack([np.cos(angles), np.sin(angles)], axis=2), 3)
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     orders = [random.permutation(3) for _ in range(length)]

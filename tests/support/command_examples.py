@@ -22,8 +22,9 @@ from tnn_converter import converted
 from tnn_data import file, unpacked
 
 import conformance.cli
-from conformance.cli import bench, cache, check_tracker_modes, evaluate, explain, faults, track, verify_tnn
+from conformance.cli import bench, cache, check_tracker, evaluate, explain, faults, track, verify_tnn
 from conformance.cli.cost import NetworkCost, PaperCost
+from conformance.cli.derive import Derive
 from conformance.cli.explain_tnn import TnnTable
 from conformance.cli.export import Export
 from conformance.cli.job import Job
@@ -33,6 +34,7 @@ from conformance.cli.run import Run
 from conformance.cli.verify_graph import GraphVerdict
 from conformance.cli.verify_network import NetworkVerdict
 from conformance.cli.verify_recorded import RecordedVerdict
+from conformance.cli.walk import Walk
 from conformance.graph.onnx_export import export, export_reuse
 from conformance.tnn.export import for_tnn
 from conformance.tnn.graph import write_graph
@@ -105,9 +107,14 @@ EXAMPLES: dict[type[Job], list[str]] = {
         for given in NETWORKS
         for sizing in ("--size 64x96", "--sizing native")
     ],
+    Derive: [
+        f"derive 'masks[0,1,2,3]' p.png {given} --size 64x96 --depth 1 --terms 3 --digits 17 {JSON}"
+        for given in NETWORKS
+    ],
     TnnTable: [f"explain t.tnnproto {JSON}"],
     explain.PresetList: [f"explain --list {JSON}"],
     explain.NetworkTable: [f"explain {SEEDED} --all-steps --deviations {JSON}"],
+    Walk: [f"walk film --count 2 {given} --size 64x96 --html h --force" for given in NETWORKS],
     PaperCost: [f"cost --paper {JSON}"],
     NetworkCost: [f"cost {SMALL} --size 64x96 --gflops 60 --gbps 12 {JSON}"],
     bench.BenchVideo: [f"bench --video {SEEDED} --threads 1 --repeats 1 {JSON}"],
@@ -151,14 +158,14 @@ EXAMPLES: dict[type[Job], list[str]] = {
         "golden curve c.svg --force --trained scenes-tiny",
         "golden curve c.svg --force --log l.csv",
     ],
-    check_tracker_modes.KNOWN_BAD: [f"check-tracker --known-bad --examples 1 --seed 1 {JSON}"],
-    check_tracker_modes.COMMAND: [
+    check_tracker.KnownBadCheck: [f"check-tracker --known-bad --examples 1 --seed 1 {JSON}"],
+    check_tracker.CommandCheck: [
         f"check-tracker --command {tracker} --method greedy --precision float32 {chosen} --test python "
         f"--examples 1 --seed 1 --timeout 60 --junit t.xml {JSON}"
         for tracker in [f"'{sys.executable} tracker.py'"]
         for chosen in ("--only one_to_one --only equivariance --skip equivariance",)
     ],
-    check_tracker_modes.OWN: [
+    check_tracker.OwnCheck: [
         "check-tracker --self --method greedy --precision float32 --only one_to_one --only equivariance "
         f"--skip equivariance --test python --examples 1 --seed 1 --junit t.xml {JSON}"
     ],

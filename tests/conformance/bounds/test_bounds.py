@@ -34,8 +34,8 @@ from conformance.bounds import (
     utilisation,
 )
 from conformance.bounds.allowances import ONNX_RUNTIME
+from conformance.bounds.carry import CARRIED
 from conformance.bounds.formats import gamma
-from conformance.bounds.propagation import CARRIED
 from conformance.evidence.bound_measurement import (
     IMPLEMENTATIONS,
     Implementation,

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -174,12 +173,3 @@ def test_the_documented_exchange_is_what_the_reference_answers():
     answers, _ = reference.video(frames, video["keyframe_interval"], video["state"])
     told = [{"keyframe": a.keyframe, "order": a.order.tolist(), "masks": a.masks.tolist()} for a in answers]
     assert told == shown["frames"]
-
-
-@pytest.mark.runtimes
-def test_the_example_in_javascript_has_every_property():
-    node = shutil.which("node")
-    assert node, "this test runs docs/examples/tracker.js and needs Node.js"
-    with CommandCandidate(f"{node} {DOCS}/examples/tracker.js") as candidate:
-        outcomes = list(check_candidate(candidate, cases=15))
-    assert [(one.name, one.message) for one in outcomes if not one.holds] == []

@@ -1,0 +1,236 @@
+"""How each operation hands on what its operands may be wrong by, to first order in the errors.
+
+Sums of products by their absolute values, monotone functions by their values at both ends of the interval,
+the others by a Lipschitz constant. Source: Higham, §3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from conformance.graph.evaluation import as_tuple
+from refimpl.graph import Node
+from refimpl.ops import OPERATIONS, Trait, having
+from refimpl.ops.operation import Array
+
+Errors = list[Array]
+"""Of each operand, by how much it may be wrong per element; of what has no error, zeros."""
+
+
+def passed_on(
+    call: Node, operands: list[Any], errors: list[Any], outputs: tuple[Array, ...]
+) -> tuple[Array | float | None, ...]:
+    """Return what the operands' errors make of each output: 0 of none."""
+    if any(error is None for error in errors):
+        return (None,) * len(outputs)
+    if not any(np.any(error) for error in errors):
+        return (0.0,) * len(outputs)
+    carry = CARRIED.get(call.op_type)
+    elsewhere = call.op_type not in _OF_ALL_OPERANDS and any(np.any(error) for error in errors[1:])
+    if carry is None or elsewhere:
+        return (None,) * len(outputs)
+    spread = [
+        np.zeros(()) if x is None else np.broadcast_to(error, x.shape)
+        for x, error in zip(operands, errors, strict=True)
+    ]
+    with np.errstate(all="ignore"):
+        result = carry(call, operands, spread, outputs[0])
+    listed = as_tuple(result)
+    return listed + (None,) * (len(outputs) - len(listed))
+
+
+# --- how each operation carries errors ------------------------------------------------------------
+
+Carry = Callable[[Node, list[Any], Errors, Array], Any]
+
+
+def _run(call: Node, *operands: Any) -> Any:
+    return OPERATIONS[call.op_type](*operands, **call.attributes)
+
+
+def _product(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
+    """Σ over the operands of: the sizes of those before, its error, the sizes and errors of those after."""
+    sizes = [None if x is None else np.abs(x) for x in operands]
+    total = np.zeros(y.shape)
+    factors = 2 if call.op_type not in ("Einsum",) else len(operands)
+    for index in range(factors):
+        if np.any(errors[index]):
+            widened = [size + error for size, error in zip(sizes[:factors], errors[:factors], strict=True)]
+            mixed = [*sizes[:index], errors[index], *widened[index + 1 :]]
+            total = total + OPERATIONS[call.op_type](*mixed, **_absolute(call))
+    return total + _addend(call, operands, errors, y) if len(operands) > factors else total
+
+
+def _absolute(call: Node) -> dict[str, Any]:
+    return {name: abs(v) if name in ("alpha", "beta") else v for name, v in call.attributes.items()}
+
+
+def _addend(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
+    """Return the error of a bias: per channel of a convolution, scaled and broadcast in Gemm."""
+    if operands[2] is None:
+        return np.zeros(y.shape)
+    if call.op_type == "Gemm":
+        return np.broadcast_to(abs(call.attributes.get("beta", 1.0)) * errors[2], y.shape)
+    return np.broadcast_to(errors[2].reshape(1, -1, *(1,) * (y.ndim - 2)), y.shape)
+
+
+def _sum(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
+    total = np.broadcast_to(sum(errors), y.shape)
+    return total / len(operands) if call.op_type == "Mean" else total
+
+
+def _quotient(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
+    least = np.abs(operands[1]) - errors[1]
+    return np.where(least > 0, (errors[0] + np.abs(y) * errors[1]) / least, np.inf)
+
+
+def _largest(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
+    return np.asarray(np.broadcast_to(np.maximum.reduce(np.broadcast_arrays(*errors)), y.shape))
+
+
+def _monotone(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
+    """Return the larger difference to the function's values at the ends of the interval."""
+    x, rest = operands[0], operands[1:]
+    above, below = _run(call, x + errors[0], *rest), _run(call, x - errors[0], *rest)
+    return np.maximum(np.abs(above - y), np.abs(below - y))
+
+
+def _clipped(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
+    """Return the change of the monotone function, and that of its limits."""
+    limits = [np.max(error, initial=0.0) for error in errors[1:]]
+    return _monotone(call, operands, errors, y) + max(limits, default=0.0)
+
+
+def _lipschitz(constant: float) -> Carry:
+    def carry(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
+        return constant * errors[0]
+
+    return carry
+
+
+def _leaky(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
+    default = 0.01 if call.op_type == "LeakyRelu" else 1.0
+    return max(1.0, abs(call.attributes.get("alpha", default))) * errors[0]
+
+
+def _cast(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array | None:
+    return errors[0] if y.dtype.kind == "f" else None
+
+
+def _moved(call: Node, operands: list[Any], errors: Errors, y: Array) -> Any:
+    """Do to the errors what is done to the data."""
+    return _run(call, errors[0], *operands[1:])
+
+
+def _joined(call: Node, operands: list[Any], errors: Errors, y: Array) -> Any:
+    return _run(call, *errors)
+
+
+def _padded(call: Node, operands: list[Any], errors: Errors, y: Array) -> Any:
+    return _run(call, errors[0], operands[1], 0.0, *operands[3:])
+
+
+def _chosen(call: Node, operands: list[Any], errors: Errors, y: Array) -> Any:
+    return _run(call, operands[0], errors[1], errors[2])
+
+
+def _resized(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array | None:
+    regions = call.attributes.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+    if call.attributes.get("mode", "nearest") == "cubic" or regions:
+        return None
+    return np.asarray(_moved(call, operands, errors, y))
+
+
+def _reduced_by(op_type: str) -> Carry:
+    def carry(call: Node, operands: list[Any], errors: Errors, y: Array) -> Any:
+        return OPERATIONS[op_type](errors[0], *operands[1:], **call.attributes)
+
+    return carry
+
+
+def _batch_normalised(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
+    """Errors of x and the mean, scaled; of scale and deviation, times |x − mean|; the shift's."""
+
+    def along(x: Array) -> Array:
+        return x.reshape(1, -1, *(1,) * (y.ndim - 2))
+
+    _, of_scale, of_shift, of_mean, of_var = errors
+    scale, _, mean, var = operands[1:5]
+    epsilon = call.attributes.get("epsilon", 1e-5)
+    least, deviation = np.sqrt(np.maximum(var - of_var, 0) + epsilon), np.sqrt(var + epsilon)
+    carried = (errors[0] + along(of_mean)) * along((np.abs(scale) + of_scale) / least)
+    if np.any(of_scale) or np.any(of_var):
+        change = of_scale / least + np.abs(scale) * (1 / least - 1 / deviation)
+        carried = carried + np.abs(operands[0] - along(mean)) * along(change)
+    return np.asarray(carried + along(of_shift))
+
+
+def _layer_normalised(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
+    """Shift of the difference over the deviation, and the deviation's change (≤ rms error), scaled."""
+    x, error = operands[0], errors[0]
+    axes = tuple(range(call.attributes.get("axis", -1) % x.ndim, x.ndim))
+    difference = np.abs(x - x.mean(axis=axes, keepdims=True))
+    variance = np.square(difference).mean(axis=axes, keepdims=True)
+    deviation = np.sqrt(variance + call.attributes.get("epsilon", 1e-5))
+    shift = error + error.mean(axis=axes, keepdims=True)
+    change = np.sqrt(np.square(error).mean(axis=axes, keepdims=True))
+    least = deviation - change
+    moved = shift / least + difference * change / (deviation * least)
+    moved = np.where(least > 0, moved, np.inf)
+    of_scale, of_shift = errors[1], errors[2] if len(errors) > 2 else 0.0
+    return (np.abs(operands[1]) + of_scale) * moved + of_scale * difference / deviation + of_shift
+
+
+def _softmax(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
+    """Σ of the logits' own error and of the logarithm of the sum, relatively."""
+    axis = call.attributes.get("axis", -1)
+    logarithmic = call.op_type == "LogSoftmax"
+    probability = np.exp(y) if logarithmic else y
+    total = np.log(np.sum(probability * np.exp(errors[0]), axis=axis, keepdims=True))
+    change = errors[0] + np.maximum(total, 0)
+    return change if logarithmic else y * np.expm1(change)
+
+
+_FOLDING = having(Trait.PRODUCTS)
+_POOLED = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
+_REDUCED = ("ReduceSum", "ReduceMean", "ReduceMax")
+
+CARRIED: dict[str, Carry] = {
+    **dict.fromkeys((*_FOLDING, "Mul"), _product),
+    **dict.fromkeys(("Add", "Sub", "Sum", "Mean"), _sum),
+    **dict.fromkeys(("Max", "Min"), _largest),
+    **dict.fromkeys(having(Trait.MONOTONE), _monotone),
+    **dict.fromkeys((*having(Trait.MOVES), *_POOLED, *_REDUCED), _moved),
+    **dict.fromkeys(("Neg", "Abs", "Sin", "Cos"), _lipschitz(1.0)),
+    **dict.fromkeys(("LeakyRelu", "Elu"), _leaky),
+    **dict.fromkeys(("Cast", "CastLike"), _cast),
+    "Clip": _clipped,
+    "HardSwish": _lipschitz(1.5),
+    "Swish": _lipschitz(1.1),
+    "Gelu": _lipschitz(1.13),
+    "Mish": _lipschitz(1.09),
+    "Div": _quotient,
+    "BatchNormalization": _batch_normalised,
+    "LayerNormalization": _layer_normalised,
+    "Softmax": _softmax,
+    "LogSoftmax": _softmax,
+    "Resize": _resized,
+    "Pad": _padded,
+    "Where": _chosen,
+    "Concat": _joined,
+    "ReduceMin": _reduced_by("ReduceMax"),
+    "ReduceL1": _reduced_by("ReduceSum"),
+    "ReduceL2": _reduced_by("ReduceL2"),
+    "ReduceLogSumExp": _reduced_by("ReduceMax"),
+}
+"""ONNX operator → how errors of its operands reach its output. Others end a chain's bound."""
+
+_NORMALISED = ("BatchNormalization", "LayerNormalization")
+_OF_ALL_OPERANDS = {
+    *(*_FOLDING, *_NORMALISED),
+    *("Mul", "Add", "Sub", "Sum", "Mean", "Max", "Min", "Div", "Where", "Concat", "Clip"),
+}
+"""What carries errors of every operand; the others only those of the first."""

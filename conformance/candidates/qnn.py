@@ -1,0 +1,158 @@
+"""Qualcomm's NPU, emulated by Qualcomm's own library (extra ``qnn``): a candidate like any other.
+
+Float models are computed in float16 with wide sums, whatever they are stored in; quantised ones in integers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from conformance.bounds import FLOAT16, FLOAT32, HEXAGON, Declaration
+from conformance.candidates.child_process import STARTING
+from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, only_input
+from conformance.candidates.onnx_runtime import RuntimeOptions, plugin
+from conformance.candidates.onnx_runtime_process import IsolatedOnnxRuntimeGraph
+from conformance.candidates.qnn_process import FALLBACKS
+from conformance.graph.onnx_graph import OnnxGraph
+from refimpl.errors import ConfigurationError
+
+PROVIDER = "QNNExecutionProvider"
+CHIPS = {
+    "snapdragon-778g": ("68", "35"),
+    "snapdragon-888": ("68", "30"),
+    "snapdragon-8-gen-1": ("69", "36"),
+    "snapdragon-8-plus-gen-1": ("69", "42"),
+    "snapdragon-8-gen-2": ("73", "43"),
+    "snapdragon-8s-gen-3": ("73", "68"),
+    "snapdragon-8-gen-3": ("75", "57"),
+    "snapdragon-8s-gen-4": ("79", "85"),
+    "snapdragon-8-elite": ("79", "69"),
+    "snapdragon-8-elite-gen-5": ("81", "87"),
+}
+"""Chip → version of its Hexagon processor, Qualcomm's number of the chip.
+
+Source: github.com/pytorch/executorch, ``backends/qualcomm/serialization/qc_schema.py``."""
+
+ON_NPU = Declaration(FLOAT16, FLOAT32, HEXAGON)
+"""Operands rounded to float16, sums wide, results handed on as they are."""
+
+_STRICT = {"session.disable_cpu_ep_fallback": "1"}
+_ASSIGNED = {"session.record_ep_graph_assignment_info": "1"}
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Npu:
+    """Which NPU, and whether it has to compute every node.
+
+    Attributes
+    ----------
+    htp_arch, soc_model
+        Version of the Hexagon processor; Qualcomm's number of the chip.
+    strict
+        A node that falls back to the CPU is refused.
+    others
+        The provider's own options, as its documentation names them.
+    """
+
+    htp_arch: str
+    soc_model: str
+    strict: bool = False
+    others: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Npu:
+        """Return what follows ``qnn:`` — ``CHIP`` or ``htp_arch=73,soc_model=43``, and ``strict``.
+
+        Raises
+        ------
+        ConfigurationError
+            There is no such chip, or a number is missing.
+        """
+        parts = [part for part in text.split(",") if part]
+        pairs = dict(part.partition("=")[::2] for part in parts if "=" in part)
+        words = [part for part in parts if "=" not in part and part != "strict"]
+        if len(words) == 1 and words[0] in CHIPS and not pairs.keys() & {"htp_arch", "soc_model"}:
+            pairs["htp_arch"], pairs["soc_model"] = CHIPS[words.pop()]
+        if words or not {"htp_arch", "soc_model"} <= pairs.keys():
+            given = f"qnn:{text}" if text else "qnn"
+            raise ConfigurationError(
+                f"--candidate {given} names no chip; expected one of {', '.join(CHIPS)}, "
+                "or htp_arch=73,soc_model=43"
+            )
+        arch, soc = pairs.pop("htp_arch"), pairs.pop("soc_model")
+        if not (arch.isdecimal() and soc.isdecimal()):
+            raise ConfigurationError(
+                f"htp_arch={arch}, soc_model={soc}: expected two numbers, such as 73 and 43"
+            )
+        return cls(arch, soc, "strict" in parts, tuple(pairs.items()))
+
+    @property
+    def options(self) -> RuntimeOptions:
+        """How ONNX Runtime is to run a model on it."""
+        chip = {"htp_arch": self.htp_arch, "soc_model": self.soc_model}
+        backend = {"backend_path": str(plugin(PROVIDER).get_qnn_htp_path())}
+        return RuntimeOptions(
+            provider=PROVIDER,
+            provider_options=backend | chip | dict(self.others),
+            entries=_ASSIGNED | (_STRICT if self.strict else {}),
+        )
+
+
+class NpuGraph(IsolatedOnnxRuntimeGraph):
+    """Any ONNX graph on the NPU; parameters as of `IsolatedOnnxRuntimeGraph`."""
+
+    module = "conformance.candidates.qnn_process"
+    fallbacks: Sequence[tuple[str, str]] = ()
+
+    def take_note(self, folder: Path) -> None:
+        """Keep which nodes the CPU computed, by name and operator."""
+        self.fallbacks = json.loads((folder / FALLBACKS).read_text(encoding="utf-8"))
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the NPU did not compute itself."""
+        if not self.fallbacks:
+            return []
+        named = [f"{name or 'unnamed'} ({op_type})" for name, op_type in self.fallbacks]
+        more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+        return [
+            f"{len(named)} nodes fell back to the CPU, and were judged as the NPU's: "
+            f"{', '.join(named[:_SHOWN])}{more}"
+        ]
+
+
+class NpuCandidate(OnnxRuntimeCandidate):
+    """An ONNX model of the network on the NPU.
+
+    Parameters
+    ----------
+    graph
+        The model, read and checked.
+    npu
+        Which one.
+    declaration
+        The arithmetic it is judged by; float16 with wide sums by default.
+    timeout
+        Seconds that a run may take; each is a process of its own.
+    """
+
+    def __init__(
+        self,
+        graph: OnnxGraph,
+        npu: Npu,
+        declaration: Declaration | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self.graph = graph
+        self.input = only_input(graph)
+        self.others = None
+        self.model: NpuGraph = NpuGraph(graph, npu.options, declaration or ON_NPU, timeout or STARTING)
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What the NPU did not compute itself."""
+        return self.model.remarks

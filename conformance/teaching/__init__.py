@@ -1,0 +1,1 @@
+"""How MobileInst computes: any recorded number derived, pages and chapters that show it."""

@@ -1,0 +1,127 @@
+"""Qualcomm's own emulation of its NPU: right models pass, wrong ones are found where they are wrong."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import narrow_network
+import numpy as np
+import onnx
+import pytest
+from narrow_network import CONFIG, FIELDS, picture, weights
+from onnx import TensorProto, helper, numpy_helper
+
+from conformance.candidates.onnx_runtime import PLUGINS
+from conformance.candidates.qnn import CHIPS, ON_NPU, Npu, NpuCandidate, NpuGraph
+from conformance.graph.onnx_export import export
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.any_graph import verify_graph
+from conformance.judge.network import verify
+from refimpl import MobileInst, MobileInstConfig, Weights
+from refimpl.errors import CandidateError, ConfigurationError, MissingDependencyError
+
+pytestmark = pytest.mark.runtimes
+
+NPU = "snapdragon-8-gen-2"
+
+
+@functools.cache
+def own_model() -> onnx.ModelProto:
+    """Return the narrow network as a model."""
+    return export(narrow_network.network(), picture())
+
+
+def judged(model: onnx.ModelProto, chip: str = NPU) -> Any:
+    """Judge a model of the narrow network on the NPU."""
+    candidate = NpuCandidate(OnnxGraph.load(model), Npu.parse(chip))
+    return verify(candidate, CONFIG, weights(), {"scene": picture()})
+
+
+@pytest.mark.parametrize("chip", ["snapdragon-8-gen-2,strict", "htp_arch=79,soc_model=69"])
+def test_a_right_model_passes_with_every_step_judged(chip: str) -> None:
+    report = judged(own_model(), chip)
+    report.raise_on_failure()
+    assert all(row.verdict == "pass" for row in report.inputs[0].steps)
+    assert report.inputs[0].nodes
+
+
+def test_seaformer_passes() -> None:
+    config = MobileInstConfig.preset("seaformer-tiny", **FIELDS)
+    drawn = Weights.seeded(config, seed=1).astype(np.float32)
+    graph = OnnxGraph.load(export(MobileInst(config, drawn), picture()))
+    report = verify(NpuCandidate(graph, Npu.parse(NPU)), config, drawn, {"scene": picture()})
+    report.raise_on_failure()
+
+
+@pytest.mark.parametrize(
+    "weight", ["mask_decoder.lateral.1.conv.weight", "backbone.tpm.layer3.conv.0.c.weight"]
+)
+def test_a_weight_off_in_a_slice_is_found_at_its_layer(weight: str) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(own_model())
+    (tensor,) = (each for each in model.graph.initializer if each.name == weight)
+    values = np.array(numpy_helper.to_array(tensor))
+    values[: max(1, len(values) // 4)] *= 1.05
+    tensor.CopyFrom(numpy_helper.from_array(values, weight))
+    report = judged(model)
+    (node,) = (each for each in own_model().graph.node if weight in each.input)
+    assert report.verdict == "fail"
+    assert node.name in report.inputs[0].first_fault.candidate_nodes
+
+
+def graph_of(*nodes: onnx.NodeProto, outputs: tuple[str, ...] = ("y",)) -> NpuGraph:
+    """Return a graph of one input x, 1×3×8×8, on the NPU."""
+    graph = helper.make_graph(
+        list(nodes),
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return NpuGraph(OnnxGraph.load(model), Npu.parse(NPU).options, ON_NPU)
+
+
+FED = {"x": np.random.default_rng(3).normal(size=(1, 3, 8, 8)).astype(np.float32)}
+
+
+def test_nodes_that_fall_back_to_the_cpu_are_named_and_refused_if_strict() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["a"], "relu"), helper.make_node("Erf", ["a"], ["y"], "erf")]
+    on_npu = graph_of(*nodes)
+    report = verify_graph(on_npu, FED)
+    report.raise_on_failure()
+    assert any("1 nodes fell back" in remark and "erf (Erf)" in remark for remark in report.inputs[0].remarks)
+    strict = NpuGraph(on_npu.graph, Npu.parse(f"{NPU},strict").options, ON_NPU)
+    with pytest.raises(ConfigurationError, match="strict"):
+        strict.run(FED)
+
+
+@pytest.mark.parametrize("chip", ["snapdragon-778g", "htp_arch=73,soc_model=1"])
+def test_a_chip_that_refuses_float_models_is_bad_input(chip: str) -> None:
+    candidate = NpuCandidate(OnnxGraph.load(own_model()), Npu.parse(chip))
+    with pytest.raises(ConfigurationError, match=r"refuses the model.*htp_arch 69 or newer"):
+        verify(candidate, CONFIG, weights(), {"scene": picture()})
+
+
+@pytest.mark.parametrize("text", ["", "snapdragon-9", "htp_arch=73", "htp_arch=v73,soc_model=43", "strict"])
+def test_what_names_no_chip_lists_those_there_are(text: str) -> None:
+    with pytest.raises(ConfigurationError):
+        Npu.parse(text)
+
+
+def test_a_process_that_takes_too_long_is_a_problem_of_the_candidate() -> None:
+    slow = graph_of(helper.make_node("Relu", ["x"], ["y"], "relu"))
+    slow.timeout = 0.001
+    with pytest.raises(CandidateError, match="hangs"):
+        slow.run(FED)
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PLUGINS, "QNNExecutionProvider", ("no_such_module", "qnn"))
+    with pytest.raises(MissingDependencyError, match=r"mobileinst-reference\[qnn\]"):
+        _ = Npu.parse(NPU).options
+
+
+def test_chips_are_versions_and_numbers() -> None:
+    assert all(arch.isdecimal() and soc.isdecimal() for arch, soc in CHIPS.values())
+    assert len({soc for _, soc in CHIPS.values()}) == len(CHIPS)
