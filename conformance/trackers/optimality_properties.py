@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
@@ -172,13 +173,23 @@ def optimality_properties(precision: Precision) -> list[Property]:
             decide_narrow_margins(precision),
         ),
         Property(
+            "precision_of_many",
+            "so among hundreds of kernels",
+            kernels.narrow_crowds(precision),
+            decide_narrow_margins(precision),
+            share=0.08,
+        ),
+        Property(
             "stability",
             "moving less than half the margin changes nothing",
             kernels.perturbed_pairs(precision),
             be_stable,
         ),
         Property(
-            "tie_rule", "of equal totals the first permutation", kernels.exact_ties(), follow_the_tie_rule
+            "tie_rule",
+            "of equal totals the first permutation",
+            st.one_of(kernels.exact_ties(), kernels.cyclic_ties()),
+            follow_the_tie_rule,
         ),
         *_rounding_ties(precision),
         Property(
