@@ -151,7 +151,11 @@ def _pair_with_margin(random: np.random.Generator, margin: float) -> tuple[Array
 
 
 def optimality_properties(precision: Precision) -> list[Property]:
-    """Properties of the optimal method."""
+    """Properties of the optimal method: of the total, then of what decides between totals that are close."""
+    return [*_of_totals(precision), *_of_margins(precision), *_of_ties(precision)]
+
+
+def _of_totals(precision: Precision) -> list[Property]:
     return [
         Property(
             "optimal_brute_force",
@@ -166,6 +170,11 @@ def optimality_properties(precision: Precision) -> list[Property]:
             be_optimal_by_scipy(precision),
             share=0.12,
         ),
+    ]
+
+
+def _of_margins(precision: Precision) -> list[Property]:
+    return [
         Property(
             "precision",
             f"margins that {precision.name} can tell are decided rightly",
@@ -185,6 +194,11 @@ def optimality_properties(precision: Precision) -> list[Property]:
             kernels.perturbed_pairs(precision),
             be_stable,
         ),
+    ]
+
+
+def _of_ties(precision: Precision) -> list[Property]:
+    return [
         Property(
             "tie_rule",
             "of equal totals the first permutation",
