@@ -266,7 +266,7 @@ class Tracker:
                 f"frame {self.state.frame} is no keyframe at interval {self.keyframe_interval}; "
                 "pass its mask features to reuse()"
             )
-        _require_tensors(tensors, self.state)
+        self.state = _fitting(self.state, tensors)
         association, order = self._associate(tensors.kernels)
         kernels = tensors.kernels[order]
         mask_logits = frame_masks(kernels, tensors.mask_features)
@@ -294,7 +294,10 @@ class Tracker:
                 f"frame {self.state.frame} is a keyframe at interval {self.keyframe_interval}; "
                 "pass all its tensors to keyframe()"
             )
-        mask_logits = frame_masks(self.state.kernels, mask_features)
+        kernels = self.state.kernels
+        if kernels.shape == (0, 0):  # A state of no slots that was a list.
+            kernels = np.zeros((0, len(mask_features)))
+        mask_logits = frame_masks(kernels, mask_features)
         self.state = replace(self.state, frame=self.state.frame + 1)
         return self._tracked(mask_logits, False, None)
 
@@ -335,8 +338,8 @@ class Tracker:
         )
 
 
-def _require_tensors(tensors: KeyframeTensors, state: TrackerState) -> None:
-    """Raise unless the tensors fit each other and the tracks so far."""
+def _fitting(state: TrackerState, tensors: KeyframeTensors) -> TrackerState:
+    """Return the state; raise unless the tensors fit each other and the tracks so far."""
     require_kernels(tensors.kernels, f"kernels of frame {state.frame}")
     queries = len(tensors.kernels)
     for name, array in (("class logits", tensors.class_logits), ("objectness", tensors.objectness)):
@@ -345,6 +348,10 @@ def _require_tensors(tensors: KeyframeTensors, state: TrackerState) -> None:
                 f"{name} of frame {state.frame}: got {array.shape} for {queries} queries, expected (N, …)"
             )
         require_finite(array, f"{name} of frame {state.frame}")
+    if state.keyframes and queries == 0 and state.kernels.shape == (0, 0):
+        # Lists of no slots cannot tell how long those would be.
+        none = np.zeros_like(tensors.class_logits)
+        state = replace(state, kernels=tensors.kernels, scores=none, score_sums=none)
     now = (queries, tensors.kernels.shape[1], tensors.class_logits.shape[1])
     before = (*state.kernels.shape, state.scores.shape[1])
     if state.keyframes and now != before:
@@ -352,6 +359,7 @@ def _require_tensors(tensors: KeyframeTensors, state: TrackerState) -> None:
             f"frame {state.frame} has (queries, kernel length, classes) {now}, the video so far {before}; "
             "one network must process the whole video"
         )
+    return state
 
 
 def track_video(

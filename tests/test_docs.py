@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
+from command_examples import COMMANDS
+from readme_pictures import COMMANDS as MADE_BY
+from readme_pictures import PICTURES
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("golden/*.md")])
@@ -15,3 +20,18 @@ WIDEST = 140
 def test_tables_are_narrow(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if line.startswith("|") and len(line) > WIDEST] == []
+
+
+def test_what_the_readme_links_to_is_there() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!http)([^)#]+)", text) + re.findall(r"^\[\w+\]: (\S+)", text, re.MULTILINE)
+    assert len(links) > 10
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_readme_has_a_small_picture_at_each_door_and_a_command_for_it() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, commands in MADE_BY.items():
+        assert f"docs/pictures/{name}.png" in text
+        assert (PICTURES / f"{name}.png").stat().st_size < 200_000
+        assert all(shlex.split(command)[1] in COMMANDS for command in commands)

@@ -13,20 +13,25 @@ from conformance.cli import options
 from conformance.cli.explain_tnn import TnnTable
 from conformance.cli.job import Beside, Job
 from conformance.cli.options import JsonFile
+from conformance.cli.report_files import Html
+from conformance.files import atomic_write
 from conformance.pictures.inputs import rendered_input
+from conformance.teaching.layers import Stage, layers_page, stages, window
 from refimpl import MobileInst, MobileInstConfig, Recording, Weights, record
 from refimpl.config import PRESETS
 from refimpl.costs import StepCost, step_costs
 
 
 class Explain:
-    """Print the layer table: name, operation, shapes, parameters, multiply–accumulates, totals.
+    """Print the layer table: shapes, kernel, stride, groups, costs, and what each stage is for.
 
     [bold]Examples[/bold]
 
       mobileinst explain --model topformer-tiny
 
       mobileinst explain --size 640x640 --all-steps --json layers.json
+
+      mobileinst explain --model topformer-tiny --html layers.html
 
       mobileinst explain --list
 
@@ -55,6 +60,7 @@ class NetworkTable(Job):
         ),
     ] = False
     seed: Annotated[options.Seed, Beside("deviations")] = None
+    html_file: Html = None
     files: JsonFile
 
     def check(self) -> None:
@@ -69,12 +75,17 @@ class NetworkTable(Job):
             recording = _record(config, height, width, self.seed or 0)
         costs = step_costs(recording)
         spread = _deviations(recording, costs) if self.deviations else {}
+        name = f"{self.model or options.DEFAULT_MODEL} at {height}×{width}"
+        if self.html_file is not None:
+            with atomic_write(self.html_file) as temporary:
+                temporary.write_text(layers_page(name, costs), encoding="utf-8")
         if self.files.write(_plain(costs, spread)):
             shown = [cost for cost in costs if self.all_steps or cost.parameters or cost.macs]
             options.console.print(_table(shown, spread))
+            options.console.print(_stage_table(stages(costs)))
             total, parameters = sum(cost.macs for cost in costs), sum(cost.parameters for cost in costs)
             options.console.print(
-                f"{self.model or options.DEFAULT_MODEL} at {height}×{width}: {len(costs)} operations, "
+                f"{name}: {len(costs)} operations, "
                 f"{parameters / 1e6:.3f} M parameters, {total / 1e9:.3f} G multiply–accumulates",
                 highlight=False,
             )
@@ -114,6 +125,8 @@ MODES = (TnnTable, PresetList, NetworkTable)
 
 
 def _plain(costs: list[StepCost], spread: dict[str, float]) -> dict[str, Any]:
+    parts = stages(costs)
+    names = {cost.step.name: part.name for part in parts for cost in part.costs}
     steps = [
         {
             "name": cost.step.name,
@@ -124,6 +137,7 @@ def _plain(costs: list[StepCost], spread: dict[str, float]) -> dict[str, Any]:
             "attributes": {
                 key: value for key, value in cost.step.attributes.items() if not isinstance(value, np.ndarray)
             },
+            "stage": names[cost.step.name],
             "parameters": cost.parameters,
             "macs": cost.macs,
             **({"standard_deviation": spread[cost.step.name]} if spread else {}),
@@ -131,17 +145,43 @@ def _plain(costs: list[StepCost], spread: dict[str, float]) -> dict[str, Any]:
         for cost in costs
     ]
     totals = {"parameters": sum(cost.parameters for cost in costs), "macs": sum(cost.macs for cost in costs)}
-    return {"steps": steps, "totals": totals}
+    shown = [
+        {"stage": part.name, "purpose": part.purpose, "parameters": part.parameters, "macs": part.macs}
+        for part in parts
+    ]
+    return {"steps": steps, "stages": shown, "totals": totals}
+
+
+def _stage_table(parts: list[Stage]) -> Table:
+    table = Table(title="Stages", title_justify="left", box=None, pad_edge=False)
+    table.add_column("stage", no_wrap=True)
+    for name in ("makes", "parameters", "M MACs", "share"):
+        table.add_column(name, justify="right")
+    table.add_column("what it is for")
+    total = sum(part.macs for part in parts) or 1
+    for part in parts:
+        numbers = f"{part.parameters:,}", f"{part.macs / 1e6:,.3f}", f"{part.macs / total:.1%}"
+        table.add_row(part.name, _shape(part.shape), *numbers, part.purpose)
+    return table
 
 
 def _table(costs: list[StepCost], spread: dict[str, float]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("name", overflow="fold")
     table.add_column("operation")
-    for name in ("input", "output", "parameters", "M MACs", *(["std"] if spread else [])):
+    for name in (
+        "input",
+        "output",
+        "kernel",
+        "stride",
+        "groups",
+        "parameters",
+        "M MACs",
+        *(["std"] if spread else []),
+    ):
         table.add_column(name, justify="right")
     for cost in costs:
-        shapes = [_shape(cost.input_shapes[0] or ()), _shape(cost.output_shape)]
+        shapes = [_shape(cost.input_shapes[0] or ()), _shape(cost.output_shape), *window(cost.step)]
         deviation = [f"{spread[cost.step.name]:.2f}"] if spread else []
         name = cost.step.name.rpartition("/")[0]
         table.add_row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ from conformance.cli.job import Job
 from conformance.cli.output_files import HTML, Output, Reads
 from conformance.cli.report_files import Html
 from conformance.cli.run import scaled
-from conformance.cli.track import Count
 from conformance.files import atomic_write
 from conformance.teaching.clip import Clip, record_clip
 from conformance.teaching.walk_page import walk_page
@@ -50,7 +50,9 @@ class Walk(Job):
         typer.Argument(help="A picture, a video, a GIF or a folder of pictures. Default: a held-out video."),
         Reads(),
     ] = None
-    count: Count = None
+    count: Annotated[
+        int | None, typer.Option("--count", min=1, help=f"Show the first so many frames. Default: {FRAMES}.")
+    ] = None
     network: options.NetworkOptions
     size: options.Size = None
     html_file: Html = None
@@ -62,14 +64,15 @@ class Walk(Job):
 
     def run(self) -> int:
         """Record the frames, and write the page."""
-        page = self.html_file or PAGE
+        page, begun = self.html_file or PAGE, time.monotonic()
         with options.working("recording"):
             clip, names, described = self._clip()
         with options.working("writing the page"):
             text, left_out = walk_page(clip, described, names)
         with atomic_write(page) as temporary:
             temporary.write_text(text, encoding="utf-8")
-        said = f"{page}: {len(text.encode()) / 1e6:.1f} MB, {len(clip.frames)} frames"
+        size, taken = len(text.encode()) / 1e6, time.monotonic() - begun
+        said = f"{page}: {size:.1f} MB, {len(clip.frames)} frames, in {taken:.0f} s"
         options.console.print(said, highlight=False)
         for each in left_out:
             options.console.print(f"left out: {each}", highlight=False)

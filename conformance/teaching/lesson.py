@@ -21,6 +21,7 @@ from conformance.teaching.clip import (
     record_clip,
 )
 from conformance.teaching.hand import best_pixel
+from conformance.teaching.without import without_enhancer
 from conformance.teaching.wrong import run_faulty
 from refimpl import Recording, Weights
 from refimpl.association import associate
@@ -293,6 +294,12 @@ def _unseen() -> Array:
     masks = output(_first(), "masks")
     wrong = faulty(_first(), "normalization/unbiased variance")[0]
     return side_by_side(_masks(wrong), diverging((wrong - masks)[best_pixel(_first())[0]]))
+
+
+def without_the_enhancer() -> Array:
+    """Return the masks of the whole network, and those without the enhancers' shift."""
+    wrong = dict(without_enhancer(clip().keyframe))["no shift"]
+    return side_by_side(_masks(), _masks(wrong))
 
 
 FIGURES: tuple[tuple[Callable[[], Array], Callable[[], Array]], ...] = (

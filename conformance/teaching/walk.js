@@ -155,7 +155,7 @@ function drawMask() {
   put("logit", sum); put("probability", sigmoid(sum)); put("bound", size * (2 ** -11 + 2 ** -22));
   $("decision").textContent = sum > cut ? "in the mask" : "not in the mask";
   if (frame === 0) put("network-logit", arrays.logits.values[at + cell]);
-  else $("network-logit").textContent = "shipped for frame 0 only";
+  else { $("network-logit").textContent = "its own number, which is kept here for frame 0 only"; delete $("network-logit").dataset.value; }
   for (const input of document.querySelectorAll("#queries input")) input.checked = Number(input.value) === query;
 }
 

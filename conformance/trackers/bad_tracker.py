@@ -108,11 +108,13 @@ class BadOnline(Bad):
         assert one.kernels is not None
         first = memory["keyframes"] == 0
         kernels = one.kernels
-        order = np.arange(len(kernels)) if first else self.associate(np.array(memory["kernels"]), kernels)
+        before = np.array(memory["kernels"]).reshape(-1, kernels.shape[1])
+        order = np.arange(len(kernels)) if first else self.associate(before, kernels)
         scores = self.scores(one, order, rules)
         identities = [None] * len(order) if first else memory["identities"]
         memory["kernels"] = kernels[order].tolist()
-        memory["sums"] = (scores if first else self.sums(np.array(memory["sums"]), scores)).tolist()
+        sums = scores if first else self.sums(np.array(memory["sums"]).reshape(scores.shape), scores)
+        memory["sums"] = sums.tolist()
         memory["keyframes"] += 1
         memory["identities"] = self.lives(memory, list(identities), scores, rules)
 
@@ -165,7 +167,8 @@ class BadOnline(Bad):
 
     def living(self, memory: dict[str, Any], one: OnlineFrame) -> list[LivingTrack]:
         """The living tracks, by identity."""
-        logits = frame_masks(np.array(memory["kernels"]), one.mask_features)
+        kernels = np.array(memory["kernels"]).reshape(-1, len(one.mask_features))
+        logits = frame_masks(kernels, one.mask_features)
         means = np.array(memory["sums"]) / memory["keyframes"]
         tracks = [
             LivingTrack(

@@ -61,8 +61,10 @@ def pairs(
         Whether kernels may be zero.
     """
     dimension = draw(st.integers(1, 5))
-    n = draw(st.integers(smallest, largest))
-    m = n if square else draw(st.integers(smallest, largest))
+    # Half of the cases are small: what they find needs no shrinking.
+    most = draw(st.sampled_from([max(smallest, min(3, largest)), largest]))
+    n = draw(st.integers(smallest, most))
+    m = n if square else draw(st.integers(smallest, most))
     sets = [draw(kernel_sets(count, dimension, zero=zero)) for count in (n, m)]
     return Pair(sets[0], sets[1])
 
@@ -139,6 +141,32 @@ def narrow_pairs(draw: st.DrawFn, precision: Precision = FLOAT64, margin: float 
 
 
 @st.composite
+def narrow_crowds(draw: st.DrawFn, precision: Precision = FLOAT64) -> Pair:
+    """As `narrow_pairs`, in channels of their own among many kernels that are easily told; shuffled."""
+    narrow = draw(narrow_pairs(precision))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    count = draw(st.integers(precision.largest_count // 3, precision.largest_count // 2))
+    crowd = np.round(random.standard_normal((count, 8)), 1 if precision.name == "float16" else 3)
+    sides = [
+        np.block([[kernels, np.zeros((2, 8))], [np.zeros((count, kernels.shape[1])), crowd]])
+        for kernels in (narrow.previous, narrow.current)
+    ]
+    previous, current = (side[random.permutation(count + 2)] for side in sides)
+    lead = associate(previous, current).margin
+    hypothesis.assume(lead > precision.deciding_margin(*previous.shape))
+    return Pair(previous, current, lead)
+
+
+@st.composite
+def large_numbers(draw: st.DrawFn, method: str = "optimal", precision: Precision = FLOAT64) -> Pair:
+    """Unambiguous pairs, their integers made so large that not every kind of integer holds them."""
+    case = draw(unambiguous_pairs(method, precision=precision))
+    largest = int(precision.largest_exponent * np.log2(10))
+    factor = 2.0 ** draw(st.sampled_from([0, *(power for power in (8, 20, 33, 66) if power < largest)]))
+    return Pair(case.previous * factor, case.current * factor, case.extra)
+
+
+@st.composite
 def exact_ties(draw: st.DrawFn) -> Pair:
     """Kernels along axes: cosines are exactly −1, 0 or 1 in any arithmetic, so ties are exact."""
     dimension = draw(st.integers(1, 3))
@@ -146,6 +174,22 @@ def exact_ties(draw: st.DrawFn) -> Pair:
     counts = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
     sets = [draw(st.lists(st.sampled_from(axes), min_size=n, max_size=n)) for n in counts]
     return Pair(np.array(sets[0]), np.array(sets[1]))
+
+
+@st.composite
+def cyclic_ties(draw: st.DrawFn) -> Pair:
+    """Every slot between two queries around a circle: two assignments tie, and differ everywhere.
+
+    Any arithmetic has them equal. Some sets have a kernel besides, orthogonal to all of the circle.
+    """
+    count = draw(st.integers(2, 5))
+    axes = np.eye(count, count + 1)
+    sets = [axes, axes + np.roll(axes, 1, axis=0)]
+    for side in range(2):
+        if draw(st.booleans()):
+            sets[side] = np.concatenate([sets[side], np.eye(1, count + 1, count)])
+        sets[side] = sets[side][draw(st.permutations(range(len(sets[side]))))]
+    return Pair(sets[0], sets[1])
 
 
 @st.composite

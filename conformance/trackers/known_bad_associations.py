@@ -212,3 +212,35 @@ class FlushesSubnormals(Bad):
     def similarities(self, previous: Array, current: Array) -> Array:
         tiny = np.finfo(np.float64).tiny
         return super().similarities(*(np.where(np.abs(k) < tiny, 0, k) for k in (previous, current)))
+
+
+class TiesByQuery(Bad):
+    """Of tied assignments takes the first as seen from the queries, where those are fewer."""
+
+    def associate(self, previous: Array, current: Array) -> Array:
+        if len(previous) <= len(current):
+            return super().associate(previous, current)
+        slots = matched(self.similarities(previous, current).T)
+        answer = np.full(len(previous), -1)
+        answer[slots] = np.arange(len(current))
+        return answer
+
+
+class SinglePrecisionOfMany(Bad):
+    """Computes in float32 from 64 kernels on, where it is faster."""
+
+    def similarities(self, previous: Array, current: Array) -> Array:
+        found = super().similarities(previous, current)
+        return found.astype(np.float32).astype(np.float64) if max(found.shape) >= 64 else found
+
+
+class IntegersOf32Bits(Bad):
+    """Holds integers in 32 bits."""
+
+    def similarities(self, previous: Array, current: Array) -> Array:
+        return super().similarities(*(self.held(kernels) for kernels in (previous, current)))
+
+    def held(self, kernels: Array) -> Array:
+        """The numbers, integers at most 2³¹ − 1; what no integer holds is another kind of number."""
+        whole = (kernels == np.round(kernels)) & (np.abs(kernels) < 2.0**63)
+        return np.where(whole, np.clip(kernels, -(2.0**31), 2.0**31 - 1), kernels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -101,3 +102,41 @@ class MasknessForgotten(BadOnline):
 
     def weight(self, probabilities: Array) -> Array:
         return np.ones(len(probabilities))
+
+
+class MeanOfTheLast32(BadOnline):
+    """Averages over the last 32 keyframes only."""
+
+    def online_keyframe(self, memory: dict[str, Any], one: OnlineFrame, rules: OnlineRules) -> None:
+        before = np.array(memory["sums"]) if memory["keyframes"] else 0
+        super().online_keyframe(memory, one, rules)
+        recent = [*memory.get("recent", []), (np.array(memory["sums"]) - before).tolist()]
+        memory["recent"] = recent[-32:]
+
+    def living(self, memory: dict[str, Any], one: OnlineFrame) -> list[LivingTrack]:
+        recent = memory["recent"]
+        return super().living({**memory, "sums": np.sum(recent, axis=0), "keyframes": len(recent)}, one)
+
+
+class IdentitiesInMemory(BadOnline):
+    """Counts identities in the process, from 0 with every new video, whatever state it is given."""
+
+    count = 0
+
+    def online(
+        self, frames: Sequence[OnlineFrame], rules: OnlineRules, state: Any
+    ) -> tuple[list[list[LivingTrack]], Any]:
+        self.count = 0 if state is None else self.count
+        return super().online(frames, rules, state)
+
+    def new_identity(self, memory: dict[str, Any], slot: int) -> int:
+        self.count += 1
+        return self.count - 1
+
+
+class NobodyUnexpected(BadOnline):
+    """Fails where a keyframe has no queries."""
+
+    def scores(self, one: OnlineFrame, order: Array, rules: OnlineRules) -> Array:
+        order[0]
+        return super().scores(one, order, rules)

@@ -63,5 +63,13 @@ KNOWN_BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "empty mask kept": (online.EmptyMaskKept, "online_masks"),
     "maskness of all pixels": (online.MasknessOfAllPixels, "maskness"),
     "maskness forgotten": (online.MasknessForgotten, "maskness"),
+    "ties as the queries see them": (associations.TiesByQuery, "tie_rule"),
+    "single precision of many kernels": (associations.SinglePrecisionOfMany, "precision_of_many"),
+    "integers of 32 bits": (associations.IntegersOf32Bits, "number_formats"),
+    "compared with anchor frames": (videos.AnchorFrames, "long_videos"),
+    "room for 4096 pixels": (videos.RoomFor4096Pixels, "large_maps"),
+    "mean over the last 32 keyframes": (online.MeanOfTheLast32, "online_long"),
+    "identities counted in memory": (online.IdentitiesInMemory, "online_interleaved"),
+    "a keyframe without queries": (online.NobodyUnexpected, "lifecycle"),
 }
 """Name → the tracker and the property that must catch it (others may too)."""

@@ -167,3 +167,32 @@ class NumberOfKernelsUnchecked(Bad):
     def fitting(self, now: Array | None, frame: int, kernels: Array, one: VideoFrame) -> Array:
         assert now is not None
         return super().fitting(now, 0, kernels, one)
+
+
+class AnchorFrames(Bad):
+    """Compares every sixteenth keyframe with the last such one, as codecs do."""
+
+    def video(
+        self, frames: Sequence[VideoFrame], keyframe_interval: int, state: Any
+    ) -> tuple[list[FrameAnswer], Any]:
+        self.seen: int = 0 if state is None else state[4]
+        self.anchor: Any = None if state is None else state[5]
+        answers, after = super().video(frames, keyframe_interval, state and state[:4])
+        return answers, [*after, self.seen, self.anchor]
+
+    def next_keyframe(self, frame: int, kernels: Array, order: Array, now: Array) -> tuple[Array, Array]:
+        due = self.seen % 16 == 0
+        before = np.array(self.anchor) if due and self.anchor is not None else kernels
+        now, order = super().next_keyframe(frame, before, order, now)
+        self.anchor = now.tolist() if due else self.anchor
+        self.seen += 1
+        return now, order
+
+
+class RoomFor4096Pixels(Bad):
+    """Leaves what is beyond the first 4096 pixels of a map empty."""
+
+    def masks(self, kernels: Array, order: Array, one: VideoFrame) -> Array:
+        masks = super().masks(kernels, order, one)
+        pixels = np.arange(masks.shape[1] * masks.shape[2]).reshape(masks.shape[1:])
+        return np.where(pixels < 4096, masks, 0)

@@ -14,11 +14,14 @@ from scipy.special import expit, logit
 from conformance.trackers.candidate import OnlineFrame, OnlineRules
 from conformance.trackers.online_definition import MASK_THRESHOLD
 from conformance.trackers.protocol import online_request
-from conformance.trackers.video_strategies import Clip, clips
+from conformance.trackers.video_strategies import Clip, clips, crowded_clips, long_clips
 
 Array = NDArray[Any]
 THRESHOLDS = [(0.4, 0.2), (0.5, 0.5), (0.5, 0.3), (0.7, 0.5), (0.3, 0.0), (0.0, 0.0)]
 """Birth and death. A score of exactly 0.5 comes of logits 0, in every precision."""
+SIZES = ((1, 2), (2, 2), (2, 3), (3, 1))
+LOGITS, OBJECTNESS = [0.0, 4.0, -4.0, 1.0, -1.0, -2.0], [0.0, 4.0, -2.0]
+"""Scores on either side of every threshold, and between."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def online_clips(
         Scores are at least that far from a threshold or equal to it, mask logits at least that far from
         theirs.
     """
-    clip = draw(clips(longest=longest, largest=3))
+    clip = draw(clips(longest=longest, smallest=0, largest=3, sizes=SIZES))
     birth, death = draw(st.sampled_from(THRESHOLDS))
     rules = OnlineRules(clip.keyframe_interval, birth, death, rescore)
     classes = draw(st.integers(1, 3))
@@ -72,6 +75,40 @@ def cut_online_clips(draw: st.DrawFn, *, margin: float = 1e-3) -> OnlineClip:
 
 
 @st.composite
+def online_clip_pairs(draw: st.DrawFn, *, margin: float = 1e-3) -> OnlineClip:
+    """An online clip, and in ``extra`` another."""
+    clip = draw(online_clips(longest=5, margin=margin))
+    return replace(clip, extra=draw(online_clips(longest=5, margin=margin)))
+
+
+@st.composite
+def long_online_clips(draw: st.DrawFn, *, longest: int = 200) -> OnlineClip:
+    """Hundreds of frames with scores, intervals 1 … 12, and in ``extra`` where the video is cut."""
+    clip = draw(long_clips(longest=longest))
+    return replace(draw(_scored_at_random(clip)), extra=clip.extra)
+
+
+@st.composite
+def crowded_online_clips(draw: st.DrawFn, largest: int = 300) -> OnlineClip:
+    """Many queries with scores at two keyframes, and in ``extra`` a cut between them."""
+    return replace(draw(_scored_at_random(draw(crowded_clips(largest)))), extra=[1])
+
+
+@st.composite
+def _scored_at_random(draw: st.DrawFn, clip: Clip) -> OnlineClip:
+    """A clip of many queries or frames, whose scores would take Hypothesis long to draw."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    frames = []
+    for frame in clip.frames:
+        assert frame.kernels is not None
+        count = len(frame.kernels)
+        scores = random.choice(LOGITS, (count, 3)), random.choice(OBJECTNESS, (count, 1))
+        frames.append(OnlineFrame(frame.kernels, frame.mask_features, *scores))
+    # No score of these comes within 0.03 of a threshold.
+    return OnlineClip(tuple(frames), OnlineRules(clip.keyframe_interval, 0.55, 0.21), clip.truth)
+
+
+@st.composite
 def _scored(draw: st.DrawFn, clip: Clip, index: int, classes: int, bare: bool) -> OnlineFrame:
     """A frame of a clip with scores, which a frame between keyframes may lack."""
     frame = clip.frames[index]
@@ -79,9 +116,8 @@ def _scored(draw: st.DrawFn, clip: Clip, index: int, classes: int, bare: bool) -
         return OnlineFrame(None, frame.mask_features, None, None)
     assert frame.kernels is not None
     count = len(frame.kernels)
-    logits = st.sampled_from([0.0, 4.0, -4.0, 1.0, -1.0, -2.0])
-    objectness = draw(st.lists(st.sampled_from([0.0, 4.0, -2.0]), min_size=count, max_size=count))
-    listed = draw(st.lists(logits, min_size=count * classes, max_size=count * classes))
+    objectness = draw(st.lists(st.sampled_from(OBJECTNESS), min_size=count, max_size=count))
+    listed = draw(st.lists(st.sampled_from(LOGITS), min_size=count * classes, max_size=count * classes))
     return OnlineFrame(
         frame.kernels,
         frame.mask_features,

@@ -19,8 +19,8 @@ from conformance.trackers.line_process import CommandFailure
 from conformance.trackers.protocol import AnswerError
 
 Array = NDArray[Any]
-MOST_SHRINKING = 8.0
-"""Seconds from the first failure within which a smaller one is looked for."""
+MOST_ATTEMPTS, MOST_SECONDS = 600, 20.0
+"""Cases tried, and time spent, after the first failure to find a smaller one."""
 
 
 @dataclass(frozen=True)
@@ -150,11 +150,13 @@ class _Run:
     def __init__(self, wanted: Property, candidate: Candidate) -> None:
         self.wanted, self.candidate = wanted, candidate
         self.tried = 0
+        self.attempts = 0
         self.failure: _Failure | None = None
 
     def __call__(self, case: Any) -> None:
         began = time.monotonic() if self.failure is None else self.failure.began
-        if self.failure is not None and time.monotonic() - began > MOST_SHRINKING:
+        self.attempts += self.failure is not None
+        if self.attempts > MOST_ATTEMPTS or time.monotonic() - began > MOST_SECONDS:
             return
         recorder = Recorder(self.candidate)
         try:

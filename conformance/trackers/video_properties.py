@@ -250,6 +250,13 @@ def _of_maps(checks: VideoChecks) -> list[Property]:
             share=0.6,
         ),
         Property(
+            "large_maps",
+            "maps as large as a network has them",
+            videos.large_clips(),
+            checks.reuse,
+            share=0.03,
+        ),
+        Property(
             "frozen_video",
             "reuse on a frozen video = recomputation",
             videos.clips(),

@@ -71,7 +71,9 @@ def clips(
     *,
     longest: int = 8,
     intervals: Sequence[int] = INTERVALS,
+    smallest: int = 1,
     largest: int = 4,
+    sizes: Sequence[tuple[int, int]] = ((1, 2),),
     margin: float = 0.5,
 ) -> Clip:
     """Videos of tracks that drift slowly and all the same way, queries shuffled in every frame.
@@ -82,18 +84,20 @@ def clips(
         Most frames.
     intervals : list of int
         Keyframe intervals to choose from.
-    largest : int
-        Most tracks N; kernels are (N, N + 1), or (N, N) in part, float64.
+    smallest, largest : int
+        Bounds of the number N of tracks; kernels are (N, N + 1), float64.
+    sizes : list of (int, int)
+        Heights and widths of the mask features to choose from.
     margin : float
         In 0…1: the cosine of two tracks, in one frame or in two, is at most 1 − ``margin``, so that every
         correct tracker gives the same answer.
     """
-    count, length = draw(st.integers(1, largest)), draw(st.integers(1, longest))
+    count, length = draw(st.integers(smallest, largest)), draw(st.integers(1, longest))
     # With a drift d the cosine of two tracks is d² / (16 + d²).
     farthest = 4 * np.sqrt((1 - margin) / margin)
     drift = np.eye(1, count + 1, count) * min(1 / 8, farthest / longest)
     tracks = [4 * np.eye(count, count + 1) + index * drift for index in range(length)]
-    return draw(clips_of(tracks, intervals))
+    return draw(clips_of(tracks, intervals, draw(st.sampled_from(sizes))))
 
 
 @st.composite
@@ -141,7 +145,8 @@ def long_clips(draw: st.DrawFn, *, longest: int = 300, turn: float = 0.01) -> Cl
 
     Three tracks turn by a share ``turn`` of the circle in every frame, which is unambiguous below 1/72.
     """
-    length = draw(st.integers(longest // 2, longest))
+    # Every other one is nearly as long as may be, past any power of two.
+    length = draw(st.sampled_from([longest * 2 // 3, longest])) - draw(st.integers(0, longest // 8))
     angles = 2 * np.pi * (np.arange(3) / 3 + turn * np.arange(length)[:, None])
     tracks = np.round(np.stack([np.cos(angles), np.sin(angles)], axis=2), 3)
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -178,6 +183,16 @@ def crowded_clips(draw: st.DrawFn, largest: int = 300) -> Clip:
     maps = random.integers(-3, 4, (2, 12, 1, 1)).astype(np.float64)
     frames = tuple(VideoFrame(kernels[order], one) for order, one in zip(orders, maps, strict=True))
     return Clip(frames, 1, tuple(np.argsort(order)[orders[0]] for order in orders))
+
+
+@st.composite
+def large_clips(draw: st.DrawFn, largest: int = 160) -> Clip:
+    """Maps as large as a network has them, two channels, at a keyframe and a frame that reuses it."""
+    size = draw(st.tuples(st.integers(largest // 2, largest), st.integers(largest // 2, largest)))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    maps = random.integers(-3, 4, (2, 2, *size)).astype(np.float64)
+    kernels = random.integers(1, 4, (2, 2)).astype(np.float64)
+    return Clip(tuple(VideoFrame(kernels, one) for one in maps), 2, (np.arange(2),) * 2)
 
 
 def _absent(kernels: Array) -> None:

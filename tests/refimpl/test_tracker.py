@@ -274,6 +274,18 @@ def test_an_empty_state_survives_too():
     assert TrackerState.from_arrays(arrays_).kernels.shape == (0, 0)
 
 
+def test_a_video_without_queries_goes_on_from_lists():
+    """Lists of no slots tell neither the length of kernels nor the number of classes."""
+    nothing = KeyframeTensors(np.zeros((0, 3)), np.zeros((0, 1)), np.zeros((0, 2)), np.ones((2, 4, 5)))
+    first = Tracker(2)
+    first.keyframe(nothing)
+    lists = {name: array.tolist() for name, array in first.state.to_arrays().items()}
+    second = Tracker(2, state=TrackerState.from_arrays(json.loads(json.dumps(lists))))
+    assert second.reuse(nothing.mask_features).mask_logits.shape == (0, 4, 5)
+    assert second.keyframe(nothing).mask_logits.shape == (0, 4, 5)
+    assert second.state.score_sums.shape == (0, 3)
+
+
 @pytest.mark.parametrize(
     "change", [{"frame": None}, {"extra": [1]}, {"kernels": [[1.0]] * 3}, {"scores": [[float("nan")]] * 4}]
 )

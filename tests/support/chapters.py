@@ -80,17 +80,23 @@ def same(one: str, other: str) -> bool:
 
 def figures() -> dict[str, Any]:
     """Return every picture of the pages by its file's name."""
-    from conformance.teaching.lesson import figure, mistake
+    from conformance.teaching.lesson import figure, mistake, without_the_enhancer
 
     made = {f"{place:02}.png": figure(place) for place in range(11)}
-    return made | {f"{place:02}-wrong.png": mistake(place) for place in range(11)}
+    made |= {f"{place:02}-wrong.png": mistake(place) for place in range(11)}
+    return made | {"why-enhancer.png": without_the_enhancer()}
 
 
 def drawings() -> dict[str, str]:
     """Return every drawing of the pages, as SVG, by its file's name."""
-    from conformance.teaching.drawings import decoders, reuse
+    from conformance.teaching.drawings import decoders, enhancer, one_to_one, reuse
 
-    return {"why-decoders.svg": decoders(), "why-reuse.svg": reuse()}
+    return {
+        "why-decoders.svg": decoders(),
+        "why-enhancer.svg": enhancer(),
+        "why-one-to-one.svg": one_to_one(),
+        "why-reuse.svg": reuse(),
+    }
 
 
 def write_figures() -> None:

@@ -113,7 +113,7 @@ EXAMPLES: dict[type[Job], list[str]] = {
     ],
     TnnTable: [f"explain t.tnnproto {JSON}"],
     explain.PresetList: [f"explain --list {JSON}"],
-    explain.NetworkTable: [f"explain {SEEDED} --all-steps --deviations {JSON}"],
+    explain.NetworkTable: [f"explain {SEEDED} --all-steps --deviations --html h {JSON}"],
     Walk: [f"walk film --count 2 {given} --size 64x96 --html h --force" for given in NETWORKS],
     PaperCost: [f"cost --paper {JSON}"],
     NetworkCost: [f"cost {SMALL} --size 64x96 --gflops 60 --gbps 12 {JSON}"],

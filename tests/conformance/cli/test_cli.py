@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import subprocess
@@ -20,7 +21,10 @@ from PIL import Image
 import conformance.cli
 from conformance.cli import main
 from conformance.graph.onnx_export import export
-from refimpl import Weights, __version__
+from conformance.teaching.layers import stages
+from refimpl import MobileInstConfig, Weights, __version__
+from refimpl.config import PRESETS
+from refimpl.costs import record_shapes, step_costs
 
 SMALL = [*OPTIONS, "--size", "64x96"]
 
@@ -192,6 +196,29 @@ def test_explain(command: Callable[..., Finished], tmp_path: Path) -> None:
         ]
         > 0
     )
+
+
+def test_explain_says_how_windows_slide_and_what_stages_are_for(
+    command: Callable[..., Finished], tmp_path: Path
+) -> None:
+    words = ["explain", "--model", "topformer-tiny", "--size", "64x96"]
+    finished = command(*words, "--html", tmp_path / "layers.html", "--json", tmp_path / "layers.json")
+    assert finished.code == 0
+    row = next(line.split() for line in finished.out.splitlines() if "layer2.conv.2.c " in line)
+    assert row[4:7] == ["3×3", "2", "64"]
+    assert "M = K · X_mask" in finished.out
+    table = json.loads((tmp_path / "layers.json").read_text())
+    assert sum(stage["macs"] for stage in table["stages"]) == table["totals"]["macs"]
+    assert sum(stage["parameters"] for stage in table["stages"]) == table["totals"]["parameters"]
+    page = (tmp_path / "layers.html").read_text(encoding="utf-8")
+    assert page.count('<tr><th scope="row">') == len(table["steps"])
+    assert all(stage["purpose"] in html.unescape(page) for stage in table["stages"])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_stage_has_a_purpose(preset: str) -> None:
+    costs = step_costs(record_shapes(MobileInstConfig.preset(preset), 64, 64))
+    assert [stage.name for stage in stages(costs) if not stage.purpose] == []
 
 
 def test_bench_of_the_judge(command: Callable[..., Finished], tmp_path: Path) -> None:

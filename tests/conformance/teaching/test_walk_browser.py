@@ -307,3 +307,16 @@ def test_nothing_moves_by_itself(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for word in ("@keyframes", "transition:", "animation:", "setInterval", "requestAnimationFrame"):
         assert word not in text
+
+
+def test_a_picture_of_ones_own_is_a_clip_of_one_frame(browser: Any, tmp_path: Path) -> None:
+    picture = render_frame(held_out_video(3), 5).picture[:, :250]
+    config, weights = trained_config("scenes-tiny"), Weights.trained("scenes-tiny")
+    text, _ = walk_page(record_clip([picture], config, weights, (192, 250)), "one", LABELS)
+    path = tmp_path / "one.html"
+    path.write_text(text, encoding="utf-8")
+    browser.get_log("browser")
+    driver = opened(browser, path)
+    assert driver.find_element(By.ID, "selfcheck").get_attribute("class") == "right"
+    Select(driver.find_element(By.ID, "interval")).select_by_visible_text("3")
+    assert driver.get_log("browser") == []

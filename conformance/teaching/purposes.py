@@ -1,0 +1,53 @@
+"""What each stage of a network is for, in a line."""
+
+from __future__ import annotations
+
+import re
+
+PURPOSES = (
+    (r"backbone\.tpm\.stem|backbone\.smb\d\.stem_block|backbone\.stem.*", "the first edges and colours"),
+    (
+        r"backbone\.(tpm|smb\d)\.layer\d+",
+        "widen, look around, project: reach grows, place is lost",
+    ),
+    (r"backbone\.res\d\.\d+", "a bottleneck: narrow, look around, widen; reach grows, place is lost"),
+    (r"backbone\.ppa", "all levels averaged to one coarse grid and stacked: the tokens"),
+    (r"backbone\.trans.*", "attention: every token hears from all others"),
+    (r"mask_decoder\.lateral\.\d", "every level to the same number of channels"),
+    (r"mask_decoder\.enhancer\.\d", "X6 speaks: a gate that multiplies, a shift that is added"),
+    (r"mask_decoder\.top_down\.\d", "coarse to fine: meaning reaches places"),
+    (r"mask_decoder\.bottom_up\.\d", "fine to coarse: places reach meaning"),
+    (r"mask_decoder\.output\.\d", "coarse to fine again, to the mask features X_mask"),
+    (r"(mask_decoder|encoder)\.fpn_laterals\.\d", "every level to the same number of channels"),
+    (r"(mask_decoder|encoder)\.ppm.*", "averages of the whole picture, fused with the coarsest level"),
+    (r"(mask_decoder|encoder)\.fpn_outputs\.\d", "a level smoothed after the coarser one was added"),
+    (r"(mask_decoder|encoder)\.fusion", "all levels at one size, mixed"),
+    (r"mask_decoder|encoder", "levels resized, added and joined"),
+    (r"(mask_decoder|decoder\.mask_branch)\.mask_convs.*", "convolutions on the way to the mask features"),
+    (r"(mask_decoder|decoder\.mask_branch)\.projection", "the mask features themselves"),
+    (r"instance_decoder\.initial_queries", "the learned queries, once for each picture"),
+    (r"instance_decoder\.global_proj", "X6 to the queries' width: X_G"),
+    (r"instance_decoder\.global_decoder", "queries look at X_G: which objects are there?"),
+    (r"instance_decoder\.local_features", "the largest number of every patch of X_mask: X_L"),
+    (r"instance_decoder\.local_decoder", "queries look at X_L: what are they like, exactly?"),
+    (r"instance_decoder\.class_head|decoder\.inst_branch\.cls_score", "which class, a logit each"),
+    (r".*\.objectness(_head)?", "whether there is an object at all"),
+    (r"instance_decoder\.kernel_head|decoder\.inst_branch\.mask_kernel", "a kernel that finds its pixels"),
+    (r"decoder\.coordinates", "two channels that say where: x and y"),
+    (r"decoder\.inst_branch\.inst_convs", "convolutions on the way to the activation maps"),
+    (r"decoder\.inst_branch\.iam_conv", "activation maps: where each instance is looked for"),
+    (r"decoder\.inst_branch(\.fc)?", "features summed under each activation map"),
+    (r"(decoder\.)?masks", "M = K · X_mask: every kernel meets every cell"),
+)
+"""Pattern of a stage's path → what it is for; the first that fits all of it."""
+
+
+def purpose(stage: str) -> str:
+    """Return what a stage is for, empty for an unknown one.
+
+    Examples
+    --------
+    >>> purpose("masks")
+    'M = K · X_mask: every kernel meets every cell'
+    """
+    return next((words for pattern, words in PURPOSES if re.fullmatch(pattern, stage)), "")
