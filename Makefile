@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: verify test fuzz lint types figures learn pictures clean
+.PHONY: verify test fuzz mutants mutants-refimpl lint types figures learn pictures clean
 
 verify: .venv/installed
 	$(BIN)/mobileinst verify
@@ -15,6 +15,12 @@ test: .venv/installed-test
 # 15 times the cases of `make test`, and how they ended.
 fuzz: .venv/installed-test
 	MOBILEINST_FUZZ_CASES=300000 OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -q -rP -n auto tests/fuzz $(PYTEST_ARGS)
+
+mutants: mutants-refimpl
+
+# 200 mutants of the reference against its tests: an hour on two cores.
+mutants-refimpl: .venv/installed-mutants
+	$(BIN)/python -P tests/support/mutants.py refimpl tests/refimpl tests/golden/test_golden_set.py
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
@@ -50,4 +56,8 @@ clean:
 
 .venv/installed-test: .venv/installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test,dev]'
+	touch $@
+
+.venv/installed-mutants: .venv/installed-test
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[mutants]'
 	touch $@
