@@ -87,8 +87,8 @@ def keep_equal_frames(precision: Precision) -> Any:
     return check
 
 
-def refuse_what_is_not_finite(candidate: Candidate, case: Pair) -> None:
-    """NaN or infinity is an error, and the next question is answered."""
+def refuse(candidate: Candidate, case: Pair) -> None:
+    """The question is an error, and the next one is answered."""
     require_refusal(candidate.associate, case.previous, case.current)
     sound = np.eye(2)
     answer = asked(candidate, sound, sound[::-1].copy())
@@ -185,6 +185,12 @@ def _of_form(method: str, precision: Precision) -> list[Property]:
             ignore_the_scale,
         ),
         *_extreme_norms(method, precision),
+        *_of_numbers(method, precision),
+    ]
+
+
+def _of_numbers(method: str, precision: Precision) -> list[Property]:
+    return [
         Property(
             "identity",
             "equal frames give the identity",
@@ -203,8 +209,16 @@ def _of_form(method: str, precision: Precision) -> list[Property]:
             "refuses_non_finite",
             "NaN or infinity is an error, and only for itself",
             kernels.poisoned_pairs(),
-            refuse_what_is_not_finite,
+            refuse,
             share=0.5,
+            history=True,
+        ),
+        Property(
+            "refuses_other_lengths",
+            "kernels of two lengths are an error, and only for themselves",
+            kernels.pairs_of_two_lengths(),
+            refuse,
+            share=0.2,
             history=True,
         ),
     ]

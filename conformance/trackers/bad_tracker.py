@@ -123,6 +123,9 @@ class BadOnline(Bad):
         assert one.kernels is not None
         assert one.class_logits is not None
         assert one.objectness is not None
+        for each in (one.class_logits, one.objectness):
+            if len(each) != len(order) or not np.isfinite(each).all():
+                raise ShapeError("each kernel needs its scores, finite numbers")
         tensors = KeyframeTensors(
             one.class_logits[order], one.objectness[order], one.kernels[order], one.mask_features
         )

@@ -234,12 +234,12 @@ def scaled_pairs(
 
 @st.composite
 def subnormal_pairs(draw: st.DrawFn, method: str = "optimal") -> Pair:
-    """Unambiguous pairs, and in ``extra`` the factor that makes some kernels subnormal."""
+    """Unambiguous pairs, and in ``extra`` factors that make kernels subnormal, or as large as may be."""
     case = draw(unambiguous_pairs(method))
-    smallest = float(np.finfo(np.float64).smallest_subnormal)
+    factors = st.sampled_from([float(np.finfo(np.float64).smallest_subnormal), 1.0, 2.0**1022])
     sides = (len(case.previous), len(case.current))
-    tiny = [draw(st.lists(st.sampled_from([smallest, 1.0]), min_size=n, max_size=n)) for n in sides]
-    return Pair(case.previous, case.current, [np.array(side) for side in tiny])
+    drawn = [draw(st.lists(factors, min_size=n, max_size=n)) for n in sides]
+    return Pair(case.previous, case.current, [np.array(side) for side in drawn])
 
 
 @st.composite
@@ -273,6 +273,14 @@ def poisoned_pairs(draw: st.DrawFn) -> Pair:
     row, column = (draw(st.integers(0, size - 1)) for size in kernels.shape)
     kernels[row, column] = draw(st.sampled_from([np.nan, np.inf, -np.inf]))
     return case
+
+
+@st.composite
+def pairs_of_two_lengths(draw: st.DrawFn) -> Pair:
+    """Kernels that are longer on one side than on the other."""
+    case = draw(pairs(largest=3))
+    longer = np.concatenate([case.current, case.current], axis=1)
+    return draw(st.sampled_from([Pair(case.previous, longer), Pair(longer, case.previous)]))
 
 
 @st.composite

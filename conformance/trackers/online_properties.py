@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.trackers import online_strategies as videos
+from conformance.trackers.association_properties import require_refusal
 from conformance.trackers.candidate import Candidate, LivingTrack
 from conformance.trackers.online_definition import living_tracks
 from conformance.trackers.online_strategies import OnlineClip
@@ -87,6 +88,16 @@ class OnlineChecks:
             whole = [_plain(tracks) for tracks in self._answers(candidate, one)]
             assert given == whole, f"a frame at a time, another video between: {given}, the whole {whole}"
 
+    def refuse_and_recover(self, candidate: Candidate, clip: OnlineClip) -> None:
+        """Scores that do not fit are an error, after which the state before them still serves."""
+        index, poisoned = clip.extra
+        first, state = candidate.online(clip.frames[:index], clip.rules, None)
+        require_refusal(candidate.online, poisoned.frames[index:], clip.rules, state)
+        second, _ = candidate.online(clip.frames[index:], clip.rules, state)
+        given = [_plain(tracks) for tracks in (*first, *second)]
+        whole = [_plain(tracks) for tracks in self._answers(candidate, clip)]
+        assert given == whole, f"after an error in frame {index}: {given}, not {whole}"
+
     def _answers(self, candidate: Candidate, clip: OnlineClip) -> list[list[LivingTrack]]:
         answers, _ = candidate.online(clip.frames, clip.rules, None)
         assert len(answers) == len(clip.frames), f"{len(clip.frames)} frames, {len(answers)} answers"
@@ -146,6 +157,14 @@ def _of_many(checks: OnlineChecks, precision: Precision, margin: float) -> list[
             videos.online_clip_pairs(margin=margin),
             checks.interleave,
             share=0.2,
+            history=True,
+        ),
+        Property(
+            "online_recovery",
+            "scores that do not fit are an error; the state before serves on",
+            videos.poisoned_online_clips(margin=margin),
+            checks.refuse_and_recover,
+            share=0.4,
             history=True,
         ),
         Property(

@@ -81,6 +81,36 @@ def online_clip_pairs(draw: st.DrawFn, *, margin: float = 1e-3) -> OnlineClip:
     return replace(clip, extra=draw(online_clips(longest=5, margin=margin)))
 
 
+def _one_not_finite(scores: Array) -> Array:
+    spoiled = scores.copy()
+    spoiled[-1, -1] = np.nan
+    return spoiled
+
+
+def _one_fewer(scores: Array) -> Array:
+    return scores[1:]
+
+
+def _one_more(scores: Array) -> Array:
+    return np.concatenate([scores, scores[:1]])
+
+
+@st.composite
+def poisoned_online_clips(draw: st.DrawFn, *, margin: float = 1e-3) -> OnlineClip:
+    """An online clip, and in ``extra`` a keyframe and the clip with scores in it that must be refused.
+
+    One of them is not finite, or there are fewer or more of them than kernels.
+    """
+    clip = draw(online_clips(longest=5, margin=margin).filter(lambda one: len(one.truth[0]) > 0))
+    index = draw(st.sampled_from(range(0, len(clip.frames), clip.rules.keyframe_interval)))
+    name = draw(st.sampled_from(["class_logits", "objectness"]))
+    spoil = draw(st.sampled_from([_one_not_finite, _one_fewer, _one_more]))
+    frame = clip.frames[index]
+    spoiled = replace(frame, **{name: spoil(getattr(frame, name))})
+    frames = (*clip.frames[:index], spoiled, *clip.frames[index + 1 :])
+    return replace(clip, extra=(index, replace(clip, frames=frames)))
+
+
 @st.composite
 def long_online_clips(draw: st.DrawFn, *, longest: int = 200) -> OnlineClip:
     """Hundreds of frames with scores, intervals 1 … 12, and in ``extra`` where the video is cut."""

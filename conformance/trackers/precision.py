@@ -58,7 +58,7 @@ class Precision:
 PRECISIONS = {
     one.name: one
     for one in (
-        Precision("float64", 2.0**-53, RESOLUTION, 300, 300),
+        Precision("float64", 2.0**-53, RESOLUTION, 307, 300),
         Precision("float32", 2.0**-24, 0.0, 30, 300),
         Precision("float16", 2.0**-11, 0.0, 2, 12),
     )

@@ -266,6 +266,9 @@ class Online(private val request: JsonObject) {
     /** A slot without a track gives birth to one at or above `birth`; a track below `death` ends. */
     private fun takeKeyframe(now: JsonObject) {
         val queries = kernelsOf(now["kernels"])
+        for (scores in listOf("class_logits", "objectness")) {
+            require(now[scores].asJsonArray.size() == queries.size) { "each kernel needs its scores" }
+        }
         val order = nextOrder(now, frame == 0L, slots.map { it.kernel }, queries)
         slots = order.mapIndexed { index, query ->
             val old = slots.getOrNull(index)

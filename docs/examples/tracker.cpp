@@ -272,6 +272,8 @@ struct Online {
     Kernels before;
     for (const Slot& one : slots) before.push_back(one.kernel);
     const Keyframe next(now, frame == 0, before);
+    for (const char* scores : {"class_logits", "objectness"})
+      if (now.at(scores).size() != next.kernels.size()) throw std::runtime_error("each kernel needs its scores");
     slots.resize(next.kernels.size());
     for (std::size_t i = 0; i < slots.size(); ++i) {
       Slot& slot = slots[i];

@@ -148,6 +148,13 @@ function runLengths(logits) {
   return counts.length === 1 ? null : { size: [height, width], counts };
 }
 
+function requireScores({ kernels, class_logits: logits, objectness }) {
+  for (const scores of [logits, objectness]) {
+    if (scores.length !== kernels.length) throw new Error("each kernel needs its scores");
+    if (!scores.flat().every(Number.isFinite)) throw new Error("a score is not finite");
+  }
+}
+
 // A slot without a track gives birth to one at or above `birth`; a track below `death` ends.
 function liveOn(slots, state, { birth, death }) {
   slots.forEach((slot) => {
@@ -164,6 +171,7 @@ function online(request) {
     if (state.frame % interval === 0) {
       const order = nextOrder({ frame: state.frame, kernels: state.slots.map((slot) => slot.kernel) }, now);
       const before = state.slots;
+      requireScores(now);
       state.slots = order.map((query, i) => {
         const kernel = now.kernels[query];
         const weight = rescore ? maskness(maskLogits([kernel], now.mask_features)[0]) : 1;

@@ -32,7 +32,7 @@ VIDEOS = {
 }
 ONLINE = {
     *("lifecycle", "online_scores", "online_masks", "maskness", "online_streaming"),
-    *("online_interleaved", "online_long", "online_crowds"),
+    *("online_interleaved", "online_recovery", "online_long", "online_crowds"),
 }
 
 
