@@ -12,7 +12,9 @@ from readme_pictures import COMMANDS as MADE_BY
 from readme_pictures import PICTURES
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("golden/*.md")])
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/learn/*.md"), *ROOT.glob("golden/*.md")]
+)
 WIDEST = 140
 
 

@@ -26,8 +26,9 @@ from refimpl.held_out import held_out_picture
 class Derive(Job):
     """Derive a number that the network computed: its operator, operands, weights, products and bound.
 
-    A number is a tensor, an output or a block by name, and an index. The heaviest terms are listed, the rest
-    are summed; --json has them all. Numbers are float64; the bound is what float32 may be off by.
+    A number is a tensor, an output or a block by name, or M, K, X_mask, Q_G, and an index. The heaviest terms
+    are listed, the others summed; --json has them all. Numbers are float64; the bound is what float32 may be
+    off by.
 
     [bold]Examples[/bold]
 

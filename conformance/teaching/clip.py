@@ -18,6 +18,8 @@ from refimpl.scenes import Frame
 from refimpl.tracker import frame_masks
 
 MASK_THRESHOLD = 0.45
+CUT = float(np.log(MASK_THRESHOLD / (1 - MASK_THRESHOLD)))
+"""The threshold as a logit."""
 SPEAKING = 0.4
 """Score from which an instance is drawn."""
 
@@ -108,8 +110,7 @@ def _overlaps(old: Recording, new: Recording) -> list[float]:
     successor = associate(output(old, "kernels"), output(new, "kernels")).permutation
     reused = frame_masks(output(old, "kernels"), output(new, "mask_features"))
     before, after = query_scores(old), query_scores(new)[successor]
-    threshold = np.log(MASK_THRESHOLD / (1 - MASK_THRESHOLD))
-    one, other = reused > threshold, output(new, "masks")[successor] > threshold
+    one, other = reused > CUT, output(new, "masks")[successor] > CUT
     speaking = np.flatnonzero((before > SPEAKING) & (after > SPEAKING))
     unions = (one | other).sum(axis=(1, 2))
     both = (one & other).sum(axis=(1, 2))

@@ -25,6 +25,9 @@ MOVES = having(Trait.MOVES)
 MOST = 200
 """Derivations that one call makes at most."""
 
+SYMBOLS = {"M": "masks", "K": "kernels", "X_mask": "mask_features", "Q_G": "global_queries"}
+"""The paper's symbols → the outputs that they stand for."""
+
 Index = tuple[int, ...]
 
 
@@ -91,7 +94,7 @@ def find_cell(recording: Recording, text: str) -> Cell:
     recording
         A forward pass.
     text
-        A tensor, an output or a block by name, then the index.
+        A tensor, an output or a block by name, or one of `SYMBOLS`, then the index.
 
     Raises
     ------
@@ -120,6 +123,7 @@ def find_cell(recording: Recording, text: str) -> Cell:
 def _tensor(recording: Recording, name: str) -> str:
     """Return the name in the recording of a tensor, an output or a block."""
     names: dict[str, str] = {**recording.blocks, **recording.outputs, **recording.inputs}
+    names |= {symbol: names[name] for symbol, name in SYMBOLS.items() if name in names}
     names |= {each: each for each in recording.tensors}
     if name in names:
         return names[name]

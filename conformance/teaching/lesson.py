@@ -12,7 +12,7 @@ from conformance.faults import CATALOGUE, injections
 from conformance.faults.graph import ShapedGraph
 from conformance.pictures.picture import draw_masks
 from conformance.teaching.clip import (
-    MASK_THRESHOLD,
+    CUT,
     SPEAKING,
     Clip,
     output,
@@ -33,7 +33,6 @@ from refimpl.tracker import frame_masks
 from refimpl.trained import DEFAULT, trained_config
 
 FRAMES = 12
-CUT = float(np.log(MASK_THRESHOLD / (1 - MASK_THRESHOLD)))
 GAP = 6
 """Pixels between two pictures."""
 WIDE = 320
@@ -164,7 +163,7 @@ def _mask() -> Array:
 
 def _columns() -> Array:
     masks = output(_first(), "masks")
-    flat = output(_first(), "mask_features").transpose(0, 2, 1).reshape(len(masks[0]) and -1, masks[0].size)
+    flat = output(_first(), "mask_features").transpose(0, 2, 1).reshape(-1, masks[0].size)
     wrong = (output(_first(), "kernels") @ flat).reshape(masks.shape)
     return side_by_side(_masks(), _masks(wrong))
 

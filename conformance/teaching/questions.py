@@ -10,15 +10,13 @@ from scipy.special import xlogy
 
 from conformance.faults import CATALOGUE, injections
 from conformance.faults.graph import ShapedGraph
-from conformance.teaching.clip import MASK_THRESHOLD, Clip, output, query_scores
+from conformance.teaching.clip import CUT, MASK_THRESHOLD, Clip, output, query_scores
 from conformance.teaching.hand import best_pixel, softest_head
 from refimpl import Recording
 from refimpl.association import associate
 from refimpl.matching import masks_at, matching_score
 from refimpl.ops.operation import Array
 from refimpl.tracker import frame_masks
-
-CUT = float(np.log(MASK_THRESHOLD / (1 - MASK_THRESHOLD)))
 
 
 @dataclass(frozen=True)

@@ -210,9 +210,8 @@ def _maps(recording: Recording) -> Iterator[tuple[str, str]]:
             levels[shape[2:]] = tensor
     for place, tensor in enumerate(list(levels.values())[-3:], 3):
         yield f"X{place}", tensor
-    last = [tensor for path, tensor in blocks.items() if path.startswith("backbone.")]
-    if last and recording.tensors[last[-1]].ndim == 4:
-        yield "X6", list(recording.graph.nodes)[_last_backbone(recording)].outputs[0]
+    if recording.tensors[_last_of_backbone(recording)].ndim == 4:
+        yield "X6", _last_of_backbone(recording)
     for column in ("lateral", "enhancer", "top_down", "bottom_up", "output"):
         for level in range(3):
             path = f"mask_decoder.{column}.{level}"
@@ -220,8 +219,8 @@ def _maps(recording: Recording) -> Iterator[tuple[str, str]]:
                 yield path.removeprefix("mask_decoder."), blocks[path]
 
 
-def _last_backbone(recording: Recording) -> int:
-    return max(place for place, step in enumerate(recording.steps) if step.name.startswith("backbone"))
+def _last_of_backbone(recording: Recording) -> str:
+    return [step for step in recording.steps if step.name.startswith("backbone")][-1].outputs[0]
 
 
 # What is said.
@@ -255,16 +254,10 @@ def _facts(clip: Clip, frames: int, wrongs: Sequence[Wrong], names: Sequence[str
 def _grids(recording: Recording) -> dict[str, list[int]]:
     """Return height and width of the two maps that queries look at."""
     height, width = output(recording, "mask_features").shape[1:]
-    grids = {"X6": list(output_shape(recording, "backbone"))}
+    grids = {"X6": list(recording.tensors[_last_of_backbone(recording)].shape[2:])}
     pooled = recording.blocks.get("instance_decoder.local_features")
     grids["X_L"] = list(recording.tensors[pooled].shape[2:]) if pooled else [height, width]
     return grids
-
-
-def output_shape(recording: Recording, prefix: str) -> tuple[int, ...]:
-    """Return height and width of the last map under a path."""
-    node = recording.steps[max(i for i, step in enumerate(recording.steps) if step.name.startswith(prefix))]
-    return recording.tensors[node.outputs[0]].shape[2:]
 
 
 def _picture(picture: Array, size: tuple[int, int]) -> str:

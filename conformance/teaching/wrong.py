@@ -11,12 +11,12 @@ from scipy.special import expit
 from conformance.faults import CATALOGUE, Injection, injections
 from conformance.faults.graph import ShapedGraph
 from conformance.graph.evaluation import evaluate_node, run
+from conformance.teaching.clip import MASK_THRESHOLD
 from refimpl import Recording
 from refimpl.errors import MobileInstError
 from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
-MASK_THRESHOLD = 0.45
 SHOWN = (
     "preprocessing/BGR",
     "preprocessing/scaled to one only",

@@ -169,6 +169,18 @@ def test_what_is_not_there_is_named(number: str, said: str) -> None:
     assert re.search(said, str(raised.value))
 
 
+def test_the_papers_symbols_are_names() -> None:
+    recording = recorded("scenes-tiny")
+    for symbol, name in (
+        ("M", "masks"),
+        ("K", "kernels"),
+        ("X_mask", "mask_features"),
+        ("Q_G", "global_queries"),
+    ):
+        index = ",".join("0" * recording.tensors[recording.outputs[name]].ndim)
+        assert find_cell(recording, f"{symbol}[{index}]") == find_cell(recording, f"{name}[{index}]")
+
+
 def test_a_weight_an_input_and_a_constant_are_not_computed() -> None:
     assert "a weight, not computed" in ran("backbone.tpm.stem.0.c.weight[0,0,0,0]")
     assert "an input, not computed" in ran("images[0,0,0,0]")

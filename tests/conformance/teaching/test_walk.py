@@ -7,6 +7,7 @@ import html
 import json
 import re
 import sys
+import time
 import zlib
 from functools import cache
 from pathlib import Path
@@ -267,6 +268,15 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
                 catch_exceptions=False,
             )
         assert not (tmp_path / "w.html").exists()
+
+
+def test_a_page_is_made_in_less_than_a_minute(tmp_path: Path) -> None:
+    begun = time.process_time()
+    result = CliRunner().invoke(conformance.cli.app, ["walk", "--html", str(tmp_path / "w.html")])
+    assert result.exit_code == 0
+    assert re.search(r"\d\.\d MB, 12 frames, in \d+ s", result.output)
+    assert time.process_time() - begun < 60
+    assert (tmp_path / "w.html").stat().st_size < 5_000_000
 
 
 @pytest.mark.parametrize("model", ["seaformer-tiny", "table5/fpn-1conv", "table3/global"])
