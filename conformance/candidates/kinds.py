@@ -16,10 +16,11 @@ from conformance.candidates.arrays import first_line
 from conformance.candidates.candidate import NEEDED_OUTPUTS, OUTPUTS, Candidate
 from conformance.candidates.dumps import DumpCandidate
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, checked_candidate
-from conformance.candidates.onnx_runtime import RuntimeOptions, declared_by
+from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, declared_by
+from conformance.candidates.onnx_runtime_process import runtime_graph
 from conformance.candidates.plain import NumpyCandidate, PythonCandidate
 from conformance.candidates.pytorch import PyTorchCandidate
-from conformance.candidates.qnn import Npu, NpuCandidate
+from conformance.candidates.qnn import Npu, NpuCandidate, npu_graph
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl import MobileInstConfig
 from refimpl.errors import CandidateError, ConfigurationError, FileError, MobileInstError
@@ -78,23 +79,46 @@ def onnx_runtime(request: Request) -> Candidate:
     graph = OnnxGraph.load(request.model)
     declaration = declared_by(graph, request.arithmetic, request.storage)
     return OnnxRuntimeCandidate(
-        graph, options=runtime_options(request), declaration=declaration, timeout=request.timeout
+        graph,
+        options=runtime_options(request.options, request.threads),
+        declaration=declaration,
+        timeout=request.timeout,
     )
 
 
-def runtime_options(request: Request) -> RuntimeOptions:
-    """Return the options of ONNX Runtime that a request names."""
-    pairs = dict(part.partition("=")[::2] for part in request.options.split(",") if part)
-    threads = pairs.pop("threads", str(request.threads))
-    if not threads.isdecimal():
-        raise ConfigurationError(f"--candidate onnxruntime: threads={threads!r} is no number")
+def runtime_options(text: str, threads: int) -> RuntimeOptions:
+    """Return the options of ONNX Runtime that ``level=basic,threads=2`` names."""
+    pairs = dict(part.partition("=")[::2] for part in text.split(",") if part)
+    wanted = pairs.pop("threads", str(threads))
+    if not wanted.isdecimal():
+        raise ConfigurationError(f"--candidate onnxruntime: threads={wanted!r} is no number")
     return RuntimeOptions(
         level=pairs.pop("level", "all"),
-        threads=int(threads),
+        threads=int(wanted),
         provider=pairs.pop("provider", "CPUExecutionProvider"),
         disabled_optimizers=tuple(name for name in pairs.pop("disabled", "").split("+") if name),
         provider_options=pairs,
     )
+
+
+def graph_candidate(
+    text: str, graph: OnnxGraph, declaration: Declaration, threads: int, timeout: float | None
+) -> OnnxRuntimeGraph:
+    """Return any graph in the runtime that ``onnxruntime:OPTIONS`` or ``qnn:OPTIONS`` stands for.
+
+    Raises
+    ------
+    ConfigurationError
+        Another candidate: it computes a network of its own.
+    """
+    name, _, options = text.partition(":")
+    if name == "qnn":
+        return npu_graph(graph, Npu.parse(options), timeout=timeout)
+    if name != "onnxruntime":
+        raise ConfigurationError(
+            f"--candidate {text} cannot be given a graph; with --graph-only expected onnxruntime or qnn"
+        )
+    return runtime_graph(graph, runtime_options(options, threads), declaration, timeout)
 
 
 def qnn(request: Request) -> Candidate:

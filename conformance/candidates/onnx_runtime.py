@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -250,14 +250,13 @@ def declared_by(
     return Declaration(chosen, storage or coarser, runtime_of_version(onnxruntime.__version__))
 
 
-def exposed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of a model with every node's output among its outputs."""
+def exposed(model: onnx.ModelProto, names: Collection[str] | None = None) -> onnx.ModelProto:
+    """Return a copy of a model with every node's output among its outputs, or those named."""
     wide = onnx.ModelProto()
     wide.CopyFrom(model)
     shown = {output.name for output in wide.graph.output}
-    for node in wide.graph.node:
-        for name in node.output:
-            if name and name not in shown:
-                wide.graph.output.append(onnx.ValueInfoProto(name=name))
-                shown.add(name)
+    for name in (name for node in model.graph.node for name in node.output if name):
+        if name not in shown and (names is None or name in names):
+            wide.graph.output.append(onnx.ValueInfoProto(name=name))
+            shown.add(name)
     return wide

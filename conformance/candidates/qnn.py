@@ -6,18 +6,20 @@ Float models are computed in float16 with wide sums, whatever they are stored in
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from conformance.bounds import FLOAT16, FLOAT32, HEXAGON, Declaration
 from conformance.candidates.child_process import STARTING
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, only_input
-from conformance.candidates.onnx_runtime import RuntimeOptions, plugin
+from conformance.candidates.onnx_runtime import RuntimeOptions, exposed, plugin
 from conformance.candidates.onnx_runtime_process import IsolatedOnnxRuntimeGraph
 from conformance.candidates.qnn_process import FALLBACKS
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.graph.quantized import quantized_results
 from refimpl.errors import ConfigurationError
+from refimpl.ops.operation import Array
 
 PROVIDER = "QNNExecutionProvider"
 CHIPS = {
@@ -112,6 +114,31 @@ class NpuGraph(IsolatedOnnxRuntimeGraph):
         """Keep which nodes the CPU computed, by name and operator."""
         self.fallbacks = json.loads((folder / FALLBACKS).read_text(encoding="utf-8"))
 
+    def capture(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return every tensor of a float model, every integer result of a quantised one; and the outputs.
+
+        To show more of a quantised model would break what the NPU computes as one.
+        """
+        shown = quantized_results(self.graph)
+        if not shown:
+            return super().capture(feeds)
+        return self._run(exposed(self.graph.model, shown), feeds, self.options)
+
+    @property
+    def integer(self) -> bool:
+        """Whether it makes integers from integers."""
+        return bool(quantized_results(self.graph))
+
+    @property
+    def tolerance(self) -> str:
+        """What a verdict allows, in words."""
+        if not self.integer:
+            return str(self.declaration)
+        return (
+            "each integer may be off by half a step of its scale and by what the NPU was measured to lose; "
+            "errors are in steps"
+        )
+
     @property
     def remarks(self) -> list[str]:
         """What the NPU did not compute itself."""
@@ -123,6 +150,13 @@ class NpuGraph(IsolatedOnnxRuntimeGraph):
             f"{len(named)} nodes fell back to the CPU, and were judged as the NPU's: "
             f"{', '.join(named[:_SHOWN])}{more}"
         ]
+
+
+def npu_graph(
+    graph: OnnxGraph, npu: Npu, declaration: Declaration | None = None, timeout: float | None = None
+) -> NpuGraph:
+    """Return any graph on an NPU; parameters as of `NpuCandidate`."""
+    return NpuGraph(graph, npu.options, declaration or ON_NPU, timeout or STARTING)
 
 
 class NpuCandidate(OnnxRuntimeCandidate):
@@ -138,6 +172,11 @@ class NpuCandidate(OnnxRuntimeCandidate):
         The arithmetic it is judged by; float16 with wide sums by default.
     timeout
         Seconds that a run may take; each is a process of its own.
+
+    Raises
+    ------
+    ConfigurationError
+        The model is quantised: another computation than the network's.
     """
 
     def __init__(
@@ -147,10 +186,14 @@ class NpuCandidate(OnnxRuntimeCandidate):
         declaration: Declaration | None = None,
         timeout: float | None = None,
     ) -> None:
+        if quantized_results(graph):
+            raise ConfigurationError(
+                "a quantised model is another than the network; judge it with --graph-only"
+            )
         self.graph = graph
         self.input = only_input(graph)
         self.others = None
-        self.model: NpuGraph = NpuGraph(graph, npu.options, declaration or ON_NPU, timeout or STARTING)
+        self.model: NpuGraph = npu_graph(graph, npu, declaration, timeout)
 
     @property
     def remarks(self) -> Sequence[str]:

@@ -11,15 +11,19 @@ import onnx
 import typer
 
 from conformance.cli import options
-from conformance.cli.job import Job, Unless
-from conformance.cli.output_files import NUMBERS, ONNX, WEIGHTS, Output, Writes
+from conformance.cli.job import Beside, Job, Unless
+from conformance.cli.output_files import NUMBERS, ONNX, WEIGHTS, Output, Reads, Writes
 from conformance.graph import onnx_export
-from conformance.pictures.inputs import rendered_input
+from conformance.graph.quantizing import quantized_for_npu
+from conformance.pictures.inputs import load_inputs, rendered_input
 from conformance.tnn.export import for_tnn, golden_input_path, write_golden_input
 from conformance.tnn.lint import TARGETS
 from refimpl import MobileInst, MobileInstConfig, Weights
 from refimpl.errors import ConfigurationError, FileError
 from refimpl.weights import check_save_name
+
+RENDERED = 8
+"""Scenes on which ranges are taken where no pictures are given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,8 @@ class Export(Job):
       mobileinst export --video phone.onnx --weights mine.safetensors
 
       mobileinst export phone.onnx --target tnn --weights mine.safetensors --size 320x640
+
+      mobileinst export phone.onnx --target qnn --quantize a8w8 --calibrate photographs --size 320x640
 
       mobileinst export tiny.onnx --model topformer-tiny --set num_queries=50 --size 192x320 --fold
       --save-weights tiny.safetensors
@@ -62,8 +68,28 @@ class Export(Job):
         typer.Option(
             "--target",
             help="tnn: a file that survives onnx2tnn (float32, batch norms folded, nothing implicit), and "
-            "beside it MODEL.in.txt, a rendered scene in TNNTest's text.",
+            "beside it MODEL.in.txt, a rendered scene in TNNTest's text. qnn: float32, batch norms folded, for "
+            "Snapdragon's NPU.",
         ),
+    ] = None
+    quantization: Annotated[
+        str | None,
+        typer.Option(
+            "--quantize",
+            help="With --target qnn, by ONNX Runtime's own quantiser: a8w8 or a16w8 (activations, weights).",
+        ),
+        Beside("target"),
+        Unless("video"),
+    ] = None
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibrate",
+            metavar="FOLDER",
+            help="Pictures, or one, on which the ranges are taken. Default: 8 rendered scenes.",
+        ),
+        Beside("quantization"),
+        Reads(),
     ] = None
     save_weights: Annotated[
         Path | None,
@@ -84,15 +110,19 @@ class Export(Job):
 
     def check(self) -> None:
         """Refuse a target that is not known, and weights of a format that is not written."""
-        if self.target not in (None, *TARGETS):
-            raise ConfigurationError(f"--target {self.target!r}; known: {', '.join(TARGETS)}")
+        if self.target not in (None, *TARGETS, "qnn"):
+            raise ConfigurationError(f"--target {self.target!r}; known: {', '.join(TARGETS)}, qnn")
+        if self.quantization and self.target != "qnn":
+            raise ConfigurationError("--quantize has no effect but with --target qnn; leave it out")
         if self.save_weights:
             check_save_name(self.save_weights)
 
     def outputs(self) -> list[Output]:
         """Return the graphs, and the input beside the one that takes pictures alone."""
         graphs = [Output("MODEL.onnx", place, ONNX) for place in self.places]
-        text = [Output("--target", golden_input_path(self.places[0]), NUMBERS)] if self.target else []
+        text = (
+            [Output("--target", golden_input_path(self.places[0]), NUMBERS)] if self.target == "tnn" else []
+        )
         return graphs + text
 
     def run(self) -> int:
@@ -102,7 +132,7 @@ class Export(Job):
             made = self._graphs(config, weights)
             for place, exported in made.items():
                 onnx_export.save(exported, place)
-                if self.target:
+                if self.target == "tnn":
                     _write_golden_input(place, exported, self.network.seed or 0)
             if self.save_weights:
                 weights.save(self.save_weights)
@@ -120,7 +150,30 @@ class Export(Job):
         images = np.zeros((self.batch, 3, height, width), weights.dtype)
         exports = (onnx_export.export, onnx_export.export_reuse)
         made = {place: export(network, images) for place, export in zip(self.places, exports, strict=False)}
-        return {place: for_tnn(graph) for place, graph in made.items()} if self.target else made
+        if self.target == "tnn":
+            return {place: for_tnn(graph) for place, graph in made.items()}
+        return {place: self._quantized(graph, (height, width)) for place, graph in made.items()}
+
+    def _quantized(self, graph: onnx.ModelProto, size: tuple[int, int]) -> onnx.ModelProto:
+        if not self.quantization:
+            return graph
+        if self.calibration is None:
+            images = [rendered_input(size, self.batch, seed) for seed in range(RENDERED)]
+            return quantized_for_npu(
+                graph, [each for one in images for each in one.values()], self.quantization
+            )
+        read = [array for path in _pictures(self.calibration) for array in load_inputs([path], size).values()]
+        return quantized_for_npu(graph, [np.repeat(x, self.batch, 0) for x in read], self.quantization)
+
+
+def _pictures(place: Path) -> list[Path]:
+    """Return the files in a folder, or the file itself."""
+    if not place.is_dir():
+        return [place]
+    files = sorted(path for path in place.iterdir() if path.is_file() and not path.name.startswith("."))
+    if not files:
+        raise FileError(f"{place} holds no picture to take ranges from; name another folder")
+    return files
 
 
 def _write_golden_input(place: Path, exported: onnx.ModelProto, seed: int) -> None:

@@ -9,9 +9,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from conformance.bounds import Declaration
+from conformance.candidates.kinds import graph_candidate
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, declared_by
 from conformance.candidates.onnx_runtime_process import runtime_graph
 from conformance.cli import options, verify_options
+from conformance.cli.candidate import Kind, check_candidate
 from conformance.cli.command_help import INPUT
 from conformance.cli.formats import DeclaredFormats
 from conformance.cli.job import Job
@@ -69,12 +72,20 @@ class GraphVerdict(Job):
     declared: DeclaredFormats
     files: ReportFiles
     timeout: verify_options.Timeout = None
+    candidate: Kind = None
 
     def check(self) -> None:
         """Refuse a verdict on nothing, and options about a table that is not printed."""
         if self.model_file is None:
             raise ConfigurationError("--graph-only judges a model of yours: name its .onnx file")
         self.files.check_printed("--all-steps", self.all_steps)
+        given = {
+            "MODEL": self.model_file,
+            "--threads": self.threads,
+            "--arithmetic": self.declared.arithmetic,
+            "--storage": self.declared.storage,
+        }
+        check_candidate(self.candidate or "onnxruntime", given)
 
     def run(self) -> int:
         """Judge, write and print; 0 if the graph is computed rightly, else 1."""
@@ -90,7 +101,7 @@ class GraphVerdict(Job):
         graph = OnnxGraph.load(self.model_file)
         feeds = self._feeds(graph)
         declaration = declared_by(graph, *self.declared.formats)
-        candidate = runtime_graph(graph, RuntimeOptions(threads=self.threads or 0), declaration, self.timeout)
+        candidate = self._candidate(graph, declaration)
         cache = None if self.no_cache else cache_folder()
         report = verify_graph(candidate, feeds, name=self.model_file.name, progress=progress, cache=cache)
         if self.reproduction is not None:
@@ -98,6 +109,12 @@ class GraphVerdict(Job):
             known = _known(candidate, feeds, item)
             say_reproduced(lambda: reproduce_node(folder, item, graph, known, declaration))
         return report
+
+    def _candidate(self, graph: OnnxGraph, declaration: Declaration) -> OnnxRuntimeGraph:
+        if self.candidate is None:
+            options = RuntimeOptions(threads=self.threads or 0)
+            return runtime_graph(graph, options, declaration, self.timeout)
+        return graph_candidate(self.candidate, graph, declaration, self.threads or 0, self.timeout)
 
     def _feeds(self, graph: OnnxGraph) -> dict[str, Array]:
         files, shapes = [str(path) for path in self.inputs or ()], self.shapes or ()
@@ -129,6 +146,8 @@ def print_graph_report(report: Report, all_nodes: bool) -> None:
     unjudged = sorted({row.operation for row in item.nodes if row.verdict == "not judged"})
     if unjudged:
         options.console.print(f"No bound, not judged: {', '.join(unjudged)}", highlight=False)
+    for remark in item.remarks:
+        options.console.print(remark, highlight=False, markup=False)
     options.console.print(f"Tolerance, {report.tolerance}.", style="dim", highlight=False)
     style = "bold green" if report.verdict == "pass" else "bold red"
     options.console.print(report.headline(), style=style, highlight=False, soft_wrap=True)

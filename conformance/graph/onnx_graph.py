@@ -185,8 +185,12 @@ def _qualified(proto: onnx.NodeProto) -> str:
     return f"{proto.domain}::{proto.op_type}" if proto.domain not in ("", "ai.onnx") else str(proto.op_type)
 
 
+LIKE_ONNX = {("com.microsoft", "QuantizeLinear"), ("com.microsoft", "DequantizeLinear")}
+"""Domain and operator of what means the same: ONNX Runtime's quantiser writes 16 bits so below opset 21."""
+
+
 def _accepted(proto: onnx.NodeProto, name: str, context: Context) -> list[Node]:
-    if proto.domain not in ("", "ai.onnx"):
+    if proto.domain not in ("", "ai.onnx") and (proto.domain, proto.op_type) not in LIKE_ONNX:
         raise UnsupportedOperationError("of another domain than ONNX's")
     if any(attribute.HasField("g") or attribute.graphs for attribute in proto.attribute):
         raise UnsupportedOperationError("has subgraphs; export without control flow")

@@ -69,7 +69,8 @@ def verify_graph(
     recording = graph_recording(candidate.graph, feeds)
     shape = next((array.shape for array in feeds.values()), ())
     course = _Course(candidate, feeds, described(feeds), shape, digest_of(feeds), recording, progress, cache)
-    return Report([course.follow()], name, _model(candidate.graph), str(candidate.declaration))
+    tolerance = getattr(candidate, "tolerance", str(candidate.declaration))
+    return Report([course.follow()], name, _model(candidate.graph), tolerance)
 
 
 @dataclass

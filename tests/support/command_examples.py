@@ -82,7 +82,7 @@ EXAMPLES: dict[type[Job], list[str]] = {
     ],
     GraphVerdict: [
         "verify g.onnx --graph-only --input g.npy --shape 2x3 --seed 1 --threads 1 --all-steps "
-        f"--reproduce rep --no-cache {FORMATS} {REPORTS} --timeout 60"
+        f"--candidate onnxruntime:level=all --reproduce rep --no-cache {FORMATS} {REPORTS} --timeout 60"
     ],
     NetworkVerdict: [
         f"verify n.onnx {given} --input p.png --input x.npy {joined} --size 64x96 --threads 1 --all-steps "
@@ -100,6 +100,11 @@ EXAMPLES: dict[type[Job], list[str]] = {
         f"export e.onnx {given} --size 64x96 --batch-size 2 --video {how} --save-weights s.npz --force"
         for given in NETWORKS
         for how in ("--fold", "--target tnn")
+    ]
+    + [
+        f"export e.onnx {given} --size 64x96 --batch-size 2 --target qnn --quantize a8w8 --calibrate p.png "
+        "--save-weights s.npz --force"
+        for given in NETWORKS
     ],
     Lint: [f"lint t.onnx --target tnn {JSON}"],
     Run: [

@@ -150,14 +150,14 @@ def test_options_of_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     other = "XnnpackExecutionProvider"
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [other, "CPUExecutionProvider"])
     text = f"level=basic,threads=2,disabled=GeluFusion+ConvActivationFusion,provider={other},some=thing"
-    options = candidate_kinds.runtime_options(Request(text, CONFIG, weights()))
+    options = candidate_kinds.runtime_options(text, 0)
     assert (options.level, options.threads) == ("basic", 2)
     assert options.disabled_optimizers == ("GeluFusion", "ConvActivationFusion")
     assert options.provider_options == {"some": "thing"}
     for wrong in ("level=most", "threads=many", "provider=NoSuchProvider", "thread=2"):
         named = "thread" if wrong == "thread=2" else wrong.partition("=")[2]
         with pytest.raises(ConfigurationError, match=named):
-            candidate_kinds.runtime_options(Request(wrong, CONFIG, weights()))
+            candidate_kinds.runtime_options(wrong, 0)
 
 
 # --- dumps ----------------------------------------------------------------------------------------

@@ -13,11 +13,13 @@ from narrow_network import CONFIG, FIELDS, picture, weights
 from onnx import TensorProto, helper, numpy_helper
 
 from conformance.candidates.onnx_runtime import PLUGINS
-from conformance.candidates.qnn import CHIPS, ON_NPU, Npu, NpuCandidate, NpuGraph
+from conformance.candidates.qnn import CHIPS, ON_NPU, Npu, NpuCandidate, NpuGraph, npu_graph
 from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.graph.quantizing import quantized_for_npu
 from conformance.judge.any_graph import verify_graph
 from conformance.judge.network import verify
+from conformance.judge.quantized import judge_units
 from refimpl import MobileInst, MobileInstConfig, Weights
 from refimpl.errors import CandidateError, ConfigurationError, MissingDependencyError
 
@@ -125,3 +127,46 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 def test_chips_are_versions_and_numbers() -> None:
     assert all(arch.isdecimal() and soc.isdecimal() for arch, soc in CHIPS.values())
     assert len({soc for _, soc in CHIPS.values()}) == len(CHIPS)
+
+
+# --- quantised ------------------------------------------------------------------------------------
+
+
+@functools.cache
+def quantized(quantization: str) -> onnx.ModelProto:
+    """Return the narrow network quantised, its ranges those of its picture."""
+    folded = MobileInst(CONFIG, weights().folded().astype(np.float32))
+    return quantized_for_npu(export(folded, picture()), [picture()], quantization)
+
+
+def judged_graph(model: onnx.ModelProto) -> Any:
+    """Judge any graph of the network's input on the NPU."""
+    return verify_graph(npu_graph(OnnxGraph.load(model), Npu.parse(NPU)), {"images": picture()}).leading
+
+
+@pytest.mark.parametrize("quantization", ["a8w8", "a16w8"])
+def test_a_quantised_network_is_judged_result_by_result(quantization: str) -> None:
+    rows = judged_graph(quantized(quantization)).nodes
+    judged_rows = [row for row in rows if row.verdict != "not judged"]
+    assert len(judged_rows) > 0.98 * len(rows)
+    assert all(row.verdict == "pass" for row in judged_rows if row.operation == "Conv")
+    # What the emulation computes otherwise than the graph says are products of two activations.
+    assert {row.operation for row in judged_rows if row.verdict == "fail"} <= {"MatMul"}
+
+
+def test_a_scale_that_is_off_is_found_at_its_layer() -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(quantized("a8w8"))
+    node = next(node for node in model.graph.node if node.op_type == "Conv" and "lateral.1" in node.name)
+    (dequantize,) = (each for each in model.graph.node if node.input[1] in each.output)
+    (scale,) = (each for each in model.graph.initializer if each.name == dequantize.input[1])
+    scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * np.float32(1.1), scale.name))
+    npu = npu_graph(OnnxGraph.load(model), Npu.parse(NPU))
+    captured = npu.capture({"images": picture()})
+    rows, _ = judge_units(OnnxGraph.load(quantized("a8w8")), {"images": picture()}, captured)
+    assert [row.candidate for row in rows if row.verdict == "fail" and row.operation == "Conv"] == [node.name]
+
+
+def test_a_quantised_model_is_no_candidate_for_the_network() -> None:
+    with pytest.raises(ConfigurationError, match="--graph-only"):
+        NpuCandidate(OnnxGraph.load(quantized("a8w8")), Npu.parse(NPU))

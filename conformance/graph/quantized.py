@@ -1,0 +1,12 @@
+"""QDQ graphs: floats on paper, integers in the runtimes that take them."""
+
+from __future__ import annotations
+
+from conformance.graph.onnx_graph import OnnxGraph
+
+QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+
+
+def quantized_results(graph: OnnxGraph) -> list[str]:
+    """Return the integers that such a runtime makes, in order: what QuantizeLinear gives."""
+    return [node.outputs[0] for node in graph.nodes if node.op_type == QUANTIZE]
