@@ -68,8 +68,8 @@ class Export(Job):
         typer.Option(
             "--target",
             help="tnn: a file that survives onnx2tnn (float32, batch norms folded, nothing implicit), and "
-            "beside it MODEL.in.txt, a rendered scene in TNNTest's text. qnn: float32, batch norms folded, for "
-            "Snapdragon's NPU.",
+            "beside it MODEL.in.txt, a rendered scene in TNNTest's text. qnn: float32, batch norms folded, "
+            "for Snapdragon's NPU.",
         ),
     ] = None
     quantization: Annotated[
