@@ -41,6 +41,7 @@ learn: .venv/installed
 
 # The pictures of the README, each as its command makes it.
 pictures: .venv/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[browser]'
 	$(BIN)/python tests/support/readme_pictures.py
 
 clean:
