@@ -300,6 +300,8 @@ class _Search:
         for name in call.outputs:
             bounds[name] = _stored_bound(values[name], bounds[name], storage)
         if target not in call.outputs:
+            if not self._holds_stored(values, bounds, call, storage):
+                return None
             operands = {**self._operands(chain, {}), **values}
             errors = {name: bound for name in call.outputs if (bound := bounds[name]) is not None}
             values, bounds = propagated_bound(chain[place:], operands, self.declared, errors=errors)
@@ -309,6 +311,15 @@ class _Search:
         array, reached = match
         stored = target in call.outputs and not np.array_equal(storage.rounded(array), array)
         return None if stored else reached
+
+    def _holds_stored(
+        self, values: Mapping[str, Array], bounds: Mapping[str, Array | None], call: Node, storage: Format
+    ) -> bool:
+        """Tell whether the candidate holds the result on the format's grid: a bound explains anything."""
+        held = (self._match(values[name], bounds[name]) for name in call.outputs)
+        return all(
+            match is not None and np.array_equal(storage.rounded(match[0]), match[0]) for match in held
+        )
 
     def _if_made(self, faulty: list[Node], variant: Variant, target: str) -> float | None:
         constants = self._stored(variant.constants)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from conformance.judge.steps import compare_steps
 from conformance.judge.strangers import like_nothing, not_finite
 from conformance.judge.systematic import judged_over_several
 from conformance.judge.track_identity import TrackIdentity, frames_of_one_video
+from conformance.judge.weight_comparison import compare_weights
 from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport, Report
 from refimpl import MobileInst, MobileInstConfig, Recording, record
 from refimpl.ops.operation import Array
@@ -92,7 +93,7 @@ def verify(
         feeds = {"images": fed}
         course = _Course(candidate, feeds, label, fed.shape, digest, recording, say, cache)
         course.tracks, course.judged_nodes, course.alone = tracks, nodes, alone
-        course.network = partial(_truth, part, network)
+        course.network, course.weights = partial(_truth, part, network), wide
         reports.append(course.follow())
     reports = judged_over_several(candidate, reports, inputs, partial(_truth, part, network), progress)
     model = {"config": asdict(config), "weights_sha256": weights_hash(weights)}
@@ -109,6 +110,7 @@ class _Course(Course):
 
     candidate: Candidate
     network: Callable[[Array], Recording] | None = None
+    weights: Mapping[str, Array] = field(default_factory=dict)
     tracks: TrackIdentity | None = None
     judged_nodes: Callable[[Array], list[Comparison]] | None = None
 
@@ -174,11 +176,19 @@ class _Course(Course):
 
     def diagnose(self) -> None:
         """Name the mistake, and move the fault to where it is made."""
+        if first_wrong([*self.outputs, *self.steps]) is not None:
+            self.remarks += self._altered_weights()
         # Without the tensors around the failing step every mistake of the whole network could be the one.
         if self.candidate.captures_all:
             found = (self.recording, self.steps, self.outputs, self.captured, self.shipped)
             self.diagnoses = diagnose(*found, self.candidate.declaration)
             self.fault = _placed(self.fault, self.diagnoses, self.steps, self.recording)
+
+    def _altered_weights(self) -> list[str]:
+        own = self.candidate.own_graph(self.given(self.feeds))
+        if own is None or own.graph is None or not self.weights:
+            return []
+        return compare_weights(self.weights, own.graph.initializers)
 
     def follow(self) -> InputReport:
         """Go all the way, and take note of a frame on which there is nothing to track."""

@@ -1,0 +1,184 @@
+"""How a candidate's weights differ from the reference's, said from the numbers alone: no catalogue, no run.
+
+A weight is found by its name; where names are lost, by the constant of its size that resembles it most, the
+batch norms folded or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from conformance.bounds import BFLOAT16, FLOAT16, FLOAT32
+from refimpl import Weights
+from refimpl.ops.operation import Array
+
+SAME = 2e-6
+"""Relative difference that folding and storing in float32 make."""
+ALIKE = 0.9
+"""Cosine above which a constant without a name is taken for an altered weight."""
+FEWEST = 16
+"""Elements below which resemblance proves nothing."""
+LISTED = 5
+_AXES = ("output channels", "input channels", "rows", "columns")
+
+
+def compare_weights(reference: Mapping[str, Array], constants: Mapping[str, Array]) -> list[str]:
+    """Say which weights differ and how, a sentence each; many as one with the largest first.
+
+    Parameters
+    ----------
+    reference
+        Name → weight, as the network has it.
+    constants
+        Name → constant of the candidate's graph.
+
+    Returns
+    -------
+    sentences
+        None where all that were found agree, or none were found.
+    """
+    pairs = _paired(reference, constants)
+    found = {
+        name: said for name, (ours, theirs) in pairs.items() if (said := _difference(ours, theirs, reference))
+    }
+    sentences = [f"weight {name} {said}" for name, said in found.items()]
+    if len(sentences) <= LISTED:
+        return sentences
+    return [
+        f"{len(found)} of {len(pairs)} weights differ: another checkpoint, or an average?",
+        *sentences[:LISTED],
+    ]
+
+
+def _paired(reference: Mapping[str, Array], constants: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
+    """Return each weight that can be found, with the candidate's in the same layout."""
+    floats = {name: x.astype(np.float64) for name, x in constants.items() if x.dtype.kind == "f"}
+    pairs: dict[str, tuple[Array, Array]] = {}
+    for names in (reference, _folded(reference)):
+        for name, ours in names.items():
+            theirs = floats.get(name)
+            if name not in pairs and theirs is not None and theirs.size == ours.size:
+                pairs[name] = ours.astype(np.float64), _laid_out(theirs, ours.shape)
+    if len(pairs) < len(reference) / 2:
+        resembling = [_resembling(names, floats) for names in (reference, _folded(reference))]
+        pairs |= min(resembling, key=_unequal)
+    return pairs
+
+
+def _folded(reference: Mapping[str, Array]) -> Mapping[str, Array]:
+    return Weights({name: x.astype(np.float64) for name, x in reference.items()}).folded()
+
+
+def _laid_out(theirs: Array, shape: Sequence[int]) -> Array:
+    """Return an array in a shape, transposed if it is a matrix the other way round."""
+    turned = theirs.ndim == 2 and theirs.shape[::-1] == tuple(shape) and theirs.shape != tuple(shape)
+    return (theirs.T if turned else theirs).reshape(shape)
+
+
+def _unequal(pairs: dict[str, tuple[Array, Array]]) -> float:
+    """Return the share of pairs that differ; all, if there is none."""
+    return float(np.mean([_differs(*pair) for pair in pairs.values()])) if pairs else 1.0
+
+
+def _differs(ours: Array, theirs: Array) -> bool:
+    return bool(np.abs(theirs - ours).max(initial=0.0) > SAME * np.abs(ours).max(initial=0.0))
+
+
+def _resembling(
+    reference: Mapping[str, Array], floats: Mapping[str, Array]
+) -> dict[str, tuple[Array, Array]]:
+    """Return each weight with the constant that is it; of the rest, those alike."""
+    pool: dict[int, dict[str, Array]] = {}
+    for name, array in floats.items():
+        pool.setdefault(array.size, {})[name] = array
+    weights = {name: x.astype(np.float64) for name, x in reference.items() if x.size >= FEWEST}
+    pairs: dict[str, tuple[Array, Array]] = {}
+    for least in (1 - SAME**2, ALIKE):
+        for name in weights.keys() - pairs.keys():
+            ours, left = weights[name], pool.get(weights[name].size, {})
+            laid = {each: _laid_out(array, ours.shape) for each, array in left.items()}
+            best = max(laid, key=lambda each: abs(_cosine(ours, laid[each])), default=None)
+            if best is not None and abs(_cosine(ours, laid[best])) >= least:
+                pairs[name] = ours, laid[best]
+                del left[best]
+    return {name: pairs[name] for name in weights if name in pairs}
+
+
+def _cosine(a: Array, b: Array) -> float:
+    size = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(np.vdot(a, b) / size) if size else 0.0
+
+
+def _difference(ours: Array, theirs: Array, reference: Mapping[str, Array]) -> str:
+    """Return how one differs, empty if it does not."""
+    difference = theirs - ours
+    scale = float(np.abs(ours).max(initial=0.0)) or 1.0
+    wrong = np.abs(difference) > SAME * scale
+    if not wrong.any():
+        return ""
+    for narrow in (FLOAT16, BFLOAT16):
+        if np.array_equal(theirs, narrow.rounded(FLOAT32.rounded(ours))):
+            return f"is yours rounded to {narrow.name}"
+    if not theirs.any():
+        return "is all zeros"
+    return (
+        _values_of_another(theirs, reference)
+        or _permutation(ours, theirs)
+        or _one_number(ours, theirs, wrong)
+        or f"differs by up to {np.abs(difference).max() / scale:.2g} of its largest, {_where(wrong)}"
+    )
+
+
+def _values_of_another(theirs: Array, reference: Mapping[str, Array]) -> str:
+    for name, other in reference.items():
+        if other.size == theirs.size >= FEWEST and np.allclose(other.reshape(theirs.shape), theirs, SAME, 0):
+            return f"holds the values of {name}"
+    return ""
+
+
+def _permutation(ours: Array, theirs: Array) -> str:
+    """Say along which axis slices are the reference's in another order."""
+    for axis in range(ours.ndim):
+        if ours.shape[axis] < 2:
+            continue
+        first, second = (np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1) for x in (ours, theirs))
+        order = [np.lexsort(x.T[::-1]) for x in (first, second)]
+        if np.allclose(first[order[0]], second[order[1]], rtol=SAME, atol=0):
+            return f"has its {_axis(axis, ours.ndim)} in another order"
+    return ""
+
+
+def _one_number(ours: Array, theirs: Array, wrong: Array) -> str:
+    """Say that what differs does so by one factor, or by one shift; one element is told as it is."""
+    if wrong.sum() == 1:
+        place = tuple(int(i) for i in np.argwhere(wrong)[0])
+        return f"is {theirs[place]:.6g} at {list(place)}, where yours is {ours[place]:.6g}"
+    before, after = ours[wrong], theirs[wrong]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factors = after / before
+    factor, shift = float(np.median(factors)), float(np.median(after - before))
+    if np.allclose(after, factor * before, rtol=1e-4, atol=0):
+        return f"is {factor:.6g} × yours, {_where(wrong)}"
+    if np.allclose(after - before, shift, rtol=1e-3, atol=0):
+        return f"is {shift:+.6g} beside yours, {_where(wrong)}"
+    return ""
+
+
+def _where(wrong: Array) -> str:
+    """Say which elements: all, whole slices of an axis, or how many."""
+    if wrong.all():
+        return "everywhere"
+    for axis in range(wrong.ndim):
+        others = tuple(i for i in range(wrong.ndim) if i != axis)
+        touched = wrong.any(axis=others)
+        if touched.sum() < touched.size and wrong.sum() > 0.9 * touched.sum() * wrong.size / touched.size:
+            chosen = np.flatnonzero(touched)
+            named = f", the first {chosen[0]}" if chosen.size > 1 else f": {chosen[0]}"
+            return f"in {chosen.size} of {touched.size} {_axis(axis, wrong.ndim)}{named}"
+    return f"in {int(wrong.sum())} of {wrong.size} elements"
+
+
+def _axis(axis: int, ndim: int) -> str:
+    return "elements" if ndim == 1 else _AXES[axis] if axis < len(_AXES) else f"slices of axis {axis}"
