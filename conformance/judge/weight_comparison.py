@@ -63,7 +63,8 @@ def _paired(reference: Mapping[str, Array], constants: Mapping[str, Array]) -> d
                 pairs[name] = ours.astype(np.float64), _laid_out(theirs, ours.shape)
     if len(pairs) < len(reference) / 2:
         resembling = [_resembling(names, floats) for names in (reference, _folded(reference))]
-        pairs |= min(resembling, key=_unequal)
+        nearest: dict[str, tuple[Array, Array]] = min(resembling, key=_unequal)
+        pairs |= nearest
     return pairs
 
 
