@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: verify test fuzz mutants mutants-refimpl lint types figures learn pictures clean
+.PHONY: verify test fuzz mutants mutants-refimpl mutants-trackers lint types figures learn pictures clean
 
 verify: .venv/installed
 	$(BIN)/mobileinst verify
@@ -16,11 +16,16 @@ test: .venv/installed-test
 fuzz: .venv/installed-test
 	MOBILEINST_FUZZ_CASES=300000 OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -q -rP -n auto tests/fuzz $(PYTEST_ARGS)
 
-mutants: mutants-refimpl
+mutants: mutants-refimpl mutants-trackers
 
 # 200 mutants of the reference against its tests: an hour on two cores.
 mutants-refimpl: .venv/installed-mutants
 	$(BIN)/python -P tests/support/mutants.py refimpl tests/refimpl tests/golden/test_golden_set.py
+
+# Mutants of the reference tracker and of docs/examples/tracker.js against check-tracker's properties; needs npm.
+mutants-trackers: .venv/installed-mutants
+	npm install --silent --no-save --prefix .venv/stryker @stryker-mutator/instrumenter@9.6.1
+	OMP_NUM_THREADS=1 $(BIN)/python -P tests/support/mutant_trackers.py
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -131,7 +131,7 @@ def online_properties(precision: Precision) -> list[Property]:
         ),
         Property(
             "maskness",
-            "so if scores are weighed by maskness",
+            "births, class and score weighed by maskness",
             videos.online_clips(rescore=True, margin=margin),
             all_of(checks.live, checks.score),
             share=0.6,

@@ -17,10 +17,10 @@ from conformance.trackers.protocol import online_request
 from conformance.trackers.video_strategies import Clip, clips, crowded_clips, long_clips
 
 Array = NDArray[Any]
-THRESHOLDS = [(0.4, 0.2), (0.5, 0.5), (0.5, 0.3), (0.7, 0.5), (0.3, 0.0), (0.0, 0.0)]
+THRESHOLDS = [(0.4, 0.2), (0.5, 0.5), (0.5, 0.3), (0.5, 0.5), (0.7, 0.5), (0.3, 0.0), (0.0, 0.0)]
 """Birth and death. A score of exactly 0.5 comes of logits 0, in every precision."""
 SIZES = ((1, 2), (2, 2), (2, 3), (3, 1))
-LOGITS, OBJECTNESS = [0.0, 4.0, -4.0, 1.0, -1.0, -2.0], [0.0, 4.0, -2.0]
+LOGITS, OBJECTNESS = [0.0, 0.0, 4.0, -4.0, 1.0, -1.0, -2.0], [0.0, 0.0, 4.0, -2.0]
 """Scores on either side of every threshold, and between."""
 
 

@@ -165,7 +165,7 @@ def _of_totals(precision: Precision) -> list[Property]:
         ),
         Property(
             "optimal_scipy",
-            f"so against SciPy (≤ {precision.largest_count})",
+            f"SciPy finds no larger Σ cos (≤ {precision.largest_count})",
             kernels.large_pairs(precision.largest_count),
             be_optimal_by_scipy(precision),
             share=0.12,
@@ -219,7 +219,7 @@ def _rounding_ties(precision: Precision) -> list[Property]:
     """A coarser format has rounding of its own, by which it may decide."""
     if precision.resolution == 0:
         return []
-    statement = "so where totals differ by rounding only"
+    statement = "totals that differ by rounding only are tied"
     return [Property("rounding_ties", statement, kernels.rounding_ties(), follow_the_tie_rule)]
 
 

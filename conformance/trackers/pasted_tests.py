@@ -144,13 +144,19 @@ def _online_difference(
         difference = (
             _unequal(f"{here}.identity", track.identity, other.identity)
             or _unequal(f"{here}.label", track.label, other.label)
-            or _unequal(f"{here}.segmentation", _counts(track.segmentation), _counts(other.segmentation))
+            or _segmentation_difference(f"{here}.segmentation", track.segmentation, other.segmentation)
         )
         if difference is None and abs(track.score - other.score) > CLOSE:
             difference = Assertion(f"{here}.score", Value(track.score, CLOSE))
         if difference is not None:
             return difference
     return Assertion(f"{path}.tracks", Value(len(expected)), "length") if len(given) > len(expected) else None
+
+
+def _segmentation_difference(path: str, expected: Array | None, given: Array | None) -> Assertion | None:
+    if expected is None:
+        return _unequal(path, None, _counts(given))
+    return _unequal(f"{path}.counts", _counts(expected), _counts(given))
 
 
 def _counts(segmentation: Array | None) -> list[int] | None:

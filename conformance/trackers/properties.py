@@ -15,6 +15,8 @@ from conformance.trackers.property import Outcome, Property, check_property
 from conformance.trackers.video_properties import video_properties
 from refimpl.errors import ConfigurationError
 
+FIRST = ("optimal_brute_force", "most_similar_first", "kernel_reuse", "lifecycle", "tie_rule", "streaming")
+"""Properties that catch most mutants (docs/check-tracker-power.md), and are tried first."""
 MOST_MISBEHAVIOUR = 3
 """Properties in a row in which a command may misbehave before it is given up."""
 
@@ -48,6 +50,7 @@ def properties(
         *video_properties(format_),
         *online_properties(format_),
     ]
+    every.sort(key=lambda one: FIRST.index(one.name) if one.name in FIRST else len(FIRST))
     names = [one.name for one in every]
     if unknown := [name for name in (*only, *skip) if name not in names]:
         raise ConfigurationError(
