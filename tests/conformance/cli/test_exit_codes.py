@@ -82,7 +82,7 @@ def test_what_nobody_foresaw_is_70_in_one_line(
         assert word in said
 
 
-NEED_A_PLACE = ["lint", "export", "golden judge", "golden export", "golden train", "golden curve"]
+NEED_A_PLACE = ["lint", "export", "derive", "golden judge", "golden export", "golden train", "golden curve"]
 
 
 @pytest.mark.parametrize("name", sorted(set(MODES.values())))

@@ -172,7 +172,7 @@ def test_an_interrupted_write_leaves_nothing_to_believe(
     assert process.stdout is not None
     assert process.stdout.readline() == "writing\n"
     process.send_signal(how)
-    assert process.wait(30) != 0
+    assert process.wait(120) != 0
     process.stdout.close()
     left = list(folder.iterdir())
     assert all(path.name.startswith(".") for path in left)
