@@ -20,6 +20,7 @@ from numpy.typing import DTypeLike
 from conformance.graph.evaluation import evaluate_node, run, widened_all
 from conformance.graph.onnx_file import Source, array_of, node_of, read_model
 from conformance.graph.opset import LATEST, OLDEST, Context, modernised
+from conformance.graph.output_sizes import Sizes
 from refimpl.errors import FileError, ShapeError, UnsupportedOperationError, first_of
 from refimpl.graph import Graph, Node
 from refimpl.ops import ONNX_DTYPES, OPERATIONS
@@ -266,14 +267,21 @@ def evaluate(
     Raises
     ------
     ShapeError
-        An input is missing, unknown or does not fit; or the operands of a node, which is named.
+        An input is missing, unknown or does not fit; or the operands of a node, which is named; or what it
+        makes is too large (`conformance.graph.output_sizes`).
     UnsupportedOperationError
         A node wants what its operation does not compute.
     """
     tensors = widened_all(graph.initializers, dtype) | _bound_inputs(graph, inputs, dtype)
     made = {name for node in graph.nodes for name in node.outputs if name}
     wanted = made | set(graph.outputs) if keep is None else _known(keep, made | tensors.keys())
-    return run(graph.nodes, tensors, lambda node, operands: evaluate_node(node, operands, dtype), wanted)
+    sizes = Sizes()
+
+    def compute(node: Node, operands: tuple[Array | None, ...]) -> tuple[Array, ...]:
+        sizes.check(node, operands)
+        return evaluate_node(node, operands, dtype)
+
+    return run(graph.nodes, tensors, compute, wanted)
 
 
 def _known(keep: Collection[str], existing: set[str]) -> set[str]:
