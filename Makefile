@@ -20,7 +20,7 @@ mutants: mutants-refimpl mutants-trackers
 
 # 200 mutants of the reference against its tests: an hour on two cores.
 mutants-refimpl: .venv/installed-mutants
-	$(BIN)/python -P tests/support/mutants.py refimpl tests/refimpl tests/golden/test_golden_set.py
+	$(BIN)/python -P tests/support/mutants.py refimpl tests/refimpl tests/golden/test_golden_set.py tests/golden/test_trained.py
 
 # Mutants of the reference tracker and of docs/examples/tracker.js against check-tracker's properties; needs npm.
 mutants-trackers: .venv/installed-mutants

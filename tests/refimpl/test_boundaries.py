@@ -11,13 +11,14 @@ from onnx import defs
 from onnx.helper import get_attribute_value
 
 from refimpl import MobileInst, MobileInstConfig, Weights, ops
-from refimpl.errors import MobileInstError, ShapeError
+from refimpl.errors import MobileInstError, ShapeError, WeightsError
 from refimpl.hard_scenes import make_hard_scene
 from refimpl.model import KernelReuse
 from refimpl.ops.operation import OPERATIONS, Trait
 from refimpl.scenes import render_frame
 from refimpl.topformer import TOPFORMERS
 from refimpl.weights import files
+from refimpl.weights.check import LONGEST_LINE, check_weights
 
 # --- operations -------------------------------------------------------------------------------------
 
@@ -120,6 +121,25 @@ def test_kernels_of_two_axes_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"kernels have shape \(3, 16\)"):
         KernelReuse(network, np.zeros((3, 16)))
     KernelReuse(network, np.zeros((1, 3, 16)))
+
+
+def test_several_misshapen_weights_of_a_block_are_one_short_line() -> None:
+    """Their shapes alone, the given and the expected; a line that grows too long is cut."""
+    shapes = {f"block.{i}": (2, 3) for i in range(3)} | {f"long.{i:09d}": (2,) for i in range(40)}
+    given = {name: np.zeros((3, 2) if name.startswith("block") else (1,), np.float32) for name in shapes}
+    with pytest.raises(WeightsError) as raised:
+        check_weights(given, shapes)
+    lines = str(raised.value).split("\n  ")[1:]
+    parts = ", ".join(f"{i} (3, 2) instead of (2, 3)" for i in range(3))
+    assert f"block, 3 weights: {parts}" in lines
+    assert max(map(len, lines)) == LONGEST_LINE + len("…")
+
+
+def test_both_infinities_are_infinite_unless_one_is_left_out() -> None:
+    x = np.array([np.inf, -np.inf, np.nan, 0.0])
+    assert OPERATIONS["IsInf"](x).tolist() == [True, True, False, False]
+    assert OPERATIONS["IsInf"](x, detect_positive=0).tolist() == [False, True, False, False]
+    assert OPERATIONS["IsInf"](x, detect_negative=0).tolist() == [True, False, False, False]
 
 
 def test_what_is_deflated_as_arrays_are_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
