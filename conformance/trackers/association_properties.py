@@ -161,9 +161,9 @@ def _of_pairs(method: str, precision: Precision) -> list[Property]:
         Property(
             "single_kernels",
             "one kernel each: matched whatever its cosine",
-            kernels.pairs(largest=1),
+            st.one_of(kernels.opposite_pairs(), kernels.pairs(largest=1)),
             match_one_to_one,
-            share=0.3,
+            share=0.5,
         ),
     ]
 

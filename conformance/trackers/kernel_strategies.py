@@ -70,6 +70,13 @@ def pairs(
 
 
 @st.composite
+def opposite_pairs(draw: st.DrawFn) -> Pair:
+    """A kernel and its opposite, of any length: rounding may put their cosine beyond −1."""
+    kernel = draw(kernel_sets(1, draw(st.integers(2, 5))))
+    return Pair(kernel, kernel * draw(st.sampled_from([-1.0, -3.0, -0.7])))
+
+
+@st.composite
 def pairs_with_zeros(draw: st.DrawFn) -> Pair:
     """Pairs with a zero kernel on one side or on both."""
     case = draw(pairs(largest=4))

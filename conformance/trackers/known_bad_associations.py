@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from conformance.trackers.bad_tracker import Bad, matched
-from refimpl.association import associate, cosine_similarity
+from refimpl.association import associate, cosine_similarity, unit_kernels
 
 Array = NDArray[Any]
 
@@ -244,3 +244,15 @@ class IntegersOf32Bits(Bad):
         """The numbers, integers at most 2³¹ − 1; what no integer holds is another kind of number."""
         whole = (kernels == np.round(kernels)) & (np.abs(kernels) < 2.0**63)
         return np.where(whole, np.clip(kernels, -(2.0**31), 2.0**31 - 1), kernels)
+
+
+class CosinesBeyondMinusOne(Bad):
+    """Takes the angle of a cosine that rounding has put beyond −1, which is no number."""
+
+    def similarities(self, previous: Array, current: Array) -> Array:
+        super().similarities(previous, current)
+        units = [unit_kernels(kernels.astype(np.float64)) for kernels in (previous, current)]
+        angles = np.arccos(np.minimum(units[0] @ units[1].T, 1))
+        if np.isnan(angles).any():
+            raise ValueError("an angle is not a number")
+        return np.cos(angles)

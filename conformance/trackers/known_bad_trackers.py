@@ -70,6 +70,10 @@ KNOWN_BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "room for 4096 pixels": (videos.RoomFor4096Pixels, "large_maps"),
     "mean over the last 32 keyframes": (online.MeanOfTheLast32, "online_long"),
     "identities counted in memory": (online.IdentitiesInMemory, "online_interleaved"),
+    "cosines beyond -1": (associations.CosinesBeyondMinusOne, "single_kernels"),
+    "masks in half precision": (videos.HalfPrecisionMasks, "large_maps"),
+    "kernels after none": (videos.KernelsAfterNone, "recovery"),
+    "scores not checked": (online.ScoresUnchecked, "online_recovery"),
     "a keyframe without queries": (online.NobodyUnexpected, "lifecycle"),
 }
 """Name → the tracker and the property that must catch it (others may too)."""

@@ -196,3 +196,20 @@ class RoomFor4096Pixels(Bad):
         masks = super().masks(kernels, order, one)
         pixels = np.arange(masks.shape[1] * masks.shape[2]).reshape(masks.shape[1:])
         return np.where(pixels < 4096, masks, 0)
+
+
+class HalfPrecisionMasks(Bad):
+    """Computes masks in float16, and claims float64."""
+
+    def masks(self, kernels: Array, order: Array, one: VideoFrame) -> Array:
+        return super().masks(kernels, order, one).astype(np.float16).astype(np.float64)
+
+
+class KernelsAfterNone(Bad):
+    """Takes any number of kernels for a video's that had none."""
+
+    def fitting(self, now: Array | None, frame: int, kernels: Array, one: VideoFrame) -> Array:
+        return super().fitting(now, frame if len(kernels) else 0, kernels, one)
+
+    def next_keyframe(self, frame: int, kernels: Array, order: Array, now: Array) -> tuple[Array, Array]:
+        return super().next_keyframe(frame if len(kernels) else 0, kernels, order, now)

@@ -85,7 +85,7 @@ def clips(
     intervals : list of int
         Keyframe intervals to choose from.
     smallest, largest : int
-        Bounds of the number N of tracks; kernels are (N, N + 1), float64.
+        Bounds of the number N of tracks; kernels are (N, N + 1) or (0, 2), float64.
     sizes : list of (int, int)
         Heights and widths of the mask features to choose from.
     margin : float
@@ -95,8 +95,9 @@ def clips(
     count, length = draw(st.integers(smallest, largest)), draw(st.integers(1, longest))
     # With a drift d the cosine of two tracks is d² / (16 + d²).
     farthest = 4 * np.sqrt((1 - margin) / margin)
-    drift = np.eye(1, count + 1, count) * min(1 / 8, farthest / longest)
-    tracks = [4 * np.eye(count, count + 1) + index * drift for index in range(length)]
+    channels = max(count + 1, 2)
+    drift = np.eye(1, channels, channels - 1) * min(1 / 8, farthest / longest)
+    tracks = [4 * np.eye(count, channels) + index * drift for index in range(length)]
     return draw(clips_of(tracks, intervals, draw(st.sampled_from(sizes))))
 
 
@@ -213,7 +214,7 @@ def _fewer(kernels: Array) -> Array:
 
 
 def _more(kernels: Array) -> Array:
-    return np.concatenate([kernels, kernels + 1])
+    return np.concatenate([kernels, kernels + 1, np.ones((1, kernels.shape[1]))])
 
 
 def _longer(kernels: Array) -> Array:
@@ -247,7 +248,7 @@ def clips_not_to_be_read(draw: st.DrawFn) -> Clip:
 @st.composite
 def cut_clips(draw: st.DrawFn) -> Clip:
     """A clip, and in ``extra`` where it is cut; a part may be empty."""
-    clip = draw(st.one_of(clips(), turning_clips(longest=5)))
+    clip = draw(st.one_of(clips(smallest=0), turning_clips(longest=5)))
     cuts = draw(st.lists(st.integers(0, len(clip.frames)), min_size=1, max_size=4))
     return replace(clip, extra=sorted(cuts))
 
@@ -266,13 +267,16 @@ def poisoned_clips(draw: st.DrawFn) -> Clip:
     Its kernels hold a value that is not finite, are of another number or of another length, or are missing.
     """
     clip = draw(
-        clips(intervals=(1, 2), longest=6).filter(lambda one: len(one.frames) > one.keyframe_interval)
+        clips(intervals=(1, 2), longest=6, smallest=0).filter(
+            lambda one: len(one.frames) > one.keyframe_interval
+        )
     )
     keyframes = range(clip.keyframe_interval, len(clip.frames), clip.keyframe_interval)
     index = draw(st.sampled_from(keyframes))
     frame = clip.frames[index]
     assert frame.kernels is not None
-    spoil = draw(st.sampled_from([_not_finite, _more, _fewer, _longer, _absent]))
+    spoiled = [_more, _absent] if not len(frame.kernels) else [_not_finite, _more, _fewer, _longer, _absent]
+    spoil = draw(st.sampled_from(spoiled))
     kernels = spoil(frame.kernels)
     dimension = len(frame.mask_features) if kernels is None or not kernels.size else kernels.shape[1]
     features = np.resize(frame.mask_features, (dimension, *frame.mask_features.shape[1:]))
