@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ class Payload:
         self.entries[name] = entry
         self.size += len(entry["data"]) + 120
 
-    def remove(self, names: Mapping[str, Any] | set[str]) -> None:
+    def remove(self, names: Iterable[str]) -> None:
         """Take arrays out again."""
         for name in names:
             self.size -= len(self.entries.pop(name)["data"]) + 120

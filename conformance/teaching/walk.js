@@ -307,7 +307,7 @@ function draw() {
   clamp();
   for (const name of ["query", "row", "column", "frame", "track"]) $(name).value = state[name];
   drawMask(); drawAttention(); drawBackbone(); drawFrame(); drawCosines(); drawMap(2); drawMap(4);
-  if (facts.wrong.length) drawFault();
+  if (facts.mistakes_shown) drawFault();
   const hash = `#${state.chapter}/q${state.query}/f${state.frame}/r${state.row}/c${state.column}`;
   if (location.hash !== hash) history.replaceState(null, "", hash);
 }

@@ -6,7 +6,8 @@ import base64
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,11 @@ def walk_page(clip: Clip, described: str, names: Sequence[str] | None = None) ->
         The first frame alone is more than a page can hold.
     """
     recording = clip.keyframe.recording
+    payload = _keyframe(recording)
     kept = np.flatnonzero(query_scores(recording) > SPEAKING)
     wrongs = list(gallery(recording, kept if len(kept) else query_scores(recording).argsort()[-1:]))
-    payload, frames, left_out = _payload(clip, wrongs)
-    facts = _facts(clip, frames, wrongs, names)
+    frames, shown, left_out = _fill(payload, clip, wrongs)
+    facts = {**_facts(clip, frames, wrongs, names), "mistakes_shown": shown}
     text = json.dumps(facts, allow_nan=False)
     content = {"facts_crc": zlib.crc32(text.encode()), "arrays": payload.entries}
     environment = jinja2.Environment(
@@ -141,10 +143,9 @@ def _chapters(clip: Clip) -> list[dict[str, Any]]:
 # What is shipped.
 
 
-def _payload(clip: Clip, wrongs: Sequence[Wrong]) -> tuple[Payload, int, list[str]]:
-    """Fill the page: the keyframe, then mistakes, maps and further frames as long as there is room."""
-    payload, left_out = Payload(), list[str]()
-    recording = clip.keyframe.recording
+def _keyframe(recording: Recording) -> Payload:
+    """Return the arrays without which there is no page."""
+    payload = Payload()
     _add_frame(payload, recording, 0)
     payload.add("logits", output(recording, "masks"), "f4")
     if payload.size > LIMIT:
@@ -152,26 +153,43 @@ def _payload(clip: Clip, wrongs: Sequence[Wrong]) -> tuple[Payload, int, list[st
             f"one frame of this network takes {payload.size / 1e6:.1f} MB of a page's {LIMIT / 1e6:.1f}; "
             "choose a smaller --size"
         )
-    for place, wrong in enumerate(wrongs):
-        _add_wrong(payload, wrong, place)
-    for name, tensor in _maps(recording):
-        payload.add_map(name, recording.tensors[tensor][0])
-        if payload.size > LIMIT:
-            payload.remove({name})
-            left_out.append(f"the map {name}")
-    frames = 1
-    for place, frame in enumerate(clip.frames[1:], 1):
-        names = _add_frame(payload, frame.recording, place)
-        if payload.size > LIMIT:
-            payload.remove(names)
-            left_out.append(f"frames {place} to {len(clip.frames) - 1}")
-            break
-        frames += 1
-    return payload, frames, left_out
+    return payload
 
 
-def _add_frame(payload: Payload, recording: Recording, place: int) -> set[str]:
-    before = set(payload.entries)
+def _fill(payload: Payload, clip: Clip, wrongs: Sequence[Wrong]) -> tuple[int, int, list[str]]:
+    """Add mistakes, maps and further frames as long as there is room.
+
+    Returns
+    -------
+    frames, mistakes, what was left out
+    """
+    maps = list(_maps(clip.keyframe.recording))
+    later = list(enumerate(clip.frames))[1:]
+    tensors = clip.keyframe.recording.tensors
+    shown = _add_while_room(payload, [partial(_add_wrong, payload, w, p) for p, w in enumerate(wrongs)])
+    mapped = _add_while_room(payload, [partial(payload.add_map, n, tensors[t][0]) for n, t in maps])
+    followed = _add_while_room(payload, [partial(_add_frame, payload, f.recording, p) for p, f in later])
+    counts = (
+        ("pictures of mistakes", shown, wrongs),
+        ("maps", mapped, maps),
+        ("later frames", followed, later),
+    )
+    left_out = [f"{len(all_) - fit} of {len(all_)} {what}" for what, fit, all_ in counts if fit < len(all_)]
+    return 1 + followed, shown, left_out
+
+
+def _add_while_room(payload: Payload, additions: Sequence[Callable[[], object]]) -> int:
+    """Make additions until one does not fit, which is taken back; return how many fit."""
+    for place, add in enumerate(additions):
+        before = set(payload.entries)
+        add()
+        if payload.size > LIMIT:
+            payload.remove(set(payload.entries) - before)
+            return place
+    return len(additions)
+
+
+def _add_frame(payload: Payload, recording: Recording, place: int) -> None:
     payload.add(f"features{place}", output(recording, "mask_features"), "f2")
     payload.add(f"kernels{place}", output(recording, "kernels"), "f4")
     for kind in ("global", "local"):
@@ -180,7 +198,6 @@ def _add_frame(payload: Payload, recording: Recording, place: int) -> set[str]:
             payload.add(f"{kind}{place}", weights, "f2")
     if place == 0 and (own := _attention(recording, "backbone")) is not None:
         payload.add("backbone_attention", own, "f2")
-    return set(payload.entries) - before
 
 
 def _attention(recording: Recording, prefix: str) -> Array | None:

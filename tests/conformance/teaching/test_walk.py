@@ -103,9 +103,14 @@ def test_an_id_stands_once() -> None:
 def test_what_does_not_fit_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_module, "LIMIT", 900_000)
     text, left_out = walk_page(clip(), "x", LABELS)
-    assert left_out[-1].startswith("frames ")
-    assert left_out[-1] in text
+    assert left_out[-1].endswith("later frames")
+    assert ", ".join(left_out) in text
     assert sum(len(each["data"]) for each in data(text, "payload")["arrays"].values()) < 900_000
+    monkeypatch.setattr(page_module, "LIMIT", 330_000)
+    text, left_out = walk_page(clip(), "x", LABELS)
+    assert len(left_out) == 3  # mistakes, maps and frames
+    assert sum(len(each["data"]) for each in data(text, "payload")["arrays"].values()) < 330_000
+    assert 'id="gallery"' in text
     monkeypatch.setattr(page_module, "LIMIT", 10_000)
     with pytest.raises(
         ConfigurationError, match=r"one frame of this network takes .* choose a smaller --size"
