@@ -42,6 +42,10 @@ class Format:
             y = np.ldexp(np.rint(np.ldexp(x, 8 - exponent)), exponent - 8)
             return np.where(np.abs(y) > self.largest, np.copysign(np.inf, x), y)
 
+    def rounding_of(self, x: Array) -> Array:
+        """Return how far a number may be from it when it is rounded to this format, or flushed to zero."""
+        return self.unit_roundoff * np.maximum(np.abs(x), self.smallest_normal)
+
 
 FLOAT64 = Format("float64", 2.0**-53, 2.0**-1022, float(np.finfo(np.float64).max))
 FLOAT32 = Format("float32", 2.0**-24, 2.0**-126, float(np.finfo(np.float32).max))

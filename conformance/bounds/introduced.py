@@ -18,8 +18,8 @@ from conformance.bounds import (
 )
 from conformance.bounds.carry import passed_on
 from conformance.bounds.declaration import DEFAULT, Declaration
-from conformance.bounds.formats import FLOAT32, Format
-from conformance.bounds.step import RULES, Shared, Step, completed
+from conformance.bounds.formats import FLOAT32
+from conformance.bounds.step import RULES, Shared, Step, completed, is_float
 from conformance.graph.evaluation import as_tuple
 from refimpl.graph import Node
 from refimpl.ops import TRAITS, Trait
@@ -108,17 +108,13 @@ def introduced_bounds(
 def _with_operands(step: Step, own: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
     """Add what rounding the operands first makes of the results, and the results' rounding to float32."""
     call = Node("", step.op_type, (), (), step.attributes)
-    errors = [_rounded(x, step.arithmetic) for x in step.inputs]
+    errors = [
+        0.0 if x is None or not is_float(np.asarray(x)) else step.arithmetic.rounding_of(x)
+        for x in step.inputs
+    ]
     within_sum = Trait.SUMS in TRAITS[step.op_type]
     passed = (0.0,) * len(own) if within_sum else passed_on(call, list(step.inputs), errors, step.outputs)
     return tuple(
         None if bound is None or before is None else bound + before + _RESULT * np.abs(y)
         for bound, before, y in zip(own, passed, step.outputs, strict=False)
     )
-
-
-def _rounded(x: Any, narrow: Format) -> Array | float:
-    """Return how far a number is from it in a narrower format, at most."""
-    if x is None or np.asarray(x).dtype.kind != "f":
-        return 0.0
-    return narrow.unit_roundoff * np.maximum(np.abs(x), narrow.smallest_normal)

@@ -19,7 +19,7 @@ from conformance.judge.fusions import find_fusion
 from conformance.judge.movement import another, frozen_problem, moves, still
 from conformance.judge.nodes import judge_nodes
 from conformance.judge.outputs import other_when_captured, run_twice, spread
-from conformance.judge.quantized import judge_units
+from conformance.judge.quantized import judge_units, only_as_shipped
 from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport
 from refimpl import Recording
 from refimpl.errors import CandidateError, MobileInstError
@@ -137,7 +137,8 @@ class Course(ABC):
         declared = self.candidate.declaration
         if getattr(self.candidate, "integer", False):
             rows, remarks = judge_units(own.graph, own.feeds, self.captured)
-            self.remarks += remarks
+            rows, apart = only_as_shipped(own.graph, rows, self.shipped, self.captured)
+            self.remarks += remarks + apart
             return rows
         return judge_nodes(own.graph, own.feeds, self.captured, declared, wide_float16=own.wide_float16)
 

@@ -136,20 +136,13 @@ class _Judge:
         declared = replace(self.declared, storage=_stored_format(made, self.declared.storage))
         if self.wide.intersection(node.inputs):
             errors = [
-                _unrounded(x) if name in self.wide else 0.0
+                FLOAT16.rounding_of(x) if name in self.wide and x is not None else 0.0
                 for name, x in zip(node.inputs, operands, strict=True)
             ]
             carried = (node, operands, errors, truths, declared)
             return carried_bounds(*carried, probable=probable, shared=shared)
         call = (node.op_type, operands, node.attributes, truths, declared)
         return introduced_bounds(*call, probable=probable, shared=shared)
-
-
-def _unrounded(x: Array | None) -> Array | float:
-    """Return how far a number that was rounded to float16 may have been from it."""
-    if x is None:
-        return 0.0
-    return FLOAT16.unit_roundoff * np.maximum(np.abs(x), FLOAT16.smallest_normal)
 
 
 def _stored_format(outputs: Sequence[Array], declared: Format) -> Format:

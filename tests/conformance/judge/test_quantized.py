@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.quantized import judge_units
+from conformance.judge.quantized import judge_units, only_as_shipped
 from refimpl.ops.operation import Array
 
 SHAPE = (1, 3, 8, 8)
@@ -18,6 +18,7 @@ SCALES = {"x": 0.02, "a": 0.05, "b": 0.04}
 POINTS = {"x": 120, "a": 0, "b": 131}
 RNG = np.random.default_rng(7)
 WEIGHTS = {name: RNG.integers(-127, 128, (3, 3, 3, 3)).astype(np.int8) for name in ("v", "w")}
+FACTOR = RNG.integers(-127, 128, (8, 8)).astype(np.int8)
 X = {"x": RNG.normal(size=SHAPE).astype(np.float32)}
 
 
@@ -27,21 +28,28 @@ def node(op_type: str, inputs: str, output: str, **attributes: object) -> onnx.N
 
 
 @functools.cache
-def graph(dtype: str = "uint8", domain: str = "") -> OnnxGraph:
+def graph(dtype: str = "uint8", domain: str = "", first: str = "Conv") -> OnnxGraph:
     """Return x quantised, two convolutions, the first saturating at zero as a ReLU does, dequantised."""
     made = [node("QuantizeLinear", "x x_scale x_point", "xq", domain=domain)]
     for given, weight, result in (("x", "v", "a"), ("a", "w", "b")):
         made += [
             node("DequantizeLinear", f"{given}q {given}_scale {given}_point", f"{given}d", domain=domain),
             node("DequantizeLinear", f"{weight}q {weight}_scale", f"{weight}d"),
-            node("Conv", f"{given}d {weight}d", f"{result}r", pads=[1, 1, 1, 1]),
+            node("MatMul", f"{given}d md", f"{result}r")
+            if (weight, first) == ("v", "MatMul")
+            else node("Conv", f"{given}d {weight}d", f"{result}r", pads=[1, 1, 1, 1]),
             node("QuantizeLinear", f"{result}r {result}_scale {result}_point", f"{result}q", domain=domain),
         ]
+    points = dict(POINTS)
+    if first == "MatMul":
+        # Nothing is cut off in between, so that leaving it out would change little.
+        points["a"] = 128
+        made.insert(1, node("DequantizeLinear", "mq v_scale", "md"))
     made.append(node("DequantizeLinear", "bq b_scale b_point", "y", domain=domain))
     constants = {f"{name}_scale": np.float32(scale) for name, scale in SCALES.items()}
-    constants |= {f"{name}_point": np.dtype(dtype).type(point) for name, point in POINTS.items()}
+    constants |= {f"{name}_point": np.dtype(dtype).type(point) for name, point in points.items()}
     constants |= {f"{name}q": weight for name, weight in WEIGHTS.items()}
-    constants |= {f"{name}_scale": np.float32(0.001) for name in WEIGHTS}
+    constants |= {f"{name}_scale": np.float32(0.001) for name in WEIGHTS} | {"mq": FACTOR}
     model = helper.make_model(
         helper.make_graph(
             made,
@@ -117,6 +125,34 @@ def test_a_saturation_left_out_in_between_is_said() -> None:
     assert "left out" in remarks[0]
 
 
+def test_what_a_unit_before_may_lose_explains_nothing_of_the_next() -> None:
+    """The NPU loses up to 2.5 steps in a product of activations, and none in a convolution behind it."""
+    model = graph(first="MatMul")
+    unit = np.float64(np.float32(0.001))
+    xq = integers()["xq"]
+    product = (xq.astype(np.int64) - POINTS["x"]) @ FACTOR.astype(np.int64)
+    real = product * unit * np.float32(SCALES["x"])
+    aq = np.clip(np.rint(real / np.float32(SCALES["a"])) + 128, 0, 255).astype(np.uint8)
+    real = convolved(aq, 128, "w") * unit * np.float32(SCALES["a"])
+    bq = np.clip(np.rint(real / np.float32(SCALES["b"])) + POINTS["b"], 0, 255)
+    for off in range(5):
+        tensors = {"xq": xq, "aq": aq, "bq": np.clip(bq + off, 0, 255).astype(np.uint8)}
+        rows, _ = judge_units(model, X, tensors)
+        assert [row.verdict for row in rows] == ["pass", "pass", "fail" if off else "pass"], off
+
+
 def test_a_result_of_another_shape_fails() -> None:
     tensors = integers()
     assert verdicts({**tensors, "bq": tensors["bq"][..., :4]})["bq"] == "fail"
+
+
+def test_what_leads_only_to_an_output_that_is_another_when_shown_is_not_judged() -> None:
+    tensors = integers()
+    rows, _ = judge_units(graph(), X, {**tensors, "bq": tensors["bq"] + np.uint8(9)})
+    assert rows[-1].verdict == "fail"
+    y = {"y": np.ones(SHAPE, np.float32)}
+    kept, remarks = only_as_shipped(graph(), rows, y, y)
+    assert (kept, remarks) == (rows, [])
+    left, (remark,) = only_as_shipped(graph(), rows, y, {"y": 2 * y["y"]})
+    assert [row.verdict for row in left] == ["not judged"] * 3
+    assert "y; the 3 results" in remark
