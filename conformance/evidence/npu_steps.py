@@ -1,7 +1,8 @@
 """How many steps Snapdragon's NPU, as emulated, is off in quantised networks.
 
-`python -m conformance.evidence.npu_steps`: networks with seeded weights are quantised on pictures and judged on others,
-result by result; a table says by operator how far off the worst is and how many are within what the judge allows.
+`python -m conformance.evidence.npu_steps`: networks with seeded weights are quantised on pictures and judged
+on others, result by result; a table says by operator how far off the worst is and how many are within what
+the judge allows.
 """
 
 from __future__ import annotations
