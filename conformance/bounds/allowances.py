@@ -66,6 +66,15 @@ _CPU = {
     "Softplus": Allowance(
         4, 2, 0, "log(1 + exp(x)) as ONNX Runtime computes it: 1 + exp(x) rounds absolutely"
     ),
+    "Tan": Allowance(5, 1, 0, f"{_OPENCL}: tan 5 ulp; Cody–Waite reduction at multiples of π"),
+    "Asin": Allowance(4, 0, 0, f"{_OPENCL}: asin 4 ulp"),
+    "Acos": Allowance(4, 0, 0, f"{_OPENCL}: acos 4 ulp"),
+    "Atan": Allowance(5, 0, 0, f"{_OPENCL}: atan 5 ulp"),
+    "Sinh": Allowance(4, 0, 0, f"{_OPENCL}: sinh 4 ulp"),
+    "Cosh": Allowance(4, 0, 0, f"{_OPENCL}: cosh 4 ulp"),
+    "Asinh": Allowance(4, 0, 0, f"{_OPENCL}: asinh 4 ulp"),
+    "Acosh": Allowance(4, 0, 0, f"{_OPENCL}: acosh 4 ulp"),
+    "Atanh": Allowance(5, 0, 0, f"{_OPENCL}: atanh 5 ulp"),
     "Elu": Allowance(4, 2, 0, "exp(x) − 1 as ONNX Runtime computes it: the difference rounds absolutely"),
 }
 _MOBILE = _CPU | {

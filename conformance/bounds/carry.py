@@ -116,6 +116,11 @@ def _leaky(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
     return max(1.0, abs(call.attributes.get("alpha", default))) * errors[0]
 
 
+def _selu(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
+    alpha, gamma = call.attributes.get("alpha", 1.67326), call.attributes.get("gamma", 1.0507)
+    return np.asarray(abs(gamma) * max(1.0, abs(alpha)) * errors[0] * (1 + 1e-4))
+
+
 def _cast(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array | None:
     return errors[0] if y.dtype.kind == "f" else None
 
@@ -206,6 +211,8 @@ CARRIED: dict[str, Carry] = {
     **dict.fromkeys((*having(Trait.MOVES), *_POOLED, *_REDUCED), _moved),
     **dict.fromkeys(("Neg", "Abs", "Sin", "Cos"), _lipschitz(1.0)),
     **dict.fromkeys(("LeakyRelu", "Elu"), _leaky),
+    "Celu": _lipschitz(1.0),
+    "Selu": _selu,
     **dict.fromkeys(("Cast", "CastLike"), _cast),
     "Clip": _clipped,
     "HardSwish": _lipschitz(1.5),

@@ -75,7 +75,11 @@ def _quotient(step: Step, function: str, dividend: Array | None, divisor: Array)
     return np.where((size < step.floor) & (size > 0), np.inf, bound) if least < step.floor else bound
 
 
-@rule("Sqrt", "Exp", "Log", "Erf", "Tanh", "Sin", "Cos", "Sigmoid", "Softplus")
+TRIGONOMETRIC = ("Sin", "Cos", "Tan", "Asin", "Acos", "Atan")
+HYPERBOLIC = ("Sinh", "Cosh", "Tanh", "Asinh", "Acosh", "Atanh")
+
+
+@rule("Sqrt", "Exp", "Log", "Erf", "Sigmoid", "Softplus", *TRIGONOMETRIC, *HYPERBOLIC)
 def function(step: Step) -> Bound:
     """The runtime's allowance."""
     # Small coefficients of a polynomial make subnormal terms of a result that is well above.
@@ -108,12 +112,14 @@ def mod(step: Step) -> Bound:
 
 @rule("Sum", "Mean")
 def sum_of(step: Step) -> Bound:
-    """γₙ of the sum of absolute values."""
+    """γₙ of the sum of absolute values; infinite where a mean's sum may overflow."""
     if not is_float(step.y):
         return 0.0
     terms = len(step.inputs)
     size = step.run(*[np.abs(np.asarray(x)) for x in step.inputs])
-    return step.gamma(terms + 1) * size + 2 * terms * step.floor
+    bound = step.gamma(terms + 1) * size + 2 * terms * step.floor
+    total = terms * size if step.op_type == "Mean" else size
+    return np.where((total > step.arithmetic.largest) & np.isfinite(step.y), np.inf, bound)
 
 
 @rule("Range")
@@ -145,6 +151,40 @@ def elu(step: Step) -> Bound:
         step.y
     )
     return np.where(step.required(0) < 0, scaled + 2 * step.floor, flushed(step))
+
+
+@rule("Selu")
+def selu(step: Step) -> Bound:
+    """The allowance of Elu times γ·α below zero, and three roundings of constants and products."""
+    gain = abs(step.attributes.get("alpha", 1.6732632423543772) * step.attributes.get("gamma", 1.05070098))
+    scaled = step.allowance("Elu", step.y / gain if gain else step.y, gain) * (step.required(0) <= 0)
+    return scaled + step.gamma(3) * np.abs(step.y) + 2 * step.floor
+
+
+@rule("Celu")
+def celu(step: Step) -> Bound:
+    """0 where x passes, else the allowance of Elu times α, and what rounding x / α makes of it."""
+    x, alpha = step.required(0), abs(step.attributes.get("alpha", 1.0))
+    argument = step.gamma(1) * np.abs(x) * np.exp(-np.abs(x) / alpha)
+    scaled = step.allowance("Elu", step.y / alpha, alpha) + step.gamma(2) * np.abs(step.y) + argument
+    return np.where(x < 0, scaled + 2 * step.floor, flushed(step))
+
+
+@rule("Softsign")
+def softsign(step: Step) -> Bound:
+    """The rounding of 1 + |x|, and the allowance of a division, or of a reciprocal and a product."""
+    return step.gamma(2) * np.abs(step.y) + step.allowance("Div", step.y) + 2 * step.floor
+
+
+@rule("Shrink")
+def shrink(step: Step) -> Bound:
+    """u·|y|, and two flushes; none where x is within the threshold's own rounding, and y jumps."""
+    if not is_float(step.y):
+        return 0.0
+    x, edge = np.abs(step.required(0)), abs(step.attributes.get("lambd", 0.5))
+    bound = step.gamma(1) * np.abs(step.y) + 2 * step.floor
+    jumps = (np.abs(x - edge) <= step.unit_roundoff * edge) & (x != edge)
+    return np.where(x > edge, bound, np.where(jumps, np.inf, 0.0))
 
 
 def _line(step: Step, x: Array, alpha: float, beta: float) -> Array:

@@ -15,6 +15,7 @@ from conformance.bounds import (
     quantization,  # noqa: F401
     reduction,  # noqa: F401
     resizing,  # noqa: F401
+    sampling,  # noqa: F401
 )
 from conformance.bounds.carry import passed_on
 from conformance.bounds.declaration import DEFAULT, Declaration

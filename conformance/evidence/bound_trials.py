@@ -110,6 +110,7 @@ def _power(rng: np.random.Generator, draw: Draw) -> Any:
 
 
 @_trial("Exp", "Sin", "Cos", "Tanh", "Erf", "Sigmoid", "Softplus", "Elu", "Mish", "Swish", "HardSwish")
+@_trial("Selu", "Celu", "Softsign", "Tan", "Atan", "Sinh", "Cosh", "Asinh")
 def _function(rng: np.random.Generator, draw: Draw) -> Any:
     return (np.clip(draw(2000), -10, 10),), {}
 
@@ -117,6 +118,54 @@ def _function(rng: np.random.Generator, draw: Draw) -> Any:
 @_trial("Gelu")
 def _gelu(rng: np.random.Generator, draw: Draw) -> Any:
     return (np.clip(draw(2000), -10, 10),), {"approximate": str(rng.choice(["none", "tanh"]))}
+
+
+@_trial("Asin", "Acos", "Atanh")
+def _inverse(rng: np.random.Generator, draw: Draw) -> Any:
+    return (np.tanh(draw(1000)) * 0.999,), {}
+
+
+@_trial("Acosh")
+def _acosh(rng: np.random.Generator, draw: Draw) -> Any:
+    return (1 + np.abs(draw(1000)),), {}
+
+
+@_trial("Shrink")
+def _shrink(rng: np.random.Generator, draw: Draw) -> Any:
+    return (draw(1000),), {"lambd": 1.5, "bias": 0.75}
+
+
+@_trial("ThresholdedRelu")
+def _thresholded(rng: np.random.Generator, draw: Draw) -> Any:
+    return (draw(1000),), {"alpha": 0.5}
+
+
+@_trial("Hardmax")
+def _hardmax(rng: np.random.Generator, draw: Draw) -> Any:
+    return (draw(12, 20),), {"axis": 1}
+
+
+@_trial("GridSample")
+def _grid_sample(rng: np.random.Generator, draw: Draw) -> Any:
+    attributes = {
+        "mode": str(rng.choice(["linear", "linear", "nearest", "cubic"])),
+        "padding_mode": str(rng.choice(["zeros", "border", "reflection"])),
+        "align_corners": int(rng.integers(2)),
+    }
+    return (draw(2, 3, 7, 9), rng.uniform(-1.4, 1.4, (2, 6, 5, 2))), attributes
+
+
+@_trial("RoiAlign")
+def _roi_align(rng: np.random.Generator, draw: Draw) -> Any:
+    first, size = rng.uniform(-3, 40, (5, 2)), rng.uniform(0.5, 30, (5, 2))
+    attributes = {
+        "output_height": 3,
+        "output_width": 4,
+        "sampling_ratio": int(rng.integers(3)),
+        "spatial_scale": float(rng.choice([0.25, 0.3])),
+        "coordinate_transformation_mode": str(rng.choice(["half_pixel", "output_half_pixel"])),
+    }
+    return (draw(2, 3, 12, 13), np.concatenate([first, first + size], 1), rng.integers(0, 2, 5)), attributes
 
 
 @_trial("LeakyRelu", "Relu", "Neg", "Abs", "Sign", "Floor", "Ceil", "Round")

@@ -185,6 +185,21 @@ def _resize(node: Node, context: Context) -> list[Node]:
     return [Node(node.name, "Resize", (data, "", scales), node.outputs, attributes)]
 
 
+@form("GridSample")
+def _grid_sample(node: Node, context: Context) -> list[Node]:
+    """Before opset 20 the modes were named after two axes."""
+    renamed = {"bilinear": "linear", "bicubic": "cubic"}
+    mode = renamed.get(node.attributes["mode"], node.attributes["mode"])
+    return [dataclasses.replace(node, attributes={**node.attributes, "mode": mode})]
+
+
+@form("RoiAlign")
+def _roi_align(node: Node, context: Context) -> list[Node]:
+    """Before opset 16 nothing was shifted by half an element."""
+    name = "coordinate_transformation_mode"
+    return [dataclasses.replace(node, attributes={name: "output_half_pixel", **node.attributes})]
+
+
 @form("Softmax", "LogSoftmax")
 def _softmax(node: Node, context: Context) -> list[Node]:
     """Before opset 13 softmax ran over ``axis`` and all after it together, the tensor read as a matrix."""

@@ -32,6 +32,7 @@ NOT_FOLLOWED = {
     ("ONNX Runtime", "Gelu"): _ROUNDED_CONSTANTS,
     ("ONNX Runtime", "GroupNormalization"): "normalises in float32, its stash_type",
     ("onnx.reference", "GroupNormalization"): "normalises in float32, its stash_type",
+    ("onnx.reference", "GridSample/cubic"): "its cubic is of float32's accuracy",
     ("onnx.reference", "Resize/cubic"): "takes the scale, sizes / shape, in float32",
 }
 """(source, operator) → why its float64 is none. Each has another source."""

@@ -7,18 +7,21 @@ among the operands takes the dtype of the tensor. The result is an array, or a t
 view of an operand, so nothing may be written into a result that is used again.
 
 Arithmetic
-    add sub mul div power mod neg absolute sign reciprocal sqrt exp log sin cos floor ceil round_half_even
+    add sub mul div power mod neg absolute sign reciprocal sqrt exp log floor ceil round_half_even
+    sin cos tan asin acos atan sinh cosh asinh acosh atanh
     maximum minimum sum_of mean_of
 Comparisons and logic
     equal less less_or_equal greater greater_or_equal logical_and logical_or logical_xor logical_not where
     is_nan is_inf
 Activations
-    relu leaky_relu prelu elu clip sigmoid hard_sigmoid hard_swish swish mish softplus tanh erf gelu
-    softmax log_softmax
+    relu leaky_relu thresholded_relu prelu elu selu celu clip shrink sigmoid hard_sigmoid hard_swish swish
+    mish softplus softsign tanh erf gelu softmax log_softmax hardmax
 Products
     conv conv_transpose mat_mul gemm einsum, and linear, composed of them
 Pooling and resizing
     max_pool average_pool global_max_pool global_average_pool resize, and, composed, adaptive_average_pool
+Sampling
+    grid_sample roi_align
 Normalisation, at inference
     batch_normalization layer_normalization instance_normalization group_normalization
 Reductions and selections
@@ -45,29 +48,42 @@ family under ``@operation("OnnxName", Trait.EXACT)`` or whatever holds of it, na
 ONNX cases of that operator run in the tests, of its traits too."""
 
 from refimpl.ops.activation import (
+    celu,
     clip,
     elu,
     erf,
     gelu,
     hard_sigmoid,
     hard_swish,
+    hardmax,
     leaky_relu,
     log_softmax,
     mish,
     prelu,
     relu,
+    selu,
+    shrink,
     sigmoid,
     softmax,
     softplus,
+    softsign,
     swish,
     tanh,
+    thresholded_relu,
 )
 from refimpl.ops.convolution import conv
 from refimpl.ops.elementwise import (
     absolute,
+    acos,
+    acosh,
     add,
+    asin,
+    asinh,
+    atan,
+    atanh,
     ceil,
     cos,
+    cosh,
     div,
     equal,
     exp,
@@ -94,9 +110,11 @@ from refimpl.ops.elementwise import (
     round_half_even,
     sign,
     sin,
+    sinh,
     sqrt,
     sub,
     sum_of,
+    tan,
     where,
 )
 from refimpl.ops.linear import einsum, gemm, linear, mat_mul
@@ -144,6 +162,7 @@ from refimpl.ops.reduction import (
     top_k,
 )
 from refimpl.ops.resize import resize
+from refimpl.ops.sampling import grid_sample, roi_align
 from refimpl.ops.shape import (
     ONNX_DTYPES,
     arange,
@@ -186,17 +205,24 @@ __all__ = [
     "Interceptor",
     "Trait",
     "absolute",
+    "acos",
+    "acosh",
     "active_interceptor",
     "adaptive_average_pool",
     "add",
     "arange",
     "arg_max",
     "arg_min",
+    "asin",
+    "asinh",
+    "atan",
+    "atanh",
     "average_pool",
     "batch_normalization",
     "cast",
     "cast_like",
     "ceil",
+    "celu",
     "clip",
     "concat",
     "constant",
@@ -204,6 +230,7 @@ __all__ = [
     "conv",
     "conv_transpose",
     "cos",
+    "cosh",
     "cum_sum",
     "depth_to_space",
     "dequantize_linear",
@@ -226,9 +253,11 @@ __all__ = [
     "global_max_pool",
     "greater",
     "greater_or_equal",
+    "grid_sample",
     "group_normalization",
     "hard_sigmoid",
     "hard_swish",
+    "hardmax",
     "having",
     "identity",
     "instance_normalization",
@@ -278,17 +307,22 @@ __all__ = [
     "relu",
     "reshape",
     "resize",
+    "roi_align",
     "round_half_even",
     "scatter_elements",
     "scatter_nd",
+    "selu",
     "shape",
+    "shrink",
     "sigmoid",
     "sign",
     "sin",
+    "sinh",
     "size",
     "slice_",
     "softmax",
     "softplus",
+    "softsign",
     "space_to_depth",
     "split",
     "sqrt",
@@ -296,7 +330,9 @@ __all__ = [
     "sub",
     "sum_of",
     "swish",
+    "tan",
     "tanh",
+    "thresholded_relu",
     "tile",
     "top_k",
     "transpose",

@@ -58,6 +58,47 @@ def elu(x: Array, *, alpha: float = 1.0) -> Array:
     return np.where(x < 0, x.dtype.type(alpha) * np.expm1(np.minimum(x, 0)), x)
 
 
+@operation("Selu", Trait.ROUNDS | Trait.ELEMENTWISE)
+def selu(x: Array, *, alpha: float = 1.6732632423543772, gamma: float = 1.0507009873554805) -> Array:
+    """Return ``gamma · x`` where it is positive, ``gamma · alpha · (exp(x) − 1)`` elsewhere. ONNX Selu."""
+    of = x.dtype.type
+    return np.where(x > 0, of(gamma) * x, of(gamma) * of(alpha) * np.expm1(np.minimum(x, 0)))
+
+
+@operation("Celu", Trait.ROUNDS | Trait.ELEMENTWISE)
+def celu(x: Array, *, alpha: float = 1.0) -> Array:
+    """Return ``max(x, 0) + min(alpha · (exp(x / alpha) − 1), 0)``. ONNX Celu."""
+    slope = x.dtype.type(alpha)
+    return np.asarray(np.maximum(x, 0) + np.minimum(slope * np.expm1(x / slope), 0))
+
+
+@operation("Softsign", Trait.ROUNDS | Trait.MONOTONE)
+def softsign(x: Array) -> Array:
+    """Return ``x / (1 + |x|)``. ONNX Softsign."""
+    return np.asarray(x / (1 + np.abs(x)))
+
+
+@operation("Shrink", Trait.ROUNDS | Trait.ELEMENTWISE)
+def shrink(x: Array, *, bias: float = 0.0, lambd: float = 0.5) -> Array:
+    """Return ``x`` less ``bias`` in size where it is beyond ±``lambd``, zero elsewhere. ONNX Shrink."""
+    moved = np.where(x > lambd, x - x.dtype.type(bias), x + x.dtype.type(bias))
+    return np.where(np.abs(x) > lambd, moved, 0).astype(x.dtype, copy=False)
+
+
+@operation("ThresholdedRelu", Trait.SELECTS | Trait.ELEMENTWISE)
+def thresholded_relu(x: Array, *, alpha: float = 1.0) -> Array:
+    """Return ``x`` where it is above ``alpha``, zero elsewhere. ONNX ThresholdedRelu."""
+    return np.where(x > x.dtype.type(alpha), x, x.dtype.type(0))
+
+
+@operation("Hardmax", Trait.EXACT)
+def hardmax(x: Array, *, axis: int = -1) -> Array:
+    """Return one at the first maximum along ``axis``, zero elsewhere. ONNX Hardmax."""
+    y = np.zeros_like(x)
+    np.put_along_axis(y, np.argmax(x, axis=axis, keepdims=True), 1, axis)
+    return y
+
+
 @operation("Sigmoid", Trait.ROUNDS | Trait.MONOTONE)
 def sigmoid(x: Array) -> Array:
     """Return ``1 / (1 + exp(−x))``. ONNX Sigmoid."""

@@ -138,6 +138,60 @@ def cos(x: ArrayLike) -> Array:
     return np.asarray(np.cos(x))
 
 
+@operation("Tan", Trait.ROUNDS | Trait.ELEMENTWISE)
+def tan(x: ArrayLike) -> Array:
+    """Return the tangent of ``x`` radians. ONNX Tan."""
+    return np.asarray(np.tan(x))
+
+
+@operation("Asin", Trait.ROUNDS | Trait.MONOTONE)
+def asin(x: ArrayLike) -> Array:
+    """Return the angle whose sine is ``x``. ONNX Asin."""
+    return np.asarray(np.arcsin(x))
+
+
+@operation("Acos", Trait.ROUNDS | Trait.MONOTONE)
+def acos(x: ArrayLike) -> Array:
+    """Return the angle whose cosine is ``x``. ONNX Acos."""
+    return np.asarray(np.arccos(x))
+
+
+@operation("Atan", Trait.ROUNDS | Trait.MONOTONE)
+def atan(x: ArrayLike) -> Array:
+    """Return the angle whose tangent is ``x``. ONNX Atan."""
+    return np.asarray(np.arctan(x))
+
+
+@operation("Sinh", Trait.ROUNDS | Trait.MONOTONE)
+def sinh(x: ArrayLike) -> Array:
+    """Return the hyperbolic sine. ONNX Sinh."""
+    return np.asarray(np.sinh(x))
+
+
+@operation("Cosh", Trait.ROUNDS | Trait.ELEMENTWISE)
+def cosh(x: ArrayLike) -> Array:
+    """Return the hyperbolic cosine. ONNX Cosh."""
+    return np.asarray(np.cosh(x))
+
+
+@operation("Asinh", Trait.ROUNDS | Trait.MONOTONE)
+def asinh(x: ArrayLike) -> Array:
+    """Return the number whose hyperbolic sine is ``x``. ONNX Asinh."""
+    return np.asarray(np.arcsinh(x))
+
+
+@operation("Acosh", Trait.ROUNDS | Trait.MONOTONE)
+def acosh(x: ArrayLike) -> Array:
+    """Return the number whose hyperbolic cosine is ``x``. ONNX Acosh."""
+    return np.asarray(np.arccosh(x))
+
+
+@operation("Atanh", Trait.ROUNDS | Trait.MONOTONE)
+def atanh(x: ArrayLike) -> Array:
+    """Return the number whose hyperbolic tangent is ``x``. ONNX Atanh."""
+    return np.asarray(np.arctanh(x))
+
+
 @operation("Floor", Trait.EXACT | Trait.MONOTONE)
 def floor(x: ArrayLike) -> Array:
     """Return the largest integer not above ``x``. ONNX Floor."""

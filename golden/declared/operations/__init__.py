@@ -23,12 +23,13 @@ from golden.declared.operations import (
     quantisation,
     reductions,
     resizing,
+    sampling,
 )
 from golden.declared.operations.call import Call
 
 # The order of the set.
 FAMILIES = (
-    *(convolutions, products, normalisation, activations, pooling, resizing, arithmetic, logic),
+    *(convolutions, products, normalisation, activations, pooling, resizing, sampling, arithmetic, logic),
     *(reductions, making, arranging, indexing, quantisation),
 )
 CALLS: tuple[Call, ...] = tuple(call for family in FAMILIES for call in family.CALLS)

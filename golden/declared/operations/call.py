@@ -52,6 +52,7 @@ BENEATH = {
     ),
     "Swish": ("refimpl.ops.last_place.swish", *_DOUBLE_DOUBLE),
     "Mish": ("refimpl.ops.last_place.mish", *_DOUBLE_DOUBLE),
+    "RoiAlign": ("refimpl.ops.sampling.roi_samples",),
 }
 """What an operation is made of."""
 

@@ -1,0 +1,147 @@
+"""Operations that real files use, in ONNX Runtime: right ones pass, and are judged; wrong ones fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.any_graph import verify_graph
+from conformance.judge.nodes import judge_nodes
+from refimpl.ops.operation import Array
+
+Draw = Callable[[np.random.Generator], Any]
+SEEDS = range(3)
+
+
+@dataclass(frozen=True)
+class One:
+    """A graph of one operator, and what it is fed."""
+
+    op_type: str
+    inputs: tuple[Draw | Array | None, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    outputs: int = 1
+    opset: int = 22
+    domain: str = ""
+    wrong_by: int = 64
+    """Unit roundoffs of the largest number; more where places are computed, and the map is steep."""
+
+    def model(self, feeds: dict[str, Array]) -> onnx.ModelProto:
+        """Return the model; what is no float is an initializer."""
+        names = [f"x{i}" if x is not None else "" for i, x in enumerate(self.inputs)]
+        made = [f"y{i}" for i in range(self.outputs)]
+        node = helper.make_node(self.op_type, names, made, domain=self.domain, **self.attributes)
+        kinds = {name: helper.np_dtype_to_tensor_dtype(x.dtype) for name, x in feeds.items()}
+        inputs = [helper.make_tensor_value_info(name, kinds[name], x.shape) for name, x in feeds.items()]
+        graph = helper.make_graph([node], "one", inputs, [onnx.ValueInfoProto(name=name) for name in made])
+        opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid("com.microsoft", 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+    def feeds(self, seed: int) -> dict[str, Array]:
+        """Draw the operands, floats in float32."""
+        rng = np.random.default_rng(seed)
+        drawn = {f"x{i}": x(rng) if callable(x) else x for i, x in enumerate(self.inputs) if x is not None}
+        return {
+            name: x.astype(np.float32) if x.dtype == np.float64 else np.asarray(x)
+            for name, x in drawn.items()
+        }
+
+
+def normal(*shape: int, scale: float = 1.0) -> Draw:
+    """Normal numbers."""
+    return lambda rng: rng.normal(size=shape) * scale
+
+
+def uniform(low: float, high: float, *shape: int) -> Draw:
+    """Uniform numbers."""
+    return lambda rng: rng.uniform(low, high, shape)
+
+
+def regions(count: int) -> Draw:
+    """Corners of rectangles."""
+
+    def draw(rng: np.random.Generator) -> Array:
+        first = rng.uniform(-4, 40, (count, 2))
+        return np.concatenate([first, first + rng.uniform(1, 30, (count, 2))], 1)
+
+    return draw
+
+
+LINE = (normal(4, 300, scale=3),)
+OF_A_LINE = ("Selu", "Celu", "Softsign", "Tan", "Atan", "Sinh", "Cosh", "Asinh")
+CASES = {
+    **{
+        name: One(name, LINE) for name in ("Selu", "Celu", "Softsign", "Tan", "Atan", "Sinh", "Cosh", "Asinh")
+    },
+    **{name: One(name, (uniform(-1, 1, 500),)) for name in ("Asin", "Acos", "Atanh")},
+    "Acosh": One("Acosh", (uniform(1, 20, 500),)),
+    "Shrink": One("Shrink", LINE, {"lambd": 1.5, "bias": 0.5}),
+    "ThresholdedRelu": One("ThresholdedRelu", LINE, {"alpha": 0.7}),
+    "Hardmax": One("Hardmax", LINE),
+    "GridSample": One("GridSample", (normal(2, 3, 9, 11), uniform(-1.2, 1.2, 2, 7, 8, 2)), wrong_by=1024),
+    "GridSample, bilinear": One(
+        "GridSample",
+        (normal(1, 3, 9, 11), uniform(-1.2, 1.2, 1, 7, 8, 2)),
+        {"mode": "bilinear", "padding_mode": "reflection", "align_corners": 1},
+        opset=16,
+        wrong_by=1024,
+    ),
+    "GridSample, cubic": One(
+        "GridSample",
+        (normal(1, 3, 9, 11), uniform(-1.2, 1.2, 1, 7, 8, 2)),
+        {"mode": "cubic", "padding_mode": "border"},
+        wrong_by=1024,
+    ),
+    "GridSample, nearest": One(
+        "GridSample", (normal(1, 3, 9, 11), uniform(-1.2, 1.2, 1, 7, 8, 2)), {"mode": "nearest"}
+    ),
+    "RoiAlign": One(
+        "RoiAlign",
+        (normal(2, 4, 13, 12), regions(6), np.array([0, 1, 1, 0, 0, 1])),
+        {"output_height": 3, "output_width": 4, "spatial_scale": 0.25, "sampling_ratio": 2},
+        opset=16,
+    ),
+    "RoiAlign, adaptive": One(
+        "RoiAlign",
+        (normal(2, 4, 13, 12), regions(6), np.array([0, 1, 1, 0, 0, 1])),
+        {"output_height": 2, "output_width": 3, "spatial_scale": 0.25},
+        opset=10,
+    ),
+}
+"""Name → a graph of one operator."""
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", CASES)
+def test_what_onnx_runtime_computes_is_judged_and_right(name: str, seed: int) -> None:
+    feeds = CASES[name].feeds(seed)
+    graph = OnnxGraph.load(CASES[name].model(feeds))
+    report = verify_graph(OnnxRuntimeGraph(graph, RuntimeOptions(threads=1)), feeds)
+    report.raise_on_failure()
+    (item,) = report.inputs
+    assert [row.verdict for row in item.nodes] == ["pass"] * CASES[name].outputs
+    assert all((row.utilisation or 0.0) < 1 for row in item.nodes)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_few_units_in_the_last_place_fail(name: str) -> None:
+    """Of the largest number there is: of the operands, or of the result."""
+    feeds = CASES[name].feeds(0)
+    graph = OnnxGraph.load(CASES[name].model(feeds))
+    candidate = OnnxRuntimeGraph(graph, RuntimeOptions(threads=1))
+    tensors = candidate.capture(feeds)
+    y = tensors["y0"] = tensors["y0"].copy()
+    floats = [np.abs(x).max() for x in (*feeds.values(), y) if x.dtype.kind == "f"]
+    place = np.unravel_index(np.argmax(np.abs(y)) if y.dtype.kind == "f" else 0, y.shape)
+    wrong = CASES[name].wrong_by * 2.0**-24 * max(floats) if y.dtype.kind == "f" else 1
+    y[place] += np.asarray(wrong, y.dtype)
+    rows = judge_nodes(graph, feeds, tensors, candidate.declaration)
+    assert rows[0].verdict == "fail"
