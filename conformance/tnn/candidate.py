@@ -16,7 +16,7 @@ from conformance.reports.report import Comparison
 from conformance.tnn.dumps import Step
 from conformance.tnn.evaluation import evaluate
 from conformance.tnn.graph import TnnGraph
-from conformance.tnn.layers import HardSigmoid
+from conformance.tnn.parameters import HardSigmoid
 from conformance.tnn.rounding import declared
 from refimpl.errors import CandidateError
 from refimpl.graph import Graph, Node

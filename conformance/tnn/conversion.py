@@ -18,8 +18,8 @@ from conformance.graph.evaluation import evaluate_node, run, widened, widened_al
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.onnx_graph import evaluate as evaluate_onnx
 from conformance.tnn.evaluation import evaluate_layer, magnitude
+from conformance.tnn.fields import Parameters
 from conformance.tnn.graph import TnnGraph
-from conformance.tnn.layers import Parameters
 from conformance.tnn.model import BFLOAT16, RawBuffer
 from conformance.tnn.proto import Layer
 from conformance.tnn.traps import TRAPS, Source, Trap, source_of

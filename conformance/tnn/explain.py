@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from conformance.tnn.evaluation import evaluate
 from conformance.tnn.graph import TnnGraph
-from conformance.tnn.layers import Convolution, Convolution1D
+from conformance.tnn.parameters import AnyConvolution
 from conformance.tnn.proto import Layer
 
 Array = NDArray[Any]
@@ -83,7 +83,7 @@ def _stored(graph: TnnGraph, layer: Layer) -> int:
 def _products(graph: TnnGraph, layer: Layer, shapes: dict[str, tuple[int, ...]]) -> int:
     result = math.prod(shapes[layer.outputs[0]])
     source = shapes[layer.inputs[0]] if layer.inputs else ()
-    if isinstance(layer.parameters, Convolution | Convolution1D):
+    if isinstance(layer.parameters, AnyConvolution):
         weight = graph.resources[layer.name].buffers["weight"].values.size
         # A transposed convolution multiplies every input element, a plain one makes every output element.
         places = source if layer.type == "Deconvolution" else shapes[layer.outputs[0]]

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from conformance.files import atomic_write
-from conformance.tnn.layers import Binary, Convolution, Convolution1D, Gather, InnerProduct, InstanceNorm
-from conformance.tnn.model import Model, RawBuffer, Resource, read_model, write_model
+from conformance.tnn.layers import layer_type
+from conformance.tnn.model import (
+    COLOUR_CURVES,
+    SCATTERED,
+    Model,
+    RawBuffer,
+    Resource,
+    read_model,
+    write_model,
+)
+from conformance.tnn.parameters import (
+    AnyConvolution,
+    Binary,
+    Gather,
+    InnerProduct,
+    InstanceNorm,
+    PReLU,
+)
 from conformance.tnn.proto import MAGIC_V1, Layer, Proto, read_proto, write_proto
 from refimpl.errors import FileError
 
@@ -90,7 +107,8 @@ def _check_constants(graph: TnnGraph, layer: Layer, source: str) -> None:
     )
     # A size of None: any that is not empty. An absent bias may be stored as an empty buffer.
     absent = [role for role in expected if not found.get(role)]
-    extra = [role for role, size in found.items() if size and role not in expected]
+    optional = SCATTERED if layer_type(layer.type, source).payload == "scatter" else ()
+    extra = [role for role, size in found.items() if size and role not in (*expected, *optional)]
     wrong = [role for role, size in expected.items() if size is not None and found.get(role, size) != size]
     given = layer.parameters
     if isinstance(given, InnerProduct) and not absent and found["weight"] % given.outputs:
@@ -105,12 +123,12 @@ def _check_constants(graph: TnnGraph, layer: Layer, source: str) -> None:
 
 def _check_weight_shape(graph: TnnGraph, layer: Layer, source: str) -> None:
     """Check the order of a convolution's axes: the same number of elements may be another kernel."""
-    if layer.type != "Convolution" or graph.model.magic == MAGIC_V1:
+    if not layer.type.startswith("Convolution") or graph.model.magic == MAGIC_V1:
         return
     weight = graph.resources[layer.name].buffers["weight"].values
     given = layer.parameters
-    assert isinstance(given, Convolution)
-    expected = (given.output_channels, given.channels_per_group, given.kernel_h, given.kernel_w)
+    assert isinstance(given, AnyConvolution)
+    expected = (given.output_channels, given.channels_per_group, *given.kernel)
     if weight.shape != expected:
         raise FileError(
             f"{source}: the weight of {layer.name!r} has shape {weight.shape}, the proto says {expected}"
@@ -120,9 +138,8 @@ def _check_weight_shape(graph: TnnGraph, layer: Layer, source: str) -> None:
 def _expected_sizes(layer: Layer) -> dict[str, int | None]:
     """Return the roles of the constants a layer must have, and how many elements, as its parameters say."""
     given = layer.parameters
-    if isinstance(given, Convolution | Convolution1D):
-        taps = given.kernel_h * given.kernel_w if isinstance(given, Convolution) else given.kernel
-        weight = given.channels_per_group * given.output_channels * taps
+    if isinstance(given, AnyConvolution):
+        weight = given.channels_per_group * given.output_channels * math.prod(given.kernel)
         return {"weight": weight, **({"bias": given.output_channels} if given.bias else {})}
     if isinstance(given, InnerProduct):
         return {"weight": None, **({"bias": given.outputs} if given.bias else {})}
@@ -132,6 +149,12 @@ def _expected_sizes(layer: Layer) -> dict[str, int | None]:
         return {"scale": None, "bias": None}
     if isinstance(given, Binary) and given.has_constant:
         return {"constant": None}
+    if isinstance(given, PReLU):
+        return {"slope": 1 if given.channel_shared else None}
+    if layer.type == "ConstantOfShape":
+        return {"value": None}
+    if layer.type == "HDRGuide":
+        return dict(zip(COLOUR_CURVES, (9, 3, 12, 12, 3, 1), strict=True))
     if isinstance(given, Gather):
         held = {"data": given.data_constant, "indices": given.indices_constant}
         return {role: None for role, constant in held.items() if constant}

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.tnn.layers import TYPE_IDS, layer_type
+from conformance.tnn.layers import layer_type
 from conformance.tnn.proto import MAGIC, MAGIC_V1, MAGICS
 from refimpl.errors import FileError
 
@@ -31,7 +31,13 @@ DTYPES: dict[int, np.dtype[Any]] = {
     2: np.dtype("i1"),
     3: np.dtype("<i4"),
     BFLOAT16: np.dtype("<u2"),
+    5: np.dtype("<i8"),
+    6: np.dtype("<u4"),
 }
+GATHERED, SCATTERED = ("data", "indices"), ("indices", "updates")
+COLOUR_CURVES = ("ccm weight", "ccm bias", "shifts", "slopes", "projection weight", "projection bias")
+BY_NAME = 0
+"""The type id that tells the runtime to go by the type's name."""
 _INTEGER = struct.Struct("<i")
 
 
@@ -180,10 +186,11 @@ class _Cursor:
         except UnicodeDecodeError as error:
             raise self.error(f"{what} is no UTF-8 text", start) from error
 
-    def flag(self, what: str) -> bool:
-        value = self.integer(what)
+    def flag(self, what: str, width: int = 4) -> bool:
+        start = self.take(width, what)
+        value = int.from_bytes(self.content[start : self.offset], "little")
         if value not in (0, 1):
-            raise self.error(f"{what} is {value}, expected 0 or 1", self.offset - 4)
+            raise self.error(f"{what} is {value}, expected 0 or 1", start)
         return value == 1
 
     def buffer(self, role: str) -> RawBuffer:
@@ -230,9 +237,7 @@ def _read_resource(cursor: _Cursor) -> Resource:
     description = layer_type(type_name, f"{cursor.source}: byte {at}, layer {name!r}")
     if not description.payload:
         raise cursor.error(f"{type_name} has no constants in this format", at)
-    if TYPE_IDS.get(type_name, type_id) != type_id or (
-        type_name not in TYPE_IDS and type_id in TYPE_IDS.values()
-    ):
+    if type_id not in (BY_NAME, description.type_id):
         raise cursor.error(f"type id {type_id} is not that of {type_name}", at)
     label, buffers = _PAYLOADS[description.payload].read(cursor)
     return Resource(type_name, name, buffers, type_id, label)
@@ -263,30 +268,33 @@ def _write_convolution(resource: Resource, magic: int) -> list[bytes]:
     return [_string(resource.label), _INTEGER.pack("bias" in resource.buffers), *buffers]
 
 
-def _read_inner_product(cursor: _Cursor) -> tuple[str, dict[str, RawBuffer]]:
-    label = cursor.string("the inner name")
-    return label, {role: cursor.buffer(role) for role in ("weight", "bias")}
+def _read_labelled(*roles: str) -> Callable[[_Cursor], tuple[str, dict[str, RawBuffer]]]:
+    return lambda cursor: (cursor.string("the inner name"), {role: cursor.buffer(role) for role in roles})
 
 
-def _write_inner_product(resource: Resource, magic: int) -> list[bytes]:
+def _write_labelled(resource: Resource, magic: int) -> list[bytes]:
     return [_string(resource.label), *_write_buffers(resource, magic)]
 
 
-def _read_gather(cursor: _Cursor) -> tuple[str, dict[str, RawBuffer]]:
-    buffers = {}
-    for role in ("data", "indices"):
-        if cursor.flag(f"has-{role}"):
-            buffers[role] = cursor.buffer(role)
-    return "", buffers
+def _read_optional(width: int, *roles: str) -> Callable[[_Cursor], tuple[str, dict[str, RawBuffer]]]:
+    """Return what reads buffers, each after a flag of ``width`` bytes that says whether it is there."""
+
+    def read(cursor: _Cursor) -> tuple[str, dict[str, RawBuffer]]:
+        return "", {role: cursor.buffer(role) for role in roles if cursor.flag(f"has-{role}", width)}
+
+    return read
 
 
-def _write_gather(resource: Resource, magic: int) -> list[bytes]:
-    chunks: list[bytes] = []
-    for role in ("data", "indices"):
-        buffer = resource.buffers.get(role)
-        chunks.append(_INTEGER.pack(buffer is not None))
-        chunks += [] if buffer is None else _buffer(buffer, magic)
-    return chunks
+def _write_optional(width: int, *roles: str) -> Callable[[Resource, int], list[bytes]]:
+    def write(resource: Resource, magic: int) -> list[bytes]:
+        chunks: list[bytes] = []
+        for role in roles:
+            buffer = resource.buffers.get(role)
+            chunks.append((buffer is not None).to_bytes(width, "little"))
+            chunks += [] if buffer is None else _buffer(buffer, magic)
+        return chunks
+
+    return write
 
 
 def _read_roles(*roles: str) -> Callable[[_Cursor], tuple[str, dict[str, RawBuffer]]]:
@@ -299,8 +307,12 @@ def _write_buffers(resource: Resource, magic: int) -> list[bytes]:
 
 _PAYLOADS = {
     "convolution": _Payload(_read_convolution, _write_convolution),
-    "inner product": _Payload(_read_inner_product, _write_inner_product),
+    "inner product": _Payload(_read_labelled("weight", "bias"), _write_labelled),
+    "slope": _Payload(_read_labelled("slope"), _write_labelled),
     "scale and bias": _Payload(_read_roles("scale", "bias"), _write_buffers),
     "constant": _Payload(_read_roles("constant"), _write_buffers),
-    "gather": _Payload(_read_gather, _write_gather),
+    "value": _Payload(_read_roles("value"), _write_buffers),
+    "colour curves": _Payload(_read_roles(*COLOUR_CURVES), _write_buffers),
+    "gather": _Payload(_read_optional(4, *GATHERED), _write_optional(4, *GATHERED)),
+    "scatter": _Payload(_read_optional(1, *SCATTERED), _write_optional(1, *SCATTERED)),
 }

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from conformance.tnn.layers import Parameters, layer_type
+from conformance.tnn.fields import Parameters
+from conformance.tnn.layers import layer_type
 from refimpl.errors import FileError
 from refimpl.graph import Node
 

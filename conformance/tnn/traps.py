@@ -18,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 
 from conformance.graph.onnx_file import array_of, node_of
-from conformance.tnn.evaluation import same_pads
+from conformance.tnn.meaning import same_pads
 from refimpl.graph import Graph, Node
 from refimpl.ops.operation import OPERATIONS
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from conformance.tnn.graph import TnnGraph, join
-from conformance.tnn.layers import TYPE_IDS
+from conformance.tnn.layers import LAYER_TYPES
 from conformance.tnn.model import Model, RawBuffer, Resource
 from conformance.tnn.proto import parse_proto
 
@@ -50,7 +50,7 @@ class _Converter:
 
     def keep(self, kind: str, node: onnx.NodeProto, **buffers: Array) -> None:
         held = {role: RawBuffer(np.ascontiguousarray(values)) for role, values in buffers.items()}
-        self.resources.append(Resource(kind, node.name, held, TYPE_IDS[kind]))
+        self.resources.append(Resource(kind, node.name, held, LAYER_TYPES[kind].type_id))
 
     def Conv(self, node, given):
         weight, (top, left, bottom, right) = self.constants[node.input[1]], given["pads"]

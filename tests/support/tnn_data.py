@@ -25,7 +25,7 @@ _TEMPORARY = tempfile.TemporaryDirectory(prefix="tnn-")
 
 @functools.cache
 def unpacked(archive: str) -> Path:
-    """Return the folder with the contents of ``<archive>.tar.xz``: ops, arm or mha_dumps."""
+    """Return the folder with the contents of ``<archive>.tar.xz``: ops, more, arm or mha_dumps."""
     with tarfile.open(_ARCHIVES / f"{archive}.tar.xz") as content:
         # Python 3.11.2, that of Debian 12, has no filters.
         options = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
@@ -34,14 +34,16 @@ def unpacked(archive: str) -> Path:
 
 
 @functools.cache
-def graph_names() -> list[str]:
-    """Return the names of the small graphs."""
-    return sorted(path.stem for path in (unpacked("ops") / "ops").glob("*.tnnproto"))
+def graph_names(archive: str = "ops") -> list[str]:
+    """Return the names of the small graphs of ops or more; names of more begin with ``more/``."""
+    prefix = "more/" if archive == "more" else ""
+    return sorted(prefix + path.stem for path in (unpacked(archive) / archive).glob("*.tnnproto"))
 
 
 def file(name: str, suffix: str) -> Path:
-    """Return ``ops/<name><suffix>``."""
-    return unpacked("ops") / "ops" / f"{name}{suffix}"
+    """Return ``ops/<name><suffix>``, or of ``more/<name>`` that file."""
+    archive, _, stem = name.rpartition("/")
+    return unpacked(archive or "ops") / (archive or "ops") / f"{stem}{suffix}"
 
 
 def graph(name: str) -> TnnGraph:

@@ -20,7 +20,13 @@ from refimpl.errors import MobileInstError, ShapeError, UnsupportedOperationErro
 TEXT = 5.1e-7  # half of the last of the six decimals in the runtime's text
 
 
-@pytest.mark.parametrize("name", graph_names())
+#: Of these TNNTest wrote no output.
+NO_OUTPUT = {"more/einsum", "more/pad_edge"}
+#: Of these the reference lacks an operation.
+NOT_EVALUATED = {"more/un_asin"}
+
+
+@pytest.mark.parametrize("name", sorted({*graph_names(), *graph_names("more")} - NO_OUTPUT - NOT_EVALUATED))
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_evaluation_is_what_the_runtime_computed(name, dtype):
     blobs, expected = evaluate(graph(name), inputs(name), dtype), naive_outputs(name)
@@ -111,7 +117,7 @@ def test_absorbed_activations(activation, reference):
 
 def test_silu_convolution1d_instance_norm_and_einsum_against_onnx_runtime():
     x, weight = random(1, 4, 9), random(6, 2, 3, seed=1)
-    found = one_layer("Convolution1D c 1 1 x y 2 2 6 3 2 1 0 -1 1 256", x.shape, weight=weight)
+    found = one_layer("Convolution1D c 1 1 x y 2 2 6 3 2 1 1 0 -1 1 256", x.shape, weight=weight)
     expected = onnx_run("Conv", x, weight, strides=[2], pads=[1, 1], group=2)
     np.testing.assert_allclose(evaluate(found, {"x": x})["y"], expected / (1 + np.exp(-expected)), atol=1e-6)
 

@@ -19,7 +19,7 @@ from conformance.tnn.proto import MAGIC, MAGIC_V1, parse_proto, read_proto, writ
 from refimpl.errors import FileError, MobileInstError, UnsupportedOperationError
 
 
-@pytest.mark.parametrize("name", graph_names())
+@pytest.mark.parametrize("name", [*graph_names(), *graph_names("more")])
 def test_real_files_come_back_byte_for_byte(name):
     for suffix, parse, write in (
         (".tnnproto", parse_proto, write_proto),
