@@ -49,7 +49,7 @@ def operation_model(
     made = [onnx.ValueInfoProto(name=name) for name in outputs]
     graph = helper.make_graph([node], op_type, infos, made, initializers)
     # The operators that are newer than the set need a newer one; none else may change with ONNX's version.
-    opset = 24 if op_type == "Swish" else OPSET
+    opset = {"Swish": 24, "RMSNormalization": 23}.get(op_type, OPSET)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION)
     return onnx.shape_inference.infer_shapes(model, strict_mode=True)
 

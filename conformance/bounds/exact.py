@@ -14,6 +14,7 @@ from refimpl.ops.operation import Array
 MOVING = having(Trait.MOVES) | {
     *("Constant", "ConstantOfShape", "Shape", "Size", "NonZero", "OneHot"),
     *("And", "Or", "Xor", "Not", "IsNaN", "IsInf"),
+    *("BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot", "BitShift", "EyeLike", "Unique"),
 }
 """Exact operations to which a subnormal number is like any other."""
 

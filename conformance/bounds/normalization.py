@@ -46,6 +46,81 @@ def layer_normalization(step: Step) -> tuple[Bound, ...]:
     return (result, mean, deviation)[: len(step.outputs)]
 
 
+@rule("RMSNormalization")
+def rms_normalization(step: Step) -> Bound:
+    """Half of the relative error of the mean square, then the root, a quotient and a product."""
+    x = step.required(0)
+    axes = tuple(range(step.attributes.get("axis", -1) % x.ndim, x.ndim))
+    n = math.prod(x.shape[axis] for axis in axes)
+    square = np.square(x).mean(axis=axes, keepdims=True)
+    radicand = square + step.attributes.get("epsilon", 1e-5)
+    lost = (_epsilon_loss(step) + 2 * step.floor) / radicand
+    return _over_length(step, step.gamma_of_sum(n + 3) + lost, n * square)
+
+
+def _over_length(step: Step, of_square: Array | float, total: Array) -> Array:
+    """Return what the relative error of a sum of squares makes of x over its root."""
+    relative = of_square / 2 * (1 + 2 * of_square) + step.gamma(6)
+    bound = np.abs(step.y) * relative + 4 * step.floor
+    return np.where(total > step.arithmetic.largest, np.inf, bound)
+
+
+@rule("LpNormalization")
+def lp_normalization(step: Step) -> Bound:
+    """The relative error of the sum, or half that of the sum of squares, the root and the quotient."""
+    x, axis = step.required(0), step.attributes.get("axis", -1)
+    n = x.shape[axis]
+    if step.attributes.get("p", 2) == 1:
+        total = np.abs(x).sum(axis=axis, keepdims=True)
+        return _over_length(step, 2 * step.gamma_of_sum(n), total)
+    total = np.square(x).sum(axis=axis, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lost = np.where(total > 0, n * step.floor / total, 0.0)
+    return _over_length(step, step.gamma_of_sum(n + 1) + lost, total)
+
+
+@rule("MeanVarianceNormalization")
+def mean_variance_normalization(step: Step) -> Bound:
+    """As `standardized`, with or without the 1e-9; none where the squares may be flushed.
+
+    ONNX's formula divides by the deviation, its function adds 1e-9 first.
+    """
+    x, axes = step.required(0), tuple(step.attributes.get("axes", (0, 2, 3)))
+    deviation = x.std(axis=axes, keepdims=True)
+    bound = standardized(step, x, axes, (deviation + 1e-9) ** 2 - deviation**2)[0]
+    flushed = np.square(deviation) < 2 * step.floor / step.unit_roundoff
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bound = bound + (step.gamma(2) + 1e-9 / deviation) * np.abs(step.y) + 2 * step.floor
+    return np.where(flushed, np.inf, bound)
+
+
+@rule("LRN")
+def lrn(step: Step) -> Bound:
+    """The relative error of the base times its exponent, the power's allowance, and a quotient.
+
+    A runtime may hold a running sum over the channels, to which one square is added and from which another is
+    taken at each: its error is that of all the sums before.
+    """
+    x, size = step.required(0), step.attributes["size"]
+    alpha, beta = step.attributes.get("alpha", 1e-4), step.attributes.get("beta", 0.75)
+    sums = _window_sums(np.square(x), size)
+    base = step.attributes.get("bias", 1.0) + alpha / size * sums
+    error = step.gamma(size + 3) * np.abs(base) + step.gamma(4) * alpha / size * np.cumsum(sums, axis=1)
+    with np.errstate(all="ignore"):
+        relative = (1 - error / base) ** -beta - 1 + step.gamma(2 * step.runtime.allowances["Pow"].ulps + 3)
+    bounded = (error < base) & (sums <= step.arithmetic.largest)
+    return np.where(bounded, relative * np.abs(step.y) + 4 * step.floor, np.inf)
+
+
+def _window_sums(x: Array, size: int) -> Array:
+    """Return the sums over ``size`` channels about each, as LRN takes them."""
+    before, channels = (size - 1) // 2, x.shape[1]
+    until = np.concatenate([np.zeros_like(x[:, :1]), np.cumsum(x, axis=1)], axis=1)
+    first = np.maximum(np.arange(channels) - before, 0)
+    last = np.minimum(np.arange(channels) - before + size, channels)
+    return np.asarray(until[:, last] - until[:, first])
+
+
 @rule("InstanceNormalization")
 def instance_normalization(step: Step) -> Bound:
     """As `standardized` over the positions, then a product and a sum."""
@@ -71,12 +146,15 @@ def _scaled(step: Step, bound: Array, scale: Array, bias: Array) -> Array:
     return np.abs(scale) * bound + step.gamma(2) * (product + np.abs(bias)) + 2 * step.floor
 
 
-def standardized(step: Step, x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
+def standardized(
+    step: Step, x: Array, axes: tuple[int, ...], epsilon: Array | None = None
+) -> tuple[Array, Array, Array]:
     """Bound (x − mean) / √(variance + ε), the mean, and 1 / √(variance + ε).
 
     Two-pass, as the definition reads: the mean errs by δ = γₙ·mean|x|, every difference by δ and a rounding.
     The exact differences sum to zero, so δ enters their mean square only as δ². With
-    ``runtime.one_pass_variance`` the variance is E[x²] − E[x]², which errs by γ of E[x²] itself.
+    ``runtime.one_pass_variance`` the variance is E[x²] − E[x]², which errs by γ of E[x²] itself. ``epsilon``
+    is the step's attribute if not given.
 
     Returns
     -------
@@ -86,7 +164,7 @@ def standardized(step: Step, x: Array, axes: tuple[int, ...]) -> tuple[Array, Ar
     mean = x.mean(axis=axes, keepdims=True)
     difference = x - mean
     variance = np.square(difference).mean(axis=axes, keepdims=True)
-    radicand = variance + step.attributes.get("epsilon", 1e-5)
+    radicand = variance + (step.attributes.get("epsilon", 1e-5) if epsilon is None else epsilon)
     mean_error = step.gamma_of_sum(n) * np.abs(x).mean(axis=axes, keepdims=True) + 2 * step.floor
     variance_error = step.gamma_of_sum(n + 3) * variance + mean_error**2
     variance_error += 2 * step.floor + _epsilon_loss(step)

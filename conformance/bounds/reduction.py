@@ -59,6 +59,21 @@ def global_average_pool(step: Step) -> Bound:
     return _mean(step, _terms(step), step.run(np.abs(step.required(0))))
 
 
+@rule("LpPool", "GlobalLpPool")
+def lp_pool(step: Step) -> Bound:
+    """The relative errors of the powers and of their sum, over p, and the allowance of the last power."""
+    p = step.attributes.get("p", 2)
+    pooled = step.attributes.get("kernel_shape")
+    terms = math.prod(pooled) if pooled else _terms(step)
+    powers = 2 * step.runtime.allowances["Pow"].ulps
+    relative = 2 * step.gamma(terms + powers) / p + step.gamma(powers + 1)
+    with np.errstate(all="ignore"):
+        flush = (2 * terms * step.floor) ** (1 / p)
+        overflow = (np.abs(step.y) * (1 + relative)) ** p > step.arithmetic.largest
+        lost = np.where(np.abs(step.y) < flush / step.unit_roundoff, flush, 0)
+        return np.where(overflow, np.inf, relative * np.abs(step.y) + lost)
+
+
 @rule("ReduceProd")
 def reduce_prod(step: Step) -> Bound:
     """γ_{n−1} · |y|; without bound where a partial product could leave the range."""

@@ -111,7 +111,7 @@ def _onnx_runtime(call: Trial) -> Sequence[Array] | None:
     graph = helper.make_graph(
         [helper.make_node(call.op_type, names, outputs, **attributes)], "trial", infos, made
     )
-    opset = 24 if call.op_type == "Swish" else 21
+    opset = {"Swish": 24, "RMSNormalization": 23}.get(call.op_type, 21)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4

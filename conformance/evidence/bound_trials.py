@@ -214,6 +214,47 @@ def _group_normalization(rng: np.random.Generator, draw: Draw) -> Any:
     return (draw(2, 4, 9, 9), rng.normal(size=4), rng.normal(size=4)), {"num_groups": 2}
 
 
+@_trial("RMSNormalization")
+def _rms_normalization(rng: np.random.Generator, draw: Draw) -> Any:
+    n = int(rng.integers(2, 300))
+    return (draw(12, n), rng.normal(size=n)), {"axis": -1}
+
+
+@_trial("MeanVarianceNormalization")
+def _mean_variance_normalization(rng: np.random.Generator, draw: Draw) -> Any:
+    # Of one size: about 1e-6 it shows that ONNX Runtime leaves out the function's 1e-9.
+    return (rng.normal(size=(2, 3, 9, 9)) + rng.choice([0.0, 3.0]),), {"axes": (0, 2, 3)}
+
+
+@_trial("LpNormalization")
+def _lp_normalization(rng: np.random.Generator, draw: Draw) -> Any:
+    return (draw(12, int(rng.integers(1, 200))),), {"p": int(rng.integers(1, 3))}
+
+
+@_trial("LRN")
+def _lrn(rng: np.random.Generator, draw: Draw) -> Any:
+    attributes = {"size": int(rng.choice([1, 3, 5])), "alpha": 0.5, "beta": 0.75, "bias": 2.0}
+    return (np.clip(draw(2, 9, 4, 5), -100, 100),), attributes
+
+
+@_trial("LpPool")
+def _lp_pool(rng: np.random.Generator, draw: Draw) -> Any:
+    kernel, p = int(rng.integers(1, 6)), int(rng.integers(1, 4))
+    return (np.clip(draw(1, 4, 13, 12), -1e4, 1e4),), {"kernel_shape": (kernel, kernel), "p": p}
+
+
+@_trial("GlobalLpPool")
+def _global_lp_pool(rng: np.random.Generator, draw: Draw) -> Any:
+    return (np.clip(draw(2, 8, int(rng.integers(1, 30)), 7), -1e4, 1e4),), {"p": int(rng.integers(1, 4))}
+
+
+@_trial("NonMaxSuppression")
+def _suppression(rng: np.random.Generator, draw: Draw) -> Any:
+    boxes = rng.uniform(0, 10, (2, 30, 4))
+    limits = np.array([8]), np.array([0.4]), np.array([0.2])
+    return (boxes, rng.random((2, 3, 30)), *limits), {"center_point_box": int(rng.integers(2))}
+
+
 @_trial("AveragePool", "MaxPool")
 def _average_pool(rng: np.random.Generator, draw: Draw) -> Any:
     kernel = int(rng.integers(1, 6))

@@ -124,6 +124,6 @@ def _attributes(node: Node, dtype: DTypeLike | None) -> dict[str, Any]:
 def _widened_attribute(name: str, value: Any, dtype: np.dtype[Any]) -> Any:
     if isinstance(value, np.ndarray):
         return widened(value, dtype)
-    if name in ("to", "output_dtype", "precision") and _FLOAT_CODES.get(value, 8) < dtype.itemsize:
+    if name in ("to", "dtype", "output_dtype", "precision") and _FLOAT_CODES.get(value, 8) < dtype.itemsize:
         return onnx.helper.np_dtype_to_tensor_dtype(dtype)
     return value

@@ -142,6 +142,21 @@ def instance_normalization(x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: f
     return functional.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
 
 
+def mean_variance_normalization(x: Tensor, *, axes: Sequence[int] = (0, 2, 3)) -> Tensor:
+    """MeanVarianceNormalization, as ONNX's function has it."""
+    over = tuple(axes)
+    deviation = x.var(over, correction=0, keepdim=True).sqrt()
+    return (x - x.mean(over, keepdim=True)) / (deviation + 1e-9)
+
+
+def response_normalization(
+    x: Tensor, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
+) -> Tensor:
+    """LRN, over as many channels before as behind."""
+    _require(size % 2 == 1)
+    return functional.local_response_norm(x, size, alpha, beta, bias)
+
+
 def hard_sigmoid(x: Tensor, *, alpha: float = 0.2, beta: float = 0.5) -> Tensor:
     """HardSigmoid; PyTorch's own has the slope 1/6."""
     if (alpha, beta) == (1 / 6, 0.5):
@@ -159,6 +174,12 @@ FUNCTIONS: dict[str, Operator] = {
     "LayerNormalization": layer_normalization,
     "GroupNormalization": group_normalization,
     "InstanceNormalization": instance_normalization,
+    "RMSNormalization": lambda x, scale, *, epsilon=1e-5: functional.rms_norm(
+        x, x.shape[-1:], scale, epsilon
+    ),
+    "MeanVarianceNormalization": mean_variance_normalization,
+    "LRN": response_normalization,
+    "LpNormalization": lambda x, *, axis=-1, p=2: functional.normalize(x, p, axis, eps=0),
     "Relu": functional.relu,
     "LeakyRelu": lambda x, *, alpha=0.01: functional.leaky_relu(x, alpha),
     "Elu": lambda x, *, alpha=1.0: functional.elu(x, alpha),
@@ -290,6 +311,7 @@ REDUCTIONS: dict[str, Operator] = {
     "MaxPool": max_pool,
     "AveragePool": average_pool,
     "GlobalAveragePool": lambda x: x.mean(_spatial(x), keepdim=True),
+    "GlobalLpPool": lambda x, *, p=2: torch.linalg.vector_norm(x, p, _spatial(x), keepdim=True),
     "GlobalMaxPool": lambda x: x.amax(_spatial(x), keepdim=True),
     "Resize": resize,
     "ReduceMean": _reduction(torch.mean),

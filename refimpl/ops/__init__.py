@@ -16,24 +16,28 @@ Comparisons and logic
 Activations
     relu leaky_relu thresholded_relu prelu elu selu celu clip shrink sigmoid hard_sigmoid hard_swish swish
     mish softplus softsign tanh erf gelu softmax log_softmax hardmax
+Bits
+    bitwise_and bitwise_or bitwise_xor bitwise_not bit_shift
 Products
     conv conv_transpose mat_mul gemm einsum, and linear, composed of them
 Pooling and resizing
-    max_pool average_pool global_max_pool global_average_pool resize, and, composed, adaptive_average_pool
-Sampling
-    grid_sample roi_align
+    max_pool average_pool global_max_pool global_average_pool lp_pool global_lp_pool resize, and, composed,
+    adaptive_average_pool
+Sampling and detection
+    grid_sample roi_align non_max_suppression
 Normalisation, at inference
-    batch_normalization layer_normalization instance_normalization group_normalization
+    batch_normalization layer_normalization instance_normalization group_normalization rms_normalization
+    mean_variance_normalization lp_normalization lrn
 Reductions and selections
     reduce_sum reduce_mean reduce_prod reduce_max reduce_min reduce_l1 reduce_l2 reduce_sum_square
     reduce_log_sum reduce_log_sum_exp arg_max arg_min top_k cum_sum
 Making tensors
-    constant constant_of_shape arange one_hot shape size non_zero
+    constant constant_of_shape arange one_hot eye_like shape size non_zero
 Arranging
     identity cast cast_like reshape transpose flatten squeeze unsqueeze concat split slice_ pad expand tile
     depth_to_space space_to_depth trilu
 Indexing
-    gather gather_elements gather_nd scatter_nd scatter_elements
+    gather gather_elements gather_nd scatter_nd scatter_elements unique compress reverse_sequence
 Quantisation
     quantize_linear dequantize_linear dynamic_quantize_linear
 
@@ -71,7 +75,10 @@ from refimpl.ops.activation import (
     tanh,
     thresholded_relu,
 )
+from refimpl.ops.bits import bit_shift, bitwise_and, bitwise_not, bitwise_or, bitwise_xor
+from refimpl.ops.choosing import compress, reverse_sequence, unique
 from refimpl.ops.convolution import conv
+from refimpl.ops.detection import non_max_suppression
 from refimpl.ops.elementwise import (
     absolute,
     acos,
@@ -124,6 +131,10 @@ from refimpl.ops.normalization import (
     instance_normalization,
     layer_normalization,
     layer_normalization_with_statistics,
+    lp_normalization,
+    lrn,
+    mean_variance_normalization,
+    rms_normalization,
 )
 from refimpl.ops.operation import (
     OPERATIONS,
@@ -140,7 +151,9 @@ from refimpl.ops.pooling import (
     adaptive_average_pool,
     average_pool,
     global_average_pool,
+    global_lp_pool,
     global_max_pool,
+    lp_pool,
     max_pool,
     max_pool_with_indices,
 )
@@ -173,6 +186,7 @@ from refimpl.ops.shape import (
     constant_of_shape,
     depth_to_space,
     expand,
+    eye_like,
     flatten,
     gather,
     gather_elements,
@@ -219,11 +233,17 @@ __all__ = [
     "atanh",
     "average_pool",
     "batch_normalization",
+    "bit_shift",
+    "bitwise_and",
+    "bitwise_not",
+    "bitwise_or",
+    "bitwise_xor",
     "cast",
     "cast_like",
     "ceil",
     "celu",
     "clip",
+    "compress",
     "concat",
     "constant",
     "constant_of_shape",
@@ -242,6 +262,7 @@ __all__ = [
     "erf",
     "exp",
     "expand",
+    "eye_like",
     "flatten",
     "floor",
     "gather",
@@ -250,6 +271,7 @@ __all__ = [
     "gelu",
     "gemm",
     "global_average_pool",
+    "global_lp_pool",
     "global_max_pool",
     "greater",
     "greater_or_equal",
@@ -276,16 +298,21 @@ __all__ = [
     "logical_not",
     "logical_or",
     "logical_xor",
+    "lp_normalization",
+    "lp_pool",
+    "lrn",
     "mat_mul",
     "max_pool",
     "max_pool_with_indices",
     "maximum",
     "mean_of",
+    "mean_variance_normalization",
     "minimum",
     "mish",
     "mod",
     "mul",
     "neg",
+    "non_max_suppression",
     "non_zero",
     "one_hot",
     "operation",
@@ -307,6 +334,8 @@ __all__ = [
     "relu",
     "reshape",
     "resize",
+    "reverse_sequence",
+    "rms_normalization",
     "roi_align",
     "round_half_even",
     "scatter_elements",
@@ -337,6 +366,7 @@ __all__ = [
     "top_k",
     "transpose",
     "trilu",
+    "unique",
     "unsqueeze",
     "where",
 ]

@@ -129,6 +129,65 @@ def _layer_normalized(
     return y, mean, inverse_deviation
 
 
+@operation("RMSNormalization", Trait.ROUNDS)
+def rms_normalization(
+    x: Array, scale: Array, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
+) -> Array:
+    """Return ``scale · x / √(mean of x² + epsilon)``, the mean over ``axis`` and after.
+
+    Parameters as of `layer_normalization`. Source: Zhang & Sennrich 2019; ONNX RMSNormalization.
+    """
+    axes = tuple(range(axis % x.ndim, x.ndim))
+    square = np.mean(np.square(x), axis=axes, keepdims=True)
+    return np.asarray(x / np.sqrt(square + x.dtype.type(epsilon)) * scale)
+
+
+@operation("MeanVarianceNormalization", Trait.ROUNDS)
+def mean_variance_normalization(x: Array, *, axes: tuple[int, ...] = (0, 2, 3)) -> Array:
+    """Return ``(x − mean) / (deviation + 1e-9)`` over ``axes``. ONNX MeanVarianceNormalization."""
+    y = np.asarray(x - np.mean(x, axis=tuple(axes), keepdims=True))
+    deviation = np.sqrt(np.mean(np.square(y), axis=tuple(axes), keepdims=True))
+    y /= deviation + x.dtype.type(1e-9)
+    return y
+
+
+@operation("LpNormalization", Trait.ROUNDS)
+def lp_normalization(x: Array, *, axis: int = -1, p: int = 2) -> Array:
+    """Return ``x`` over its sum of sizes (``p`` 1) or its length (2) along ``axis``; 0 of zeros.
+
+    Source: ONNX LpNormalization.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        Another ``p``.
+    """
+    if p not in (1, 2):
+        raise UnsupportedOperationError(f"LpNormalization has p {p}; ONNX knows 1 and 2")
+    size = np.sum(np.abs(x) ** p, axis=axis, keepdims=True)
+    length = size if p == 1 else np.sqrt(size)
+    return np.asarray(x / np.where(length == 0, x.dtype.type(1), length)).astype(x.dtype, copy=False)
+
+
+@operation("LRN", Trait.ROUNDS | Trait.MAPS)
+def lrn(x: Array, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0) -> Array:
+    """Return ``x / (bias + alpha / size · Σ x²)^beta``, the sum over ``size`` channels about each.
+
+    Source: Krizhevsky et al. 2012; ONNX LRN. ``x`` is (N, C, …).
+    """
+    total = _window_sums(np.square(x), size)
+    base = x.dtype.type(bias) + x.dtype.type(alpha) / x.dtype.type(size) * total
+    return np.asarray(x / np.power(base, x.dtype.type(beta)))
+
+
+def _window_sums(x: Array, size: int) -> Array:
+    """Return the sums over ``size`` channels about each of (N, C, …), ⌊(size − 1) / 2⌋ of them before it."""
+    channels, before = x.shape[1], (size - 1) // 2
+    widths = [(before, size - 1 - before) if axis == 1 else (0, 0) for axis in range(x.ndim)]
+    wide = np.pad(x, widths)
+    return np.asarray(sum(wide[:, tap : tap + channels] for tap in range(size)))
+
+
 @operation("InstanceNormalization", Trait.ROUNDS | Trait.MAPS)
 def instance_normalization(x: Array, scale: Array, bias: Array, *, epsilon: float = 1e-5) -> Array:
     """Normalise each channel (N, C, …) of each sample over its positions, then scale and shift it.

@@ -114,6 +114,43 @@ def average_pool(
     return result.astype(x.dtype, copy=False)
 
 
+@operation("LpPool", Trait.ROUNDS | Trait.MAPS)
+def lp_pool(
+    x: Array,
+    *,
+    kernel_shape: Sequence[int],
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: Sequence[int] | None = None,
+    p: int = 2,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Array:
+    """Return ``(Σ |x|^p)^(1/p)`` of every window of ``x`` (N, C, *spatial).
+
+    Raises
+    ------
+    ShapeError
+        If the attributes do not fit the rank, or the kernel is larger than the padded input.
+
+    Notes
+    -----
+    ONNX operator LpPool.
+    """
+    windows = _pooling_windows(x, kernel_shape, auto_pad, dilations, pads, strides, ceil_mode)
+    result = padded(np.abs(x) ** p, windows)
+    for axis in range(x.ndim - 2):
+        result = _fold(np.add, result, windows, axis)
+    return np.asarray(result ** (1 / p)).astype(x.dtype, copy=False)
+
+
+@operation("GlobalLpPool", Trait.ROUNDS | Trait.MAPS)
+def global_lp_pool(x: Array, *, p: int = 2) -> Array:
+    """Return ``(Σ |x|^p)^(1/p)`` over the spatial axes of ``x``, kept as 1 (ONNX operator GlobalLpPool)."""
+    total = np.sum(np.abs(x) ** p, axis=_spatial_axes(x), keepdims=True)
+    return np.asarray(total ** (1 / p)).astype(x.dtype, copy=False)
+
+
 @operation("GlobalAveragePool", Trait.SUMS | Trait.MAPS)
 def global_average_pool(x: Array) -> Array:
     """Mean over the spatial axes of ``x`` (N, C, *spatial), kept as 1 (ONNX operator GlobalAveragePool)."""

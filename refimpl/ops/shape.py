@@ -78,6 +78,22 @@ def one_hot(indices: Array, depth: ArrayLike, values: Array, *, axis: int = -1) 
     return np.where(wanted == places, on, off).astype(values.dtype, copy=False)
 
 
+@operation("EyeLike", Trait.EXACT)
+def eye_like(x: Array, *, dtype: int | None = None, k: int = 0) -> Array:
+    """Return ones on the ``k``-th diagonal of a matrix of the shape of ``x``, zeros elsewhere. ONNX EyeLike.
+
+    Parameters
+    ----------
+    x : array of two axes
+    dtype : int, optional
+        An `onnx.TensorProto.DataType`; None is that of ``x``.
+    k : int
+        Positive above the main diagonal.
+    """
+    rows, columns = x.shape
+    return np.eye(rows, columns, k, dtype=x.dtype if dtype is None else ONNX_DTYPES[dtype])
+
+
 @operation("Shape", Trait.EXACT)
 def shape(data: Array, *, start: int = 0, end: int | None = None) -> Array:
     """Return the shape (int64) from axis ``start`` to before ``end``. ONNX Shape."""

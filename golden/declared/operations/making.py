@@ -11,6 +11,7 @@ from golden.declared.operations.call import Call, call, places, randn
 # fmt: off
 CALLS: tuple[Call, ...] = (
     call("constant.ordinary", "a literal", value=places(2, 3)),
+    call("eye_like.ordinary", "above the main diagonal", randn(3, 5), k=1),
     call("constant_of_shape.ordinary", "filled with 2.5", (2, 3), value=np.asarray([2.5], np.float32)),
     call("arange.floats", "by 1/4", 0.5, 4.0, 0.25),
     call("arange.down", "integers, downwards", 10, 1, -3),

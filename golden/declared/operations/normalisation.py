@@ -16,5 +16,9 @@ CALLS: tuple[Call, ...] = (
     call("layer_normalization.axes", "three axes, no bias, ε = 1e-3", randn(2, 3, 4, 5), randn(3, 4, 5), axis=1, epsilon=1e-3),
     call("instance_normalization.ordinary", "each channel of each sample", randn(2, 3, 5, 4), randn(3), randn(3)),
     call("group_normalization.ordinary", "three groups of two channels", randn(2, 6, 3, 4), randn(6), randn(6), num_groups=3),
+    call("rms_normalization.ordinary", "the last axis, no mean taken away", randn(3, 5, 32), randn(32)),
+    call("mean_variance_normalization.ordinary", "a channel over the batch and its positions", randn(2, 3, 5, 4), axes=(0, 2, 3)),
+    call("lp_normalization.lengths", "divided by the length along axis 1", randn(2, 5, 4), axis=1, p=2),
+    call("lrn.ordinary", "five channels about each", randn(2, 7, 3, 4, scale=3), size=5, alpha=0.5, beta=0.75, bias=2.0),
     call("probes/layer_normalization.near_constant", "rows almost constant: the first is 0, in the second ε and the divisor n decide", halves(np.stack([np.full(16, 3.0), 3 + places(16) / 512, places(16), -places(16)])), np.ones(16, np.float32), np.zeros(16, np.float32)),
 )

@@ -86,6 +86,26 @@ CASES = {
     "Shrink": One("Shrink", LINE, {"lambd": 1.5, "bias": 0.5}),
     "ThresholdedRelu": One("ThresholdedRelu", LINE, {"alpha": 0.7}),
     "Hardmax": One("Hardmax", LINE),
+    "RMSNormalization": One("RMSNormalization", (normal(3, 5, 32), normal(32)), opset=23),
+    "MeanVarianceNormalization": One("MeanVarianceNormalization", (normal(2, 3, 9, 8),), wrong_by=512),
+    "LpNormalization, 1": One("LpNormalization", (normal(4, 30),), {"p": 1}),
+    "LpNormalization, 2": One("LpNormalization", (normal(4, 30, 3),), {"p": 2, "axis": 1}),
+    "LRN": One("LRN", (normal(2, 9, 4, 5),), {"size": 5, "alpha": 0.5, "bias": 2.0}),
+    "LpPool": One("LpPool", (normal(1, 4, 13, 12),), {"kernel_shape": [3, 3], "strides": [2, 2], "p": 3}),
+    "GlobalLpPool": One("GlobalLpPool", (normal(2, 4, 7, 5),), {"p": 2}, opset=17, wrong_by=128),
+    "EyeLike": One("EyeLike", (normal(3, 5),), {"k": 1}),
+    "Unique": One("Unique", (np.array([2, 1, 1, 3, 4, 3.0]),), {"sorted": 0}, outputs=4),
+    "Compress": One("Compress", (normal(3, 4), np.array([False, True, True])), {"axis": 1}),
+    "ReverseSequence": One("ReverseSequence", (normal(4, 3, 2), np.array([4, 1, 2]))),
+    "BitShift": One(
+        "BitShift", (np.array([16, 4, 5], np.uint8), np.array([1, 2, 3], np.uint8)), {"direction": "LEFT"}
+    ),
+    "BitwiseXor": One("BitwiseXor", (np.array([16, -4, 99]), np.array([1, 2, 3]))),
+    "BitwiseNot": One("BitwiseNot", (np.array([16, -4, 99]),)),
+    "NonMaxSuppression": One(
+        "NonMaxSuppression",
+        (uniform(0, 8, 2, 30, 4), uniform(0, 1, 2, 3, 30), np.array([8]), np.array([0.3], np.float32)),
+    ),
     "GridSample": One("GridSample", (normal(2, 3, 9, 11), uniform(-1.2, 1.2, 2, 7, 8, 2)), wrong_by=1024),
     "GridSample, bilinear": One(
         "GridSample",
