@@ -12,6 +12,7 @@ from conformance.bounds.declaration import DEFAULT, Declaration
 from conformance.bounds.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, FORMATS, Format, format_of
 from conformance.bounds.introduced import introduced_bound, introduced_bounds
 from conformance.bounds.propagation import carried_bounds, propagated_bound
+from conformance.bounds.recurrent import RECURRENT, step_by_step
 from conformance.bounds.step import RULES, Shared
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "HEXAGON",
     "MOBILE",
     "ONNX_RUNTIME",
+    "RECURRENT",
     "RULES",
     "RUNTIMES",
     "Allowance",
@@ -39,5 +41,6 @@ __all__ = [
     "introduced_bound",
     "introduced_bounds",
     "propagated_bound",
+    "step_by_step",
     "utilisation",
 ]

@@ -14,6 +14,7 @@ from conformance.bounds import (
     linear,  # noqa: F401
     normalization,  # noqa: F401
     quantization,  # noqa: F401
+    recurrent,  # noqa: F401
     reduction,  # noqa: F401
     resizing,  # noqa: F401
     sampling,  # noqa: F401

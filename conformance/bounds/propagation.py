@@ -53,7 +53,7 @@ def propagated_bound(
     bounds = dict[str, Array | None](errors or {})
 
     def bounded(call: Node, operands: Sequence[Any]) -> tuple[Array, ...]:
-        outputs = evaluate_node(call, operands)
+        outputs = evaluate_node(call, operands, np.float64)
         before = [bounds.get(name, 0.0) for name in call.inputs]
         after = carried_bounds(call, operands, before, outputs, declaration)
         bounds.update(zip(call.outputs, after, strict=False))

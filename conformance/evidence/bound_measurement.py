@@ -89,6 +89,9 @@ def _shuffled(call: Trial) -> tuple[Array, ...] | None:
     return _computed(Trial(call.op_type, tuple(inputs), call.attributes), np.float32)
 
 
+_OUTPUTS = {"TopK": 2, "DynamicQuantizeLinear": 3, "LSTM": 3, "GRU": 2, "RNN": 2}
+
+
 def _onnx_runtime(call: Trial) -> Sequence[Array] | None:
     """Run a model of one node; None if the runtime has no such kernel."""
     from conformance.silent_onnxruntime import onnxruntime
@@ -102,7 +105,7 @@ def _onnx_runtime(call: Trial) -> Sequence[Array] | None:
     attributes = {k: v for k, v in call.attributes.items() if call.op_type != "Cast"}
     if call.op_type == "Cast":
         attributes["to"] = onnx.TensorProto.FLOAT
-    outputs = [f"y{i}" for i in range({"TopK": 2, "DynamicQuantizeLinear": 3}.get(call.op_type, 1))]
+    outputs = [f"y{i}" for i in range(_OUTPUTS.get(call.op_type, 1))]
     infos = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
         for name, x in inputs.items()

@@ -168,6 +168,25 @@ def _roi_align(rng: np.random.Generator, draw: Draw) -> Any:
     return (draw(2, 3, 12, 13), np.concatenate([first, first + size], 1), rng.integers(0, 2, 5)), attributes
 
 
+def _recurrent(gates: int) -> Make:
+    def make(rng: np.random.Generator, draw: Draw) -> Any:
+        hidden, count = int(rng.integers(1, 9)), int(rng.integers(1, 3))
+        weights, recurrence = (rng.normal(size=(count, gates * hidden, n)) / n**0.5 for n in (5, hidden))
+        x, bias = (
+            np.clip(draw(int(rng.integers(1, 7)), 3, 5), -10, 10),
+            rng.normal(size=(count, 2 * gates * hidden)),
+        )
+        attributes = {"hidden_size": hidden, "direction": ("forward", "bidirectional")[count - 1]}
+        return (x, weights, recurrence, bias), attributes
+
+    return make
+
+
+_trial("LSTM")(_recurrent(4))
+_trial("GRU")(_recurrent(3))
+_trial("RNN")(_recurrent(1))
+
+
 @_trial("LeakyRelu", "Relu", "Neg", "Abs", "Sign", "Floor", "Ceil", "Round")
 def _unary(rng: np.random.Generator, draw: Draw) -> Any:
     return (draw(1000),), {}

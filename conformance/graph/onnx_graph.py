@@ -66,6 +66,12 @@ class OnnxGraph(Graph):
     declared: Mapping[str, TensorInfo]
     opset: int
 
+    @functools.cached_property
+    def within(self) -> frozenset[str]:
+        """The tensors that the file has not: where one of its nodes became several."""
+        named = {name for node in self.model.graph.node for name in node.output}
+        return frozenset(name for node in self.nodes for name in node.outputs if name not in named)
+
     @classmethod
     def load(cls, source: Source) -> OnnxGraph:
         """Read a graph from a path, bytes or a model.

@@ -10,12 +10,15 @@ import numpy as np
 
 from conformance.bounds import (
     FLOAT16,
+    RECURRENT,
     Declaration,
     Format,
     Shared,
     carried_bounds,
     format_of,
     introduced_bounds,
+    propagated_bound,
+    step_by_step,
 )
 from conformance.bounds.worst_element import absolute_error, is_varied, largest_in, unlike_rounding, worst_of
 from conformance.graph.evaluation import evaluate_node, widened
@@ -58,7 +61,7 @@ def judge_nodes(
     """
     wide = {name for name, array in tensors.items() if array.dtype == np.float16} if wide_float16 else set()
     known = {**graph.initializers, **inputs, **tensors}
-    judge = _Judge(known, declaration, frozenset(wide))
+    judge = _Judge(graph, known, declaration, frozenset(wide))
     spotlight = Spotlight()
     rows = []
     for count, judged in enumerate(in_threads(judge.results, graph.nodes), start=1):
@@ -89,15 +92,19 @@ class _Result:
 class _Judge:
     """What the candidate computed and how; ``wide`` are its tensors that later nodes may be fed unrounded."""
 
+    graph: OnnxGraph
     known: Mapping[str, Array]
     declared: Declaration
     wide: frozenset[str]
 
     def results(self, node: Node) -> list[_Result]:
         """Judge the outputs of one node; none if its operands were not captured."""
-        if not all(name in self.known for name in node.uses):
-            return []
+        missing = [name for name in node.uses if name not in self.known]
         made = [name for name in node.outputs if name in self.known]
+        if missing:
+            return self._unit(node, made) if made and self.graph.within.issuperset(missing) else []
+        if node.op_type in RECURRENT and node.outputs[0] in self.known:
+            return self._step_by_step(node)
         if node.op_type in CHOOSING and self._is_exact(node):
             return [_Result(_exact_row(node, name, self.known[name]), self.known[name]) for name in made]
         operands = tuple(None if x is None else widened(x) for x in node.operands(self.known))
@@ -112,6 +119,28 @@ class _Judge:
         return [
             _result(node, name, self.known[name], truth, bound, scale)
             for name, truth, bound, scale in zip(node.outputs, truths, bounds, scales, strict=False)
+            if name in self.known
+        ]
+
+    def _unit(self, node: Node, made: list[str]) -> list[_Result]:
+        """Judge what several nodes make of one of the file: together, their errors carried along."""
+        nodes = self.graph.between(self.known, made)
+        given = {name for each in nodes for name in each.uses} - {n for each in nodes for n in each.outputs}
+        if not given <= self.known.keys():
+            return []
+        exact = {name: widened(self.known[name]) for name in given}
+        values, bounds = propagated_bound(nodes, exact, self._declared(made))
+        return [_result(node, name, self.known[name], values[name], bounds[name], None) for name in made]
+
+    def _step_by_step(self, node: Node) -> list[_Result]:
+        """Judge a recurrent node, each step on the candidate's own state before it."""
+        operands = tuple(None if x is None else widened(x) for x in node.operands(self.known))
+        made = [name for name in node.outputs if name in self.known]
+        call = (node.op_type, operands, node.attributes, self.known[node.outputs[0]])
+        rows = zip(node.outputs, *step_by_step(*call, self._declared(made)), strict=False)
+        return [
+            _result(node, name, self.known[name], truth, bound, None)
+            for name, truth, bound in rows
             if name in self.known
         ]
 
@@ -132,8 +161,7 @@ class _Judge:
         shared: Shared,
         probable: bool = False,
     ) -> tuple[Array | None, ...]:
-        made = [self.known[name] for name in node.outputs if name in self.known]
-        declared = replace(self.declared, storage=_stored_format(made, self.declared.storage))
+        declared = self._declared([name for name in node.outputs if name in self.known])
         if self.wide.intersection(node.inputs):
             errors = [
                 FLOAT16.rounding_of(x) if name in self.wide and x is not None else 0.0
@@ -143,6 +171,11 @@ class _Judge:
             return carried_bounds(*carried, probable=probable, shared=shared)
         call = (node.op_type, operands, node.attributes, truths, declared)
         return introduced_bounds(*call, probable=probable, shared=shared)
+
+    def _declared(self, made: Sequence[str]) -> Declaration:
+        """Return what results are declared to be computed with: stored as they are."""
+        arrays = [self.known[name] for name in made]
+        return replace(self.declared, storage=_stored_format(arrays, self.declared.storage))
 
 
 def _stored_format(outputs: Sequence[Array], declared: Format) -> Format:

@@ -25,6 +25,8 @@ Pooling and resizing
     adaptive_average_pool
 Sampling and detection
     grid_sample roi_align non_max_suppression
+Recurrent layers
+    lstm gru rnn
 Normalisation, at inference
     batch_normalization layer_normalization instance_normalization group_normalization rms_normalization
     mean_variance_normalization lp_normalization lrn
@@ -158,6 +160,7 @@ from refimpl.ops.pooling import (
     max_pool_with_indices,
 )
 from refimpl.ops.quantization import dequantize_linear, dynamic_quantize_linear, quantize_linear
+from refimpl.ops.recurrent import gru, lstm, rnn
 from refimpl.ops.reduction import (
     arg_max,
     arg_min,
@@ -277,6 +280,7 @@ __all__ = [
     "greater_or_equal",
     "grid_sample",
     "group_normalization",
+    "gru",
     "hard_sigmoid",
     "hard_swish",
     "hardmax",
@@ -301,6 +305,7 @@ __all__ = [
     "lp_normalization",
     "lp_pool",
     "lrn",
+    "lstm",
     "mat_mul",
     "max_pool",
     "max_pool_with_indices",
@@ -336,6 +341,7 @@ __all__ = [
     "resize",
     "reverse_sequence",
     "rms_normalization",
+    "rnn",
     "roi_align",
     "round_half_even",
     "scatter_elements",

@@ -58,7 +58,8 @@ def _check_default(ours: Any, attribute: Any) -> None:
         return
     value = onnx.helper.get_attribute_value(attribute.default_value)
     value = value.decode() if isinstance(value, bytes) else value
-    value = tuple(value) if isinstance(value, list) else value
+    if isinstance(value, list):
+        value = tuple(each.decode() if isinstance(each, bytes) else each for each in value)
     assert ours == (pytest.approx(value, rel=1e-7) if isinstance(value, float) else value)
 
 

@@ -21,6 +21,7 @@ from golden.declared.operations import (
     pooling,
     products,
     quantisation,
+    recurrent,
     reductions,
     resizing,
     sampling,
@@ -29,7 +30,18 @@ from golden.declared.operations.call import Call
 
 # The order of the set.
 FAMILIES = (
-    *(convolutions, products, normalisation, activations, pooling, resizing, sampling, arithmetic, logic),
+    *(
+        convolutions,
+        products,
+        normalisation,
+        activations,
+        pooling,
+        resizing,
+        sampling,
+        recurrent,
+        arithmetic,
+        logic,
+    ),
     *(reductions, making, arranging, indexing, quantisation),
 )
 CALLS: tuple[Call, ...] = tuple(call for family in FAMILIES for call in family.CALLS)

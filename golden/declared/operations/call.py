@@ -53,6 +53,9 @@ BENEATH = {
     "Swish": ("refimpl.ops.last_place.swish", *_DOUBLE_DOUBLE),
     "Mish": ("refimpl.ops.last_place.mish", *_DOUBLE_DOUBLE),
     "RoiAlign": ("refimpl.ops.sampling.roi_samples",),
+    **dict.fromkeys(
+        ("LSTM", "GRU", "RNN"), ("refimpl.ops.recurrent.layers", "refimpl.ops.recurrent.assembled")
+    ),
 }
 """What an operation is made of."""
 
@@ -182,7 +185,9 @@ class Call:
         }
         kind = "probe" if self.name.startswith("probes/") else "operation"
         function = f"refimpl.ops.{OPERATIONS[self.op_type].__name__}"
-        covers = WITH_ALL_OUTPUTS.get(self.op_type, ()) if self.outputs > 1 else BENEATH.get(self.op_type, ())
+        covers = (WITH_ALL_OUTPUTS if self.outputs > 1 and self.op_type in WITH_ALL_OUTPUTS else BENEATH).get(
+            self.op_type, ()
+        )
         return Golden(self.name, kind, function, arguments, self.seed, self.shows, self.case, covers)
 
 

@@ -75,6 +75,17 @@ def regions(count: int) -> Draw:
     return draw
 
 
+def recurrent(gates: int, hidden: int, count: int = 1) -> tuple[Draw, ...]:
+    """The operands of a recurrent layer of 12 steps: data, weights, recurrences, biases."""
+    spread = hidden**-0.5
+    return (
+        normal(12, 2, 6),
+        normal(count, gates * hidden, 6, scale=spread),
+        normal(count, gates * hidden, hidden, scale=spread),
+        normal(count, 2 * gates * hidden, scale=0.3),
+    )
+
+
 LINE = (normal(4, 300, scale=3),)
 OF_A_LINE = ("Selu", "Celu", "Softsign", "Tan", "Atan", "Sinh", "Cosh", "Asinh")
 CASES = {
@@ -134,6 +145,31 @@ CASES = {
         (normal(2, 4, 13, 12), regions(6), np.array([0, 1, 1, 0, 0, 1])),
         {"output_height": 2, "output_width": 3, "spatial_scale": 0.25},
         opset=10,
+    ),
+    "LSTM": One("LSTM", recurrent(4, 24), {"hidden_size": 24}, outputs=3),
+    "LSTM, both ways": One(
+        "LSTM", recurrent(4, 8, 2), {"hidden_size": 8, "direction": "bidirectional"}, outputs=3, opset=14
+    ),
+    "LSTM of sequences": One(
+        "LSTM",
+        (*recurrent(4, 8), np.array([12, 5], np.int32), normal(1, 2, 8), normal(1, 2, 8), normal(1, 24)),
+        {"hidden_size": 8},
+        outputs=3,
+        opset=14,
+    ),
+    "GRU": One("GRU", recurrent(3, 24), {"hidden_size": 24, "linear_before_reset": 1}, outputs=2),
+    "GRU, backward": One("GRU", recurrent(3, 8), {"hidden_size": 8, "direction": "reverse"}, outputs=2),
+    "RNN": One("RNN", recurrent(1, 24), {"hidden_size": 24}, outputs=2),
+    "RNN of ReLU": One(
+        "RNN", recurrent(1, 8), {"hidden_size": 8, "activations": ["Relu"], "clip": 2.0}, outputs=2
+    ),
+    **{
+        f"{name} of opset {opset}": One(name, (normal(3, 8, 5),), {"axis": 1}, opset=opset)
+        for name in ("Softmax", "LogSoftmax")
+        for opset in (11,)
+    },
+    "GroupNormalization of opset 18": One(
+        "GroupNormalization", (normal(2, 6, 5, 4), normal(3), normal(3)), {"num_groups": 3}, opset=18
     ),
 }
 """Name → a graph of one operator."""
