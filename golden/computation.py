@@ -24,6 +24,8 @@ from refimpl.ops.operation import Array
 
 OPSET = 21
 """Operator set of the single operations, unless an operator is newer."""
+NEWER = {"Swish": 24, "RMSNormalization": 23, "Attention": 24, "RotaryEmbedding": 23}
+"""Operator → the operator set since which there is one."""
 IR_VERSION = 10
 
 
@@ -49,7 +51,7 @@ def operation_model(
     made = [onnx.ValueInfoProto(name=name) for name in outputs]
     graph = helper.make_graph([node], op_type, infos, made, initializers)
     # The operators that are newer than the set need a newer one; none else may change with ONNX's version.
-    opset = {"Swish": 24, "RMSNormalization": 23}.get(op_type, OPSET)
+    opset = NEWER.get(op_type, OPSET)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION)
     return onnx.shape_inference.infer_shapes(model, strict_mode=True)
 

@@ -15,6 +15,7 @@ MOVING = having(Trait.MOVES) | {
     *("Constant", "ConstantOfShape", "Shape", "Size", "NonZero", "OneHot"),
     *("And", "Or", "Xor", "Not", "IsNaN", "IsInf"),
     *("BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot", "BitShift", "EyeLike", "Unique"),
+    *("ConvInteger", "MatMulInteger"),
 }
 """Exact operations to which a subnormal number is like any other."""
 

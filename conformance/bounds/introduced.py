@@ -18,6 +18,7 @@ from conformance.bounds import (
     reduction,  # noqa: F401
     resizing,  # noqa: F401
     sampling,  # noqa: F401
+    transformer,  # noqa: F401
 )
 from conformance.bounds.carry import passed_on
 from conformance.bounds.declaration import DEFAULT, Declaration

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from conformance.bounds.step import Bound, Step, rule
+from refimpl.ops import OPERATIONS
 from refimpl.ops.operation import Array
 
 ROUNDINGS_OF_THE_QUOTIENT = 3
@@ -24,6 +25,42 @@ def _between(step: Step, x: Array, relative: float) -> Array:
     hair = np.abs(x) * (relative + 1e-12)
     sides = [step.run(x + sign * hair, *step.inputs[1:]).astype(np.float64) for sign in (-1, 1)]
     return np.maximum(np.abs(sides[0] - y), np.abs(sides[1] - y))
+
+
+ROUNDINGS_OF_A_PRODUCT = 5
+"""Of Σ · (x_scale · w_scale / y_scale): the sum as a float, a product, a quotient, and their product."""
+
+
+@rule("QLinearConv", stored=True)
+def q_linear_conv(step: Step) -> Bound:
+    """The distance to what the exact sum becomes when its factor moves by its rounding either way."""
+    x, x_zero, w, w_zero = (step.required(place) for place in (0, 2, 3, 5))
+    total = OPERATIONS["ConvInteger"](x, w, x_zero, w_zero, **step.attributes).astype(np.float64)
+    along = (-1, *(1,) * (x.ndim - 2))
+    bias = step.operand(8)
+    total += 0 if bias is None else bias.reshape(along)
+    scale = step.required(4)
+    return _requantized(step, total, step.required(1) * scale.reshape(along if scale.size > 1 else ()))
+
+
+@rule("QLinearMatMul", stored=True)
+def q_linear_mat_mul(step: Step) -> Bound:
+    """As QLinearConv."""
+    a, a_zero, b, b_zero = (step.required(place) for place in (0, 2, 3, 5))
+    total = OPERATIONS["MatMulInteger"](a, b, a_zero, b_zero).astype(np.float64)
+    of_rows, of_columns = step.required(1), step.required(4)
+    of_rows = of_rows.reshape(-1, 1) if of_rows.ndim == 1 and of_rows.size > 1 else of_rows
+    return _requantized(step, total, of_rows * of_columns)
+
+
+def _requantized(step: Step, total: Array, scale: Array) -> Array:
+    """Return the distance between a quantised sum and what its neighbours within rounding become."""
+    zero, limits = step.required(7), np.iinfo(step.y.dtype)
+    exact = total * (scale / step.required(6))
+    hair = np.abs(exact) * (step.gamma(ROUNDINGS_OF_A_PRODUCT) + 1e-12)
+    y = step.y.astype(np.float64)
+    sides = [np.clip(np.rint(exact + s * hair) + zero, limits.min, limits.max) - y for s in (-1, 1)]
+    return np.maximum(np.abs(sides[0]), np.abs(sides[1]))
 
 
 @rule("DequantizeLinear")

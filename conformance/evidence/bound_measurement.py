@@ -24,6 +24,9 @@ from refimpl.ops.operation import Array
 SCALES = (1.0, 1e-3, 30.0)
 """Sizes of the data that the utilisation is measured at."""
 
+NEWER = {"Swish": 24, "RMSNormalization": 23, "RotaryEmbedding": 23, "Attention": 23}
+"""Operator → its operator set, where ONNX Runtime is asked for one above 21."""
+
 
 @dataclass(frozen=True)
 class Utilisation:
@@ -89,7 +92,7 @@ def _shuffled(call: Trial) -> tuple[Array, ...] | None:
     return _computed(Trial(call.op_type, tuple(inputs), call.attributes), np.float32)
 
 
-_OUTPUTS = {"TopK": 2, "DynamicQuantizeLinear": 3, "LSTM": 3, "GRU": 2, "RNN": 2}
+_OUTPUTS = {"TopK": 2, "DynamicQuantizeLinear": 3, "LSTM": 3, "GRU": 2, "RNN": 2, "Attention": 4}
 
 
 def _onnx_runtime(call: Trial) -> Sequence[Array] | None:
@@ -114,7 +117,9 @@ def _onnx_runtime(call: Trial) -> Sequence[Array] | None:
     graph = helper.make_graph(
         [helper.make_node(call.op_type, names, outputs, **attributes)], "trial", infos, made
     )
-    opset = {"Swish": 24, "RMSNormalization": 23}.get(call.op_type, 21)
+    opset = {"Swish": 24, "RMSNormalization": 23, "RotaryEmbedding": 23, "Attention": 24}.get(
+        call.op_type, 21
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4

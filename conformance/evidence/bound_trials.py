@@ -274,6 +274,21 @@ def _suppression(rng: np.random.Generator, draw: Draw) -> Any:
     return (boxes, rng.random((2, 3, 30)), *limits), {"center_point_box": int(rng.integers(2))}
 
 
+@_trial("Attention")
+def _attention(rng: np.random.Generator, draw: Draw) -> Any:
+    tokens, keys, size = (int(n) for n in rng.integers(1, 20, 3))
+    shapes = (2, 4, tokens, size), (2, 2, keys, size), (2, 2, keys, 5)
+    attributes = {"softcap": float(rng.choice([0.0, 2.0])), "is_causal": int(rng.integers(2))}
+    return (*(np.clip(draw(*s), -30, 30) for s in shapes), rng.normal(size=(tokens, keys))), attributes
+
+
+@_trial("RotaryEmbedding")
+def _rotary(rng: np.random.Generator, draw: Draw) -> Any:
+    angle = rng.uniform(0, 6, (9, 4))
+    places = rng.integers(0, 9, (2, 5))
+    return (draw(2, 3, 5, 8), np.cos(angle), np.sin(angle), places), {"interleaved": int(rng.integers(2))}
+
+
 @_trial("AveragePool", "MaxPool")
 def _average_pool(rng: np.random.Generator, draw: Draw) -> Any:
     kernel = int(rng.integers(1, 6))
@@ -340,6 +355,26 @@ def _quantize(rng: np.random.Generator, draw: Draw) -> Any:
 def _dequantize(rng: np.random.Generator, draw: Draw) -> Any:
     values = rng.integers(-128, 128, (40, 25)).astype(np.int8)
     return (values, rng.uniform(0.01, 0.1, 25), np.zeros(25, np.int8)), {"axis": 1}
+
+
+@_trial("QLinearConv")
+def _quantised_conv(rng: np.random.Generator, draw: Draw) -> Any:
+    x, w = rng.integers(0, 256, (1, 3, 7, 8)).astype(np.uint8), rng.integers(-128, 128, (4, 3, 3, 3))
+    scales = np.asarray(rng.uniform(0.01, 0.1)), rng.uniform(0.001, 0.01, 4)
+    parameters = (
+        scales[1],
+        np.zeros(4, np.int8),
+        np.asarray(rng.uniform(0.05, 0.2)),
+        np.asarray(100, np.uint8),
+    )
+    return (x, scales[0], np.asarray(120, np.uint8), w.astype(np.int8), *parameters), {"pads": (1,) * 4}
+
+
+@_trial("QLinearMatMul")
+def _quantised_product(rng: np.random.Generator, draw: Draw) -> Any:
+    a, b = (rng.integers(0, 256, shape).astype(np.uint8) for shape in ((2, 5, 30), (30, 4)))
+    scale, zero = np.asarray(rng.uniform(0.01, 0.1)), np.asarray(120, np.uint8)
+    return (a, scale, zero, b, scale, zero, np.asarray(rng.uniform(0.05, 0.5)), zero), {}
 
 
 @_trial("DynamicQuantizeLinear")

@@ -33,6 +33,7 @@ NOT_FOLLOWED = {
     ("ONNX Runtime", "GroupNormalization"): "normalises in float32, its stash_type",
     ("onnx.reference", "GroupNormalization"): "normalises in float32, its stash_type",
     ("onnx.reference", "GridSample/cubic"): "its cubic is of float32's accuracy",
+    ("ONNX Runtime", "Attention"): "takes the scale in float32",
     ("onnx.reference", "LRN"): "goes through as many channels as there are samples",
     ("onnx.reference", "Resize/cubic"): "takes the scale, sizes / shape, in float32",
 }

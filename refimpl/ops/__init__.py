@@ -23,6 +23,8 @@ Products
 Pooling and resizing
     max_pool average_pool global_max_pool global_average_pool lp_pool global_lp_pool resize, and, composed,
     adaptive_average_pool
+Transformers
+    attention rotary_embedding
 Sampling and detection
     grid_sample roi_align non_max_suppression
 Recurrent layers
@@ -41,7 +43,8 @@ Arranging
 Indexing
     gather gather_elements gather_nd scatter_nd scatter_elements unique compress reverse_sequence
 Quantisation
-    quantize_linear dequantize_linear dynamic_quantize_linear
+    quantize_linear dequantize_linear dynamic_quantize_linear conv_integer mat_mul_integer q_linear_conv
+    q_linear_mat_mul
 
 The name is ONNX's in snake_case, except where that would shadow Python's: `absolute` Abs, `power` Pow,
 `maximum` Max, `minimum` Min, `sum_of` Sum, `mean_of` Mean, `round_half_even` Round, `arange` Range,
@@ -126,6 +129,7 @@ from refimpl.ops.elementwise import (
     tan,
     where,
 )
+from refimpl.ops.integer_products import conv_integer, mat_mul_integer, q_linear_conv, q_linear_mat_mul
 from refimpl.ops.linear import einsum, gemm, linear, mat_mul
 from refimpl.ops.normalization import (
     batch_normalization,
@@ -212,6 +216,7 @@ from refimpl.ops.shape import (
     trilu,
     unsqueeze,
 )
+from refimpl.ops.transformer import attention, rotary_embedding
 from refimpl.ops.transposed_convolution import conv_transpose
 
 __all__ = [
@@ -234,6 +239,7 @@ __all__ = [
     "asinh",
     "atan",
     "atanh",
+    "attention",
     "average_pool",
     "batch_normalization",
     "bit_shift",
@@ -251,6 +257,7 @@ __all__ = [
     "constant",
     "constant_of_shape",
     "conv",
+    "conv_integer",
     "conv_transpose",
     "cos",
     "cosh",
@@ -307,6 +314,7 @@ __all__ = [
     "lrn",
     "lstm",
     "mat_mul",
+    "mat_mul_integer",
     "max_pool",
     "max_pool_with_indices",
     "maximum",
@@ -324,6 +332,8 @@ __all__ = [
     "pad",
     "power",
     "prelu",
+    "q_linear_conv",
+    "q_linear_mat_mul",
     "quantize_linear",
     "reciprocal",
     "reduce_l1",
@@ -343,6 +353,7 @@ __all__ = [
     "rms_normalization",
     "rnn",
     "roi_align",
+    "rotary_embedding",
     "round_half_even",
     "scatter_elements",
     "scatter_nd",

@@ -107,7 +107,12 @@ LEFT_OUT: dict[str, str] = {
         test_quantizelinear_uint4
     """,
     "bfloat16, which NumPy does not have": """
+        test_attention_3d_causal_bf16
         test_attention_3d_causal_bf16_expanded
+        test_attention_4d_attn_mask_causal_bf16
+        test_attention_4d_causal_bf16
+        test_attention_4d_causal_padded_kv_bf16
+        test_attention_4d_padded_kv_bf16
         test_attention_4d_attn_mask_causal_bf16_expanded
         test_attention_4d_causal_bf16_expanded
         test_attention_4d_causal_padded_kv_bf16_expanded

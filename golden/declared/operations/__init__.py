@@ -13,6 +13,7 @@ from golden.declared.operations import (
     activations,
     arithmetic,
     arranging,
+    attending,
     convolutions,
     indexing,
     logic,
@@ -42,7 +43,7 @@ FAMILIES = (
         arithmetic,
         logic,
     ),
-    *(reductions, making, arranging, indexing, quantisation),
+    *(attending, reductions, making, arranging, indexing, quantisation),
 )
 CALLS: tuple[Call, ...] = tuple(call for family in FAMILIES for call in family.CALLS)
 

@@ -65,6 +65,11 @@ def uniform(low: float, high: float, *shape: int) -> Draw:
     return lambda rng: rng.uniform(low, high, shape)
 
 
+def small(low: int, high: int, *shape: int, dtype: type[np.integer[Any]] = np.uint8) -> Draw:
+    """Whole numbers from ``low`` to below ``high``."""
+    return lambda rng: rng.integers(low, high, shape).astype(dtype)
+
+
 def regions(count: int) -> Draw:
     """Corners of rectangles."""
 
@@ -86,6 +91,7 @@ def recurrent(gates: int, hidden: int, count: int = 1) -> tuple[Draw, ...]:
     )
 
 
+SCALES = np.array([0.005, 0.01, 0.02, 0.001], np.float32)
 LINE = (normal(4, 300, scale=3),)
 OF_A_LINE = ("Selu", "Celu", "Softsign", "Tan", "Atan", "Sinh", "Cosh", "Asinh")
 CASES = {
@@ -116,6 +122,50 @@ CASES = {
     "NonMaxSuppression": One(
         "NonMaxSuppression",
         (uniform(0, 8, 2, 30, 4), uniform(0, 1, 2, 3, 30), np.array([8]), np.array([0.3], np.float32)),
+    ),
+    "ConvInteger": One(
+        "ConvInteger",
+        (small(0, 256, 1, 3, 8, 9), small(0, 256, 4, 3, 3, 3), np.uint8(120), np.uint8(128)),
+        {"pads": [1] * 4},
+    ),
+    "MatMulInteger": One(
+        "MatMulInteger", (small(0, 256, 4, 33), small(0, 256, 33, 5), np.uint8(12), np.uint8(128))
+    ),
+    "QLinearConv": One(
+        "QLinearConv",
+        (
+            *(small(0, 256, 1, 3, 8, 9), np.float32(0.03), np.uint8(120)),
+            *(small(-128, 128, 4, 3, 3, 3, dtype=np.int8), SCALES, np.zeros(4, np.int8)),
+            *(np.float32(0.2), np.uint8(100), small(-2000, 2000, 4, dtype=np.int32)),
+        ),
+        {"pads": [1] * 4, "strides": [2, 2]},
+    ),
+    "QLinearMatMul": One(
+        "QLinearMatMul",
+        (
+            *(small(0, 256, 4, 33), np.float32(0.03), np.uint8(120)),
+            *(small(0, 256, 33, 5), np.float32(0.02), np.uint8(130)),
+            *(np.float32(0.1), np.uint8(100)),
+        ),
+    ),
+    "RotaryEmbedding": One(
+        "RotaryEmbedding",
+        (normal(2, 3, 5, 8), uniform(-1, 1, 9, 4), uniform(-1, 1, 9, 4), small(0, 9, 2, 5, dtype=np.int64)),
+        opset=23,
+    ),
+    "Attention": One(
+        "Attention",
+        (normal(2, 4, 7, 16), normal(2, 2, 9, 16), normal(2, 2, 9, 5), normal(7, 9)),
+        opset=23,
+        wrong_by=2048,
+    ),
+    "Attention, causal, capped, cached, of three axes": One(
+        "Attention",
+        (normal(2, 5, 24), normal(2, 5, 24), normal(2, 5, 24), None, normal(2, 3, 4, 8), normal(2, 3, 4, 8)),
+        {"q_num_heads": 3, "kv_num_heads": 3, "is_causal": 1, "softcap": 2.0},
+        outputs=3,
+        opset=23,
+        wrong_by=2048,
     ),
     "GridSample": One("GridSample", (normal(2, 3, 9, 11), uniform(-1.2, 1.2, 2, 7, 8, 2)), wrong_by=1024),
     "GridSample, bilinear": One(
