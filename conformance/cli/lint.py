@@ -14,13 +14,15 @@ from conformance.cli.job import Job
 from conformance.cli.options import JsonFile
 from conformance.cli.output_files import Reads
 from conformance.tnn.lint import Finding, lint
+from conformance.tnn.traps import FAILS, REMARK
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lint(Job):
     """List what in an ONNX file will break or silently change on the way to a phone.
 
-    Exits 0 if nothing will, 1 if something will, 2 on bad usage or input.
+    Exits 0 if nothing will, 1 if something will, 2 on bad usage or input. What one device
+    cannot run is a remark.
 
     [bold]Examples[/bold]
 
@@ -40,21 +42,38 @@ class Lint(Job):
         with options.working("looking"):
             findings = lint(self.model_file, self.target)
         content = {
-            "verdict": "fail" if findings else "pass",
+            "verdict": "fail" if _faults(findings) else "pass",
             "model": str(self.model_file),
             "target": self.target,
             "findings": [asdict(finding) for finding in findings],
         }
         if self.files.write(content):
             _print(self.model_file, self.target, findings)
-        return 1 if findings else 0
+        return 1 if _faults(findings) else 0
+
+
+def _faults(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.severity != REMARK]
 
 
 def _print(path: Path, target: str, findings: list[Finding]) -> None:
-    if not findings:
-        text = f"PASS  {path.name}: nothing known to break or change on {target}"
-        options.console.print(text, style="bold green", highlight=False)
-        return
+    if findings:
+        _print_findings(findings)
+    faults = _faults(findings)
+    fails = sum(finding.severity == FAILS for finding in faults)
+    said = [f"{fails} will fail"] * bool(fails)
+    said += [f"{len(faults) - fails} will silently change the meaning"] * (len(faults) > fails)
+    remarked = len(findings) - len(faults)
+    remark = f"; {remarked} cannot run on some devices" if remarked else ""
+    verdict = "FAIL" if faults else "PASS"
+    if faults:
+        text = f"{verdict}  {path.name} on {target}: {', '.join(said)}{remark}"
+    else:
+        text = f"{verdict}  {path.name}: nothing known to break or change on {target}{remark}"
+    options.console.print(text, style=f"bold {'red' if faults else 'green'}", highlight=False)
+
+
+def _print_findings(findings: list[Finding]) -> None:
     table = Table("node", "what happens", "rule", box=None, pad_edge=False)
     for finding in findings:
         table.add_row(finding.node, finding.severity, finding.rule)
@@ -62,8 +81,3 @@ def _print(path: Path, target: str, findings: list[Finding]) -> None:
     for rule, finding in {finding.rule: finding for finding in findings}.items():
         options.console.print(f"{rule}: {finding.happens}.", highlight=False)
         options.console.print(f"  Instead: {finding.instead}.", highlight=False)
-    fails = sum(finding.severity == "fails" for finding in findings)
-    said = [f"{fails} will fail"] * bool(fails)
-    said += [f"{len(findings) - fails} will silently change the meaning"] * bool(len(findings) - fails)
-    text = f"FAIL  {path.name} on {target}: {', '.join(said)}"
-    options.console.print(text, style="bold red", highlight=False)

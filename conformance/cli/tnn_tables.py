@@ -17,7 +17,7 @@ from conformance.cli.terminal import coloured
 from conformance.tnn.conversion import Conversion, Meaning
 from conformance.tnn.dumps import CONSTANT, INPUT, REFORMAT, TRANSFER, Step, difference
 from conformance.tnn.runner import Settings
-from conformance.tnn.survey import CORRECT, LOST, UNREADABLE, WRONG, RunVerdict, Surveyed
+from conformance.tnn.survey import CORRECT, NOT_CONVERTED, VERDICTS, RunVerdict, Surveyed
 from conformance.tnn.traps import Trap
 
 GOOD, BAD, UNSURE = "green", "red", "yellow"
@@ -77,13 +77,19 @@ def conversion_headline(proto: Path, source: Path, found: Conversion) -> str:
     reasons = []
     if found.faults:
         first = found.faults[0]
-        traps = ", ".join(trap.rule for trap in first.traps) or "no known trap explains it"
+        traps = _causes(first) or "no known trap explains it"
         reasons.append(
             f"{_count(len(found.faults), 'tensor')} lost, first at {first.type} {first.name!r}: {traps}"
         )
     if found.lost_outputs:
         reasons.append(f"outputs lost: {', '.join(found.lost_outputs)}")
     return f"FAIL  {proto.name} no longer means what {source.name} means; {'; '.join(reasons)}"
+
+
+def _causes(row: Meaning) -> str:
+    """Name the traps and the attributes behind a loss."""
+    attributes = [f"attribute {lost.name}" for lost in row.attributes]
+    return ", ".join([*(trap.rule for trap in row.traps), *attributes])
 
 
 def print_conversion(proto: Path, source: Path, found: Conversion, all_layers: bool) -> None:
@@ -102,13 +108,17 @@ def print_conversion(proto: Path, source: Path, found: Conversion, all_layers: b
     for row in found.faults:
         if row.message:
             _say(f"{row.type} {row.name!r}: {row.message}")
+        for lost in row.attributes:
+            _say(f"{row.type} {row.name!r}: {lost}")
+    for remark in found.remarks:
+        _say(f"Remark: {remark}", UNSURE)
     if found.unmatched:
         _say(f"No tensors of the source, judged through what they feed: {', '.join(found.unmatched)}")
     _headline(found.kept, conversion_headline(proto, source, found))
 
 
 def _meaning_cells(row: Meaning) -> list[str | Text]:
-    verdict = "kept" if row.kept else ", ".join(trap.rule for trap in row.traps) or "lost"
+    verdict = "kept" if row.kept else _causes(row) or "lost"
     place = str(list(row.index)) if row.index else "-"
     words = (row.name, row.type, row.tensor)
     return [*words, _number(row.error), f"{row.ratio:.2g}", place, _coloured(verdict, row.kept)]
@@ -129,6 +139,7 @@ def conversion_json(proto: Path, source: Path, found: Conversion) -> dict[str, A
         "layers": [_meaning_json(row) for row in found.meanings],
         "lost_outputs": list(found.lost_outputs),
         "unmatched": list(found.unmatched),
+        "remarks": list(found.remarks),
     }
 
 
@@ -143,6 +154,9 @@ def _meaning_json(row: Meaning) -> dict[str, Any]:
         "verdict": "pass" if row.kept else "fail",
         "message": row.message,
         "traps": [_trap_json(trap) for trap in row.traps],
+        "attributes": [
+            {"operator": lost.operator, "name": lost.name, "message": str(lost)} for lost in row.attributes
+        ],
     }
 
 
@@ -159,7 +173,9 @@ def print_survey(rows: Sequence[Surveyed]) -> None:
     columns = ["graph", "layers", "conversion", *labels, "verdict"]
     table = _table("Converted models", *columns, right=["layers", *labels])
     for row in rows:
-        runs = [_run_cell(row.runs.get(label)) for label in labels]
+        runs = [
+            "no output" if label in row.without_output else _run_cell(row.runs.get(label)) for label in labels
+        ]
         table.add_row(row.path.stem, str(row.layers or "-"), _kept(row), *runs, _survey_verdict(row))
     options.console.print(table)
     if labels:
@@ -173,16 +189,17 @@ def print_survey(rows: Sequence[Surveyed]) -> None:
         for line in _reasons(row):
             _say(f"{row.path.name}: {line}")
     counts = Counter(row.verdict for row in rows)
-    said = ", ".join(f"{counts[name]} {name}" for name in (CORRECT, LOST, WRONG, UNREADABLE) if counts[name])
+    said = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
     passed = set(counts) <= {CORRECT}
-    _headline(passed, f"{'PASS' if passed else 'FAIL'}  {_count(len(rows), 'converted model')}: {said}")
+    _headline(passed, f"{'PASS' if passed else 'FAIL'}  {_count(len(rows), 'model')}: {said}")
 
 
 def _kept(row: Surveyed) -> Text:
     if row.conversion is None:
-        return _coloured("no source" if not row.message else "-", None)
-    traps = dict.fromkeys(trap.rule for fault in row.conversion.faults for trap in fault.traps)
-    return _coloured("kept" if row.conversion.kept else ", ".join(traps) or "lost", row.conversion.kept)
+        nothing = bool(row.message) or row.verdict == NOT_CONVERTED
+        return _coloured("-" if nothing else "no source", None)
+    causes = dict.fromkeys(filter(None, (_causes(fault) for fault in row.conversion.faults)))
+    return _coloured("kept" if row.conversion.kept else ", ".join(causes) or "lost", row.conversion.kept)
 
 
 def _run_cell(run: RunVerdict | None) -> str | Text:
@@ -198,11 +215,18 @@ def _survey_verdict(row: Surveyed) -> Text:
 def _reasons(row: Surveyed) -> list[str]:
     if row.message:
         return [row.message]
-    found, lost = row.conversion, []
+    reasons = [*row.refused]
+    if row.verdict == NOT_CONVERTED and not reasons:
+        reasons = ["no .tnnproto beside it, and no rule of lint says why"]
+    found = row.conversion
     if found is not None and not found.kept and not any(fault.traps for fault in found.faults):
-        lost = [conversion_headline(row.path, row.path.with_suffix(".onnx"), found)]
+        reasons.append(conversion_headline(row.path, row.path.with_suffix(".onnx"), found))
+    if found is not None:
+        reasons += [str(lost) for fault in found.faults for lost in fault.attributes]
+    if found is not None and row.without_output:
+        reasons += [f"no output on {', '.join(row.without_output)}", *found.remarks]
     wrong = [run for run in row.runs.values() if not run.passes]
-    return lost + [f"{run.label}: {_run_reason(run)}" for run in wrong]
+    return reasons + [f"{run.label}: {'; '.join([_run_reason(run), *run.known])}" for run in wrong]
 
 
 def _run_reason(run: RunVerdict) -> str:
@@ -228,6 +252,7 @@ def survey_json(rows: Sequence[Surveyed]) -> dict[str, Any]:
                 "verdict": row.verdict,
                 "layers": row.layers,
                 "reasons": _reasons(row),
+                "without_output": list(row.without_output),
                 "conversion": None
                 if row.conversion is None
                 else conversion_json(row.path, row.path.with_suffix(".onnx"), row.conversion),
@@ -285,6 +310,7 @@ def _run_json(run: RunVerdict) -> dict[str, Any]:
         "found": run.found,
         "verdict": "pass" if run.passes else "fail",
         "message": run.message,
+        "known": list(run.known),
         "outputs": [
             {
                 "name": item.name,

@@ -38,7 +38,7 @@ from conformance.tnn.survey import (
     RunVerdict,
     input_beside,
     judge_outputs,
-    protos_in,
+    models_in,
     survey,
 )
 from conformance.tnn.text import read_check, read_check_folder, read_input, read_output
@@ -214,11 +214,11 @@ class TnnSurvey(TnnJob):
 
     def run(self) -> int:
         """Judge each; 0 if all are correct, 1 if one is not, 2 if one cannot be read."""
-        protos = protos_in(self.paths)
+        models = models_in(self.paths)
         rows = []
         with options.working("") as progress:
-            found = survey(protos, seed=self.seed or 0)
-            for path in protos:
+            found = survey(models, seed=self.seed or 0)
+            for path in models:
                 progress(path.name)
                 rows.append(next(found))
         if self.files.write(tnn_tables.plain(tnn_tables.survey_json(rows))):

@@ -2,27 +2,32 @@
 
 Blob names are the ONNX tensor names. Every layer is replayed in float64 on the *source's* values of its
 operands and compared with the source's value of its output, so a layer answers for itself alone. What is
-allowed is what storing costs: constants rounded to their stored type, scalars to six digits.
+allowed is what storing costs: constants rounded to their stored type, scalars to six digits; and what the
+converter computes ahead of time, of constants alone, may err by the roundings that this adds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from conformance.bounds.carry import passed_on
+from conformance.bounds.propagation import carried_bounds
 from conformance.graph.evaluation import evaluate_node, run, widened, widened_all
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.onnx_graph import evaluate as evaluate_onnx
+from conformance.tnn.attributes import LostAttribute, lost_attributes
+from conformance.tnn.devices import remarks
 from conformance.tnn.evaluation import evaluate_layer, magnitude
 from conformance.tnn.fields import Parameters
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.model import BFLOAT16, RawBuffer
 from conformance.tnn.proto import Layer
-from conformance.tnn.traps import TRAPS, Source, Trap, source_of
+from conformance.tnn.traps import REMARK, TRAPS, Source, Trap, source_of
 from refimpl.errors import MobileInstError, ShapeError
 from refimpl.graph import Node
 
@@ -56,6 +61,8 @@ class Meaning:
         What went wrong when there was nothing to compare ("" otherwise).
     traps
         The converter traps behind it: those a replay confirms, else those no replay can judge.
+    attributes
+        The attributes of the source that the layer has other values of, as a replay confirms.
     """
 
     name: str
@@ -66,6 +73,7 @@ class Meaning:
     index: tuple[int, ...] = ()
     message: str = ""
     traps: tuple[Trap, ...] = ()
+    attributes: tuple[LostAttribute, ...] = ()
 
     @property
     def kept(self) -> bool:
@@ -85,11 +93,14 @@ class Conversion:
         Blobs that are no tensor of the source; the layers that make them are judged through the next that is.
     lost_outputs
         Outputs of the source that the TNN graph has not.
+    remarks
+        What keeps it from running on some device or all, which is no other meaning.
     """
 
     meanings: tuple[Meaning, ...]
     unmatched: tuple[str, ...]
     lost_outputs: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     @property
     def faults(self) -> tuple[Meaning, ...]:
@@ -136,7 +147,7 @@ def compare_conversion(
     blobs = [name for layer in graph.proto.layers for name in layer.outputs]
     unmatched = tuple(name for name in (*blobs, *graph.constants) if name not in known)
     lost = tuple(name for name in source.outputs if name not in graph.proto.outputs)
-    return Conversion(worst, unmatched, lost)
+    return Conversion(worst, unmatched, lost, remarks(graph))
 
 
 def _check_same_inputs(graph: TnnGraph, source: OnnxGraph) -> None:
@@ -177,7 +188,7 @@ class _Comparison:
         self.blobs = {name: np.asarray(array).astype(np.float64) for name, array in inputs.items()}
         constants = widened_all(source.initializers)
         self.truth = constants | self.blobs | evaluate_onnx(source, dict(inputs), np.float64)
-        self.folded = self._folding_errors(inputs)
+        self.folded = self._folding_bounds()
 
     def run(self) -> list[Meaning]:
         """Return the rows, in the same order for every input."""
@@ -187,26 +198,41 @@ class _Comparison:
             meanings += self._layer(layer)
         return meanings
 
-    def _folding_errors(self, inputs: Mapping[str, Array]) -> dict[str, float]:
-        """Return the float32 error of the constants that the converter computed from nodes of the source."""
-        computed = [
-            name
-            for name in self.graph.constants
-            if name in self.truth and name not in self.source.initializers
-        ]
-        if not computed:
+    def _folding_bounds(self) -> dict[str, Array]:
+        """Return what float32 arithmetic may do to what the source computes of constants alone."""
+        given = self.source.initializers
+        bounds: dict[str, Array | None] = {}
+        for node in self.source.nodes:
+            if all(name in given or name in bounds for name in node.uses):
+                outputs = tuple(self.truth[name] for name in node.outputs)
+                before = [bounds.get(name, 0.0) for name in node.inputs]
+                operands = node.operands(self.truth)
+                bounds.update(
+                    zip(node.outputs, carried_bounds(node, operands, before, outputs), strict=False)
+                )
+        return {name: bound for name, bound in bounds.items() if bound is not None}
+
+    def _folding_roundings(self, layer: Layer) -> dict[str, Array]:
+        """Return what these roundings make of a layer's outputs, where its constants may hold them."""
+        nodes = self._read_nodes_behind(layer)
+        errors: dict[str, Any] = dict(self.folded)
+        if not any(name in errors for node in nodes for name in node.uses):
             return {}
-        narrow = evaluate_onnx(self.source, dict(inputs), keep=computed)
-        return {name: float(np.abs(narrow[name] - self.truth[name]).max(initial=0)) for name in computed}
+        for node in nodes:
+            if node.outputs[0] not in self.folded:
+                outputs = tuple(self.truth[name] for name in node.outputs)
+                before = [errors.get(name, 0.0) for name in node.inputs]
+                after = passed_on(node, list(node.operands(self.truth)), before, outputs)
+                errors.update(zip(node.outputs, after, strict=False))
+        return {name: errors[name] for name in layer.outputs if errors.get(name) is not None}
 
     def _constant(self, name: str, buffer: RawBuffer) -> Meaning | None:
         values = widened(buffer.numbers())
         self.blobs[name] = self.truth.get(name, values)
         if name not in self.truth:
             return None
-        # Another order of summation makes another error of the same size.
         stored = STORED_ROUNDOFF.get(buffer.dtype, 0.0) * np.abs(values)
-        allowed = FOLDINGS * (stored + self.folded.get(name, 0.0))
+        allowed = FOLDINGS * stored + self.folded.get(name, 0.0)
         return _compared(name, "constant", name, values, self.truth[name], allowed)
 
     def _layer(self, layer: Layer) -> list[Meaning]:
@@ -216,14 +242,15 @@ class _Comparison:
         except ShapeError as error:
             return self._failed(layer, str(error))
         scale = magnitude(self.graph, layer, operands, results)
+        folded = self._folding_roundings(layer)
         meanings = []
         for name, result in zip(layer.outputs, results, strict=True):
             # Those after it are judged on the source's values, so that they answer for themselves alone.
             self.blobs[name] = self.truth.get(name, result)
             if name in self.truth:
-                allowed = storage_roundoff(self.graph, layer) * scale
+                allowed = storage_roundoff(self.graph, layer) * scale + folded.get(name, 0.0)
                 row = _compared(layer.name, layer.type, name, result, self.truth[name], allowed)
-                meanings.append(row if row.kept else self._diagnosed(row, layer, result, allowed))
+                meanings.append(row if row.kept else self._diagnosed(row, layer, operands, result, allowed))
         return meanings
 
     def _failed(self, layer: Layer, message: str) -> list[Meaning]:
@@ -239,20 +266,39 @@ class _Comparison:
             for name in layer.outputs
         ]
 
-    def _diagnosed(self, row: Meaning, layer: Layer, result: Array, allowed: Array) -> Meaning:
+    def _diagnosed(
+        self, row: Meaning, layer: Layer, operands: tuple[Array, ...], result: Array, allowed: Array
+    ) -> Meaning:
         """Name the traps: those whose replay gives what the layer gives, else those no replay can judge."""
         caught = self._caught(layer)
         confirmed = tuple(
             trap for trap in caught if trap.meaning and self._confirms(trap, layer, result, allowed)
         )
         others = tuple(trap for trap in caught if trap.meaning is None)
-        return Meaning(
-            row.name, row.type, row.tensor, row.error, row.ratio, row.index, row.message, confirmed or others
-        )
+        lost = self._lost_attributes(layer, operands, result, allowed)
+        return replace(row, traps=confirmed or (() if lost else others), attributes=lost)
+
+    def _lost_attributes(
+        self, layer: Layer, operands: tuple[Array, ...], result: Array, allowed: Array
+    ) -> tuple[LostAttribute, ...]:
+        nodes = self._read_nodes_behind(layer)
+        if len(nodes) != 1:
+            return ()
+        (node,) = nodes
+
+        def keeps(replayed: Array) -> bool:
+            return _compared("", "", "", result, replayed, allowed).kept
+
+        given = node.operands(self.truth)
+        return lost_attributes(self.graph, layer, operands, node, given, keeps)
 
     def _caught(self, layer: Layer) -> tuple[Trap, ...]:
         nodes = self._nodes_behind(layer)
-        return tuple(trap for trap in TRAPS if any(trap.catches(self.written, node) for node in nodes))
+        return tuple(
+            trap
+            for trap in TRAPS
+            if trap.severity != REMARK and any(trap.catches(self.written, node) for node in nodes)
+        )
 
     def _confirms(self, trap: Trap, layer: Layer, result: Array, allowed: Array) -> bool:
         assert trap.meaning is not None
@@ -286,6 +332,11 @@ class _Comparison:
         """Return the source's nodes between the layer's inputs and its outputs."""
         return self.written.between(layer.inputs, layer.outputs)
 
+    def _read_nodes_behind(self, layer: Layer) -> list[Node]:
+        """Return the same in the form of ONNX's latest version, less what is no operation there."""
+        behind = [self.source.producer(node.outputs[0]) for node in self._nodes_behind(layer)]
+        return [node for node in behind if node is not None]
+
 
 def storage_roundoff(graph: TnnGraph, layer: Layer) -> float:
     """Return the relative error that storing the layer's constants and scalars may make."""
@@ -305,6 +356,7 @@ def _compared(name: str, kind: str, tensor: str, result: Array, truth: Array, al
     if result.shape != truth.shape:
         message = f"shape {result.shape}, in the source {truth.shape}"
         return Meaning(name, kind, tensor, np.inf, np.inf, message=message)
+    result, truth = result.astype(np.float64), truth.astype(np.float64)
     with np.errstate(invalid="ignore"):
         error = np.where(result == truth, 0.0, np.abs(result - truth))
     # The smallest normal float32 is a floor: a product of tiny numbers may have been flushed.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from conformance.graph.onnx_file import Source as OnnxSource
 from conformance.graph.onnx_file import read_model
-from conformance.tnn.traps import FAILS, LATEST_OPSET, OLDEST_OPSET, TRAPS, Source, source_of
+from conformance.tnn.registry import lost_settings
+from conformance.tnn.traps import CHANGES, FAILS, LATEST_OPSET, OLDEST_OPSET, TRAPS, Source, source_of
 from refimpl.errors import ConfigurationError, FileError, MobileInstError
 from refimpl.graph import Node
 
@@ -24,7 +26,7 @@ class Finding:
     node
         The node, input or "model" it is about.
     severity
-        "fails" or "changes the meaning".
+        "fails", "changes the meaning", or "fails on some devices".
     happens, instead
         What happens, and what to do.
     """
@@ -70,11 +72,25 @@ def _node_findings(source: Source, node: Node) -> list[Finding]:
     subject = f"{node.op_type} {node.name!r}"
     try:
         caught = [trap for trap in TRAPS if trap.catches(source, node)]
+        lost = list(lost_settings(node, source.opset))
     except (IndexError, TypeError, ValueError, MobileInstError) as error:
         raise FileError(
             f"{subject}: malformed operands or attributes ({error}); export the model again"
         ) from error
-    return [Finding(trap.rule, subject, trap.severity, trap.happens, trap.instead) for trap in caught]
+    return [
+        *(Finding(trap.rule, subject, trap.severity, trap.happens, trap.instead) for trap in caught),
+        *(_attribute_finding(node, subject, *setting) for setting in lost),
+    ]
+
+
+def _attribute_finding(node: Node, subject: str, name: str, meant: Any, taken: Any) -> Finding:
+    if name in node.attributes:
+        happens = f"the converter does not read {name} ({meant}); TNN takes {taken}"
+        instead = f"express it without {name}"
+    else:
+        happens = f"the converter takes {name} for {taken} where the file leaves it at ONNX's {meant}"
+        instead = f"write {name} explicitly, if the converter reads it"
+    return Finding("attribute", subject, CHANGES, happens, instead)
 
 
 def _opset_findings(source: Source) -> list[Finding]:

@@ -291,10 +291,6 @@ def _log_sigmoid(layer: Layer, operands: Operands, constants: Constants) -> Arra
     return cast(Array, call("Neg", call("Softplus", call("Neg", operands[0]))))
 
 
-def _softsign(layer: Layer, operands: Operands, constants: Constants) -> Array:
-    return cast(Array, call("Div", operands[0], call("Add", call("Abs", operands[0]), 1.0)))
-
-
 def _swish(layer: Layer, operands: Operands, constants: Constants) -> Array:
     return cast(Array, call("Mul", operands[0], call("Sigmoid", operands[-1])))
 
@@ -305,7 +301,8 @@ def _elu(layer: Layer, operands: Operands, constants: Constants) -> Array:
 
 def _selu(layer: Layer, operands: Operands, constants: Constants) -> Array:
     given = cast(of.Selu, layer.parameters)
-    return cast(Array, call("Mul", call("Elu", operands[0], alpha=scalar(given.alpha)), scalar(given.gamma)))
+    attributes = {"alpha": scalar(given.alpha), "gamma": scalar(given.gamma)}
+    return cast(Array, call("Selu", operands[0], **attributes))
 
 
 def _prelu(layer: Layer, operands: Operands, constants: Constants) -> Array:
@@ -369,7 +366,7 @@ def _batch_norm(layer: Layer, operands: Operands, constants: Constants) -> Array
 
 def _layer_norm(layer: Layer, operands: Operands, constants: Constants) -> Array:
     given, (x, scale, bias) = cast(of.LayerNorm, layer.parameters), operands
-    return _scaled(_standardised(x, -given.reduced_dims, given.epsilon), scale, bias)
+    return _scaled(_standardised(x, x.ndim - scale.ndim, given.epsilon), scale, bias)
 
 
 def _in_groups(x: Array, groups: int, epsilon: float) -> Array:
@@ -693,7 +690,7 @@ MEANINGS: dict[str, Meaning] = {
         name: _unary(name)
         for name in (
             *("Abs", "Acos", "Asin", "Atan", "Ceil", "Cos", "Erf", "Exp", "Floor", "Log", "Neg"),
-            *("Reciprocal", "Sign", "Sin", "Sqrt", "Tan", "Tanh", "Sigmoid", "Softplus"),
+            *("Reciprocal", "Sign", "Sin", "Sqrt", "Tan", "Tanh", "Sigmoid", "Softplus", "Softsign"),
             *("NonZero", "Shape", "Size"),
         )
     },
@@ -710,7 +707,6 @@ MEANINGS: dict[str, Meaning] = {
     "Selu": _selu,
     "SignedMul": _signed_mul,
     "SoftmaxCaffe": _softmax("Softmax"),
-    "Softsign": _softsign,
     "Swish": _swish,
     "BatchNormCxx": _batch_norm,
     "GroupNorm": _group_norm,

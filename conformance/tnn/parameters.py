@@ -16,6 +16,7 @@ ACTIVATIONS = (NO_ACTIVATION, RELU, RELU6, SILU)
 MAX_POOLING, AVERAGE_POOLING = 0, 1
 NEAREST, BILINEAR = 1, 2
 NO_CONSTANT = -1
+EDGE = 2
 
 
 @dataclass(frozen=True)
@@ -500,9 +501,12 @@ class SignedMul(Parameters):
 
 @dataclass(frozen=True)
 class LayerNorm(Parameters):
-    """Parameters of LayerNorm over the last axes; source: layer_norm_layer_interpreter.cc."""
+    """Parameters of LayerNorm over as many of the last axes as its scale has.
 
-    reduced_dims: int = size()
+    Source: layer_norm_layer_interpreter.cc. The number in the file, 0 for ONNX's own operator, is not used.
+    """
+
+    reduced_dims: int = amount()
     epsilon: float = plain()
 
 

@@ -1,13 +1,15 @@
 """Converted models beside their sources and the runtime's outputs, judged one after the other.
 
 Beside ``m.tnnproto`` and ``m.tnnmodel`` may stand ``m.onnx`` (the source), ``m.in.txt`` (the input text) and
-``m.<DEVICE>.out`` or ``m.<DEVICE>_<PRECISION>.out`` (what `TNNTest` wrote), such as ``m.ARM_AUTO.out``.
+``m.<DEVICE>.out`` or ``m.<DEVICE>_<PRECISION>.out`` (what `TNNTest` wrote), such as ``m.ARM_AUTO.out``. An
+input without any output, where other models of the folder have some, is a run that wrote none; a source
+without a proto there was not converted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,19 @@ from numpy.typing import NDArray
 from conformance.bounds.worst_element import Worst, worst_of
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.tnn.conversion import Conversion, compare_conversion
+from conformance.tnn.devices import known_faults
 from conformance.tnn.graph import TnnGraph, read_graph
+from conformance.tnn.lint import lint
 from conformance.tnn.rounding import allowed_outputs, declared
 from conformance.tnn.runner import DEVICES, PRECISIONS, Settings, found_arithmetic
 from conformance.tnn.text import read_input, read_output
+from conformance.tnn.traps import FAILS
 from refimpl.errors import FileError, MobileInstError
 
 Array = NDArray[Any]
 CORRECT, LOST, WRONG, UNREADABLE = "correct", "conversion lost the meaning", "runtime error", "unreadable"
+NO_OUTPUT, NOT_CONVERTED = "no output", "not converted"
+VERDICTS = (CORRECT, LOST, NOT_CONVERTED, WRONG, NO_OUTPUT, UNREADABLE)
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,8 @@ class RunVerdict:
     arithmetic, found
         What it was declared to compute with, and what its errors look like ("" where nothing can be seen).
     outputs, message
+    known
+        What the device is known to compute wrongly of the model's layers.
     """
 
     label: str
@@ -69,6 +78,7 @@ class RunVerdict:
     outputs: tuple[OutputVerdict, ...] = ()
     message: str = ""
     found: str = ""
+    known: tuple[str, ...] = ()
 
     @property
     def utilisation(self) -> float:
@@ -88,13 +98,17 @@ class Surveyed:
     Attributes
     ----------
     path
-        The proto.
+        The proto, or the source where there is none.
     layers
         How many.
     conversion
         None where no source stands beside it.
     runs
         By the label in the file's name.
+    without_output
+        Runs that others of the folder have and this one, with an input, has none of.
+    refused
+        Of a source that was not converted, what is known of the reason.
     message
         Why it could not be judged ("" if it was).
     """
@@ -103,26 +117,40 @@ class Surveyed:
     layers: int = 0
     conversion: Conversion | None = None
     runs: Mapping[str, RunVerdict] = field(default_factory=dict)
+    without_output: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
     message: str = ""
 
     @property
     def verdict(self) -> str:
-        """`CORRECT`, `LOST`, `WRONG` or `UNREADABLE`."""
+        """One of `VERDICTS`."""
         if self.message:
             return UNREADABLE
+        if self.path.suffix == ".onnx":
+            return NOT_CONVERTED
         if self.conversion is not None and not self.conversion.kept:
             return LOST
+        if self.without_output:
+            return NO_OUTPUT
         return CORRECT if all(run.passes for run in self.runs.values()) else WRONG
 
 
-def protos_in(paths: Sequence[Path]) -> list[Path]:
-    """Return the protos named, and those in the folders named, else `FileError`."""
+def models_in(paths: Sequence[Path]) -> list[Path]:
+    """Return the protos named, and those in the folders named with the sources that have none.
+
+    Raises
+    ------
+    FileError
+        A folder holds no proto.
+    """
     found = []
     for path in paths:
         inside = sorted(path.glob("*.tnnproto")) if path.is_dir() else [path]
         if not inside:
             raise FileError(f"{path}: no .tnnproto in this folder; name the folder that holds them")
-        found += inside
+        converted = {proto.stem for proto in inside}
+        alone = [source for source in path.glob("*.onnx") if source.stem not in converted]
+        found += sorted([*inside, *alone])
     return found
 
 
@@ -134,7 +162,7 @@ def survey(paths: Sequence[Path], *, seed: int = 0) -> Iterator[Surveyed]:
     Parameters
     ----------
     paths
-        Protos.
+        Protos, and sources without one.
     seed
         Of the probes of the conversion.
     """
@@ -146,10 +174,20 @@ def survey(paths: Sequence[Path], *, seed: int = 0) -> Iterator[Surveyed]:
 
 
 def _surveyed(path: Path, seed: int) -> Surveyed:
+    if path.suffix == ".onnx":
+        known = [str(finding) for finding in lint(path) if finding.severity == FAILS]
+        return Surveyed(path, refused=tuple(known))
     graph, source = read_graph(path), path.with_suffix(".onnx")
     conversion = compare_conversion(graph, OnnxGraph.load(source), seed=seed) if source.exists() else None
     runs = {label: _run(graph, path, label, output) for label, output in outputs_beside(path).items()}
-    return Surveyed(path, len(graph.proto.layers), conversion, runs)
+    missing = () if runs or not path.with_suffix(".in.txt").exists() else _labels_in(path.parent)
+    return Surveyed(path, len(graph.proto.layers), conversion, runs, missing)
+
+
+def _labels_in(folder: Path) -> tuple[str, ...]:
+    """Return the runs of which a folder holds outputs."""
+    labels = {label for proto in folder.glob("*.tnnproto") for label in outputs_beside(proto)}
+    return tuple(sorted(labels, key=_order))
 
 
 def outputs_beside(path: Path) -> dict[str, Path]:
@@ -185,7 +223,8 @@ def _run(graph: TnnGraph, path: Path, label: str, output: Path) -> RunVerdict:
     settings = settings_of(label) or Settings()
     try:
         found = read_output(output)
-        return judge_outputs(graph, input_beside(path, graph), found, label, settings.arithmetic)
+        run = judge_outputs(graph, input_beside(path, graph), found, label, settings.arithmetic)
+        return run if run.passes else replace(run, known=known_faults(settings.device, graph))
     except FileError as error:
         return RunVerdict(label, settings.arithmetic, message=str(error))
 

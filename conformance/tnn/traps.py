@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from conformance.graph.onnx_file import array_of, node_of
 from conformance.tnn.meaning import same_pads
+from conformance.tnn.registry import CONVERTED
+from refimpl.errors import UnsupportedOperationError
 from refimpl.graph import Graph, Node
 from refimpl.ops.operation import OPERATIONS
 
@@ -28,6 +30,7 @@ Meaning = Callable[["Source", Node, list[Array]], Array]
 
 FAILS = "fails"
 CHANGES = "changes the meaning"
+REMARK = "fails on some devices"
 OLDEST_OPSET, LATEST_OPSET = 9, 24
 _ROOT_2 = math.sqrt(2)
 
@@ -109,7 +112,7 @@ class Trap:
     applies
         Whether a node falls into it.
     severity
-        `FAILS` or `CHANGES`.
+        `FAILS`, `CHANGES`, or `REMARK`: it converts, and one device cannot run it.
     happens, instead
         What happens, and what to do.
     meaning
@@ -214,6 +217,17 @@ def _resize_cubic(source: Source, node: Node) -> bool:
     return _mode(node) == "cubic"
 
 
+def _resize_without_mode(source: Source, node: Node) -> bool:
+    return "mode" not in node.attributes
+
+
+def _resize_of_other_axes(source: Source, node: Node) -> bool:
+    scales, shape = _scales(source, node), source.shapes.get(node.inputs[0])
+    return (shape is not None and len(shape) != 4) or bool(
+        scales is not None and len(scales) == 4 and scales[1] != 1
+    )
+
+
 def _resize_dynamic(source: Source, node: Node) -> bool:
     if source.opset <= 11:
         # There the converter follows the Shape/Slice chain that the TorchScript exporter writes.
@@ -244,16 +258,35 @@ def _halves(node: Node) -> tuple[Shape, Shape]:
     return pads[: len(pads) // 2], pads[len(pads) // 2 :]
 
 
-def _more_at_the_end(source: Source, node: Node) -> bool:
+def _become_same(source: Source, node: Node) -> bool:
     begin, end = _halves(node)
-    return begin != end and not _more_at_the_beginning(source, node)
+    return (
+        begin != end and len(begin) <= 3 and not _end_conversion(source, node) and not _swapped(source, node)
+    )
 
 
-def _more_at_the_beginning(source: Source, node: Node) -> bool:
-    return any(first > last for first, last in zip(*_halves(node), strict=True))
+def _end_conversion(source: Source, node: Node) -> bool:
+    """Tell whether the converter refuses the pads: of two axes a convolution needs only one to grow."""
+    begin, end = _halves(node)
+    grow = [first < last for first, last in zip(begin, end, strict=True)]
+    convolution = node.op_type in ("Conv", "ConvTranspose")
+    enough = any(grow) if convolution and len(begin) == 2 else all(grow)
+    return begin != end and not enough and not _swapped(source, node)
+
+
+def _swapped(source: Source, node: Node) -> bool:
+    begin, end = _halves(node)
+    return node.op_type == "Conv" and len(begin) == 1 and begin != end
+
+
+def _with_swapped_pads(source: Source, node: Node, operands: list[Array]) -> Array:
+    result: Array = OPERATIONS["Conv"](*operands, **{**node.attributes, "pads": _pads(node)[::-1]})
+    return result
 
 
 def _with_same_pads(source: Source, node: Node, operands: list[Array]) -> Array:
+    if node.op_type == "ConvTranspose":
+        raise UnsupportedOperationError("what becomes of its pads is seen in the layer")
     spatial = operands[0].shape[2:]
     kernel = operands[1].shape[2:] if node.op_type == "Conv" else tuple(node.attributes["kernel_shape"])
     ones = (1,) * len(spatial)
@@ -265,8 +298,29 @@ def _with_same_pads(source: Source, node: Node, operands: list[Array]) -> Array:
 
 
 def _implicit(source: Source, node: Node) -> bool:
-    padding_given = "pads" in node.attributes or node.attributes.get("auto_pad", "NOTSET") != "NOTSET"
-    return "strides" not in node.attributes or not padding_given
+    return "strides" not in node.attributes or "kernel_shape" not in node.attributes
+
+
+def _lower_padded(source: Source, node: Node) -> bool:
+    return node.attributes.get("auto_pad") == "SAME_LOWER"
+
+
+def _of_three_axes(source: Source, node: Node) -> bool:
+    return len(node.attributes.get("kernel_shape", ())) == 3
+
+
+def _lost_output_padding(source: Source, node: Node) -> bool:
+    padding = tuple(node.attributes.get("output_padding", ()))
+    return any(padding) and not _is_same_padding(source, node, padding)
+
+
+def _is_same_padding(source: Source, node: Node, padding: Shape) -> bool:
+    """Tell whether pads and output padding are those that TNN derives: an output of stride · length."""
+    shape, weight = source.static_shape(node.outputs[0]), source.static_shape(node.inputs[0])
+    strides = tuple(node.attributes.get("strides", ()))
+    if not padding[0] or shape is None or weight is None or len(strides) != len(shape) - 2:
+        return False
+    return all(n == s * m for n, s, m in zip(shape[2:], strides, weight[2:], strict=True))
 
 
 def _softmax_without_axis(source: Source, node: Node) -> bool:
@@ -276,8 +330,109 @@ def _softmax_without_axis(source: Source, node: Node) -> bool:
 
 
 def _softmax_over_1(source: Source, node: Node, operands: list[Array]) -> Array:
-    result: Array = OPERATIONS["Softmax"](operands[0], axis=1)
+    result: Array = OPERATIONS[node.op_type](operands[0], axis=1)
     return result
+
+
+# --- constants, reductions, arrangement -----------------------------------------------------------
+
+_CONSTANT_OPERANDS = {
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+    "Gemm": (1, 2),
+    "BatchNormalization": (1, 2, 3, 4),
+    "InstanceNormalization": (1, 2),
+    "PRelu": (1,),
+    "TopK": (1,),
+}
+"""Operator → the places of the operands that the converter takes for weights without asking."""
+
+
+def _computed_weight(source: Source, node: Node) -> bool:
+    places = _CONSTANT_OPERANDS[node.op_type]
+    given = [node.inputs[place] for place in places if place < len(node.inputs) and node.inputs[place]]
+    return any(name not in source.initializers for name in given)
+
+
+def _scaled_product(source: Source, node: Node) -> bool:
+    given = node.attributes
+    return bool(
+        given.get("alpha", 1.0) != 1 or given.get("transA", 0) or given.get("beta", 1.0) not in (0, 1)
+    )
+
+
+def _ignored_beta(source: Source, node: Node) -> bool:
+    return node.attributes.get("beta", 1.0) == 0 and len(node.inputs) > 2
+
+
+def _power_of_a_tensor(source: Source, node: Node) -> bool:
+    exponent = source.initializers.get(node.inputs[1])
+    return exponent is None or exponent.size != 1
+
+
+def _over_the_plane(node: Node) -> bool:
+    """Tell whether a reduction is one that the converter makes a global pooling."""
+    kept = node.op_type == "ReduceMax" or node.attributes.get("keepdims") == 1
+    return kept and tuple(node.attributes.get("axes", ())) == (2, 3)
+
+
+def _reduced_output(source: Source, node: Node) -> bool:
+    return _over_the_plane(node) and not source.consumers.get(node.outputs[0])
+
+
+def _keeps_dims(source: Source, node: Node) -> bool:
+    dropped = node.op_type == "ReduceMax" and node.attributes.get("keepdims", 1) == 0
+    return dropped and _over_the_plane(node) and not _reduced_output(source, node)
+
+
+def _paddings(source: Source, node: Node) -> Shape | None:
+    """Return the pads of a Pad, before and then after; None where they are computed."""
+    if "pads" in node.attributes:
+        return _pads(node)
+    pads = source.initializers.get(node.inputs[1]) if len(node.inputs) > 1 else None
+    return None if pads is None else tuple(int(n) for n in pads.ravel())
+
+
+def _pads_batch(source: Source, node: Node) -> bool:
+    pads = _paddings(source, node)
+    return len(node.inputs) < 4 and pads is not None and len(pads) == 8 and bool(pads[0] or pads[4])
+
+
+def _pads_some_axes(source: Source, node: Node) -> bool:
+    return len(node.inputs) > 3 and bool(node.inputs[3])
+
+
+def _reflects_channels(source: Source, node: Node) -> bool:
+    pads, mode = _paddings(source, node), str(node.attributes.get("mode", "constant"))
+    return mode in ("reflect", "edge") and pads is not None and len(pads) == 8 and bool(pads[1] or pads[5])
+
+
+def _wraps(source: Source, node: Node) -> bool:
+    return str(node.attributes.get("mode", "constant")) not in ("constant", "reflect", "edge")
+
+
+def _without_order(source: Source, node: Node) -> bool:
+    return "perm" not in node.attributes
+
+
+def _without_bias(source: Source, node: Node) -> bool:
+    return len([name for name in node.inputs if name]) < 3
+
+
+def _last_index(source: Source, node: Node) -> bool:
+    return bool(node.attributes.get("select_last_index", 0))
+
+
+WITHOUT_ARM_KERNEL = (
+    *("Einsum", "Where", "And", "Greater", "Less", "Equal", "Not", "BitShift", "LogSoftmax", "Softsign"),
+    *("LRN", "TopK", "NonMaxSuppression", "NonZero", "OneHot", "GatherND", "Scatter", "ScatterElements"),
+    *("Histogram", "HDRGuide"),
+)
+"""Operators whose layers have no kernel on ARM."""
+
+
+def _not_registered(source: Source, node: Node) -> bool:
+    return node.op_type not in CONVERTED
 
 
 # --- the graph ------------------------------------------------------------------------------------
@@ -290,6 +445,14 @@ def _copies_an_input(source: Source, node: Node) -> bool:
 def _output_before_fusion(source: Source, node: Node) -> bool:
     users = [user.op_type for user in source.consumers.get(node.outputs[0], [])]
     return node.outputs[0] in source.outputs and any(user in ("Relu", "BatchNormalization") for user in users)
+
+
+def _repeats_edges(source: Source, node: Node) -> bool:
+    return str(node.attributes.get("mode", "constant")) == "edge"
+
+
+def _leaves_out_a_constant(source: Source, node: Node) -> bool:
+    return any(name in source.initializers for name in node.inputs)
 
 
 def _always(source: Source, node: Node) -> bool:
@@ -370,6 +533,22 @@ TRAPS: tuple[Trap, ...] = (
         "use mode linear",
     ),
     Trap(
+        "resize-without-mode",
+        _RESIZE,
+        _resize_without_mode,
+        FAILS,
+        "the converter does not know ONNX's default; TNN has no resize of type 0",
+        "write mode",
+    ),
+    Trap(
+        "resize-of-other-axes",
+        _RESIZE,
+        _resize_of_other_axes,
+        FAILS,
+        "the converter resizes the two last of four axes only",
+        "reshape to four axes",
+    ),
+    Trap(
         "resize-dynamic-size",
         _RESIZE,
         _resize_dynamic,
@@ -388,8 +567,8 @@ TRAPS: tuple[Trap, ...] = (
     ),
     Trap(
         "asymmetric-pads",
-        _PADDED,
-        _more_at_the_end,
+        (*_PADDED, "ConvTranspose"),
+        _become_same,
         CHANGES,
         "pads that differ before and after are converted to pad type SAME, whatever they are",
         "pad with a separate Pad node, or use equal pads",
@@ -397,15 +576,176 @@ TRAPS: tuple[Trap, ...] = (
     ),
     Trap(
         "asymmetric-pads-at-the-beginning",
-        _PADDED,
-        _more_at_the_beginning,
+        (*_PADDED, "ConvTranspose"),
+        _end_conversion,
         FAILS,
         "the converter's assertion on the pads fails",
         "pad with a separate Pad node, or use equal pads",
     ),
     Trap(
+        "swapped-pads",
+        ("Conv",),
+        _swapped,
+        CHANGES,
+        "TNN's reader of one-axis convolutions swaps the pads before and after",
+        "pad with a separate Pad node, or use equal pads",
+        _with_swapped_pads,
+    ),
+    Trap(
+        "same-lower",
+        (*_PADDED, "ConvTranspose"),
+        _lower_padded,
+        FAILS,
+        "the converter's assertion on auto_pad SAME_LOWER fails",
+        "write the pads",
+    ),
+    Trap(
+        "transposed-convolution-3d",
+        ("ConvTranspose",),
+        _of_three_axes,
+        FAILS,
+        "it becomes Deconvolution3D, a layer type that TNN's runtime does not know",
+        "use two axes",
+    ),
+    Trap(
+        "output-padding",
+        ("ConvTranspose",),
+        _lost_output_padding,
+        CHANGES,
+        "TNN knows that there is output padding, not how much: it makes stride · length elements",
+        "choose pads and output_padding so that the output is stride times the input",
+    ),
+    Trap(
+        "weight-not-constant",
+        tuple(_CONSTANT_OPERANDS),
+        _computed_weight,
+        FAILS,
+        "the converter takes the operand for a weight in the file; it is computed in the graph or given",
+        "make it an initializer, such as with onnxsim, or use MatMul, Add and Mul",
+    ),
+    Trap(
+        "gemm-scaled",
+        ("Gemm",),
+        _scaled_product,
+        FAILS,
+        "the converter's assertion on alpha, beta or transA fails",
+        "use MatMul and Add, or scale the weight",
+    ),
+    Trap(
+        "gemm-beta",
+        ("Gemm",),
+        _ignored_beta,
+        CHANGES,
+        "the bias is added though beta is 0",
+        "leave the bias out",
+    ),
+    Trap(
+        "power-of-a-tensor",
+        ("Pow",),
+        _power_of_a_tensor,
+        CHANGES,
+        "the converter keeps one number of the exponent, its first, or 0 if it is computed",
+        "use a constant of one element, or Mul",
+    ),
+    Trap(
+        "reduction-as-output",
+        ("ReduceMean", "ReduceMax"),
+        _reduced_output,
+        FAILS,
+        "over axes 2 and 3, of an output of the model, the converter crashes (segmentation fault)",
+        "use GlobalAveragePool or GlobalMaxPool, or write the axes as −2 and −1",
+    ),
+    Trap(
+        "reduce-max-keeps-axes",
+        ("ReduceMax",),
+        _keeps_dims,
+        CHANGES,
+        "over axes 2 and 3 it becomes a global pooling, which keeps them",
+        "reduce with keepdims=1 and reshape",
+    ),
+    Trap(
+        "last-index",
+        ("ArgMax", "ArgMin"),
+        _last_index,
+        FAILS,
+        "the converter's assertion on select_last_index fails",
+        "take the first index",
+    ),
+    Trap(
+        "pad-of-the-batch",
+        ("Pad",),
+        _pads_batch,
+        CHANGES,
+        "of four axes the pads of the first are dropped",
+        "pad another axis",
+    ),
+    Trap(
+        "pad-of-some-axes",
+        ("Pad",),
+        _pads_some_axes,
+        CHANGES,
+        "the converter does not read which axes the pads are of",
+        "give the pads of every axis",
+    ),
+    Trap(
+        "pad-reflects-channels",
+        ("Pad",),
+        _reflects_channels,
+        FAILS,
+        "the converter's assertion fails: only space can be reflected or its edge repeated",
+        "concatenate the channels",
+    ),
+    Trap(
+        "pad-edge",
+        ("Pad",),
+        _repeats_edges,
+        FAILS,
+        "NAIVE, X86 and ARM cannot repeat edges; TNNTest writes no output",
+        "concatenate slices, or pad by a constant",
+    ),
+    Trap(
+        "einsum-of-a-constant",
+        ("Einsum",),
+        _leaves_out_a_constant,
+        FAILS,
+        "the converter leaves the constant out of the layer's operands; no device runs it",
+        "use MatMul",
+    ),
+    Trap(
+        "pad-wraps",
+        ("Pad",),
+        _wraps,
+        FAILS,
+        "TNN pads by a constant, by reflection or by the edge only",
+        "concatenate slices",
+    ),
+    Trap(
+        "transpose-without-order",
+        ("Transpose",),
+        _without_order,
+        FAILS,
+        "the converter writes an empty order",
+        "write perm",
+    ),
+    Trap(
+        "normalisation-without-bias",
+        ("LayerNormalization", "GroupNormalization"),
+        _without_bias,
+        FAILS,
+        "TNN's layer needs scale and bias",
+        "give a bias of zeros",
+    ),
+    Trap(
+        "no-converter",
+        (),
+        _not_registered,
+        FAILS,
+        "the converter has no such operator, and ends in an assertion",
+        "write it with operators that it has (conformance.tnn.registry lists them)",
+    ),
+    Trap(
         "softmax-default-axis",
-        ("Softmax",),
+        ("Softmax", "LogSoftmax"),
         _softmax_without_axis,
         CHANGES,
         "without the attribute axis the converter takes axis 1; since opset 13 ONNX means the last",
@@ -414,11 +754,11 @@ TRAPS: tuple[Trap, ...] = (
     ),
     Trap(
         "implicit-convolution-attributes",
-        ("Conv",),
+        (*_PADDED, "ConvTranspose"),
         _implicit,
         FAILS,
-        "without explicit strides and pads the converter writes a broken parameter line",
-        "write strides, pads and dilations explicitly",
+        "without explicit strides and kernel_shape the converter writes a broken parameter line",
+        "write kernel_shape, strides, pads and dilations explicitly",
     ),
     Trap(
         "output-copies-an-input",
@@ -438,17 +778,17 @@ TRAPS: tuple[Trap, ...] = (
     ),
     Trap(
         "no-arm-kernel",
-        ("Einsum", "Where"),
+        (*WITHOUT_ARM_KERNEL,),
         _always,
-        FAILS,
+        REMARK,
         "ARM has no kernel for it ('empty implemented_layouts')",
-        "write it with MatMul, Transpose, Mul and Add",
+        "write it with MatMul, Transpose, Mul and Add, or run it on another device",
     ),
     Trap(
         "erf-outside-gelu",
         ("Erf",),
         _unfused_erf,
-        FAILS,
+        REMARK,
         "ARM has no kernel for Erf ('empty implemented_layouts'); only x/√2 → Erf → +1 → ·x → ·½ is fused",
         "write GELU in exactly that order, or use another activation",
     ),

@@ -94,9 +94,10 @@ def copied(tmp_path):
 
     def copy(name: str) -> Path:
         unpacked("arm")
-        for path in (unpacked("ops") / "ops").glob(f"{name}.*"):
+        proto = file(name, ".tnnproto")
+        for path in proto.parent.glob(f"{proto.stem}.*"):
             shutil.copy(path, tmp_path)
-        return tmp_path / f"{name}.tnnproto"
+        return tmp_path / proto.name
 
     return copy
 
@@ -138,12 +139,22 @@ def test_a_file_that_cannot_be_read_is_a_row_and_not_an_end(copied):
     assert [row["verdict"] for row in found.data["models"]] == ["unreadable", "correct"]
 
 
-def test_a_conversion_lost_to_no_known_trap_says_where(copied):
+def test_a_conversion_that_lost_an_attribute_says_which(copied):
     proto = copied("mha")
     replaced(proto, lambda text: text.replace("softmax15 3", "softmax15 2"))
     found = run("verify", proto)
     assert found.code == 1
-    assert "first at SoftmaxCaffe 'Softmax_15': no known trap explains it" in " ".join(found.out.split())
+    said = " ".join(found.out.split())
+    assert "first at SoftmaxCaffe 'Softmax_15': attribute axis" in said
+    assert "axis of Softmax is 3 in the source, 2 in the layer" in said
+
+
+def test_a_conversion_lost_to_no_known_trap_says_where(copied):
+    proto = copied("more/un_abs")
+    replaced(proto, lambda text: text.replace('"Abs n', '"Neg n'))
+    found = run("verify", proto)
+    assert found.code == 1
+    assert "first at Neg 'n': no known trap explains it" in " ".join(found.out.split())
 
 
 def test_reduced_precision_does_not_pass_as_float32(copied):

@@ -38,9 +38,37 @@ def resize(constants=None, **attributes) -> onnx.ModelProto:
 
 
 W = np.zeros((4, 4, 3, 3), np.float32)
-FULL = {"strides": [1, 1], "pads": [1, 1, 1, 1]}
+FULL = {"strides": [1, 1], "pads": [1, 1, 1, 1], "kernel_shape": [3, 3]}
 LINEAR = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
 SIZES = {"z": np.array([1, 4, 11, 11])}
+
+
+ORDER = {"perm": [0, 2, 3, 1]}
+
+
+def transposed(**attributes) -> onnx.ModelProto:
+    """Return a transposed convolution whose output is twice its input, but for the attributes."""
+    given = {"strides": [2, 2], "pads": [1, 1, 1, 1], "kernel_shape": [3, 3], "output_padding": [1, 1]}
+    return model([("ConvTranspose", "x w", "y", {**given, **attributes})], w=W)
+
+
+def gemm(**attributes) -> onnx.ModelProto:
+    square = np.zeros((4, 4), np.float32)
+    return model([("Gemm", "x w b", "y", attributes)], (4, 4), w=square, b=np.zeros(4, np.float32))
+
+
+def pad(pads, mode="constant", axes=()) -> onnx.ModelProto:
+    operands = "x p v a" if axes else "x p"
+    constants = {"p": np.array(pads), "v": np.float32(0), "a": np.array(axes, np.int64)}
+    return model([("Pad", operands, "y", {"mode": mode})], opset=19, **constants)
+
+
+def split(**attributes) -> onnx.ModelProto:
+    """Return a split of axis 0 of two equal parts."""
+    parts = helper.make_node("Split", ["x"], ["p", "q"], name="s", **attributes)
+    found = model([("Add", "p q", "y", {})], dims=(2, 4))
+    found.graph.node.insert(0, parts)
+    return found
 
 
 def gelu(root: float = 2**0.5, half: float = 0.5) -> onnx.ModelProto:
@@ -132,11 +160,130 @@ CASES = [
         model([("Relu", "x", "a", {}), ("Relu", "a", "y", {})]),
         model([("Relu", "x", "a::b/c.1", {}), ("Relu", "a::b/c.1", "y", {})]),
     ),
+    (
+        "implicit-convolution-attributes",
+        model([("MaxPool", "x", "y", {"kernel_shape": [2, 2]})]),
+        model([("Conv", "x w", "y", {"strides": [1, 1], "kernel_shape": [3, 3]})], w=W),
+    ),
+    (
+        "asymmetric-pads",
+        model([("Conv", "x w", "y", {**FULL, "pads": [1, 0, 0, 2]})], w=W),
+        model([("MaxPool", "x", "y", {**FULL, "pads": [1, 0, 1, 2]})]),
+    ),
+    (
+        "asymmetric-pads-at-the-beginning",
+        model([("MaxPool", "x", "y", {**FULL, "pads": [1, 0, 1, 2]})]),
+        model([("Conv", "x w", "y", {**FULL, "pads": [1, 0, 1, 2]})], w=W),
+    ),
+    (
+        "swapped-pads",
+        model(
+            [("Conv", "x w", "y", {"strides": [1], "pads": [1, 2], "kernel_shape": [3]})],
+            (1, 4, 8),
+            w=W[:, :, 0],
+        ),
+        model(
+            [("Conv", "x w", "y", {"strides": [1], "pads": [1, 1], "kernel_shape": [3]})],
+            (1, 4, 8),
+            w=W[:, :, 0],
+        ),
+    ),
+    (
+        "same-lower",
+        model(
+            [("Conv", "x w", "y", {"strides": [1, 1], "kernel_shape": [3, 3], "auto_pad": "SAME_LOWER"})], w=W
+        ),
+        model(
+            [("Conv", "x w", "y", {"strides": [1, 1], "kernel_shape": [3, 3], "auto_pad": "SAME_UPPER"})], w=W
+        ),
+    ),
+    (
+        "transposed-convolution-3d",
+        model([("ConvTranspose", "x w", "y", {"kernel_shape": [3, 3, 3], "strides": [1, 1, 1]})], w=W),
+        model([("ConvTranspose", "x w", "y", FULL)], w=W),
+    ),
+    ("output-padding", transposed(output_padding=[0, 1]), transposed(output_padding=[1, 1])),
+    ("output-padding", transposed(strides=[3, 3], output_padding=[1, 1], pads=[1, 1, 1, 1]), transposed()),
+    (
+        "weight-not-constant",
+        model([("Relu", "x", "v", {}), ("Conv", "x v", "y", FULL)]),
+        model([("Conv", "x w", "y", FULL)], w=W),
+    ),
+    ("gemm-scaled", gemm(alpha=0.5), gemm(transB=1)),
+    ("gemm-scaled", gemm(transA=1), gemm(beta=0.0)),
+    ("gemm-beta", gemm(beta=0.0), gemm()),
+    (
+        "power-of-a-tensor",
+        model([("Pow", "x p", "y", {})], p=np.float32([1, 2])),
+        model([("Pow", "x p", "y", {})], p=np.float32(2)),
+    ),
+    ("power-of-a-tensor", model([("Pow", "x x", "y", {})]), model([("Mul", "x x", "y", {})])),
+    (
+        "reduction-as-output",
+        model([("ReduceMax", "x", "y", {"axes": [2, 3]})]),
+        model([("ReduceMax", "x", "r", {"axes": [2, 3]}), ("Relu", "r", "y", {})]),
+    ),
+    (
+        "reduction-as-output",
+        model([("ReduceMean", "x", "y", {"axes": [2, 3], "keepdims": 1})]),
+        model([("ReduceMean", "x", "y", {"axes": [2, 3]})]),
+    ),
+    (
+        "reduce-max-keeps-axes",
+        model([("ReduceMax", "x", "r", {"axes": [2, 3], "keepdims": 0}), ("Relu", "r", "y", {})]),
+        model([("ReduceMax", "x", "r", {"axes": [2], "keepdims": 0}), ("Relu", "r", "y", {})]),
+    ),
+    (
+        "last-index",
+        model([("ArgMax", "x", "y", {"select_last_index": 1})]),
+        model([("ArgMax", "x", "y", {"axis": 1})]),
+    ),
+    ("pad-of-the-batch", pad([1, 0, 0, 0, 0, 0, 0, 0]), pad([0, 1, 0, 0, 0, 0, 0, 0])),
+    ("pad-of-some-axes", pad([1, 1], axes=[1]), pad([0, 0, 1, 1, 0, 0, 1, 1])),
+    (
+        "pad-reflects-channels",
+        pad([0, 1, 0, 0, 0, 1, 0, 0], "reflect"),
+        pad([0, 0, 1, 1, 0, 0, 1, 1], "reflect"),
+    ),
+    ("pad-edge", pad([0, 0, 1, 1, 0, 0, 1, 1], "edge"), pad([0, 0, 1, 1, 0, 0, 1, 1], "reflect")),
+    ("pad-wraps", pad([0, 0, 1, 1, 0, 0, 1, 1], "wrap"), pad([0, 0, 1, 1, 0, 0, 1, 1], "constant")),
+    (
+        "einsum-of-a-constant",
+        model([("Einsum", "x k", "y", {"equation": "abcd,ce->abed"})], k=np.zeros((8, 3), np.float32)),
+        model([("Einsum", "x x", "y", {"equation": "abcd,abce->abde"})]),
+    ),
+    (
+        "transpose-without-order",
+        model([("Transpose", "x", "y", {})]),
+        model([("Transpose", "x", "y", ORDER)]),
+    ),
+    (
+        "normalisation-without-bias",
+        model([("LayerNormalization", "x s", "y", {})], opset=17, s=np.ones(8, np.float32)),
+        model([("LayerNormalization", "x s s", "y", {})], opset=17, s=np.ones(8, np.float32)),
+    ),
+    ("no-converter", model([("Mish", "x", "y", {})], opset=18), model([("Softplus", "x", "y", {})])),
+    ("no-converter", model([("Sum", "x x", "y", {})]), model([("Add", "x x", "y", {})])),
+    ("resize-without-mode", resize(SIZES), resize(SIZES, mode="nearest")),
+    (
+        "resize-of-other-axes",
+        resize({"s": np.float32([1, 2, 2, 2])}, **LINEAR),
+        resize({"s": np.float32([1, 1, 2, 2])}, **LINEAR),
+    ),
+    ("attribute", model([("Flatten", "x", "y", {})]), model([("Flatten", "x", "y", {"axis": 1})])),
+    ("attribute", model([("Selu", "x", "y", {})]), model([("Elu", "x", "y", {})])),
+    ("attribute", split(), split(axis=0)),
+    (
+        "attribute",
+        model([("MaxPool", "x", "y", {**FULL, "dilations": [2, 2]})]),
+        model([("MaxPool", "x", "y", {**FULL, "dilations": [1, 1]})]),
+    ),
     ("opset", model([("Relu", "x", "y", {})], opset=8), model([("Relu", "x", "y", {})], opset=9)),
     ("dynamic-input", model([("Relu", "x", "y", {})], dims=("n", 3)), model([("Relu", "x", "y", {})])),
 ]
 # helper.make_node cannot be given a name with a space through split().
-CASES[-3][1].graph.node[0].output[0] = CASES[-3][1].graph.node[1].input[0] = "a b"
+(SPACED,) = (broken.graph.node for rule, broken, _ in CASES if rule == "name-breaks-the-line")
+SPACED[0].output[0] = SPACED[1].input[0] = "a b"
 
 
 @pytest.mark.parametrize(("rule", "broken", "harmless"), CASES, ids=[case[0] for case in CASES])
@@ -146,7 +293,9 @@ def test_a_rule_fires_on_its_construct_and_not_on_its_neighbour(rule, broken, ha
 
 
 def test_every_rule_has_a_case():
-    assert {trap.rule for trap in TRAPS} | {"opset", "dynamic-input"} == {rule for rule, _, _ in CASES}
+    assert {trap.rule for trap in TRAPS} | {"opset", "dynamic-input", "attribute"} == {
+        rule for rule, _, _ in CASES
+    }
 
 
 def test_findings_say_which_node_what_happens_and_what_to_do():
