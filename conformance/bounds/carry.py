@@ -125,6 +125,14 @@ def _cast(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array | 
     return errors[0] if y.dtype.kind == "f" else None
 
 
+def _compared(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array | None:
+    """0 if no error is as large as a difference; what could come out otherwise has no bound."""
+    first, second = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in operands))
+    known = (np.isinf(first) & (first == second)) | (np.abs(first - second) > errors[0] + errors[1])
+    known |= np.broadcast_to(errors[0] + errors[1] == 0, first.shape)
+    return np.zeros(y.shape) if known.all() else None
+
+
 def _moved(call: Node, operands: list[Any], errors: Errors, y: Array) -> Any:
     """Do to the errors what is done to the data."""
     return _run(call, errors[0], *operands[1:])
@@ -189,6 +197,18 @@ def _layer_normalised(call: Node, operands: list[Any], errors: Errors, y: Array)
     return (np.abs(operands[1]) + of_scale) * moved + of_scale * difference / deviation + of_shift
 
 
+def _rms_normalised(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
+    """The error over the root, and the root's change (≤ rms error), scaled."""
+    x, error = np.abs(operands[0]), errors[0]
+    axes = tuple(range(call.attributes.get("axis", -1) % x.ndim, x.ndim))
+    square = np.square(x).mean(axis=axes, keepdims=True)
+    root = np.sqrt(square + call.attributes.get("epsilon", 1e-5))
+    change = np.sqrt(np.square(error).mean(axis=axes, keepdims=True))
+    least = root - change
+    moved = np.where(least > 0, error / least + x * change / (root * least), np.inf)
+    return np.asarray((np.abs(operands[1]) + errors[1]) * moved + errors[1] * x / root)
+
+
 def _softmax(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
     """Σ of the logits' own error and of the logarithm of the sum, relatively."""
     axis = call.attributes.get("axis", -1)
@@ -200,6 +220,7 @@ def _softmax(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array
 
 
 _FOLDING = having(Trait.PRODUCTS)
+_COMPARISONS = ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
 _POOLED = ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
 _REDUCED = ("ReduceSum", "ReduceMean", "ReduceMax")
 
@@ -214,6 +235,7 @@ CARRIED: dict[str, Carry] = {
     "Celu": _lipschitz(1.0),
     "Selu": _selu,
     **dict.fromkeys(("Cast", "CastLike"), _cast),
+    **dict.fromkeys(_COMPARISONS, _compared),
     "Clip": _clipped,
     "HardSwish": _lipschitz(1.5),
     "Swish": _lipschitz(1.1),
@@ -222,6 +244,7 @@ CARRIED: dict[str, Carry] = {
     "Div": _quotient,
     "BatchNormalization": _batch_normalised,
     "LayerNormalization": _layer_normalised,
+    "RMSNormalization": _rms_normalised,
     "Softmax": _softmax,
     "LogSoftmax": _softmax,
     "Resize": _resized,
@@ -235,9 +258,9 @@ CARRIED: dict[str, Carry] = {
 }
 """ONNX operator → how errors of its operands reach its output. Others end a chain's bound."""
 
-_NORMALISED = ("BatchNormalization", "LayerNormalization")
+_NORMALISED = ("BatchNormalization", "LayerNormalization", "RMSNormalization")
 _OF_ALL_OPERANDS = {
-    *(*_FOLDING, *_NORMALISED),
-    *("Mul", "Add", "Sub", "Sum", "Mean", "Max", "Min", "Div", "Where", "Concat", "Clip"),
+    *(*_FOLDING, *_NORMALISED, *_COMPARISONS),
+    *("Mul", "Add", "Sub", "Sum", "Mean", "Max", "Min", "Div", "Where", "Concat", "Clip", "CastLike"),
 }
 """What carries errors of every operand; the others only those of the first."""

@@ -11,15 +11,18 @@ import inspect
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import DTypeLike
 
+from conformance.graph.contributed import MICROSOFT, WITHOUT_DOMAIN, meant
 from conformance.graph.evaluation import evaluate_node, run, widened_all
+from conformance.graph.function_bodies import body_of, has_body
 from conformance.graph.onnx_file import Source, array_of, node_of, read_model
-from conformance.graph.opset import LATEST, OLDEST, Context, modernised
+from conformance.graph.opset import FORMS, LATEST, OLDEST, Context, modernised
 from conformance.graph.output_sizes import Sizes
 from refimpl.errors import FileError, ShapeError, UnsupportedOperationError, first_of
 from refimpl.graph import Graph, Node
@@ -86,8 +89,8 @@ class OnnxGraph(Graph):
         model = read_model(source)
         graph, opset = model.graph, _opset(model)
         initializers = _initializers(graph)
-        context = Context(opset, _ranks(model, opset), known=dict(initializers))
-        nodes = _nodes(graph, context)
+        context = Context(opset, _ranks(model, opset), known=dict(initializers), model=model)
+        nodes = _in_order(_nodes(graph, context))
         initializers |= context.constants
         declared = {info.name: _info(info) for info in graph.input if info.name not in initializers}
         outputs = [_info(info).name for info in graph.output]
@@ -104,11 +107,12 @@ def _opset(model: onnx.ModelProto) -> int:
     if not versions:
         domains = ", ".join(entry.domain for entry in model.opset_import)
         raise UnsupportedOperationError(f"the model uses no operator set of ONNX, only {domains}")
-    if not OLDEST <= versions[0] <= LATEST:
+    if versions[0] < OLDEST:
         raise UnsupportedOperationError(
-            f"the model is of opset {versions[0]}; supported are {OLDEST} to {LATEST}"
+            f"the model is of opset {versions[0]}; supported are those from {OLDEST} on"
         )
-    return int(versions[0])
+    # What is newer than the installed ONNX is read by its operators' names.
+    return min(int(versions[0]), LATEST)
 
 
 def _initializers(graph: onnx.GraphProto) -> dict[str, Array]:
@@ -197,12 +201,20 @@ LIKE_ONNX = {("com.microsoft", "QuantizeLinear"), ("com.microsoft", "DequantizeL
 
 
 def _accepted(proto: onnx.NodeProto, name: str, context: Context) -> list[Node]:
-    if proto.domain not in ("", "ai.onnx") and (proto.domain, proto.op_type) not in LIKE_ONNX:
-        raise UnsupportedOperationError("of another domain than ONNX's")
+    """Return the nodes of the vocabulary that a node is."""
+    if proto.op_type not in OPERATIONS and proto.op_type not in FORMS and has_body(proto, context.opset):
+        imports = [] if context.model is None else list(context.model.opset_import)
+        inner = body_of(proto, name, imports, context.types)
+        return [node for each in inner for node in _accepted(each, each.name, context)]
     if any(attribute.HasField("g") or attribute.graphs for attribute in proto.attribute):
         raise UnsupportedOperationError("has subgraphs; export without control flow")
+    contributed = proto.domain == MICROSOFT or proto.op_type in WITHOUT_DOMAIN
+    if proto.domain not in ("", "ai.onnx", MICROSOFT):
+        raise UnsupportedOperationError("of another domain than ONNX's")
     try:
-        forms = modernised(node_of(proto, name), context)
+        node = node_of(proto, name)
+        foreign = contributed and (proto.domain, proto.op_type) not in LIKE_ONNX
+        forms = meant(node, context) if foreign else modernised(node, context)
     except UnsupportedOperationError:
         raise
     except (ValueError, LookupError, TypeError) as error:
@@ -231,6 +243,26 @@ def _check_call(node: Node) -> None:
 @functools.cache
 def _signature(op_type: str) -> inspect.Signature:
     return inspect.signature(OPERATIONS[op_type])
+
+
+def _in_order(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    """Return the nodes so that what a node uses is made before it, in the file's order where that is so.
+
+    Raises
+    ------
+    FileError
+        Nodes use each other's results in a circle.
+    """
+    makers = {name: place for place, node in enumerate(nodes) for name in node.outputs if name}
+    needs = [{makers[name] for name in node.uses if name in makers} for node in nodes]
+    if all(max(needed, default=-1) < place for place, needed in enumerate(needs)):
+        return nodes
+    try:
+        order = TopologicalSorter(dict(enumerate(needs))).static_order()
+        return tuple(nodes[place] for place in order)
+    except CycleError as error:
+        names = ", ".join(repr(nodes[place].name) for place in error.args[1][:-1])
+        raise FileError(f"invalid graph: nodes use each other's results in a circle: {names}") from error
 
 
 def _check_names(nodes: Iterable[Node], known: set[str], outputs: Iterable[str]) -> None:

@@ -7,12 +7,14 @@ operators have changed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnx
 
+from conformance.graph.function_bodies import Types, inferred_types
 from conformance.graph.onnx_file import attribute_value
 from refimpl.errors import UnsupportedOperationError
 from refimpl.graph import Node
@@ -54,12 +56,20 @@ class Context:
         Name → array: the operands that rewrites make.
     known
         Name → array: the initializers, and what Constant nodes hold.
+    model
+        The whole, for what has to be inferred.
     """
 
     opset: int
     ranks: dict[str, int]
     constants: dict[str, Array] = dataclasses.field(default_factory=dict)
     known: dict[str, Array] = dataclasses.field(default_factory=dict)
+    model: onnx.ModelProto | None = None
+
+    @functools.cached_property
+    def types(self) -> Types:
+        """Tensor name → type, where ONNX's inference finds it."""
+        return {} if self.model is None else inferred_types(self.model)
 
     def constant(self, node: Node, role: str, value: Any) -> str:
         """Add a constant operand of ``node`` and return its name."""
@@ -151,11 +161,17 @@ def _constant_of_shape(node: Node, context: Context) -> list[Node]:
 
 @form("Dropout")
 def _dropout(node: Node, context: Context) -> list[Node]:
-    """Dropout does nothing at inference."""
+    """Dropout does nothing at inference: its mask keeps all."""
     training_mode = context.known.get(node.inputs[2], True) if len(node.inputs) > 2 else False
-    if len(node.outputs) > 1 or np.any(training_mode):
-        raise UnsupportedOperationError("Dropout as in training, or with its mask; export in evaluation mode")
-    return [Node(node.name, "Identity", node.inputs[:1], node.outputs)]
+    if np.any(training_mode):
+        raise UnsupportedOperationError("Dropout as in training; export in evaluation mode")
+    nodes = [Node(node.name, "Identity", node.inputs[:1], node.outputs[:1])] if node.outputs[0] else []
+    if len(node.outputs) > 1:
+        shape = f"{node.outputs[1]}/shape"
+        nodes.append(Node(f"{node.name}/shape", "Shape", node.inputs[:1], (shape,)))
+        kept: dict[str, Any] = {"value": np.ones(1, np.bool_ if context.opset >= 10 else np.float32)}
+        nodes.append(Node(f"{node.name}/mask", "ConstantOfShape", (shape,), node.outputs[1:], kept))
+    return nodes
 
 
 @form("Scatter")

@@ -1,11 +1,9 @@
 """Official ONNX node cases of operators in the vocabulary that are left out: reason → names."""
 
 LEFT_OUT: dict[str, str] = {
-    "training: batch statistics, random masks, or the mask of an inactive dropout": """
+    "training: batch statistics, or random masks": """
         test_batchnorm_epsilon_training_mode
         test_batchnorm_example_training_mode
-        test_dropout_default_mask
-        test_dropout_default_mask_ratio
         test_training_dropout
         test_training_dropout_default
         test_training_dropout_default_mask

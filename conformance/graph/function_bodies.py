@@ -1,0 +1,96 @@
+"""Operators that ONNX itself defines by others: a node of one becomes the nodes of its function's body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+from onnx import helper, inliner
+
+from refimpl.errors import UnsupportedOperationError
+
+Types = Mapping[str, onnx.TypeProto]
+"""Tensor → its type, as far as ONNX's inference finds it."""
+
+
+def has_body(proto: onnx.NodeProto, opset: int) -> bool:
+    """Tell whether ONNX defines a node's operator by a function."""
+    try:
+        schema = onnx.defs.get_schema(proto.op_type, opset, "" if proto.domain == "ai.onnx" else proto.domain)
+    except onnx.defs.SchemaError:
+        return False
+    return bool(schema.has_function or schema.has_context_dependent_function)
+
+
+def body_of(
+    proto: onnx.NodeProto, name: str, imports: list[onnx.OperatorSetIdProto], types: Types
+) -> list[onnx.NodeProto]:
+    """Return the body of a node's function, with the node's operands and results.
+
+    Parameters
+    ----------
+    proto
+    name
+        Prefix of the tensors between, and of the nodes.
+    imports
+        The model's operator sets.
+    types
+        Of the operands: bodies depend on them.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        The type of an operand is not known, or ONNX has no body for these.
+    """
+    unknown = [each for each in proto.input if each and each not in types]
+    if unknown:
+        raise UnsupportedOperationError(f"is a function of ONNX's, but the types of {unknown} are not known")
+    operands = [
+        onnx.ValueInfoProto(name=each, type=types[each]) for each in dict.fromkeys(proto.input) if each
+    ]
+    made = [onnx.ValueInfoProto(name=each) for each in proto.output if each]
+    graph = helper.make_graph([proto], "one", operands, made)
+    # An absent operand is asked for its type, too.
+    graph.value_info.append(helper.make_tensor_value_info("", onnx.TensorProto.FLOAT, None))
+    model = helper.make_model(graph, opset_imports=imports)
+    try:
+        flat = inliner.inline_selected_functions(
+            model, [(proto.domain, proto.op_type)], exclude=False, inline_schema_functions=True
+        )
+    except RuntimeError as error:
+        raise UnsupportedOperationError(f"its function has no body for these operands: {error}") from error
+    nodes = list(flat.graph.node)
+    if any((node.domain, node.op_type) == (proto.domain, proto.op_type) for node in nodes):
+        raise UnsupportedOperationError("no such operation")
+    return [_renamed(node, name, place, {*proto.input, *proto.output}) for place, node in enumerate(nodes)]
+
+
+def _renamed(node: onnx.NodeProto, prefix: str, place: int, outer: set[str]) -> onnx.NodeProto:
+    """Return a node of a body under names that no other has."""
+    renamed = onnx.NodeProto()
+    renamed.CopyFrom(node)
+    renamed.name = f"{prefix}/{place}/{node.op_type}"
+    for names in (renamed.input, renamed.output):
+        changed = [each if each in outer or not each else f"{prefix}/{each}" for each in names]
+        del names[:]
+        names.extend(changed)
+    return renamed
+
+
+def inferred_types(model: onnx.ModelProto) -> Types:
+    """Return the types that ONNX's inference finds, of graphs without their weights' numbers."""
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    for fieldname in ("node", "input", "output", "value_info"):
+        getattr(light.graph, fieldname).extend(getattr(model.graph, fieldname))
+    light.graph.name = "types"
+    known = {info.name for info in light.graph.input}
+    for tensor in model.graph.initializer:
+        if tensor.name not in known:
+            info = helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            light.graph.input.append(info)
+    try:
+        graph = onnx.shape_inference.infer_shapes(light).graph
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        graph = light.graph
+    infos = (*graph.input, *graph.value_info, *graph.output)
+    return {info.name: info.type for info in infos if info.HasField("type")}
