@@ -10,7 +10,7 @@ import functools
 import inspect
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from numpy.typing import DTypeLike
 
-from conformance.graph.contributed import MICROSOFT, WITHOUT_DOMAIN, meant
+from conformance.graph.contributed import MEANINGS, MICROSOFT, WITHOUT_DOMAIN, meant
 from conformance.graph.evaluation import evaluate_node, run, widened_all
 from conformance.graph.function_bodies import body_of, has_body
 from conformance.graph.onnx_file import Source, array_of, node_of, read_model
@@ -62,12 +62,15 @@ class OnnxGraph(Graph):
     declared
         Input → what is declared of it, in order.
     opset
-        The operator set the file was written for.
+        The operator set the file was written for, or the latest known.
+    unknown
+        Name of a node outside the vocabulary → why it is; only if the graph was read partly.
     """
 
     model: onnx.ModelProto
     declared: Mapping[str, TensorInfo]
     opset: int
+    unknown: Mapping[str, str] = field(default_factory=dict)
 
     @functools.cached_property
     def within(self) -> frozenset[str]:
@@ -76,8 +79,15 @@ class OnnxGraph(Graph):
         return frozenset(name for node in self.nodes for name in node.outputs if name not in named)
 
     @classmethod
-    def load(cls, source: Source) -> OnnxGraph:
+    def load(cls, source: Source, *, partly: bool = False) -> OnnxGraph:
         """Read a graph from a path, bytes or a model.
+
+        Parameters
+        ----------
+        source
+        partly
+            Keep nodes of unknown operators, if others are known: they are in ``unknown``, and whoever runs
+            the graph has to know what they make.
 
         Raises
         ------
@@ -90,13 +100,14 @@ class OnnxGraph(Graph):
         graph, opset = model.graph, _opset(model)
         initializers = _initializers(graph)
         context = Context(opset, _ranks(model, opset), known=dict(initializers), model=model)
-        nodes = _in_order(_nodes(graph, context))
+        unknown: dict[str, str] = {}
+        nodes = _in_order(_nodes(graph, context, unknown if partly else None))
         initializers |= context.constants
         declared = {info.name: _info(info) for info in graph.input if info.name not in initializers}
         outputs = [_info(info).name for info in graph.output]
         _check_names(nodes, {*declared, *initializers}, outputs)
         names = ({name: name for name in each} for each in (declared, outputs))
-        return cls(nodes, initializers, *names, model=model, declared=declared, opset=opset)
+        return cls(nodes, initializers, *names, model=model, declared=declared, opset=opset, unknown=unknown)
 
 
 # --- loading --------------------------------------------------------------------------------------
@@ -154,8 +165,15 @@ def _length(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     return dim.dim_param or None
 
 
-def _nodes(graph: onnx.GraphProto, context: Context) -> tuple[Node, ...]:
-    """Return the nodes in their latest forms; one error lists all that is outside the vocabulary."""
+class _UnknownOperatorError(UnsupportedOperationError):
+    """An operator that a runtime may know."""
+
+
+def _nodes(graph: onnx.GraphProto, context: Context, unknown: dict[str, str] | None) -> tuple[Node, ...]:
+    """Return the nodes in their latest forms; one error lists all that is outside the vocabulary.
+
+    Where ``unknown`` is given, nodes of unknown operators are kept as they are, and noted there.
+    """
     counts = Counter(node.name for node in graph.node)
     nodes: list[Node] = []
     problems: dict[str, list[tuple[str, str]]] = {}
@@ -165,9 +183,32 @@ def _nodes(graph: onnx.GraphProto, context: Context) -> tuple[Node, ...]:
             nodes += _accepted(proto, name, context)
         except UnsupportedOperationError as error:
             problems.setdefault(_qualified(proto), []).append((name, str(error)))
-    if problems:
+            if unknown is not None and isinstance(error, _UnknownOperatorError):
+                unknown[name] = str(error)
+                nodes.append(_kept(proto, name))
+    refused = sum(map(len, problems.values())) - len(unknown or ())
+    if problems and (refused or len(unknown or ()) == len(graph.node)):
         raise _outside(problems, len(graph.node))
     return tuple(nodes)
+
+
+def _kept(proto: onnx.NodeProto, name: str) -> Node:
+    """Return a node of an unknown operator; what its subgraphs take from outside are operands, too."""
+    inputs = dict.fromkeys([*filter(None, proto.input), *outer_names(proto)])
+    return Node(name, _qualified(proto), tuple(inputs), tuple(proto.output))
+
+
+def outer_names(proto: onnx.NodeProto) -> list[str]:
+    """Return the tensors that the subgraphs of a node take from outside of them."""
+    found: dict[str, None] = {}
+    for attribute in proto.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            made = {tensor.name for tensor in (*graph.input, *graph.initializer)}
+            made |= {name for node in graph.node for name in node.output}
+            used = [name for node in graph.node for name in (*node.input, *outer_names(node))]
+            used += [output.name for output in graph.output]
+            found.update((name, None) for name in used if name and name not in made)
+    return list(found)
 
 
 def _outside(problems: Mapping[str, Sequence[tuple[str, str]]], nodes: int) -> UnsupportedOperationError:
@@ -196,6 +237,9 @@ def _qualified(proto: onnx.NodeProto) -> str:
     return f"{proto.domain}::{proto.op_type}" if proto.domain not in ("", "ai.onnx") else str(proto.op_type)
 
 
+DOMAINS_OF_RUNTIMES = frozenset(("ai.onnx.ml", "ai.onnx.preview", "com.microsoft.nchwc"))
+"""Domains whose operators ONNX Runtime has, and the vocabulary has not."""
+
 LIKE_ONNX = {("com.microsoft", "QuantizeLinear"), ("com.microsoft", "DequantizeLinear")}
 """Domain and operator of what means the same: ONNX Runtime's quantiser writes 16 bits so below opset 21."""
 
@@ -207,13 +251,17 @@ def _accepted(proto: onnx.NodeProto, name: str, context: Context) -> list[Node]:
         inner = body_of(proto, name, imports, context.types)
         return [node for each in inner for node in _accepted(each, each.name, context)]
     if any(attribute.HasField("g") or attribute.graphs for attribute in proto.attribute):
-        raise UnsupportedOperationError("has subgraphs; export without control flow")
+        raise _UnknownOperatorError("has subgraphs; export without control flow")
     contributed = proto.domain == MICROSOFT or proto.op_type in WITHOUT_DOMAIN
+    if proto.domain in DOMAINS_OF_RUNTIMES:
+        raise _UnknownOperatorError("of another domain than ONNX's")
     if proto.domain not in ("", "ai.onnx", MICROSOFT):
         raise UnsupportedOperationError("of another domain than ONNX's")
     try:
         node = node_of(proto, name)
         foreign = contributed and (proto.domain, proto.op_type) not in LIKE_ONNX
+        if foreign and proto.op_type not in MEANINGS:
+            raise _UnknownOperatorError("no such operation")
         forms = meant(node, context) if foreign else modernised(node, context)
     except UnsupportedOperationError:
         raise
@@ -221,7 +269,7 @@ def _accepted(proto: onnx.NodeProto, name: str, context: Context) -> list[Node]:
         raise UnsupportedOperationError(f"malformed operands or attributes: {error}") from error
     for node in forms:
         if node.op_type not in OPERATIONS:
-            raise UnsupportedOperationError("no such operation")
+            raise _UnknownOperatorError("no such operation")
         _check_call(node)
     return forms
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from conformance.bounds.worst_element import worst_of
+from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import OwnGraph
 from conformance.graph.evaluation import widened_all
 from conformance.graph.onnx_graph import OnnxGraph, evaluate
@@ -20,6 +22,7 @@ from conformance.judge.diagnosis import diagnose_node
 from conformance.pictures.graph_inputs import described
 from conformance.reports.report import Comparison, Report
 from refimpl import Recording, Step
+from refimpl.errors import MobileInstError, UnsupportedOperationError
 from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
@@ -66,9 +69,10 @@ def verify_graph(
         A node wants what its operation does not compute.
     """
     progress("float64")
-    recording = graph_recording(candidate.graph, feeds)
+    recording = graph_recording(candidate.graph, feeds, taken_over(candidate, feeds))
     shape = next((array.shape for array in feeds.values()), ())
     course = _Course(candidate, feeds, described(feeds), shape, digest_of(feeds), recording, progress, cache)
+    course.remarks += _of_unknown(candidate.graph)
     tolerance = getattr(candidate, "tolerance", str(candidate.declaration))
     return Report([course.follow()], name, _model(candidate.graph), tolerance)
 
@@ -113,7 +117,7 @@ class _Course(Course):
 
     def truth(self, feeds: Mapping[str, Array]) -> Recording:
         """Return the graph's run on another input."""
-        return graph_recording(self.candidate.graph, feeds)
+        return graph_recording(self.candidate.graph, feeds, taken_over(self.candidate, feeds))
 
     def tensor_of(self, name: str) -> str | None:
         """Return the name itself: both sides are the same graph."""
@@ -143,16 +147,61 @@ def _misshapen(outputs: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...
     ]
 
 
-def graph_recording(graph: OnnxGraph, feeds: Mapping[str, Array]) -> Recording:
-    """Return the graph's run in float64 in the form of the reference's own runs."""
-    steps = [_step(node) for node in graph.nodes]
-    made = evaluate(replace(graph, nodes=steps), feeds, np.float64)
+def taken_over(candidate: GraphCandidate, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Return what the candidate makes of the nodes of unknown operators.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        It does not show it.
+    """
+    nodes = [node for node in candidate.graph.nodes if node.name in candidate.graph.unknown]
+    if not nodes:
+        return {}
+    captured = attempted(candidate.capture, feeds, passed=MobileInstError)
+    hidden = [node.name for node in nodes if not all(name in captured for name in node.outputs if name)]
+    if hidden:
+        raise UnsupportedOperationError(
+            f"{', '.join(hidden)}: outside the vocabulary, and the candidate does not show its results"
+        )
+    return {name: captured[name] for node in nodes for name in node.outputs if name}
+
+
+def _of_unknown(graph: OnnxGraph) -> list[str]:
+    """Say what of a graph is not judged because its operators are unknown."""
+    if not graph.unknown:
+        return []
+    counts = Counter(node.op_type for node in graph.nodes if node.name in graph.unknown)
+    listed = ", ".join(f"{name} ×{count}" for name, count in counts.most_common())
+    share = 1 - len(graph.unknown) / len(graph.nodes)
+    return [
+        f"{len(graph.unknown)} of {len(graph.nodes)} nodes are outside the vocabulary and not judged, nor is "
+        f"the way of their results to the outputs: {listed}; {share:.1%} of the nodes are known"
+    ]
+
+
+def graph_recording(
+    graph: OnnxGraph, feeds: Mapping[str, Array], taken: Mapping[str, Array] | None = None
+) -> Recording:
+    """Return the graph's run in float64 in the form of the reference's own runs.
+
+    Parameters
+    ----------
+    graph
+    feeds
+        Input → array.
+    taken
+        What the nodes of unknown operators make: they are no steps of the recording.
+    """
+    given = {**graph.initializers, **(taken or {})}
+    steps = [_step(node) for node in graph.nodes if node.name not in graph.unknown]
+    made = evaluate(replace(graph, nodes=steps, initializers=given), feeds, np.float64)
     return Recording(
         steps=steps,
-        tensors={**widened_all({**graph.initializers, **feeds}), **made},
+        tensors={**widened_all({**given, **feeds}), **made},
         inputs={name: name for name in feeds},
         outputs=dict(graph.outputs),
-        weights=list(graph.initializers),
+        weights=list(given),
     )
 
 

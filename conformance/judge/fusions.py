@@ -163,7 +163,9 @@ def _is_wrong(candidate: Optimising, part: Sequence[Node], known: Mapping[str, A
         model, needed = submodel(graph, part, fixed, [target])
         exact = {name: widened(fixed[name]) for node in part for name in node.inputs if name in fixed}
         values, bounds = propagated_bound(part, exact, declared)
-        made = candidate.with_graph(OnnxGraph.load(model)).run({name: known[name] for name in needed})
+        made = candidate.with_graph(OnnxGraph.load(model, partly=True)).run(
+            {name: known[name] for name in needed}
+        )
     except (MobileInstError, KeyError, ValueError, onnx.checker.ValidationError):
         return False  # what cannot be run on its own cannot be blamed
     bound = bounds[target]

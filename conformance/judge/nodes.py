@@ -99,6 +99,8 @@ class _Judge:
 
     def results(self, node: Node) -> list[_Result]:
         """Judge the outputs of one node; none if its operands were not captured."""
+        if node.name in self.graph.unknown:
+            return self._unjudged(node)
         missing = [name for name in node.uses if name not in self.known]
         made = [name for name in node.outputs if name in self.known]
         if missing:
@@ -120,6 +122,13 @@ class _Judge:
             _result(node, name, self.known[name], truth, bound, scale)
             for name, truth, bound, scale in zip(node.outputs, truths, bounds, scales, strict=False)
             if name in self.known
+        ]
+
+    def _unjudged(self, node: Node) -> list[_Result]:
+        """Show what a node of an unknown operator makes."""
+        shown = [(name, self.known[name]) for name in node.outputs if name in self.known]
+        return [
+            _Result(judged_row(node, name, values, widened(values), None), values) for name, values in shown
         ]
 
     def _unit(self, node: Node, made: list[str]) -> list[_Result]:

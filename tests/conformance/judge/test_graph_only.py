@@ -18,6 +18,7 @@ from conformance.candidates.onnx_runtime import LEVELS, OnnxRuntimeGraph, Runtim
 from conformance.cli import app
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.any_graph import verify_graph
+from conformance.judge.nodes import judge_nodes
 from conformance.pictures.graph_inputs import graph_inputs, parse_shape
 from refimpl.errors import ConfigurationError, FileError, NonFiniteError, ShapeError
 from refimpl.ops.operation import Array
@@ -247,3 +248,57 @@ def test_an_output_without_elements_passes(shape: tuple[int, ...]) -> None:
     verify_graph(
         OnnxRuntimeGraph(OnnxGraph.load(model)), {"x": np.zeros(shape, np.float32)}
     ).raise_on_failure()
+
+
+# --- operators outside the vocabulary ---------------------------------------------------------------
+
+
+def with_unknown() -> onnx.ModelProto:
+    """A ReLU, a Scaler of ONNX's machine learning domain, an exponential of it, and a tangent beside."""
+    floats = onnx.TensorProto.FLOAT
+    scaler = {"offset": [0.25], "scale": [0.5], "domain": "ai.onnx.ml"}
+    nodes = [
+        onnx.helper.make_node("Relu", ["x"], ["r"]),
+        onnx.helper.make_node("Scaler", ["r"], ["s"], name="scaler", **scaler),
+        onnx.helper.make_node("Exp", ["s"], ["y"]),
+        onnx.helper.make_node("Tanh", ["r"], ["z"]),
+    ]
+    x = onnx.helper.make_tensor_value_info("x", floats, [3, 8])
+    outputs = [onnx.helper.make_tensor_value_info(name, floats, [3, 8]) for name in ("y", "z")]
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("ai.onnx.ml", 1)]
+    graph = onnx.helper.make_graph(nodes, "partly", [x], outputs)
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def test_what_is_unknown_is_not_judged_and_the_rest_is() -> None:
+    graph = OnnxGraph.load(with_unknown(), partly=True)
+    candidate = OnnxRuntimeGraph(graph, RuntimeOptions(threads=1))
+    feeds = graph_inputs(graph)
+    report = verify_graph(candidate, feeds)
+    (item,) = report.inputs
+    assert report.verdict == "pass"
+    assert {row.name: row.verdict for row in item.nodes} == {
+        **dict.fromkeys("ryz", "pass"),
+        "s": "not judged",
+    }
+    assert {row.name: row.verdict for row in item.outputs} == {"y": "not judged", "z": "pass"}
+    assert "3 of 4 results of nodes judged" in report.headline()
+    assert "1 of 4 nodes are outside the vocabulary" in item.remarks[0]
+    assert "ai.onnx.ml::Scaler ×1" in item.remarks[0]
+
+
+@pytest.mark.parametrize("name", ["r", "y", "z"])
+def test_a_wrong_node_beside_an_unknown_one_is_named(name: str) -> None:
+    graph = OnnxGraph.load(with_unknown(), partly=True)
+    candidate = OnnxRuntimeGraph(graph, RuntimeOptions(threads=1))
+    tensors = candidate.capture(feeds := graph_inputs(graph))
+    tensors[name] = one_element(tensors[name].copy())
+    rows = judge_nodes(graph, feeds, tensors, candidate.declaration)
+    assert next(row.name for row in rows if row.verdict == "fail") == name
+
+
+def test_the_command_on_a_partly_known_graph(tmp_path: Path) -> None:
+    onnx.save(with_unknown(), tmp_path / "partly.onnx")
+    code, output = invoke(str(tmp_path / "partly.onnx"))
+    assert code == 0
+    assert "75.0% of the nodes are known" in " ".join(output.split())
