@@ -24,7 +24,11 @@ from refimpl.ops.operation import Array
 
 OPSET = 21
 """Operator set of the single operations, unless an operator is newer."""
-NEWER = {"Swish": 24, "RMSNormalization": 23, "Attention": 24, "RotaryEmbedding": 23}
+NEWER = {
+    **dict.fromkeys(("RMSNormalization", "RotaryEmbedding"), 23),
+    **dict.fromkeys(("Swish", "TensorScatter", "Attention"), 24),
+    "CumProd": 26,
+}
 """Operator → the operator set since which there is one."""
 IR_VERSION = 10
 

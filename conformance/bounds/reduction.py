@@ -130,6 +130,28 @@ def cum_sum(step: Step) -> Bound:
     return accumulated(step, n, step.run(np.abs(step.required(0)), step.inputs[1]))
 
 
+@rule("CumProd")
+def cum_prod(step: Step) -> Bound:
+    """γ of the axis' length, times |y|; without bound where a partial product could leave the range."""
+    if not is_float(step.y):
+        return 0.0
+    x, axis = step.required(0), step.inputs[1]
+    n = step.y.shape[int(np.asarray(axis).reshape(-1)[0])]
+    with np.errstate(all="ignore"):
+        above, below = step.run(np.maximum(np.abs(x), 1), axis), step.run(_at_most_one(x), axis)
+        leaves = (above > step.arithmetic.largest) | (below < step.floor)
+        return np.where(leaves, np.inf, step.gamma(n) * np.abs(step.y))
+
+
+@rule("Col2Im")
+def col2_im(step: Step) -> Bound:
+    """γ of the elements of a block, at most so many of which meet, times the sum of their sizes."""
+    terms = math.prod(int(n) for n in np.asarray(step.inputs[2]).reshape(-1))
+    if not is_float(step.y):
+        return 0.0
+    return accumulated(step, terms, step.run(np.abs(step.required(0)), *step.inputs[1:]))
+
+
 @rule("ScatterND", "ScatterElements")
 def scatter(step: Step) -> Bound:
     """0 but for sums and products of floats, which round once for each update of an element."""

@@ -33,6 +33,8 @@ def resize(step: Step) -> Bound:
     inexact = _inexact_axes(step, x)
     if mode == "nearest":
         return _nearest(step, x, inexact)
+    if step.attributes.get("antialias", 0):
+        return _antialiased(step, x)
     return _linear(step, x, inexact) if mode == "linear" else _cubic(step, x, inexact)
 
 
@@ -79,6 +81,28 @@ def _linear(step: Step, x: Array, inexact: list[int]) -> Array:
     for axis in inexact:
         bound = bound + _coordinate_roundoff(step) * (_ramp(x, axis) + 1.5) * _steepest(x, axis)
     return np.asarray(step.run(bound, *step.inputs[1:]))
+
+
+def _antialiased(step: Step, x: Array) -> Array:
+    """As linear, from the largest element within the stretched kernel's reach.
+
+    If a kernel that is s times wider, and as much flatter, moves by an element, its weights change by 4 / s
+    together, each of which multiplies at most the range of the elements within reach.
+    """
+    cubic = step.attributes["mode"] == "cubic"
+    scales = {axis: s for axis, s in _scales(step, x).items() if s != 1.0}
+    stretches = {axis: max(1 / s, 1.0) for axis, s in scales.items()}
+    taps = {axis: 2 * math.ceil(s * (2 if cubic else 1)) for axis, s in stretches.items()}
+    reach = [taps.get(axis, 0) + 3 for axis in range(x.ndim)]
+    near = {"size": reach, "mode": "nearest"}
+    # Keys' weights, of both signs, add up to less than 2 in size, also normalised.
+    gain = 2.0 ** (len(scales) * cubic)
+    bound = gain * step.gamma(sum(taps.values()) + 16 * len(scales)) * maximum_filter(np.abs(x), **near)
+    spread = maximum_filter(x, **near) - minimum_filter(x, **near)
+    for axis, stretch in stretches.items():
+        moved = _coordinate_roundoff(step) * (_ramp(x, axis) + 1.5 + reach[axis])
+        bound = bound + gain * moved * 4 / stretch * spread
+    return np.asarray(step.run(bound + 4 * step.floor, *step.inputs[1:], mode="linear"))
 
 
 def _cubic(step: Step, x: Array, inexact: list[int]) -> Bound:

@@ -24,7 +24,7 @@ from refimpl.ops.operation import Array
 SCALES = (1.0, 1e-3, 30.0)
 """Sizes of the data that the utilisation is measured at."""
 
-NEWER = {"Swish": 24, "RMSNormalization": 23, "RotaryEmbedding": 23, "Attention": 23}
+NEWER = {"Swish": 24, "RMSNormalization": 23, "RotaryEmbedding": 23, "Attention": 23, "CumProd": 26}
 """Operator → its operator set, where ONNX Runtime is asked for one above 21."""
 
 

@@ -306,7 +306,11 @@ def _resize(rng: np.random.Generator, draw: Draw) -> Any:
     modes = ["half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel"]
     attributes = {"mode": str(rng.choice(["linear", "linear", "nearest", "cubic"]))}
     attributes["coordinate_transformation_mode"] = str(rng.choice(modes))
-    return (draw(1, 2, 11, 13), None, None, np.array([1, 2, height, width])), attributes
+    antialias = int(rng.integers(2)) if attributes["mode"] != "nearest" else 0
+    return (draw(1, 2, 11, 13), None, None, np.array([1, 2, height, width])), {
+        **attributes,
+        "antialias": antialias,
+    }
 
 
 @_trial("ReduceSum", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp")
@@ -332,6 +336,16 @@ def _log_sum(rng: np.random.Generator, draw: Draw) -> Any:
 @_trial("CumSum")
 def _cum_sum(rng: np.random.Generator, draw: Draw) -> Any:
     return (draw(5, 60), np.array(1)), {"reverse": int(rng.integers(2))}
+
+
+@_trial("CumProd")
+def _cum_prod(rng: np.random.Generator, draw: Draw) -> Any:
+    return (rng.uniform(0.7, 1.4, (5, 20)), np.array(1)), {"exclusive": int(rng.integers(2))}
+
+
+@_trial("Col2Im")
+def _col2im(rng: np.random.Generator, draw: Draw) -> Any:
+    return (draw(1, 18, 20), np.array([6, 7]), np.array([3, 3])), {}
 
 
 @_trial("ScatterElements")

@@ -281,8 +281,10 @@ def resize(
     coordinate_transformation_mode: str = "half_pixel",
     nearest_mode: str = "round_prefer_floor",
     antialias: int = 0,
+    exclude_outside: int = 0,
 ) -> Tensor:
-    """Resize of the spatial axes to given sizes."""
+    """Resize of the spatial axes to given sizes; antialiased, PyTorch leaves out what is outside."""
+    _require(exclude_outside == antialias and not (antialias and mode == "cubic"))
     wanted = _ints(sizes)
     size = wanted[2:]
     _require(wanted[:2] == x.shape[:2])

@@ -21,8 +21,8 @@ Bits
 Products
     conv conv_transpose mat_mul gemm einsum, and linear, composed of them
 Pooling and resizing
-    max_pool average_pool global_max_pool global_average_pool lp_pool global_lp_pool resize, and, composed,
-    adaptive_average_pool
+    max_pool average_pool global_max_pool global_average_pool lp_pool global_lp_pool max_unpool col2_im
+    resize, and, composed, adaptive_average_pool
 Transformers
     attention rotary_embedding
 Sampling and detection
@@ -34,7 +34,7 @@ Normalisation, at inference
     mean_variance_normalization lp_normalization lrn
 Reductions and selections
     reduce_sum reduce_mean reduce_prod reduce_max reduce_min reduce_l1 reduce_l2 reduce_sum_square
-    reduce_log_sum reduce_log_sum_exp arg_max arg_min top_k cum_sum
+    reduce_log_sum reduce_log_sum_exp arg_max arg_min top_k cum_sum cum_prod
 Making tensors
     constant constant_of_shape arange one_hot eye_like shape size non_zero
 Arranging
@@ -42,6 +42,7 @@ Arranging
     depth_to_space space_to_depth trilu
 Indexing
     gather gather_elements gather_nd scatter_nd scatter_elements unique compress reverse_sequence
+    tensor_scatter
 Quantisation
     quantize_linear dequantize_linear dynamic_quantize_linear conv_integer mat_mul_integer q_linear_conv
     q_linear_mat_mul
@@ -81,7 +82,7 @@ from refimpl.ops.activation import (
     thresholded_relu,
 )
 from refimpl.ops.bits import bit_shift, bitwise_and, bitwise_not, bitwise_or, bitwise_xor
-from refimpl.ops.choosing import compress, reverse_sequence, unique
+from refimpl.ops.choosing import compress, reverse_sequence, tensor_scatter, unique
 from refimpl.ops.convolution import conv
 from refimpl.ops.detection import non_max_suppression
 from refimpl.ops.elementwise import (
@@ -168,6 +169,7 @@ from refimpl.ops.recurrent import gru, lstm, rnn
 from refimpl.ops.reduction import (
     arg_max,
     arg_min,
+    cum_prod,
     cum_sum,
     reduce_l1,
     reduce_l2,
@@ -218,6 +220,7 @@ from refimpl.ops.shape import (
 )
 from refimpl.ops.transformer import attention, rotary_embedding
 from refimpl.ops.transposed_convolution import conv_transpose
+from refimpl.ops.unfolding import col2_im, max_unpool
 
 __all__ = [
     "ONNX_DTYPES",
@@ -252,6 +255,7 @@ __all__ = [
     "ceil",
     "celu",
     "clip",
+    "col2_im",
     "compress",
     "concat",
     "constant",
@@ -261,6 +265,7 @@ __all__ = [
     "conv_transpose",
     "cos",
     "cosh",
+    "cum_prod",
     "cum_sum",
     "depth_to_space",
     "dequantize_linear",
@@ -317,6 +322,7 @@ __all__ = [
     "mat_mul_integer",
     "max_pool",
     "max_pool_with_indices",
+    "max_unpool",
     "maximum",
     "mean_of",
     "mean_variance_normalization",
@@ -378,6 +384,7 @@ __all__ = [
     "swish",
     "tan",
     "tanh",
+    "tensor_scatter",
     "thresholded_relu",
     "tile",
     "top_k",

@@ -43,6 +43,36 @@ def compress(x: Array, condition: Array, *, axis: int | None = None) -> Array:
     return np.asarray(np.compress(condition, x, axis=axis))
 
 
+@operation("TensorScatter", Trait.MOVES)
+def tensor_scatter(
+    past_cache: Array,
+    update: Array,
+    write_indices: Array | None = None,
+    *,
+    axis: int = -2,
+    mode: str = "linear",
+) -> Array:
+    """Return a cache with an update written into it, from a place of each batch's own. ONNX TensorScatter.
+
+    Parameters
+    ----------
+    past_cache, update : arrays (B, …), of equal lengths but along ``axis``
+    write_indices : integers (B,), optional
+        Where the update begins; None is 0.
+    axis : int
+    mode : "linear" or "circular"
+        Whether what goes beyond the end begins again.
+    """
+    first = np.zeros(len(update), np.int64) if write_indices is None else np.asarray(write_indices)
+    places = first[:, None] + np.arange(update.shape[axis])
+    if mode == "circular":
+        places = places % past_cache.shape[axis]
+    present = past_cache.copy()
+    moved = np.moveaxis(present, axis, 1)
+    moved[np.arange(len(update))[:, None], places] = np.moveaxis(update, axis, 1)
+    return present
+
+
 @operation("ReverseSequence", Trait.MOVES)
 def reverse_sequence(x: Array, sequence_lens: Array, *, batch_axis: int = 1, time_axis: int = 0) -> Array:
     """Return ``x`` with the first ``sequence_lens`` steps of each sequence reversed. ONNX ReverseSequence.

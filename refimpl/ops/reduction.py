@@ -170,16 +170,28 @@ def top_k(
     return np.take_along_axis(x, indices, axis), indices
 
 
+@operation("CumProd", Trait.ROUNDS)
+def cum_prod(x: Array, axis: ArrayLike, *, exclusive: int = 0, reverse: int = 0) -> Array:
+    """Return the running products along ``axis``, as `cum_sum` has the sums. ONNX CumProd."""
+    return _running(np.multiply, x, axis, exclusive, reverse, 1)
+
+
 @operation("CumSum", Trait.ROUNDS)
 def cum_sum(x: Array, axis: ArrayLike, *, exclusive: int = 0, reverse: int = 0) -> Array:
     """Return the running sums along ``axis``. ONNX CumSum.
 
     They run from the end if ``reverse``, and leave out the own element if ``exclusive``.
     """
+    return _running(np.add, x, axis, exclusive, reverse, 0)
+
+
+def _running(
+    function: np.ufunc, x: Array, axis: ArrayLike, exclusive: int, reverse: int, nothing: int
+) -> Array:
     along = int(np.asarray(axis).reshape(-1)[0])
     data = np.flip(x, along) if reverse else x
-    sums = np.cumsum(data, axis=along, dtype=x.dtype)
+    results = np.asarray(function.accumulate(data, axis=along, dtype=x.dtype))
     if exclusive:
-        sums = np.roll(sums, 1, axis=along)
-        np.moveaxis(sums, along, 0)[:1] = 0
-    return np.flip(sums, along) if reverse else sums
+        results = np.roll(results, 1, axis=along)
+        np.moveaxis(results, along, 0)[:1] = nothing
+    return np.flip(results, along) if reverse else results

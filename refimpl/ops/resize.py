@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refimpl.errors import ConfigurationError, ShapeError, UnsupportedOperationError
+from refimpl.errors import ConfigurationError, ShapeError
 from refimpl.ops.operation import Array, Trait, operation
 
 LONGEST_MATRIX = 128
@@ -77,17 +77,10 @@ def resize(
         If not exactly one of scales and sizes is given, or their number does not fit the axes.
     ConfigurationError
         If a mode is unknown.
-    UnsupportedOperationError
-        If ``antialias`` is asked for.
-
     Notes
     -----
     ONNX operator Resize.
     """
-    if antialias:
-        raise UnsupportedOperationError(
-            "Resize with antialias=1 is not in the vocabulary; export with antialias off"
-        )
     if mode not in ("nearest", "linear", "cubic"):
         raise ConfigurationError(f"mode is {mode!r}; expected nearest, linear or cubic")
     result, outside = x, np.zeros((1,) * x.ndim, dtype=bool)
@@ -98,7 +91,8 @@ def resize(
         if mode == "nearest":
             result = np.take(result, _nearest(coordinate, axis.size, nearest_mode), axis=axis.axis)
         else:
-            index, weight = _neighbours(coordinate, mode, cubic_coeff_a)
+            stretch = max(axis.numerator / axis.denominator, 1.0) if antialias else 1.0
+            index, weight = _neighbours(coordinate, mode, cubic_coeff_a, stretch)
             if exclude_outside:
                 weight = _without_outside(index, weight, axis.size)
             result = _interpolate(result, axis.axis, index.clip(0, axis.size - 1), weight)
@@ -219,8 +213,13 @@ def _nearest(coordinate: Array, size: int, nearest_mode: str) -> Array:
     return rounding[nearest_mode](coordinate).astype(np.intp).clip(0, size - 1)
 
 
-def _neighbours(coordinate: Array, mode: str, a: float) -> tuple[Array, Array]:
-    """Return the (new_size, taps) indices around each coordinate, maybe outside, and their weights."""
+def _neighbours(coordinate: Array, mode: str, a: float, stretch: float) -> tuple[Array, Array]:
+    """Return the (new_size, taps) indices around each coordinate, maybe outside, and their weights.
+
+    Where an axis shrinks, ``stretch`` makes the kernel as many times wider: no element is passed over.
+    """
+    if stretch > 1:
+        return _stretched_neighbours(coordinate, mode, a, stretch)
     below = np.floor(coordinate)
     t = (coordinate - below)[:, None]
     if mode == "linear":
@@ -228,6 +227,15 @@ def _neighbours(coordinate: Array, mode: str, a: float) -> tuple[Array, Array]:
     else:
         offset, weight = np.arange(-1, 3), _cubic(np.abs(t - np.arange(-1, 3)), a)
     return below.astype(np.intp)[:, None] + offset, weight
+
+
+def _stretched_neighbours(coordinate: Array, mode: str, a: float, stretch: float) -> tuple[Array, Array]:
+    reach = math.ceil(stretch * (1 if mode == "linear" else 2))
+    # The element at the coordinate itself counts as the one after it.
+    index = np.ceil(coordinate)[:, None] - 1 + np.arange(1 - reach, reach + 1)
+    distance = np.abs(index - coordinate[:, None]) / stretch
+    near = np.maximum(1 - distance, 0) if mode == "linear" else np.where(distance < 2, _cubic(distance, a), 0)
+    return index.astype(np.intp), near / near.sum(axis=1, keepdims=True)
 
 
 def _cubic(distance: Array, a: float) -> Array:

@@ -11,12 +11,6 @@ LEFT_OUT: dict[str, str] = {
         test_training_dropout_zero_ratio
         test_training_dropout_zero_ratio_mask
     """,
-    "antialiased Resize": """
-        test_resize_downsample_scales_cubic_antialias
-        test_resize_downsample_scales_linear_antialias
-        test_resize_downsample_sizes_cubic_antialias
-        test_resize_downsample_sizes_linear_antialias
-    """,
     "sequence and optional types": """
         test_identity_opt
         test_identity_sequence

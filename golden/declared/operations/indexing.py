@@ -17,6 +17,7 @@ CALLS: tuple[Call, ...] = (
     call("compress.axis", "columns that are wanted", places(3, 4), np.asarray([False, True, True]), axis=1),
     call("reverse_sequence.ordinary", "as many steps of each sequence as it has", places(4, 3), np.asarray([4, 1, 2])),
     call("non_max_suppression.corners", "what overlaps a better box by more than 0.375 is gone", uniform(0, 8, 1, 12, 4), uniform(0, 1, 1, 2, 12), np.asarray([4]), np.asarray([0.375], np.float32), np.asarray([0.25], np.float32)),
+    call("tensor_scatter.circular", "what goes beyond the end begins again", places(2, 4, 3), randn(2, 2, 3), np.asarray([3, 1]), mode="circular"),
     call("scatter_nd.ordinary", "two rows replaced", places(4, 3), np.asarray([[3], [0]]), randn(2, 3)),
     call("scatter_elements.add", "added", randn(3, 4), np.asarray([[0, 0, 2, 1]]), randn(1, 4), axis=0, reduction="add"),
     call("scatter_elements.ordinary", "replaced", places(3, 4), np.asarray([[2, 0, 1, 1]]), randn(1, 4), axis=0),

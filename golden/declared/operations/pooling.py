@@ -21,6 +21,8 @@ CALLS: tuple[Call, ...] = (
     call("lp_pool.ordinary", "the length of each window", randn(1, 3, 9, 12), kernel_shape=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1)),
     call("lp_pool.cubes", "p = 3", randn(1, 2, 6, 7), kernel_shape=(2, 2), p=3),
     call("global_lp_pool.ordinary", "the length of a map", randn(2, 3, 7, 5)),
+    call("max_unpool.ordinary", "each maximum back in its place", places(1, 1, 2, 2) + 1, np.asarray([[[[5, 7], [13, 15]]]]), kernel_shape=(2, 2), strides=(2, 2)),
+    call("col2_im.overlapping", "blocks of 3×3 that overlap", randn(1, 18, 12), np.asarray([5, 6]), np.asarray([3, 3])),
     call("max_pool.indices", "with the flat indices of the maxima", randn(1, 2, 6, 8), kernel_shape=(2, 2), strides=(2, 2), outputs=2),
     call("layer_normalization.statistics", "with mean and 1 / deviation", randn(4, 16), randn(16), randn(16), outputs=3),
     call("probes/max_pool.negative", "all negative: a zero means that padding took part", -places(1, 1, 5, 7) - 1, kernel_shape=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1)),

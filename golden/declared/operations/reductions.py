@@ -20,6 +20,7 @@ CALLS: tuple[Call, ...] = (
     call("reduce_prod.ordinary", "eight factors", uniform(0.5, 1.5, 3, 8), (1,)),
     call("reduce_log_sum.ordinary", "positive numbers", uniform(0.1, 2, 3, 8), (1,)),
     call("cum_sum.forward", "along rows", randn(3, 12), 1),
+    call("cum_prod.exclusive", "without the own element", uniform(0.5, 1.5, 3, 6), 1, exclusive=1),
     call("cum_sum.reverse", "from the end, without the element itself", randn(5, 4), 0, reverse=1, exclusive=1),
     *(each for name in ("arg_max", "arg_min") for each in (
         call(f"{name}.ordinary", "axis 1, kept", randn(3, 5, 4), axis=1),

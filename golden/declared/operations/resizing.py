@@ -11,6 +11,8 @@ from golden.declared.operations.call import Call, call, impulse, places, randn
 CALLS: tuple[Call, ...] = (
     call("resize.up", "×2, half-pixel centres", randn(1, 2, 5, 6), None, None, (1, 2, 10, 12), mode="linear"),
     call("resize.down", "down, no antialias", randn(1, 2, 11, 13), None, None, (1, 2, 4, 5), mode="linear"),
+    call("resize.antialiased", "down, the kernel as much wider", randn(1, 2, 11, 13), None, None, (1, 2, 4, 5), mode="linear", antialias=1),
+    call("resize.antialiased_inside", "nothing outside counts, as PyTorch and Pillow have it", randn(1, 2, 11, 13), None, None, (1, 2, 4, 5), mode="linear", antialias=1, exclude_outside=1),
     call("resize.odd", "sizes without a common factor", randn(1, 2, 3, 5), None, None, (1, 2, 7, 9), mode="linear"),
     call("resize.line", "one axis: SeaFormer's position embedding", randn(1, 4, 16), None, None, (1, 4, 10), mode="linear"),
     call("resize.corners", "corners aligned", randn(1, 2, 4, 6), None, None, (1, 2, 9, 7), mode="linear", coordinate_transformation_mode="align_corners"),

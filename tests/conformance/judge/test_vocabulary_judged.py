@@ -167,6 +167,24 @@ CASES = {
         opset=23,
         wrong_by=2048,
     ),
+    "MaxUnpool": One(
+        "MaxUnpool",
+        (normal(1, 1, 2, 2), np.array([[[[5, 7], [13, 15]]]])),
+        {"kernel_shape": [2, 2], "strides": [2, 2]},
+    ),
+    "Col2Im": One("Col2Im", (normal(1, 18, 12), np.array([5, 6]), np.array([3, 3])), opset=18),
+    "Resize, antialiased": One(
+        "Resize",
+        (normal(1, 3, 23, 31), None, None, np.array([1, 3, 9, 14])),
+        {"mode": "linear", "antialias": 1},
+        wrong_by=1024,
+    ),
+    "Resize, antialiased, cubic": One(
+        "Resize",
+        (normal(1, 3, 23, 31), None, None, np.array([1, 3, 9, 14])),
+        {"mode": "cubic", "antialias": 1},
+        wrong_by=4096,
+    ),
     "GridSample": One("GridSample", (normal(2, 3, 9, 11), uniform(-1.2, 1.2, 2, 7, 8, 2)), wrong_by=1024),
     "GridSample, bilinear": One(
         "GridSample",
