@@ -138,7 +138,7 @@ def _catalogue(failure: Failure) -> str | None:
     called = (failure.output, graph.nodes[0].op_type, failure.output)
     node = Comparison.judged(*called, failure.truth, 0.0, failure.index, utilisation=failure.utilisation)
     try:
-        found = diagnose_node(graph, known, node, Declaration(form, form))
+        found = diagnose_node(graph, known, node, Declaration(form, form)).diagnoses
     except MobileInstError:
         return None
     return f"{found[0].fault}: {found[0].happens} ({found[0].detail})" if found else None

@@ -39,8 +39,11 @@ def _print_fault(leading: InputReport) -> None:
     if leading.first_fault and leading.first_fault.candidate_nodes:
         nodes = ", ".join(leading.first_fault.candidate_nodes)
         console.print(f"The candidate's nodes there: {nodes}", highlight=False)
+    for said in leading.evidence:
+        console.print(f"What differs: {said}", highlight=False)
     for likely in leading.diagnoses[:1]:
-        said = f"{likely.happens} (at {likely.call}) Known from: {likely.source}"
+        known = f" Known from: {likely.source}" if likely.source else ""
+        said = f"{likely.happens} (at {likely.call}){known}"
         console.print(f"Likely mistake, {likely.named}: {said}", highlight=False)
 
 

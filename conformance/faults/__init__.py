@@ -14,8 +14,19 @@ from conformance.faults import (
     resize,  # noqa: F401
     weights,  # noqa: F401
 )
+from conformance.faults.alterations import ALTERATIONS
 from conformance.faults.catalogue import CATALOGUE, Fault, Site, Variant
 from conformance.faults.graph import ShapedGraph
 from conformance.faults.injection import Injection, injected, injections
 
-__all__ = ["CATALOGUE", "Fault", "Injection", "ShapedGraph", "Site", "Variant", "injected", "injections"]
+__all__ = [
+    "ALTERATIONS",
+    "CATALOGUE",
+    "Fault",
+    "Injection",
+    "ShapedGraph",
+    "Site",
+    "Variant",
+    "injected",
+    "injections",
+]

@@ -129,7 +129,8 @@ class _Course(Course):
         if first is not None:
             known = {**self.recording.tensors, **self.feeds, **self.captured}
             graph, declared = self.candidate.graph, self.candidate.declaration
-            self.diagnoses = diagnose_node(graph, known, first, declared)
+            explained = diagnose_node(graph, known, first, declared)
+            self.diagnoses, self.evidence = explained.diagnoses, explained.evidence
 
 
 def _misshapen(outputs: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:

@@ -87,6 +87,7 @@ class Course(ABC):
     diagnoses: list[Diagnosis] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    evidence: list[str] = field(default_factory=list)
     fault: Fault | None = None
     alone: bool = True
 
@@ -237,6 +238,7 @@ class Course(ABC):
             self.diagnoses,
             self.decisions,
             self.remarks,
+            self.evidence,
         )
 
     def _wrong_node(self) -> Fault | None:

@@ -1,23 +1,25 @@
-"""Diagnosis: which known mistake makes the failing step compute what the candidate has.
+"""Diagnosis: which mistake makes the failing step compute what the candidate has.
 
 Every fault of the catalogue that can be at the failing step, or at a step between it and the last tensors
 that agree, is made in float64 on the candidate's own operands. It is named if the candidate's tensor is then
-within the bound.
+within the bound. Where none is, the alterations are tried in the same way, which no memory but rules make; and
+it is solved for how the tensor relates to the right one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from conformance.bounds import Declaration, Format, propagated_bound
 from conformance.bounds.worst_element import absolute_error, utilisation
-from conformance.faults import CATALOGUE, Fault, ShapedGraph, Variant
+from conformance.faults import ALTERATIONS, CATALOGUE, Fault, ShapedGraph, Variant
 from conformance.graph.evaluation import evaluate_node, run, widened
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.alignment import CandidateTensors, aligned, layouts
+from conformance.judge.relation import relation
 from conformance.judge.replay import DATA_MOVEMENT, stored_error
 from conformance.reports.report import Comparison, Diagnosis
 from refimpl import Recording
@@ -34,6 +36,22 @@ FEWER = 0.5
 """By which factor error / bound must fall where it was not above 1: a fault hidden in a loose bound."""
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """Why a tensor is wrong.
+
+    Attributes
+    ----------
+    diagnoses
+        At most `MOST`, the likeliest first.
+    evidence
+        What the numbers say of themselves, in sentences.
+    """
+
+    diagnoses: list[Diagnosis] = field(default_factory=list)
+    evidence: list[str] = field(default_factory=list)
+
+
 def diagnose(
     recording: Recording,
     steps: Sequence[Comparison],
@@ -41,7 +59,7 @@ def diagnose(
     captured: Mapping[str, Array],
     given: Mapping[str, Array],
     declared: Declaration,
-) -> list[Diagnosis]:
+) -> Explanation:
     """Name the mistakes that explain where a candidate first leaves the reference: a step, or else an output.
 
     Parameters
@@ -55,33 +73,28 @@ def diagnose(
         The candidate's tensors and outputs by name.
     declared
         How the candidate computes.
-
-    Returns
-    -------
-    list of Diagnosis
-        At most `MOST`, the likeliest first.
     """
     first = next((row for row in (*steps, *outputs) if row.verdict == "fail"), None)
     if first is None:
-        return []
+        return Explanation()
     graph = ShapedGraph.of_recording(recording)
     values = _AlignedValues(recording, graph, steps, captured)
     is_output = first.name in recording.outputs.values() and first.candidate in given
     if first in steps and not is_output:
         search = _Search(graph, values, _fresh(steps, first, captured), declared)
-        return search.diagnoses(first.name, _observed(first, captured), first.utilisation)
+        return search.explanation(first.name, _observed(first, captured), first.utilisation)
     # The run in which every tensor was captured is the one whose operands are known.
     observed = _observed(first, {**given, **captured})
     if observed is None:
-        return []
+        return Explanation()
     search = _Search(graph, values, CandidateTensors({first.name: observed}), declared, certain=True)
     target = first.name if first in steps else recording.outputs[first.name]
-    return search.diagnoses(target, observed, first.utilisation)
+    return search.explanation(target, observed, first.utilisation)
 
 
 def diagnose_node(
     graph: OnnxGraph, known: Mapping[str, Array], node: Comparison, declared: Declaration
-) -> list[Diagnosis]:
+) -> Explanation:
     """Name the mistakes that explain a node of the candidate's own graph that its runtime computes wrongly.
 
     Parameters
@@ -98,7 +111,7 @@ def diagnose_node(
     values = {**graph.initializers, **known}
     target = CandidateTensors({node.name: known[node.name]})
     search = _Search(view, _KnownValues(values), target, declared, certain=True)
-    return search.diagnoses(node.name, known[node.name], node.utilisation)
+    return search.explanation(node.name, known[node.name], node.utilisation)
 
 
 def steps_behind(
@@ -218,12 +231,43 @@ class _Search:
         self.declared = declared
         self.certain = certain
 
-    def diagnoses(self, target: str, observed: Array | None, failing: float | None) -> list[Diagnosis]:
+    def explanation(self, target: str, observed: Array | None, failing: float | None) -> Explanation:
+        """Return the mistakes that explain a tensor, those of the catalogue first, and how it relates."""
+        found = self.diagnoses(CATALOGUE, target, observed, failing)
+        if not any(diagnosis.source for diagnosis in found):
+            found = [*self.diagnoses(ALTERATIONS, target, observed, failing), *found]
+        said = [] if observed is None else self.relation(target, observed)
+        if not found:
+            said.append(f"no known mistake fits: {len(CATALOGUE)} and {len(ALTERATIONS)} rules were tried")
+        return Explanation(found[:MOST], said)
+
+    def relation(self, target: str, observed: Array) -> list[str]:
+        """Say how the candidate's tensor relates to the right one."""
+        chain = self.chain({target})
+        try:
+            values, bounds = self._propagated(chain, {}, self.declared)
+        except MobileInstError:
+            return []
+        right, known = values[target], self._operands(chain, {})
+        if observed.size != right.size:
+            return [f"{target}: the candidate's has shape {observed.shape}, the reference's {right.shape}"]
+        wrong = aligned(widened(observed), right)
+        fed = {name: x for name, x in known.items() if name not in self.graph.weights}
+        return [f"{target}: the candidate's {relation(right, wrong, bounds[target], fed)}"]
+
+    def diagnoses(
+        self,
+        catalogue: Mapping[str, Fault],
+        target: str,
+        observed: Array | None,
+        failing: float | None,
+    ) -> list[Diagnosis]:
+        """Return the mistakes of a catalogue that explain a tensor, the likeliest first."""
         limit = 1.0 if failing is None or failing > 1 else FEWER * failing
         chain = self.chain({target})
         found = [
             (self._rank(hypothesis, reached, target), self._diagnosis(hypothesis, reached))
-            for hypothesis in self.hypotheses(chain, target, observed)
+            for hypothesis in self.hypotheses(catalogue, chain, target, observed)
             if (reached := self.explains(hypothesis, chain, target)) is not None and reached <= limit
         ]
         found.sort(key=lambda pair: pair[0])
@@ -257,7 +301,9 @@ class _Search:
         fed = self.chain({name for name in call.uses if name not in self.values})
         return [*fed, *others, *chain]
 
-    def hypotheses(self, chain: list[Node], target: str, observed: Array | None) -> Iterable[_Hypothesis]:
+    def hypotheses(
+        self, catalogue: Mapping[str, Fault], chain: list[Node], target: str, observed: Array | None
+    ) -> Iterable[_Hypothesis]:
         """Yield every fault that can be in the chain, or directly after the calls that feed it."""
         fed = {name for call in chain for name in call.inputs}
         inside = {call.name for call in chain}
@@ -267,7 +313,7 @@ class _Search:
             seen = (
                 observed if target in call.outputs else None if call.name in inside else self._changed(call)
             )
-            for fault in CATALOGUE.values():
+            for fault in catalogue.values():
                 for variant in fault.at(self.graph, call, seen):
                     if call.name in inside or variant.follows(call):
                         yield _Hypothesis(fault, call, variant)

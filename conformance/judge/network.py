@@ -21,7 +21,8 @@ from conformance.judge.alignment import CandidateTensors
 from conformance.judge.conditioning import explain_large_errors
 from conformance.judge.course import Course, first_wrong
 from conformance.judge.decisions import compare_decisions
-from conformance.judge.diagnosis import diagnose
+from conformance.judge.diagnosis import diagnose, steps_behind
+from conformance.judge.node_reading import Side, read_nodes
 from conformance.judge.outputs import compare_outputs
 from conformance.judge.recording_cache import cached_recording
 from conformance.judge.steps import compare_steps
@@ -31,6 +32,7 @@ from conformance.judge.track_identity import TrackIdentity, frames_of_one_video
 from conformance.judge.weight_comparison import compare_weights
 from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport, Report
 from refimpl import MobileInst, MobileInstConfig, Recording, record
+from refimpl.graph import Graph
 from refimpl.ops.operation import Array
 from refimpl.recording import RecordableModel
 
@@ -176,16 +178,33 @@ class _Course(Course):
 
     def diagnose(self) -> None:
         """Name the mistake, and move the fault to where it is made."""
+        own = self.candidate.own_graph(self.given(self.feeds))
         if first_wrong([*self.outputs, *self.steps]) is not None:
-            self.remarks += self._altered_weights()
+            self.evidence += self._altered_weights(own)
         # Without the tensors around the failing step every mistake of the whole network could be the one.
         if self.candidate.captures_all:
             found = (self.recording, self.steps, self.outputs, self.captured, self.shipped)
-            self.diagnoses = diagnose(*found, self.candidate.declaration)
+            explained = diagnose(*found, self.candidate.declaration)
+            self.diagnoses = explained.diagnoses
+            self.evidence += [*self._nodes_there(own), *explained.evidence]
             self.fault = _placed(self.fault, self.diagnoses, self.steps, self.recording)
 
-    def _altered_weights(self) -> list[str]:
-        own = self.candidate.own_graph(self.given(self.feeds))
+    def _nodes_there(self, own: OwnGraph | None) -> list[str]:
+        """Say what the candidate's nodes at the first fault do otherwise than the reference's."""
+        if own is None or own.graph is None or self.fault is None or not self.fault.candidate_nodes:
+            return []
+        calls, _ = steps_behind(self.recording, self.steps, self.captured, self.fault.step)
+        nodes = [node for node in own.graph.nodes if node.name in self.fault.candidate_nodes]
+        return read_nodes(
+            Side(
+                calls, _unmoved(self.recording.graph, self.recording.tensors), _ranks(self.recording.tensors)
+            ),
+            Side(
+                nodes, _unmoved(own.graph, {**own.graph.initializers, **self.captured}), _ranks(self.captured)
+            ),
+        )
+
+    def _altered_weights(self, own: OwnGraph | None) -> list[str]:
         if own is None or own.graph is None or not self.weights:
             return []
         return compare_weights(self.weights, own.graph.initializers)
@@ -202,6 +221,16 @@ def _truth(
     part: Callable[[MobileInst, Array], RecordableModel], network: MobileInst, images: Array
 ) -> Recording:
     return record(part(network, images), images.astype(np.float64))
+
+
+def _unmoved(graph: Graph, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the tensors that do not depend on what is fed."""
+    moved = graph.dependent(graph.inputs.values())
+    return {name: array for name, array in tensors.items() if name not in moved}
+
+
+def _ranks(tensors: Mapping[str, Array]) -> dict[str, int]:
+    return {name: array.ndim for name, array in tensors.items()}
 
 
 def _output_fault(rows: Sequence[Comparison], recording: Recording) -> Fault | None:

@@ -40,6 +40,9 @@ def _problems(leading: InputReport) -> Iterator[str]:
     if leading.problems:
         yield ""
         yield from (f"- {_plain(problem)}" for problem in leading.problems)
+    if leading.evidence:
+        yield "\nWhat differs:\n"
+        yield from (f"- {_plain(said)}" for said in leading.evidence)
     for diagnosis in leading.diagnoses[:1]:
         happens = _plain(diagnosis.happens.rstrip("."))
         yield f"\nLikely: **{_plain(diagnosis.named)}**: {happens} (at {_code(diagnosis.call)})."

@@ -370,6 +370,8 @@ class InputReport:
         What users make of the outputs, with the reference's margins.
     remarks
         What is worth knowing and no fault.
+    evidence
+        What differs there, read from the numbers alone: weights, nodes, how the tensor relates to the right one.
     """
 
     name: str
@@ -383,6 +385,7 @@ class InputReport:
     diagnoses: list[Diagnosis] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    evidence: list[str] = field(default_factory=list)
 
     @property
     def verdict(self) -> str:

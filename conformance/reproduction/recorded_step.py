@@ -19,11 +19,11 @@ from conformance.foreign_names import plain_name
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.json_files import read_json
 from conformance.judge.any_graph import digest_of, graph_recording
-from conformance.judge.diagnosis import diagnose, diagnose_node
+from conformance.judge.diagnosis import Explanation, diagnose, diagnose_node
 from conformance.judge.nodes import judge_nodes, judged_row
 from conformance.judge.replay import Replay
 from conformance.pictures.graph_inputs import described, read_array
-from conformance.reports.report import Comparison, Diagnosis, Fault, InputReport, Report
+from conformance.reports.report import Comparison, Fault, InputReport, Report
 from refimpl.errors import FileError
 from refimpl.ops.operation import Array
 
@@ -161,18 +161,28 @@ def judge_folder(folder: Path) -> Report:
     """
     note, graph = RecordedStep.read(folder), OnnxGraph.load(folder / MODEL)
     feeds = {name: read_array(folder / f"input_{place}.npy") for place, name in enumerate(graph.inputs)}
-    rows, diagnoses = (_node if note.question == "graph" else _steps)(note, graph, feeds, folder)
+    rows, explained = (_node if note.question == "graph" else _steps)(note, graph, feeds, folder)
     failed = any(row.verdict == "fail" for row in rows)
     fault = Fault(note.step, note.operation, note.question) if failed else None
     shape = next((array.shape for array in feeds.values()), ())
-    item = InputReport(described(feeds), shape, digest_of(feeds), [], [], rows, fault, [], diagnoses)
+    item = InputReport(
+        described(feeds),
+        shape,
+        digest_of(feeds),
+        [],
+        [],
+        rows,
+        fault,
+        diagnoses=explained.diagnoses,
+        evidence=explained.evidence,
+    )
     model = {"graph": note.step, "nodes": len(graph.nodes)}
     return Report([item], f"{folder.resolve().name}, recorded", model, str(note.declaration))
 
 
 def _node(
     note: RecordedStep, graph: OnnxGraph, feeds: Mapping[str, Array], folder: Path
-) -> tuple[list[Comparison], list[Diagnosis]]:
+) -> tuple[list[Comparison], Explanation]:
     """Judge the outputs of a node of the candidate's own graph."""
     outputs = [name for node in graph.nodes for name in node.outputs]
     tensors = {
@@ -181,19 +191,20 @@ def _node(
     declared = note.declaration
     rows = judge_nodes(graph, feeds, tensors, declared)
     failed = [row for row in rows if row.verdict == "fail"]
-    diagnoses = [diagnose_node(graph, {**feeds, **tensors}, row, declared) for row in failed[:1]]
-    return rows, [each for listed in diagnoses for each in listed]
+    if not failed:
+        return rows, Explanation()
+    return rows, diagnose_node(graph, {**feeds, **tensors}, failed[0], declared)
 
 
 def _steps(
     note: RecordedStep, graph: OnnxGraph, feeds: Mapping[str, Array], folder: Path
-) -> tuple[list[Comparison], list[Diagnosis]]:
+) -> tuple[list[Comparison], Explanation]:
     """Judge what the candidate has in the place of steps of the reference."""
     path = folder / "candidate_0.npy"
     values = read_array(path) if path.exists() else None
     row = judge_steps(note, graph, feeds, values).row
     if values is None or len(graph.nodes) > MOST_STEPS:
-        return [row], []
+        return [row], Explanation()
     captured, recording = {row.name: values}, graph_recording(graph, feeds)
     return [row], diagnose(recording, [row], [], captured, {}, note.declaration)
 

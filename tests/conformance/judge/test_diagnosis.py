@@ -38,7 +38,7 @@ def diagnosed(
     known = {"x": x, "y": wrong.astype(np.float32)}
     (row,) = judge_nodes(model, {"x": x}, {"y": known["y"]}, Declaration())
     assert row.verdict == "fail"
-    return diagnose_node(model, known, row, Declaration())
+    return diagnose_node(model, known, row, Declaration()).diagnoses
 
 
 def first(diagnoses: list[Diagnosis]) -> tuple[str, str]:

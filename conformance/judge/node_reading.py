@@ -1,0 +1,242 @@
+"""What the candidate's own nodes say of a stretch that is wrong, beside the reference's: no run, no catalogue.
+
+Both sides are brought to one way of writing first (batch norms folded or not, Gemm or MatMul with a sum, a hard
+swish or its parts); what only moves data is passed over, unless it reverses.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from conformance.judge.replay import DATA_MOVEMENT
+from refimpl.graph import Node
+from refimpl.ops import OPERATIONS
+from refimpl.ops.operation import Array
+
+MOST = 6
+"""Nodes without a counterpart beyond which the two sides are only listed."""
+_SILENT = DATA_MOVEMENT | {"Constant", "Shape", "Size", "ConstantOfShape", "Range", "Cast", "Identity"}
+_UNREAD = ("kernel_shape", "num_outputs", "stash_type", "momentum", "roi", "to", "keepdims", "allowzero")
+"""Attributes that the operands' shapes tell, or that change nothing."""
+_PER_AXIS = {"pads": 0, "strides": 1, "dilations": 1}
+"""Attributes with a number for each axis → what holds where they are absent."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side's nodes of the stretch, with the tensors that are known of it.
+
+    Attributes
+    ----------
+    nodes
+        In order.
+    constants
+        Name → what does not depend on the picture.
+    ranks
+        Name → number of axes.
+    """
+
+    nodes: Sequence[Node]
+    constants: Mapping[str, Array]
+    ranks: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A node as it is compared: its operator, and its attributes and scalars with defaults filled in."""
+
+    op_type: str
+    name: str
+    attributes: dict[str, Any]
+
+
+def read_nodes(reference: Side, candidate: Side) -> list[str]:
+    """Say what the candidate's nodes do otherwise than the reference's.
+
+    Returns
+    -------
+    sentences
+        Attributes that differ, nodes that one side has alone; both sides listed where they are written too
+        differently; none where they agree.
+    """
+    ours, theirs = list(_told(reference)), list(_told(candidate))
+    if not theirs:
+        return []
+    ours, theirs = _alike_in_norms(ours, theirs)
+    counts = Counter(told.op_type for told in ours), Counter(told.op_type for told in theirs)
+    missing, extra = counts[0] - counts[1], counts[1] - counts[0]
+    if missing.total() + extra.total() > MOST:
+        return [f"the candidate computes {_listed(theirs)} there; the reference {_listed(ours)}"]
+    return [*_alone(theirs, extra, missing), *_differences(ours, theirs, missing, extra)]
+
+
+def _listed(side: Iterable[_Told]) -> str:
+    counts = Counter(told.op_type for told in side)
+    return ", ".join(f"{name} ×{count}" if count > 1 else name for name, count in counts.items()) or "nothing"
+
+
+def _alone(theirs: Sequence[_Told], extra: Counter[str], missing: Counter[str]) -> Iterator[str]:
+    """Say which operators one side has more of."""
+    if extra and missing:
+        yield f"the candidate computes {_counted(extra)} there where the reference computes {_counted(missing)}"
+    elif extra:
+        named = [told.name for told in theirs if told.op_type in extra]
+        yield f"the candidate has {_counted(extra)} more than the reference there ({', '.join(named[:3])})"
+    elif missing:
+        yield f"the candidate lacks {_counted(missing)}, which the reference has there"
+
+
+def _counted(operators: Counter[str]) -> str:
+    return ", ".join(f"{name} ×{count}" if count > 1 else name for name, count in operators.items())
+
+
+def _differences(
+    ours: Sequence[_Told], theirs: Sequence[_Told], missing: Counter[str], extra: Counter[str]
+) -> Iterator[str]:
+    """Compare attributes of operators that both sides have equally often, in order."""
+    for op_type in dict.fromkeys(told.op_type for told in ours):
+        if op_type in missing or op_type in extra:
+            continue
+        pairs = zip(
+            (told for told in ours if told.op_type == op_type),
+            (told for told in theirs if told.op_type == op_type),
+            strict=True,
+        )
+        for our, their in pairs:
+            for key in sorted(our.attributes.keys() | their.attributes.keys()):
+                mine, other = our.attributes.get(key), their.attributes.get(key)
+                if not _same(mine, other):
+                    yield (
+                        f"{op_type} {their.name}: {key} is {_shown(other)}; "
+                        f"the reference has {_shown(mine)} at {our.name}"
+                    )
+
+
+def _told(side: Side) -> Iterator[_Told]:
+    """Yield the nodes that compute, in one way of writing."""
+    for node in side.nodes:
+        if _reverses(node, side.constants):
+            yield _Told("reversal (Slice)", node.name, {})
+        elif node.op_type not in _SILENT and not _is_constant(node, side):
+            yield from _canonical(node, side)
+
+
+def _is_constant(node: Node, side: Side) -> bool:
+    return all(name in side.constants for name in node.uses)
+
+
+def _reverses(node: Node, constants: Mapping[str, Array]) -> bool:
+    steps = constants.get(node.inputs[4]) if node.op_type == "Slice" and len(node.inputs) > 4 else None
+    return steps is not None and bool((np.asarray(steps) < 0).any())
+
+
+def _canonical(node: Node, side: Side) -> Iterator[_Told]:
+    """Yield a node as one or more that any exporter's amounts to."""
+    attributes = _filled(node, side)
+    match node.op_type:
+        case "HardSwish":
+            yield _Told("HardSigmoid", node.name, {"alpha": 1 / 6, "beta": 0.5})
+            yield _Told("Mul", node.name, {})
+        case "Gemm":
+            yield _Told("MatMul", node.name, {k: v for k, v in attributes.items() if k in ("alpha", "beta")})
+        case "Clip":
+            low, high = (_scalar(node, place, side.constants) for place in (1, 2))
+            yield _Told("Relu" if low == 0 and high is None else "Clip", node.name, {"min": low, "max": high})
+        case "Relu":
+            yield _Told("Relu", node.name, {"min": 0.0, "max": None})
+        case "Add" | "Sub" | "Mul" | "Div":
+            yield from _arithmetic(node, side)
+        case "ReduceMean" | "GlobalAveragePool":
+            yield _Told("mean", node.name, {})
+        case _:
+            yield _Told(node.op_type, node.name, attributes)
+
+
+def _arithmetic(node: Node, side: Side) -> Iterator[_Told]:
+    """Yield a sum or product; the addend of a bias belongs to the product before it."""
+    arrays = [side.constants.get(name) for name in node.inputs[:2]]
+    constant = next((array for array in arrays if array is not None), None)
+    if constant is None:
+        yield _Told(node.op_type, node.name, {})
+    elif constant.size == 1:
+        value = float(np.asarray(constant).ravel()[0])
+        divided = node.op_type == "Div" and arrays[1] is not None and value != 0
+        name, number = ("Mul", 1 / value) if divided else (node.op_type, value)
+        yield _Told(f"{name} of a number", node.name, {"number": number})
+    elif node.op_type == "Mul" or (np.asarray(constant).ndim > 1 and _varies(constant)):
+        yield _Told(f"{node.op_type} of a table", node.name, {})
+
+
+def _varies(constant: Array) -> bool:
+    """Tell whether a constant has more than one axis of length above one: it is no bias."""
+    return sum(length > 1 for length in constant.shape) > 1
+
+
+def _scalar(node: Node, place: int, constants: Mapping[str, Array]) -> float | None:
+    name = node.inputs[place] if place < len(node.inputs) else ""
+    value = constants.get(name) if name else None
+    number = None if value is None else float(np.asarray(value).ravel()[0])
+    return None if number is None or abs(number) > 1e30 else number
+
+
+def _filled(node: Node, side: Side) -> dict[str, Any]:
+    """Return the attributes with defaults filled in, and axes counted from the front."""
+    parameters = inspect.signature(OPERATIONS[node.op_type]).parameters.values()
+    defaults = {x.name: x.default for x in parameters if x.kind is x.KEYWORD_ONLY}
+    given = {name: value for name, value in node.attributes.items() if value is not None}
+    told = {name: value for name, value in {**defaults, **given}.items() if name not in _UNREAD}
+    rank = side.ranks.get(node.inputs[0], 0) if node.inputs else 0
+    if isinstance(told.get("axis"), int) and rank:
+        told["axis"] %= rank
+    if told.get("auto_pad") == "NOTSET":
+        del told["auto_pad"]
+    for name, absent in _PER_AXIS.items():
+        values = told.get(name)
+        if name in told and (values is None or set(values) == {absent}):
+            del told[name]
+    if node.op_type == "Resize":
+        _drop_unread_by_resize(told)
+    return told
+
+
+def _drop_unread_by_resize(told: dict[str, Any]) -> None:
+    """Forget what another mode would read."""
+    if told.get("mode", "nearest") != "nearest":
+        told.pop("nearest_mode", None)
+    if told.get("mode") != "cubic":
+        told.pop("cubic_coeff_a", None)
+    for name in ("axes", "keep_aspect_ratio_policy", "extrapolation_value"):
+        told.pop(name, None)
+
+
+def _alike_in_norms(ours: list[_Told], theirs: list[_Told]) -> tuple[list[_Told], list[_Told]]:
+    """Leave out the batch norms where one side has folded them."""
+    norm = "BatchNormalization"
+    counts = [sum(told.op_type == norm for told in side) for side in (ours, theirs)]
+    if counts[0] == counts[1]:
+        return ours, theirs
+    return [x for x in ours if x.op_type != norm], [x for x in theirs if x.op_type != norm]
+
+
+def _same(mine: Any, other: Any) -> bool:
+    if isinstance(mine, float) or isinstance(other, float):
+        return (
+            mine is not None
+            and other is not None
+            and bool(np.isclose(float(mine), float(other), rtol=1e-5, atol=1e-30))
+        )
+    if isinstance(mine, (tuple, list)) or isinstance(other, (tuple, list)):
+        return list(mine or ()) == list(other or ())
+    return bool(mine == other)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "absent" if value is None else str(list(value) if isinstance(value, tuple) else value)
