@@ -107,6 +107,12 @@ def another_axis(site: Site) -> Iterator[Variant]:
     for axis in range(rank):
         if axis != present and site.shape(0)[axis] > 1:
             yield site.changed(f"axis {axis} instead of {present}", axis=axis)
+    for first in range(rank - 1) if "Softmax" in site.call.op_type else ():
+        shape = np.asarray(site.shape(0), np.int64)
+        rewriting = Rewriting(site)
+        flat = rewriting.apply("Reshape", site.call.inputs[0], np.append(shape[:first], -1))
+        made = rewriting.apply(site.call.op_type, flat, axis=-1)
+        yield rewriting.result(f"all axes from {first} on as one", "Reshape", made, shape)
 
 
 @alteration("structure/window", *_WINDOWS)
@@ -162,9 +168,13 @@ def another_function(site: Site) -> Iterator[Variant]:
                     **attributes,
                 )
     low, high = (np.asarray(x, np.float32) for x in (0, 6))
-    yield site.instead(
-        f"Clip to 0 … 6 instead of {site.call.op_type}", "Clip", site.call.inputs[0], low, high
-    )
+    operand = site.call.inputs[0]
+    yield site.instead(f"Clip to 0 … 6 instead of {site.call.op_type}", "Clip", operand, low, high)
+    for place, said in ((1, "lower"), (2, "upper")) if site.call.op_type == "Clip" else ():
+        if site.has(place):
+            ends = [name or None for name in (*site.call.inputs, "", "")[:3]]
+            ends[place] = None
+            yield Rewriting(site).result(f"Clip without its {said} end", "Clip", *ends)
 
 
 @alteration("structure/operation of two", *_BINARY)
@@ -183,14 +193,15 @@ def another_reduction(site: Site) -> Iterator[Variant]:
     """Another reduction is computed, or over other axes."""
     keep = site.attribute("keepdims", 1)
     axes = site.constant(1)
+    single = None if axes is None or axes.size != 1 else int(axes.ravel()[0])
     for op_type in _REDUCTIONS:
         if op_type != site.call.op_type:
             yield site.instead(
                 f"{op_type} instead of {site.call.op_type}", op_type, *site.call.inputs, keepdims=keep
             )
     rank = len(site.shape(0))
-    for axis in range(rank) if axes is not None and axes.size == 1 else ():
-        if axis != int(axes.ravel()[0]) % rank:
+    for axis in range(rank):
+        if single is not None and axis != single % rank:
             yield site.fed(f"over axis {axis}", {1: np.asarray([axis], np.int64)})
 
 
@@ -225,7 +236,11 @@ def operand_left_out(site: Site) -> Iterator[Variant]:
 
 @alteration("structure/done twice")
 def twice(site: Site) -> Iterator[Variant]:
-    """The call is made twice, one on the other's result."""
+    """The call is made twice, one on the other's result, or an operand is added once more."""
+    if site.call.op_type == "Add":
+        for name in site.call.inputs:
+            if site.graph.shapes[name] == site.output_shape:
+                yield site.after(f"{name} added twice", "Add", name)
     unchanged = site.has(0) and site.shape(0) == site.output_shape
     if unchanged and len(site.call.outputs) == 1 and site.call.inputs[0] not in site.graph.constants:
         rest = [name or None for name in site.call.inputs[1:]]
@@ -343,6 +358,8 @@ def laid_out_otherwise(site: Site) -> Iterator[Variant]:
 def _layouts(array: Array) -> Iterator[tuple[str, Array]]:
     wide = array.astype(np.float64)
     yield "negated", -wide
+    if wide.ndim == 4:
+        yield "reversed along axes 2 and 3", np.flip(wide, (2, 3))
     for axis in range(wide.ndim):
         if wide.shape[axis] > 1:
             yield f"reversed along axis {axis}", np.flip(wide, axis)

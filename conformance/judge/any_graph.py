@@ -18,7 +18,7 @@ from conformance.candidates.candidate import OwnGraph
 from conformance.graph.evaluation import widened_all
 from conformance.graph.onnx_graph import OnnxGraph, evaluate
 from conformance.judge.course import Course, Judged, first_wrong
-from conformance.judge.diagnosis import diagnose_node
+from conformance.judge.diagnosis import diagnose_node, unexplained
 from conformance.pictures.graph_inputs import described
 from conformance.reports.report import Comparison, Report
 from refimpl import Recording, Step
@@ -131,6 +131,7 @@ class _Course(Course):
             graph, declared = self.candidate.graph, self.candidate.declaration
             explained = diagnose_node(graph, known, first, declared)
             self.diagnoses, self.evidence = explained.diagnoses, explained.evidence
+            self.evidence += unexplained(self.diagnoses, self.evidence)
 
 
 def _misshapen(outputs: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:

@@ -201,7 +201,8 @@ class Course(ABC):
     def _judge_movement(self) -> None:
         """Say what stays as it is on another input though the truth of it does not."""
         other = another(self.feeds) if self.alone and getattr(self.candidate, "reruns", True) else None
-        if other is None or self.problems:
+        # What is wrong is told by its place; a tensor that stands for a wrong step's may be a constant.
+        if other is None or self.problems or self.fault is not None:
             return
         self.progress("candidate, another input")
         places = {row.candidate: self.recording.outputs[row.name] for row in self.outputs if row.candidate}

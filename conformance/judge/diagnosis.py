@@ -2,8 +2,8 @@
 
 Every fault of the catalogue that can be at the failing step, or at a step between it and the last tensors
 that agree, is made in float64 on the candidate's own operands. It is named if the candidate's tensor is then
-within the bound. Where none is, the alterations are tried in the same way, which no memory but rules make; and
-it is solved for how the tensor relates to the right one.
+within the bound. Where none is, the alterations are tried in the same way, which rules make and no memory;
+and how the tensor relates to the right one is solved for.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import numpy as np
 from conformance.bounds import Declaration, Format, propagated_bound
 from conformance.bounds.worst_element import absolute_error, utilisation
 from conformance.faults import ALTERATIONS, CATALOGUE, Fault, ShapedGraph, Variant
+from conformance.faults.preprocessing import MEAN
 from conformance.graph.evaluation import evaluate_node, run, widened
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.alignment import CandidateTensors, aligned, layouts
-from conformance.judge.relation import relation
+from conformance.judge.fed_picture import AFFINE, fed_picture
+from conformance.judge.relation import UNRELATED, relation
 from conformance.judge.replay import DATA_MOVEMENT, stored_error
 from conformance.reports.report import Comparison, Diagnosis
 from refimpl import Recording
@@ -30,6 +32,8 @@ from refimpl.ops.operation import Array
 NEAR = 0.02
 """Relative difference of extremes up to which a tensor may be the one a fault makes; cheaper to check than
 its bound."""
+LOOSE = 0.1
+"""Of the largest element: a bound above it proves nothing."""
 MOST = 5
 """How many diagnoses are reported."""
 FEWER = 0.5
@@ -52,6 +56,14 @@ class Explanation:
     evidence: list[str] = field(default_factory=list)
 
 
+def unexplained(diagnoses: Sequence[Diagnosis], evidence: Sequence[str]) -> list[str]:
+    """Say that no mistake fits, where neither one was found nor the numbers tell more than a size."""
+    if diagnoses or any(UNRELATED not in said for said in evidence):
+        return []
+    tried = f"{len(CATALOGUE)} and, without memory, {len(ALTERATIONS)} kinds"
+    return [f"no known mistake fits: {tried} were tried"]
+
+
 def diagnose(
     recording: Recording,
     steps: Sequence[Comparison],
@@ -59,6 +71,7 @@ def diagnose(
     captured: Mapping[str, Array],
     given: Mapping[str, Array],
     declared: Declaration,
+    placed: tuple[str, str] | None = None,
 ) -> Explanation:
     """Name the mistakes that explain where a candidate first leaves the reference: a step, or else an output.
 
@@ -73,6 +86,8 @@ def diagnose(
         The candidate's tensors and outputs by name.
     declared
         How the candidate computes.
+    placed
+        The first wrong step and the candidate's tensor in its place, where the wiring tells.
     """
     first = next((row for row in (*steps, *outputs) if row.verdict == "fail"), None)
     if first is None:
@@ -80,9 +95,17 @@ def diagnose(
     graph = ShapedGraph.of_recording(recording)
     values = _AlignedValues(recording, graph, steps, captured)
     is_output = first.name in recording.outputs.values() and first.candidate in given
+    explained = None
+    if placed and first in steps and not is_output:
+        there = captured[placed[1]]
+        search = _Search(graph, values, CandidateTensors({placed[0]: there}), declared, certain=True)
+        explained = search.explanation(placed[0], there, first.utilisation)
+        if explained.diagnoses:
+            return explained
     if first in steps and not is_output:
         search = _Search(graph, values, _fresh(steps, first, captured), declared)
-        return search.explanation(first.name, _observed(first, captured), first.utilisation)
+        guessed = search.explanation(first.name, _observed(first, captured), first.utilisation)
+        return replace(guessed, evidence=explained.evidence) if explained else guessed
     # The run in which every tensor was captured is the one whose operands are known.
     observed = _observed(first, {**given, **captured})
     if observed is None:
@@ -140,10 +163,23 @@ def steps_behind(
     return calls, {name: values[name] for name in fed}
 
 
+def agreeing(steps: Sequence[Comparison]) -> dict[str, str]:
+    """Return the steps that pass with the candidate's tensors that they are.
+
+    One that stands for a wrong step before proves nothing of a later: it is compared with itself.
+    """
+    found, wrong = dict[str, str](), set[str | None]()
+    for row in steps:
+        if row.verdict != "pass":
+            wrong.add(row.candidate)
+        elif row.candidate is not None and row.candidate not in wrong:
+            found[row.name] = row.candidate
+    return found
+
+
 def _fresh(steps: Sequence[Comparison], first: Comparison, captured: Mapping[str, Array]) -> CandidateTensors:
     """Return the candidate's tensors that are none of the reference's up to the first that fails."""
-    before = steps[: steps.index(first)]
-    known = {row.candidate for row in before if row.verdict == "pass"}
+    known = set(agreeing(steps).values())
     return CandidateTensors({name: array for name, array in captured.items() if name not in known})
 
 
@@ -237,8 +273,6 @@ class _Search:
         if not any(diagnosis.source for diagnosis in found):
             found = [*self.diagnoses(ALTERATIONS, target, observed, failing), *found]
         said = [] if observed is None else self.relation(target, observed)
-        if not found:
-            said.append(f"no known mistake fits: {len(CATALOGUE)} and {len(ALTERATIONS)} rules were tried")
         return Explanation(found[:MOST], said)
 
     def relation(self, target: str, observed: Array) -> list[str]:
@@ -251,9 +285,30 @@ class _Search:
         right, known = values[target], self._operands(chain, {})
         if observed.size != right.size:
             return [f"{target}: the candidate's has shape {observed.shape}, the reference's {right.shape}"]
-        wrong = aligned(widened(observed), right)
+        observed = widened(observed)
+        in_place = [size for size in observed.shape if size > 1] == [size for size in right.shape if size > 1]
+        wrong = observed.reshape(right.shape) if in_place else aligned(observed, right)
         fed = {name: x for name, x in known.items() if name not in self.graph.weights}
-        return [f"{target}: the candidate's {relation(right, wrong, bounds[target], fed)}"]
+        said = [f"{target}: the candidate's {relation(right, wrong, bounds[target], fed)}"]
+        return said + self._picture(chain, target, wrong, bounds[target])
+
+    def _picture(self, chain: list[Node], target: str, wrong: Array, bound: Array | None) -> list[str]:
+        """Say which picture would give the candidate's tensor, if the stretch begins with it."""
+        inputs = {name for call in chain for name in call.uses} & set(self.graph.inputs.values())
+        affine = all(call.op_type in AFFINE for call in chain)
+        if len(inputs) != 1 or not affine or bound is None:
+            return []
+        (name,) = inputs
+        images = self.values[name]
+        if images.ndim != 4 or images.shape[1] != MEAN.size:
+            return []
+        operands = self._operands(chain, {})
+
+        def compute(fed: Array) -> Array:
+            return run(chain, {**operands, name: fed}, evaluate_node)[target]
+
+        said = fed_picture(compute, images, wrong, bound)
+        return [said] if said else []
 
     def diagnoses(
         self,
@@ -448,8 +503,15 @@ class _Search:
                 yield name
 
     def _match(self, value: Array, bound: Array | None) -> tuple[Array, float] | None:
-        """Return the candidate's tensor nearest to ``value`` and its largest error / bound."""
+        """Return the candidate's tensor nearest to ``value`` and its largest error / bound.
+
+        A bound in which anything lies explains nothing.
+        """
         best = None
+        if not np.isfinite(value).all():
+            return None
+        if bound is not None and np.median(bound) > LOOSE * np.abs(value).max(initial=0.0):
+            return None
         for name in self._near(value):
             for array in layouts(self.candidates.tensors[name], value.shape):
                 error = absolute_error(array, value)

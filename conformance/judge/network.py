@@ -17,19 +17,22 @@ from pathlib import Path
 import numpy as np
 
 from conformance.candidates.candidate import Candidate, OwnGraph
+from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.alignment import CandidateTensors
 from conformance.judge.conditioning import explain_large_errors
 from conformance.judge.course import Course, first_wrong
 from conformance.judge.decisions import compare_decisions
-from conformance.judge.diagnosis import diagnose, steps_behind
+from conformance.judge.diagnosis import diagnose, steps_behind, unexplained
 from conformance.judge.node_reading import Side, read_nodes
 from conformance.judge.outputs import compare_outputs
 from conformance.judge.recording_cache import cached_recording
+from conformance.judge.replay import DATA_MOVEMENT
 from conformance.judge.steps import compare_steps
 from conformance.judge.strangers import like_nothing, not_finite
+from conformance.judge.stretch import Stretch, wrong_stretch
 from conformance.judge.systematic import judged_over_several
 from conformance.judge.track_identity import TrackIdentity, frames_of_one_video
-from conformance.judge.weight_comparison import compare_weights
+from conformance.judge.weight_comparison import compare_constants, compare_weights
 from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport, Report
 from refimpl import MobileInst, MobileInstConfig, Recording, record
 from refimpl.graph import Graph
@@ -174,40 +177,47 @@ class _Course(Course):
 
     def tensor_of(self, name: str) -> str | None:
         """Return the step of which it is the tensor."""
-        return next((row.name for row in self.steps if row.candidate == name), None)
+        held = (row.name for row in self.steps if row.candidate == name and row.verdict == "pass")
+        return next(held, None)
 
     def diagnose(self) -> None:
         """Name the mistake, and move the fault to where it is made."""
         own = self.candidate.own_graph(self.given(self.feeds))
-        if first_wrong([*self.outputs, *self.steps]) is not None:
-            self.evidence += self._altered_weights(own)
+        graph = None if own is None else own.graph
+        if graph and self.weights and first_wrong([*self.outputs, *self.steps]) is not None:
+            self.evidence += compare_weights(self.weights, graph.initializers)
         # Without the tensors around the failing step every mistake of the whole network could be the one.
         if self.candidate.captures_all:
+            stretch = wrong_stretch(self.recording, self.steps, self.captured, graph) if graph else None
+            if graph and self.fault:
+                self._read(stretch or self._guessed(self.fault, graph), graph)
             found = (self.recording, self.steps, self.outputs, self.captured, self.shipped)
-            explained = diagnose(*found, self.candidate.declaration)
+            placed = (stretch.step, stretch.tensor) if stretch else None
+            explained = diagnose(*found, self.candidate.declaration, placed)
             self.diagnoses = explained.diagnoses
-            self.evidence += [*self._nodes_there(own), *explained.evidence]
+            self.evidence += explained.evidence
+            self.evidence += unexplained(self.diagnoses, self.evidence)
             self.fault = _placed(self.fault, self.diagnoses, self.steps, self.recording)
 
-    def _nodes_there(self, own: OwnGraph | None) -> list[str]:
-        """Say what the candidate's nodes at the first fault do otherwise than the reference's."""
-        if own is None or own.graph is None or self.fault is None or not self.fault.candidate_nodes:
-            return []
-        calls, _ = steps_behind(self.recording, self.steps, self.captured, self.fault.step)
-        nodes = [node for node in own.graph.nodes if node.name in self.fault.candidate_nodes]
-        return read_nodes(
-            Side(
-                calls, _unmoved(self.recording.graph, self.recording.tensors), _ranks(self.recording.tensors)
-            ),
-            Side(
-                nodes, _unmoved(own.graph, {**own.graph.initializers, **self.captured}), _ranks(self.captured)
-            ),
-        )
+    def _guessed(self, fault: Fault, graph: OnnxGraph) -> Stretch:
+        """Return the stretch of the tensor that was taken for the first wrong step's."""
+        calls, _ = steps_behind(self.recording, self.steps, self.captured, fault.step)
+        nodes = [node for node in graph.nodes if node.name in fault.candidate_nodes]
+        return Stretch(fault.step, "", calls, nodes)
 
-    def _altered_weights(self, own: OwnGraph | None) -> list[str]:
-        if own is None or own.graph is None or not self.weights:
-            return []
-        return compare_weights(self.weights, own.graph.initializers)
+    def _read(self, stretch: Stretch, graph: OnnxGraph) -> None:
+        """Say what the candidate's nodes and constants at the first fault have of their own."""
+        tensors = self.recording.tensors
+        graph_of_ours = self.recording.graph
+        constants = _unmoved(graph_of_ours, tensors)
+        ours = Side(
+            stretch.calls, constants, _ranks(tensors), _origins(graph_of_ours, self.recording.weights)
+        )
+        own = {**graph.initializers, **self.captured}
+        theirs = Side(stretch.nodes, _unmoved(graph, own), _ranks(own))
+        self.evidence += read_nodes(ours, theirs)
+        if not any(said.startswith("weight") for said in self.evidence):
+            self.evidence += compare_constants(ours, theirs, self.weights)
 
     def follow(self) -> InputReport:
         """Go all the way, and take note of a frame on which there is nothing to track."""
@@ -227,6 +237,15 @@ def _unmoved(graph: Graph, tensors: Mapping[str, Array]) -> dict[str, Array]:
     """Return the tensors that do not depend on what is fed."""
     moved = graph.dependent(graph.inputs.values())
     return {name: array for name, array in tensors.items() if name not in moved}
+
+
+def _origins(graph: Graph, weights: Sequence[str]) -> dict[str, str]:
+    """Return the tensors that are weights otherwise arranged, each with its weight."""
+    found = {name: name for name in weights}
+    for node in graph.nodes:
+        if node.op_type in DATA_MOVEMENT and node.inputs[0] in found and len(node.outputs) == 1:
+            found[node.outputs[0]] = found[node.inputs[0]]
+    return found
 
 
 def _ranks(tensors: Mapping[str, Array]) -> dict[str, int]:

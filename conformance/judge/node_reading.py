@@ -1,7 +1,7 @@
-"""What the candidate's own nodes say of a stretch that is wrong, beside the reference's: no run, no catalogue.
+"""What the candidate's own nodes do in a stretch that is wrong, beside the reference's: no run, no catalogue.
 
-Both sides are brought to one way of writing first (batch norms folded or not, Gemm or MatMul with a sum, a hard
-swish or its parts); what only moves data is passed over, unless it reverses.
+Both sides are brought to one way of writing first (batch norms folded or not, Gemm or MatMul with a sum, a
+hard swish or its parts); what only moves data is passed over, unless it reverses.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,11 +40,14 @@ class Side:
         Name → what does not depend on the picture.
     ranks
         Name → number of axes.
+    origins
+        Constant → the weight of which it is another arrangement.
     """
 
     nodes: Sequence[Node]
     constants: Mapping[str, Array]
     ranks: Mapping[str, int]
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,12 @@ class _Told:
     op_type: str
     name: str
     attributes: dict[str, Any]
+
+    def __str__(self) -> str:
+        """Return it as a sentence has it."""
+        given = {key: value for key, value in self.attributes.items() if value is not None}
+        said = ", ".join(f"{key} {_shown(value)}" for key, value in given.items())
+        return f"{self.op_type} ({said}) at {self.name}" if said else f"{self.op_type} at {self.name}"
 
 
 def read_nodes(reference: Side, candidate: Side) -> list[str]:
@@ -83,11 +92,11 @@ def _listed(side: Iterable[_Told]) -> str:
 
 def _alone(theirs: Sequence[_Told], extra: Counter[str], missing: Counter[str]) -> Iterator[str]:
     """Say which operators one side has more of."""
+    named = ", ".join(str(told) for told in theirs if told.op_type in extra)
     if extra and missing:
-        yield f"the candidate computes {_counted(extra)} there where the reference computes {_counted(missing)}"
+        yield f"the candidate computes {named} where the reference computes {_counted(missing)}"
     elif extra:
-        named = [told.name for told in theirs if told.op_type in extra]
-        yield f"the candidate has {_counted(extra)} more than the reference there ({', '.join(named[:3])})"
+        yield f"the candidate has {_counted(extra)} more than the reference there: {named}"
     elif missing:
         yield f"the candidate lacks {_counted(missing)}, which the reference has there"
 

@@ -6,12 +6,13 @@ elements that it explains, so that not anything can be said of anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.optimize
 
+from conformance.bounds import BFLOAT16, FLOAT16
 from refimpl.ops.operation import Array
 
 SLACK = 8.0
@@ -22,6 +23,10 @@ LEFT = 1 / 16
 """Of the error's sum of squares: what a relation may leave."""
 ELEMENTS_PER_PARAMETER = 8
 """A relation needs at least so many wrong elements for each number it is given."""
+UNRELATED = "is off by"
+"""How a clause begins that tells no relation."""
+GRID = 256
+"""Levels of a grid of 8 bits."""
 FURTHEST = 8
 """Pixels by which a tensor may be shifted."""
 MOST_SLICES = 1024
@@ -36,6 +41,11 @@ class _Pair:
     right: Array
     wrong: Array
     allowed: Array
+    axes: Sequence[str] = ()
+
+    def axis(self, axis: int) -> str:
+        """Return what the slices along an axis are called."""
+        return self.axes[axis] if axis < len(self.axes) else f"slices of axis {axis}"
 
     def explained_by(self, value: Array, parameters: int, where: Array | None = None) -> bool:
         """Tell whether a value is the wrong tensor but for rounding, and that is no wonder of its freedom."""
@@ -54,7 +64,11 @@ class _Pair:
 
 
 def relation(
-    right: Array, wrong: Array, bound: Array | float | None, known: Mapping[str, Array] | None = None
+    right: Array,
+    wrong: Array,
+    bound: Array | float | None,
+    known: Mapping[str, Array] | None = None,
+    axes: Sequence[str] | None = None,
 ) -> str:
     """Say how a wrong tensor relates to the right one, and where it is wrong.
 
@@ -66,6 +80,8 @@ def relation(
         How far rounding may carry the candidate from ``right``; None: unknown.
     known
         Other tensors by name, which may have been added or taken instead.
+    axes
+        What the slices along each axis are called; by default as in the network's tensors of that rank.
 
     Returns
     -------
@@ -74,20 +90,31 @@ def relation(
     """
     scale = float(np.abs(right).max(initial=0.0)) or 1.0
     usable = np.zeros(()) if bound is None else np.where(np.isfinite(bound), bound, 0.0)
-    pair = _Pair(right, wrong, np.broadcast_to(np.maximum(usable, LEAST * scale), right.shape))
+    allowed = np.broadcast_to(np.maximum(usable, LEAST * scale), right.shape)
+    pair = _Pair(right, wrong, allowed, _AXES.get(right.ndim, ()) if axes is None else axes)
     if not np.isfinite(wrong).all():
         return f"holds {int((~np.isfinite(wrong)).sum())} numbers that are not finite"
     said = next(_relations(pair, known or {}), None)
-    return said or f"is off by {_size(pair)} {_where(pair.differs)}"
+    return said or f"{UNRELATED} {_size(pair)} {_where(pair)}"
 
 
 def _relations(pair: _Pair, known: Mapping[str, Array]) -> Iterator[str]:
-    for solve in (_factor, _affine, _clamped, _reversed, _shifted, _ordered):
+    for solve in (_narrowed, _factor, _affine, _clamped, _reversed, _shifted, _ordered):
         yield from solve(pair)
     yield from _of_another(pair, known)
+    yield from _in_slices(pair)
     yield from _along_axes(pair)
     yield from _on_a_grid(pair)
-    yield from _in_slices(pair)
+
+
+def _narrowed(pair: _Pair) -> Iterator[str]:
+    """Tell whether every number lies on a narrower format's grid, and is that of the right one."""
+    for narrow in (FLOAT16, BFLOAT16):
+        on_grid = np.array_equal(narrow.rounded(pair.wrong), pair.wrong)
+        near = np.abs(pair.wrong - pair.right) <= pair.allowed + 2 * narrow.rounding_of(pair.right)
+        if on_grid and near.all() and pair.wrong.size >= ELEMENTS_PER_PARAMETER:
+            every = f"all {pair.wrong.size} of its numbers are {narrow.name}'s"
+            yield f"was rounded to {narrow.name}: {every}"
 
 
 def _factor(pair: _Pair) -> Iterator[str]:
@@ -132,7 +159,7 @@ def _clamped(pair: _Pair) -> Iterator[str]:
 def _reversed(pair: _Pair) -> Iterator[str]:
     for axis, length in enumerate(pair.right.shape):
         if length > 1 and pair.explained_by(np.flip(pair.right, axis), 1):
-            yield f"is the right one with its {_axis(axis, pair.right.ndim)} reversed"
+            yield f"is the right one with its {pair.axis(axis)} reversed"
 
 
 def _shifted(pair: _Pair) -> Iterator[str]:
@@ -142,7 +169,7 @@ def _shifted(pair: _Pair) -> Iterator[str]:
             kept = _along((place >= abs(by)) & (place < length - abs(by)), axis, pair.right.ndim)
             where = np.broadcast_to(kept, pair.right.shape)
             if pair.explained_by(np.roll(pair.right, by, axis), 1, where):
-                yield f"is the right one shifted by {by:+d} {_axis(axis, pair.right.ndim)}"
+                yield f"is the right one shifted by {by:+d} {pair.axis(axis)}"
                 return
 
 
@@ -159,7 +186,7 @@ def _ordered(pair: _Pair) -> Iterator[str]:
         ):
             moved = int((order != np.arange(length)).sum())
             listed = f": {order.tolist()}" if length <= 8 else f", {moved} of {length} moved"
-            yield f"has its {_axis(axis, pair.right.ndim)} in another order{listed}"
+            yield f"has its {pair.axis(axis)} in another order{listed}"
 
 
 def _of_another(pair: _Pair, known: Mapping[str, Array]) -> Iterator[str]:
@@ -193,7 +220,7 @@ def _along_axes(pair: _Pair) -> Iterator[str]:
         if length < 2:
             continue
         right, wrong = (np.moveaxis(x, axis, 0).reshape(length, -1) for x in (pair.right, pair.wrong))
-        named = _axis(axis, pair.right.ndim)
+        named = pair.axis(axis)
         square = (right**2).sum(1)
         factors = np.divide((right * wrong).sum(1), square, out=np.zeros(length), where=square > 0)
         if pair.explained_by(_along(factors, axis, pair.right.ndim) * pair.right, length):
@@ -218,15 +245,30 @@ def _along(values: Array, axis: int, rank: int) -> Array:
 
 
 def _on_a_grid(pair: _Pair) -> Iterator[str]:
-    """Tell whether the numbers are multiples of a step: rounded to integers of a scale."""
-    levels = np.unique(pair.wrong)
-    if not 2 < levels.size <= 65536 or levels.size * ELEMENTS_PER_PARAMETER > pair.wrong.size:
+    """Tell whether the numbers are multiples of a step, or each slice's of the first axis of its own."""
+    step = _step(pair.wrong, pair.right)
+    if step:
+        yield f"is the right one rounded to multiples of {step:.6g}"
         return
-    step = float(np.diff(levels).min())
-    multiples = (pair.wrong - levels[0]) / step
-    near = np.abs(pair.wrong - pair.right).max() <= 0.51 * step * 1.5
-    if near and np.abs(multiples - np.rint(multiples)).max() < 1e-3 * max(1.0, step):
-        yield f"is the right one rounded to multiples of {step:.6g}, {levels.size} values"
+    if pair.right.ndim > 1 and pair.right[0].size >= 2 * ELEMENTS_PER_PARAMETER:
+        steps = np.array([_step(*rows) for rows in zip(pair.wrong, pair.right, strict=True)])
+        if (steps > 0).all():
+            each = f"a step for each of its {pair.axis(0)}, {_range(steps)}"
+            yield f"is the right one rounded to multiples of {each}"
+
+
+def _step(wrong: Array, right: Array) -> float:
+    """Return the step of which all numbers are multiples, near the right ones; 0 where there is none."""
+    levels = np.unique(wrong)
+    gaps = np.diff(levels)
+    gaps = gaps[gaps > 1e-5 * np.abs(levels).max(initial=0.0)]
+    if gaps.size < 2 or np.abs(wrong - right).max() > gaps.min():
+        return 0.0
+    counts = np.rint((levels[-1] - levels[0]) / gaps.min())
+    step = float((levels[-1] - levels[0]) / counts)
+    places = (wrong - levels[0]) / step
+    on_grid = bool(np.abs(places - np.rint(places)).max() < 0.01)
+    return step if on_grid and counts * 2 < wrong.size + 2 * GRID else 0.0
 
 
 def _in_slices(pair: _Pair) -> Iterator[str]:
@@ -236,23 +278,27 @@ def _in_slices(pair: _Pair) -> Iterator[str]:
         others = tuple(i for i in range(differs.ndim) if i != axis)
         touched = np.flatnonzero(differs.any(axis=others))
         if 0 < touched.size <= differs.shape[axis] // 2:
-            parts = [np.take(x, touched, axis) for x in (pair.right, pair.wrong, pair.allowed)]
+            right, wrong, allowed = (
+                np.take(x, touched, axis) for x in (pair.right, pair.wrong, pair.allowed)
+            )
+            part = _Pair(right, wrong, allowed, pair.axes)
             solvers: tuple[Callable[[_Pair], Iterator[str]], ...] = (_factor, _affine, _clamped, _reversed)
-            found = next((said for solve in solvers for said in solve(_Pair(*parts))), None)
+            found = next((said for solve in solvers for said in solve(part)), None)
             if found:
-                yield f"{found}, {_where(differs)}"
+                yield f"{found}, {_where(pair)}"
                 return
 
 
-def _where(differs: Array) -> str:
+def _where(pair: _Pair) -> str:
     """Say which elements are wrong: all, slices of an axis, or how many."""
+    differs = pair.differs
     if differs.all():
         return "everywhere"
     for axis in range(differs.ndim):
         others = tuple(i for i in range(differs.ndim) if i != axis)
         touched = np.flatnonzero(differs.any(axis=others))
         if 0 < touched.size <= differs.shape[axis] // 2:
-            named = _axis(axis, differs.ndim)
+            named = pair.axis(axis)
             listed = ", ".join(map(str, touched[:4])) + ", …" * (touched.size > 4)
             return f"in {touched.size} of {differs.shape[axis]} {named} only: {listed}"
     return f"in {int(differs.sum())} of {differs.size} elements"
@@ -261,10 +307,6 @@ def _where(differs: Array) -> str:
 def _size(pair: _Pair) -> str:
     share = float(np.abs(pair.wrong - pair.right).max() / (np.abs(pair.right).max() or 1.0))
     return f"{100 * share:.2g} % of its largest"
-
-
-def _axis(axis: int, rank: int) -> str:
-    return _AXES[rank][axis] if rank in _AXES else f"slices of axis {axis}"
 
 
 def _range(values: Array) -> str:

@@ -6,12 +6,15 @@ batch norms folded or not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from conformance.bounds import BFLOAT16, FLOAT16, FLOAT32
+from conformance.judge.node_reading import Side
+from conformance.judge.relation import relation
 from refimpl import Weights
+from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
 SAME = 2e-6
@@ -50,6 +53,52 @@ def compare_weights(reference: Mapping[str, Array], constants: Mapping[str, Arra
         f"{len(found)} of {len(pairs)} weights differ: another checkpoint, or an average?",
         *sentences[:LISTED],
     ]
+
+
+def compare_constants(ours: Side, theirs: Side, weights: Mapping[str, Array]) -> list[str]:
+    """Say which constants of a stretch differ, node by node of the same operator.
+
+    Parameters
+    ----------
+    ours, theirs
+        The stretch as the reference and as the candidate has it.
+    weights
+        Name → weight, as the network has it.
+    """
+    folded = _folded(weights) if weights and not _norms(theirs) and _norms(ours) else {}
+    said = []
+    for our, their in _pairs_of_nodes(ours.nodes, theirs.nodes):
+        for ours_named, name in zip(our.inputs, their.inputs, strict=False):
+            right, given = folded.get(ours_named, ours.constants.get(ours_named)), theirs.constants.get(name)
+            if right is not None and given is not None and right.dtype.kind == "f" and right.size > 1:
+                others = {**weights, **_of_size(ours.constants, right.size)}
+                how = _difference_of_constants(right, given, others)
+                origin = ours.origins.get(ours_named)
+                called = f"weight {origin}" if origin else f"constant {ours_named}"
+                said += [f"{called} {how}"] if how else []
+    return said
+
+
+def _difference_of_constants(right: Array, given: Array, weights: Mapping[str, Array]) -> str:
+    if right.size != given.size:
+        return f"has shape {list(right.shape)}, theirs {list(given.shape)}"
+    return _difference(right.astype(np.float64), _laid_out(given.astype(np.float64), right.shape), weights)
+
+
+def _of_size(constants: Mapping[str, Array], size: int) -> dict[str, Array]:
+    return {name: x for name, x in constants.items() if x.size == size and x.dtype.kind == "f"}
+
+
+def _norms(side: Side) -> int:
+    return sum(node.op_type == "BatchNormalization" for node in side.nodes)
+
+
+def _pairs_of_nodes(ours: Sequence[Node], theirs: Sequence[Node]) -> Iterator[tuple[Node, Node]]:
+    """Yield the nodes of an operator that both sides have equally often, in order."""
+    for op_type in dict.fromkeys(node.op_type for node in ours):
+        sides = [[node for node in side if node.op_type == op_type] for side in (ours, theirs)]
+        if len(sides[0]) == len(sides[1]) and op_type not in ("Reshape", "Transpose"):
+            yield from zip(*sides, strict=True)
 
 
 def _paired(reference: Mapping[str, Array], constants: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
@@ -128,7 +177,7 @@ def _difference(ours: Array, theirs: Array, reference: Mapping[str, Array]) -> s
         _values_of_another(theirs, reference)
         or _permutation(ours, theirs)
         or _one_number(ours, theirs, wrong)
-        or f"differs by up to {np.abs(difference).max() / scale:.2g} of its largest, {_where(wrong)}"
+        or relation(ours, theirs, SAME * scale, axes=_AXES if ours.ndim > 1 else ("elements",))
     )
 
 

@@ -371,7 +371,7 @@ class InputReport:
     remarks
         What is worth knowing and no fault.
     evidence
-        What differs there, read from the numbers alone: weights, nodes, how the tensor relates to the right one.
+        What differs there, read from the numbers alone: weights, nodes, how the tensor relates to the right.
     """
 
     name: str

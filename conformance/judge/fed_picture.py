@@ -1,0 +1,91 @@
+"""What picture the candidate was fed, solved for: a factor and a shift for each channel, however arranged.
+
+The first convolution and its norm are affine in the picture, so its result on any such picture is a sum of
+known arrays, with two unknown numbers for each channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from conformance.faults.preprocessing import MEAN, STD
+from refimpl.ops.operation import Array
+
+AFFINE = ("Conv", "BatchNormalization", "Add", "Sub", "Pad", "Identity", "Reshape")
+"""Operations that a stretch may have to be affine in the picture."""
+SLACK = 8.0
+"""Bounds within which what is left must lie."""
+LEAST = 1e-5
+"""Of the largest element: what may be left in any case."""
+SAME = 1e-4
+"""By how much a factor or a shift may be off from one or zero before it is told."""
+
+
+def fed_picture(
+    compute: Callable[[Array], Array], images: Array, observed: Array, allowed: Array | float
+) -> str:
+    """Say which picture, made of the right one, gives what the candidate has.
+
+    Parameters
+    ----------
+    compute
+        Images (B, 3, H, W), normalised → the tensor; affine.
+    images
+        What the candidate should have been fed.
+    observed
+        Its tensor.
+    allowed
+        How far rounding may carry it.
+
+    Returns
+    -------
+    str
+        A sentence; empty where no such picture gives the tensor.
+    """
+    for said, arranged in _arrangements(images):
+        solved = _solved(compute, arranged, observed, allowed)
+        if solved is not None:
+            return _told(said, *solved)
+    return ""
+
+
+def _arrangements(images: Array) -> Iterator[tuple[str, Array]]:
+    yield "", images
+    yield "with red and blue exchanged", images[:, ::-1]
+    yield "mirrored", images[..., ::-1]
+    yield "upside down", images[:, :, ::-1]
+    yield "laid out NHWC, read as NCHW", images.transpose(0, 2, 3, 1).reshape(images.shape)
+    yield "with rows and columns exchanged", images.transpose(0, 1, 3, 2).reshape(images.shape)
+    yield "mirrored, with red and blue exchanged", images[:, ::-1, :, ::-1]
+
+
+def _solved(
+    compute: Callable[[Array], Array], images: Array, observed: Array, allowed: Array | float
+) -> tuple[Array, Array] | None:
+    """Return the channels' factors and shifts by least squares, if only rounding is left."""
+    nothing = compute(np.zeros_like(images))
+    columns = []
+    for source in (images, np.ones_like(images)):
+        for channel in range(images.shape[1]):
+            alone = np.zeros_like(images)
+            alone[:, channel] = source[:, channel]
+            columns.append((compute(alone) - nothing).ravel())
+    basis = np.stack(columns, 1)
+    numbers, *_ = np.linalg.lstsq(basis, (observed - nothing).ravel(), rcond=None)
+    left = np.abs(basis @ numbers + nothing.ravel() - observed.ravel()).reshape(observed.shape)
+    if (left > SLACK * allowed + LEAST * np.abs(observed).max(initial=0.0)).any():
+        return None
+    return numbers[: images.shape[1]], numbers[images.shape[1] :]
+
+
+def _told(said: str, factors: Array, shifts: Array) -> str:
+    plain = np.abs(factors - 1).max() < SAME and np.abs(shifts).max() < SAME
+    if plain:
+        return f"the picture that was fed is the right one {said}" if said else ""
+    steps = factors / STD
+    begin = shifts - factors * MEAN / STD
+    each = ", ".join(f"{step:.5g} × v {first:+.4g}" for step, first in zip(steps, begin, strict=True))
+    where = f" {said}" if said else ""
+    return f"the picture that was fed is the right one{where}, its values v (0 … 255) as {each}"
