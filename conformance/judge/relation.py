@@ -31,7 +31,7 @@ FURTHEST = 8
 """Pixels by which a tensor may be shifted."""
 MOST_SLICES = 1024
 """Slices of an axis of which an order is looked for."""
-_AXES = {4: ("pictures", "channels", "rows", "columns"), 3: ("pictures", "tokens", "channels")}
+_AXES = {4: ("pictures", "channels", "rows", "columns")}
 
 
 @dataclass(frozen=True)

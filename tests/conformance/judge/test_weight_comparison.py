@@ -53,7 +53,7 @@ ALTERED: dict[str, tuple[Callable[[Array], Array], str]] = {
     "float16": (lambda w: w.astype(np.float16).astype(np.float32), "is yours rounded to float16"),
     "element": (_element, "at [2, 1, 0, 0], where yours is"),
     "shift": (lambda w: w + np.float32(0.03125), "is +0.03125 beside yours, everywhere"),
-    "noise": (lambda w: w + RNG.normal(size=w.shape).astype(np.float32) * 0.01, "differs by up to"),
+    "noise": (lambda w: w + RNG.normal(size=w.shape).astype(np.float32) * 0.01, "is off by"),
 }
 
 
@@ -105,7 +105,7 @@ def test_a_failing_verdict_says_which_weight_and_names_no_format() -> None:
     report = verify(
         OnnxRuntimeCandidate(OnnxGraph.load(model)), CONFIG, weights(), {"scene": picture()}
     ).leading
-    assert f"weight {NAME} is 1.05 × yours, in 8 of 32 output channels, the first 0" in report.remarks
+    assert f"weight {NAME} is 1.05 × yours, in 8 of 32 output channels, the first 0" in report.evidence
     assert not [each for each in report.diagnoses if each.fault.startswith("quantization/")]
     right = export(narrow_network.network(), picture())
     passed = verify(
