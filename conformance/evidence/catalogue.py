@@ -1,17 +1,29 @@
 """Candidates that must fail and candidates that must pass: ``python -m conformance.evidence.catalogue``.
 
-Prints the table of ``docs/catalogue.md``.
+Prints the table of ``docs/catalogue.md``; given names, what is said of these. ``--write NAME FOLDER``
+writes a network of them, for ``mobileinst verify``.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from conformance.evidence import catalogue_networks, catalogue_runtimes
+from conformance.evidence.catalogue_files import write_candidate
+from conformance.evidence.catalogue_networks import Trial
 from conformance.reports.report import Report
+from refimpl.errors import ConfigurationError, MobileInstError
 
-WRONG = {**catalogue_runtimes.wrong(), **catalogue_networks.wrong()}
-RIGHT = {**catalogue_runtimes.right(), **catalogue_networks.right()}
+
+def _judged(entries: dict[str, Callable[[], Trial]]) -> dict[str, Callable[[], Report]]:
+    return {name: lambda make=make: make().report() for name, make in entries.items()}  # type: ignore[misc]
+
+
+WRONG = {**catalogue_runtimes.wrong(), **_judged(catalogue_networks.wrong())}
+RIGHT = {**catalogue_runtimes.right(), **_judged(catalogue_networks.right())}
 """Name → what judges the candidate, in memory and without a cache."""
 
 LONGEST = 70
@@ -40,11 +52,38 @@ def table(title: str, entries: dict[str, Callable[[], Report]], wanted: str) -> 
     yield f"\n{right} of {len(entries)} {wanted}.\n"
 
 
-def main() -> None:
-    """Print both tables."""
+def main() -> int:
+    """Print both tables, or the verdicts on some candidates, or the command that judges a written one."""
+    parser = argparse.ArgumentParser(description="Judge the catalogue.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these, each with its whole verdict")
+    parser.add_argument("--write", nargs=2, metavar=("NAME", "FOLDER"), help="only write one to a new folder")
+    given = parser.parse_args()
+    try:
+        if given.write:
+            print(write_candidate(given.write[0], Path(given.write[1])))
+            return 0
+        return _headlines(given.names) if given.names else _tables()
+    except MobileInstError as error:
+        parser.error(str(error))
+
+
+def _headlines(names: list[str]) -> int:
+    """Print the verdicts; return the largest exit code."""
+    codes = []
+    for name in names:
+        if name not in WRONG | RIGHT:
+            raise ConfigurationError(f"the catalogue has no {name!r}; docs/catalogue.md lists all")
+        report = (WRONG | RIGHT)[name]()
+        print(report.headline())
+        codes.append(report.exit_code)
+    return max(codes)
+
+
+def _tables() -> int:
     for line in (*table("Must fail", WRONG, "fail"), *table("Must pass", RIGHT, "pass")):
         print(line)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

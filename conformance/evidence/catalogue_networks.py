@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -71,10 +72,18 @@ def exported(batch: int = 1) -> onnx.ModelProto:
     return onnx_export.to_onnx(recording(np.float32, batch), PRESET, OPSET)
 
 
-def judged(candidate: Candidate, batch: int = 1, preset: str = PRESET) -> Report:
-    """Judge a candidate for a network on the pictures."""
-    config, weights = network(preset)
-    return verify(candidate, config, weights, {"scene": images(batch)})
+@dataclass(frozen=True)
+class Trial:
+    """A candidate for a network, and how many of the pictures it is given at once."""
+
+    candidate: Candidate
+    batch: int = 1
+    preset: str = PRESET
+
+    def report(self) -> Report:
+        """Judge the candidate, in memory and without a cache."""
+        config, weights = network(self.preset)
+        return verify(self.candidate, config, weights, {"scene": images(self.batch)})
 
 
 def _in_onnx_runtime(model: onnx.ModelProto, level: str = "all") -> OnnxRuntimeCandidate:
@@ -87,45 +96,45 @@ def right_outputs(given: Array) -> Outputs:
     return {name: np.asarray(array) for name, array in MobileInst(config, weights)(given).items()}
 
 
-def _black_box(change: Callable[[Outputs], Outputs]) -> Report:
-    return judged(PythonCandidate(lambda given: change(right_outputs(given))))
+def _black_box(change: Callable[[Outputs], Outputs]) -> Trial:
+    return Trial(PythonCandidate(lambda given: change(right_outputs(given))))
 
 
 # --- wrong ------------------------------------------------------------------------------------------
 
 
-def _faulty(name: str) -> Report:
-    """Judge the network with a mistake at the last place where it changes anything."""
+def _faulty(name: str) -> Trial:
+    """Return the network with a mistake at the last place where it changes anything."""
     run = recording(np.float32)
     for injection in reversed(injections(CATALOGUE[name], ShapedGraph.of_recording(run))):
         candidate = _in_onnx_runtime(injected(exported(), run, injection))
         outputs, own = candidate.run(images()), right_outputs(images())
         if any(np.abs(outputs[key] - own[key]).max() > 1e-3 for key in NEEDED_OUTPUTS):
-            return judged(candidate)
+            return Trial(candidate)
     raise LookupError(f"{name} changes nothing")
 
 
-def _stored(place: Callable[[onnx.NodeProto], bool]) -> Report:
-    """Judge a model that holds the result of a node as a constant."""
+def _stored(place: Callable[[onnx.NodeProto], bool]) -> Trial:
+    """Return a model that holds the result of a node as a constant."""
     model = exported()
     node = next(node for node in model.graph.node if place(node))
     value = _in_onnx_runtime(model).capture(images())[node.output[0]]
     constant = numpy_helper.from_array(value)
     node.CopyFrom(helper.make_node("Constant", [], [node.output[0]], name=node.name, value=constant))
-    return judged(_in_onnx_runtime(model))
+    return Trial(_in_onnx_runtime(model))
 
 
-def _first_result_again() -> Report:
+def _first_result_again() -> Trial:
     memory: list[Outputs] = []
 
     def run(given: Array) -> Outputs:
         memory.append(right_outputs(given))
         return memory[0]
 
-    return judged(PythonCandidate(run))
+    return Trial(PythonCandidate(run))
 
 
-def _not_repeatable() -> Report:
+def _not_repeatable() -> Trial:
     calls: list[int] = []
 
     def change(made: Outputs) -> Outputs:
@@ -135,35 +144,35 @@ def _not_repeatable() -> Report:
     return _black_box(change)
 
 
-def _rewrites_its_input() -> Report:
+def _rewrites_its_input() -> Trial:
     def run(given: Array) -> Outputs:
         made = right_outputs(given)
         given *= 2
         return made
 
-    return judged(PythonCandidate(run))
+    return Trial(PythonCandidate(run))
 
 
-def _raises() -> Report:
+def _raises() -> Trial:
     def run(given: Array) -> Outputs:
         raise ValueError("no such tensor")
 
-    return judged(PythonCandidate(run))
+    return Trial(PythonCandidate(run))
 
 
-def _captures_another_run() -> Report:
+def _captures_another_run() -> Trial:
     candidate = PythonCandidate(right_outputs, lambda given: right_outputs(given[..., ::-1].copy()))
-    return judged(candidate)
+    return Trial(candidate)
 
 
-def _learnt_its_input() -> Report:
+def _learnt_its_input() -> Trial:
     seen = images().tobytes()
 
     def run(given: Array) -> Outputs:
         made = right_outputs(given)
         return made if given.tobytes() == seen else {**made, "masks": 1.01 * made["masks"]}
 
-    return judged(PythonCandidate(run))
+    return Trial(PythonCandidate(run))
 
 
 @functools.cache
@@ -179,24 +188,24 @@ def _allowed() -> Mapping[str, float]:
     return envelope(recording(), Declaration())
 
 
-def _shifted(name: str) -> Report:
+def _shifted(name: str) -> Trial:
     return _black_box(lambda made: {**made, name: made[name] + np.float32(3 * _rounding(name))})
 
 
-def _half_the_envelope(name: str) -> Report:
+def _half_the_envelope(name: str) -> Trial:
     signs = np.random.default_rng(0).choice([-0.5, 0.5], recording().tensors[recording().outputs[name]].shape)
     return _black_box(lambda made: {**made, name: (made[name] + signs * _allowed()[name]).astype(np.float32)})
 
 
-def _dumped(change: Callable[[Outputs], Outputs]) -> Report:
-    """Judge a folder of dumps: every tensor of a right run, changed."""
+def _dumped(change: Callable[[Outputs], Outputs]) -> Trial:
+    """Return a folder of dumps: every tensor of a right run, changed."""
     captured = dict(_in_onnx_runtime(exported()).capture(images()))
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, array) in enumerate(change(captured).items()):
             file = name if name in OUTPUTS else f"t{number}"
             if array.dtype.kind == "f":
                 np.save(Path(folder) / f"{file}.npy", array)
-        return judged(DumpCandidate(Path(folder), NEEDED_OUTPUTS, optional=OUTPUTS))
+        return Trial(DumpCandidate(Path(folder), NEEDED_OUTPUTS, optional=OUTPUTS))
 
 
 def _inside(change: Callable[[Array], Array]) -> Callable[[Outputs], Outputs]:
@@ -210,9 +219,9 @@ def _outputs(change: Callable[[Array], Array]) -> Callable[[Outputs], Outputs]:
     return lambda made: {name: change(array) if name in OUTPUTS else array for name, array in made.items()}
 
 
-def wrong() -> dict[str, Callable[[], Report]]:
-    """Return name → what judges it, of candidates that must fail."""
-    entries: dict[str, Callable[[], Report]] = {}
+def wrong() -> dict[str, Callable[[], Trial]]:
+    """Return name → what makes it, of candidates that must fail."""
+    entries: dict[str, Callable[[], Trial]] = {}
     for name in FAULTS:
         entries[name] = functools.partial(_faulty, name)
     entries["first convolution stored"] = lambda: _stored(lambda node: node.op_type == "Conv")
@@ -250,20 +259,20 @@ def wrong() -> dict[str, Callable[[], Report]]:
 # --- right ------------------------------------------------------------------------------------------
 
 
-def _implemented(name: str) -> Report:
+def _implemented(name: str) -> Trial:
     config, weights = network(PRESET)
     if name.startswith("folded"):
         weights = Weights(fold_batch_norm(weights))
-    return judged(IMPLEMENTATIONS[name](record(MobileInst(config, weights), images())))
+    return Trial(IMPLEMENTATIONS[name](record(MobileInst(config, weights), images())))
 
 
-def _in_onnx_runtime_of(preset: str) -> Report:
+def _in_onnx_runtime_of(preset: str) -> Trial:
     config, weights = network(preset)
-    return judged(_in_onnx_runtime(onnx_export.export(MobileInst(config, weights), images())), preset=preset)
+    return Trial(_in_onnx_runtime(onnx_export.export(MobileInst(config, weights), images())), preset=preset)
 
 
-def _renamed() -> Report:
-    """Judge a model of which only the input has kept its name."""
+def _renamed() -> Trial:
+    """Return a model of which only the input has kept its name."""
     model = exported()
     names = {"": "", model.graph.input[0].name: "pixels"}
     for tensor in model.graph.initializer:
@@ -275,43 +284,43 @@ def _renamed() -> Report:
     for info in (*model.graph.input, *model.graph.output):
         info.name = names[info.name]
     del model.graph.value_info[:]
-    return judged(_in_onnx_runtime(model))
+    return Trial(_in_onnx_runtime(model))
 
 
-def _reordered() -> Report:
+def _reordered() -> Trial:
     model = exported()
     order = [onnx.ValueInfoProto.FromString(info.SerializeToString()) for info in model.graph.output]
     del model.graph.output[:]
     model.graph.output.extend(reversed(order))
-    return judged(_in_onnx_runtime(model))
+    return Trial(_in_onnx_runtime(model))
 
 
-def _without_queries() -> Report:
+def _without_queries() -> Trial:
     model = exported()
     kept = [info for info in model.graph.output if info.name != "global_queries"]
     del model.graph.output[:]
     model.graph.output.extend(kept)
-    return judged(_in_onnx_runtime(model))
+    return Trial(_in_onnx_runtime(model))
 
 
-def right() -> dict[str, Callable[[], Report]]:
-    """Return name → what judges it, of candidates that must pass."""
-    entries: dict[str, Callable[[], Report]] = {}
+def right() -> dict[str, Callable[[], Trial]]:
+    """Return name → what makes it, of candidates that must pass."""
+    entries: dict[str, Callable[[], Trial]] = {}
     for name in IMPLEMENTATIONS:
         if name != "pytorch":
             entries[f"NumPy: {name}"] = functools.partial(_implemented, name)
     for level in LEVELS:
         entries[f"ONNX Runtime, optimisation {level}"] = functools.partial(
-            lambda level: judged(_in_onnx_runtime(exported(), level)), level
+            lambda level: Trial(_in_onnx_runtime(exported(), level)), level
         )
     for preset in ("seaformer-tiny", "sparseinst-topformer-tiny", ILL_CONDITIONED):
         entries[f"ONNX Runtime: {preset}"] = functools.partial(_in_onnx_runtime_of, preset)
     entries["ONNX, every name another"] = _renamed
     entries["ONNX, outputs in another order"] = _reordered
     entries["ONNX, without the global queries"] = _without_queries
-    entries["ONNX, two pictures at once"] = lambda: judged(_in_onnx_runtime(exported(2)), batch=2)
-    entries["black box: NumPy"] = lambda: judged(PythonCandidate(right_outputs))
-    entries["black box: ONNX Runtime"] = lambda: judged(PythonCandidate(_in_onnx_runtime(exported()).run))
+    entries["ONNX, two pictures at once"] = lambda: Trial(_in_onnx_runtime(exported(2)), batch=2)
+    entries["black box: NumPy"] = lambda: Trial(PythonCandidate(right_outputs))
+    entries["black box: ONNX Runtime"] = lambda: Trial(PythonCandidate(_in_onnx_runtime(exported()).run))
     entries["black box: folded norms"] = _black_box_folded
     entries["dump of every tensor"] = lambda: _dumped(lambda made: made)
     entries["dump of outputs"] = lambda: _dumped(
@@ -320,7 +329,11 @@ def right() -> dict[str, Callable[[], Report]]:
     return entries
 
 
-def _black_box_folded() -> Report:
+def _black_box_folded() -> Trial:
     config, weights = network(PRESET)
     folded = MobileInst(config, Weights(fold_batch_norm(weights)))
-    return judged(PythonCandidate(lambda given: dict(folded(given).items())))
+    return Trial(PythonCandidate(lambda given: dict(folded(given).items())))
+
+
+TRIALS = {**wrong(), **right()}
+"""Name → what makes the candidate."""

@@ -16,7 +16,7 @@ from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import OwnGraph
 from conformance.judge.envelope_cache import cached_envelope
 from conformance.judge.fusions import find_fusion
-from conformance.judge.movement import another, frozen_problem, moves, still
+from conformance.judge.movement import another, frozen_problem, moving, still
 from conformance.judge.nodes import judge_nodes
 from conformance.judge.outputs import other_when_captured, run_twice, spread
 from conformance.judge.quantized import judge_units, only_as_shipped
@@ -212,15 +212,17 @@ class Course(ABC):
         tensors = {name: self.tensor_of(name) for name in inside if name not in places}
         if not outputs and not any(tensors.values()):
             return
-        moved = self.truth(other).tensors
-
-        def should(tensor: str | None) -> bool:
-            return tensor is not None and moves(self.recording.tensors[tensor], moved[tensor])
-
-        frozen = [name for name in outputs if should(places[name])]
-        hidden = [name for name, tensor in tensors.items() if should(tensor)]
+        moved = self.truth(other)
+        frozen = self._should_move({name: places[name] for name in outputs}, moved)
         self.problems += [frozen_problem("output", frozen)] * bool(frozen)
-        self.problems += [frozen_problem("tensor", hidden)] * bool(hidden and not frozen)
+        hidden = [] if frozen else self._should_move(tensors, moved)
+        self.problems += [frozen_problem("tensor", hidden)] * bool(hidden)
+
+    def _should_move(self, tensors: Mapping[str, str | None], moved: Recording) -> list[str]:
+        """Return which of the candidate's tensors, given with the truth's, must differ on the other input."""
+        declared = None if getattr(self.candidate, "integer", False) else self.candidate.declaration
+        wanted = moving({name for name in tensors.values() if name}, self.recording, moved, declared)
+        return [name for name, tensor in tensors.items() if tensor in wanted]
 
     def _is_right(self, outputs: Mapping[str, Array]) -> bool:
         return not _any_fails(self.compare_outputs(outputs)[0])

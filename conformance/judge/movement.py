@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 
+from conformance.bounds import Declaration
+from conformance.bounds.envelope import envelope
 from conformance.bounds.worst_element import absolute_error
+from refimpl import Recording
 from refimpl.ops.operation import Array
 
 NOTICEABLE = 0.01
-"""Share of its largest element by which a tensor's truth must change; rounding alone may hide less."""
+"""Share of its largest element by which a tensor in integers must change; steps hide less."""
+ASKED = 16
+"""Of how many tensors, those that change most, it is computed what rounding may hide."""
 MOST = 3
 """How many tensors are named."""
 
@@ -45,11 +51,36 @@ def _same(first: Array, second: Array) -> bool:
     return first.shape == second.shape and first.tobytes() == second.tobytes()
 
 
-def moves(first: Array, second: Array) -> bool:
-    """Tell whether the truth of a tensor is so different on two inputs that no rounding hides it."""
+def moving(
+    names: Collection[str], first: Recording, second: Recording, declaration: Declaration | None
+) -> set[str]:
+    """Return the tensors whose truth is so different on two inputs that no rounding hides it.
+
+    Parameters
+    ----------
+    names
+        Tensors of both runs.
+    first, second
+        Runs in float64.
+    declaration
+        What the candidate computes with; None: integers, whose steps no envelope bounds.
+    """
+    changes = {name: _change(first.tensors[name], second.tensors[name]) for name in names}
+    least = NOTICEABLE if declaration is None else declaration.storage.unit_roundoff
+    found = sorted((name for name in names if changes[name][1] > least), key=lambda name: -changes[name][1])
+    if declaration is None:
+        return set(found)
+    asked = {name: name for name in found[:ASKED]}
+    runs = [envelope(replace(run, outputs=asked), declaration) for run in (first, second)] if asked else []
+    return {name for name in asked if changes[name][0] > sum(allowed[name] for allowed in runs)}
+
+
+def _change(first: Array, second: Array) -> tuple[float, float]:
+    """Return the largest change of an element, and its share of the largest element."""
+    change = float(absolute_error(second, first).max(initial=0.0))
     with np.errstate(invalid="ignore"):
         largest = float(np.abs(first.astype(np.float64)).max(initial=0.0))
-    return bool(absolute_error(second, first).max(initial=0.0) > NOTICEABLE * largest)
+    return change, change / largest if largest else np.inf if change else 0.0
 
 
 def frozen_problem(kind: str, names: list[str]) -> str:

@@ -119,6 +119,29 @@ def test_a_runtime_that_returns_its_first_result_fails() -> None:
     assert "its output 'y' does not change with the input" in report.headline()
 
 
+@pytest.mark.parametrize("share", [0.5, 5e-3, 1e-4])
+def test_a_first_result_that_moves_little_fails(share: float) -> None:
+    nodes = [helper.make_node("Mul", ["x", "share"], ["t"]), helper.make_node("Add", ["t", "one"], ["y"])]
+    made = helper.make_graph(
+        nodes,
+        "made",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.float32(value), name) for name, value in (("share", share), ("one", 1))],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)])
+
+    class Lazy(OnnxRuntimeGraph):
+        memory: dict[int, dict[str, Array]] = {}  # noqa: RUF012
+
+        def _run(self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: Any) -> dict[str, Array]:
+            made = super()._run(model, feeds, options)
+            return {**made, **self.memory.setdefault(len(model.graph.output), {"y": made["y"]})}
+
+    report = verify_graph(Lazy(OnnxGraph.load(model)), X)
+    assert "does not change with the input" in report.headline()
+
+
 @given(
     arrays.arrays(
         np.float32, arrays.array_shapes(max_dims=4, max_side=5), elements=st.floats(-10, 10, width=32)
@@ -161,6 +184,9 @@ SATURATED = {
     "exponential of next to nothing": [("Mul", ["tiny"]), ("Exp", [])],
     "product and sum": [("Mul", ["tiny"]), ("Add", ["one"])],
     "root": [("Mul", ["tiny"]), ("Add", ["one"]), ("Sqrt", [])],
+    "sum and difference": [("Mul", ["tiny"]), ("Add", ["one"]), ("Sub", ["one"]), ("Div", ["tiny"])],
+    "difference, then much else": [("Mul", ["tiny"]), ("Add", ["one"]), ("Sub", ["one"]), ("Tanh", [])],
+    "logarithm of next to one": [("Mul", ["tiny"]), ("Add", ["one"]), ("Log", []), ("Mul", ["huge"])],
 }
 
 
