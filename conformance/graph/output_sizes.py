@@ -70,7 +70,8 @@ def elements(node: Node, operands: Sequence[Array | None]) -> int:
 
 def _narrow(array: Array) -> Array:
     """Return an operand with floats as ONNX's: scales and the like are float32."""
-    return np.asarray(array, np.float32 if array.dtype.kind == "f" else None)
+    with np.errstate(over="ignore"):
+        return np.asarray(array, np.float32 if array.dtype.kind == "f" else None)
 
 
 def _padded(node: Node, x: Array | None) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.bounds import BFLOAT16, FLOAT32
-from conformance.bounds.worst_element import Worst, unlike_rounding, worst_of
+from conformance.bounds.worst_element import Worst, absolute_error, unlike_rounding, worst_of
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.proto import Layer
 from conformance.tnn.recording import TRUNCATED
@@ -422,7 +422,8 @@ def difference(step: Step, tolerance: float) -> str:
     if step.produced.shape != step.expected.shape or not step.expected.size:
         return ""
     given, wanted = step.produced.astype(np.float64), step.expected
-    finite = np.isfinite(given).all() and np.isfinite(wanted).all()
+    if not (np.isfinite(given).all() and np.isfinite(wanted).all()):
+        return misread_layout(step, tolerance)
     ways = {
         "cut off to bfloat16": _cut_off(wanted),
         "rounded to float16": _in_half(wanted),
@@ -430,21 +431,25 @@ def difference(step: Step, tolerance: float) -> str:
         f"all larger by {np.mean(given - wanted):.4g}": wanted + np.mean(given - wanted),
     }
     if np.any(wanted):
-        factor = float(np.vdot(given, wanted) / np.vdot(wanted, wanted)) if finite else 1.0
+        factor = float(np.vdot(given, wanted) / np.vdot(wanted, wanted))
         ways[f"all times {factor:.4g}"] = wanted * factor
-    found = misread_layout(step, tolerance) or _explained(step, ways if finite else {}, tolerance)
-    reordered = finite and np.abs(np.sort(given, axis=None) - np.sort(wanted, axis=None)).max() <= tolerance
+    found = misread_layout(step, tolerance) or _explained(step, ways, tolerance)
+    reordered = np.abs(np.sort(given, axis=None) - np.sort(wanted, axis=None)).max() <= tolerance
     return found or ("the same values in another order" if reordered else "")
 
 
 def _explained(step: Step, ways: Mapping[str, Array | None], tolerance: float) -> str:
     """Return the first of the ways whose result the tensor is, if the right one is another."""
-    for name, seen in ways.items():
-        if seen is None or np.abs(seen - step.expected).max() <= tolerance:
-            continue
-        if np.abs(seen - step.produced).max() <= tolerance:
-            return name
-    return ""
+
+    def far(first: Array, second: Array) -> bool:
+        return bool(absolute_error(first, second).max(initial=0.0) > tolerance)
+
+    found = (
+        name
+        for name, seen in ways.items()
+        if seen is not None and far(seen, step.expected) and not far(seen, step.produced)
+    )
+    return next(found, "")
 
 
 def _every_fourth(x: Array) -> Array | None:

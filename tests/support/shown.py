@@ -73,7 +73,10 @@ def printed(shown: list[Shown]) -> list[list[str]]:
         text=True,
         check=False,
     )
-    return [[line for line in part.split("\n") if line] for part in finished.stdout.split(MARK)[:-1]]
+    return [
+        [line.rstrip() for line in part.split("\n") if line.strip()]
+        for part in finished.stdout.split(MARK)[:-1]
+    ]
 
 
 def pattern(lines: list[str]) -> re.Pattern[str]:

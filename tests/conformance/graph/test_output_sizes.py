@@ -51,6 +51,11 @@ def graph_of(shape: str, body: str) -> OnnxGraph:
     return OnnxGraph.load(model)
 
 
+def test_numbers_beyond_float32_are_a_verdict_without_a_warning() -> None:
+    graph = graph_of("3", "{ t = Mul(x,x) u = Mul(t,t) y = Sub(u,t) }")
+    assert verify_graph(OnnxRuntimeGraph(graph), {"x": np.full(3, 1e30, np.float32)}).verdict == "fail"
+
+
 @pytest.mark.parametrize("operator", [name for name in HUGE if name != "Concat"])
 def test_a_huge_result_is_refused_before_it_is_made(operator: str) -> None:
     shape, body = HUGE[operator]
