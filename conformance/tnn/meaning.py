@@ -259,8 +259,13 @@ def _lstm(layer: Layer, operands: Operands, constants: Constants) -> Any:
     }
     if given.clip:
         attributes["clip"] = scalar(given.clip)
-    made = call("LSTM", x, weight, recurrence, bias, None, *states, **attributes)
-    return made[: len(layer.outputs)] if isinstance(made, tuple) else made
+    every, *last = call("LSTM", x, weight, recurrence, bias, None, *states, **attributes)
+    # ONNX's (time, directions, batch, hidden); TNN's is what the transposition after it makes.
+    length, directions, batch, hidden = every.shape
+    joined = call(
+        "Reshape", call("Transpose", every, perm=(0, 2, 1, 3)), (length, batch, directions * hidden)
+    )
+    return (joined, *last)[: len(layer.outputs)]
 
 
 # --- elements -------------------------------------------------------------------------------------
@@ -387,14 +392,12 @@ def _group_norm(layer: Layer, operands: Operands, constants: Constants) -> Array
 
 
 def _lrn(layer: Layer, operands: Operands, constants: Constants) -> Array:
-    """x / (bias + α / length · Σ x²)^β, the sum over ⌊(length − 1) / 2⌋ channels on either side."""
-    given, (x,) = cast(of.LRN, layer.parameters), operands
-    channels = np.arange(x.shape[1])
-    near = np.abs(channels[:, None] - channels) <= (given.length - 1) // 2
-    weight = near.astype(x.dtype).reshape(*near.shape, *(1,) * (x.ndim - 2))
-    total = call("Conv", call("Mul", x, x), weight, None)
-    base = call("Add", call("Mul", total, scalar(given.alpha) / given.length), scalar(given.bias))
-    return cast(Array, call("Div", x, call("Pow", base, scalar(given.beta))))
+    """As ONNX's, but that an even window has one element less: as many channels on either side."""
+    given = cast(of.LRN, layer.parameters)
+    size = 2 * ((given.length - 1) // 2) + 1
+    alpha = scalar(given.alpha) * size / given.length
+    attributes = {"alpha": alpha, "beta": scalar(given.beta), "bias": scalar(given.bias)}
+    return cast(Array, call("LRN", operands[0], size=size, **attributes))
 
 
 def _normalize(layer: Layer, operands: Operands, constants: Constants) -> Array:
@@ -652,6 +655,18 @@ def _colour_guide(layer: Layer, operands: Operands, constants: Constants) -> Arr
     return cast(Array, call("Clip", call("Conv", curves, projection, constants["projection bias"]), 0.0, 1.0))
 
 
+def _inverse(layer: Layer, operands: Operands, constants: Constants) -> Array:
+    """The inverse of matrices of 2 × 2, the only ones that TNN inverts."""
+    (x,) = operands
+    if x.shape[-2:] != (2, 2):
+        raise UnsupportedOperationError(f"Inverse {layer.name!r}: TNN inverts matrices of 2 × 2 only")
+    flat = call("Reshape", x, (*x.shape[:-2], 4))
+    a, b, c, d = (call("Gather", flat, np.asarray([place]), axis=-1) for place in range(4))
+    determinant = call("Sub", call("Mul", a, d), call("Mul", b, c))
+    adjugate = call("Concat", d, call("Neg", b), call("Neg", c), a, axis=-1)
+    return cast(Array, call("Reshape", call("Div", adjugate, determinant), x.shape))
+
+
 def _not_evaluated(layer: Layer, operands: Operands, constants: Constants) -> Array:
     raise UnsupportedOperationError(
         f"{layer.type} {layer.name!r} stands for no operator of ONNX; it is read and written, not evaluated"
@@ -753,7 +768,7 @@ MEANINGS: dict[str, Meaning] = {
     "ScatterND": _scatter_nd,
     "HDRGuide": _colour_guide,
     "DetectionOutput": _not_evaluated,
-    "Inverse": _not_evaluated,
+    "Inverse": _inverse,
     "PriorBox": _not_evaluated,
 }
 """What computes each type of `conformance.tnn.layers.LAYER_TYPES`."""

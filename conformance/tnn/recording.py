@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from conformance.bounds import BFLOAT16, FLOAT16
+from conformance.bounds import BFLOAT16, FLOAT16, Format
 from conformance.tnn.evaluation import checked_inputs, evaluate_layer, evaluate_layers
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.proto import Layer
@@ -58,16 +58,20 @@ def record_graph(graph: TnnGraph, inputs: Mapping[str, Array]) -> Recording:
         return record_call(compute, checked_inputs(graph, inputs, np.float64))
 
 
-def with_stored_inputs(recording: Recording) -> Recording:
-    """Return a recording whose inputs are first stored: a sum with zero, which rounds once."""
-    inputs = {name: f"{tensor} as given" for name, tensor in recording.inputs.items()}
-    tensors = dict(recording.tensors)
+def with_stored_inputs(recording: Recording, storage: Format) -> Recording:
+    """Return a recording whose inputs are first stored: a sum with zero, which rounds once.
+
+    Not so those that the format holds exactly.
+    """
+    inputs, tensors = dict(recording.inputs), dict(recording.tensors)
     steps = []
     for name, tensor in recording.inputs.items():
-        tensors[inputs[name]] = tensors[tensor]
-        tensors["zero"] = np.zeros(())
-        steps.append(Step(f"{name}/stored", "Add", (inputs[name], "zero"), (tensor,)))
-    constants = [*recording.constants, "zero"]
+        if not np.array_equal(storage.rounded(tensors[tensor]), tensors[tensor], equal_nan=True):
+            inputs[name] = f"{tensor} as given"
+            tensors[inputs[name]] = tensors[tensor]
+            tensors["zero"] = np.zeros(())
+            steps.append(Step(f"{name}/stored", "Add", (inputs[name], "zero"), (tensor,)))
+    constants = [*recording.constants, *(("zero",) if steps else ())]
     return replace(
         recording, steps=[*steps, *recording.steps], tensors=tensors, inputs=inputs, constants=constants
     )

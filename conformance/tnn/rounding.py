@@ -145,7 +145,7 @@ def allowed_outputs(
     The latter is the noise envelope of `conformance.bounds.envelope`, the inputs' own rounding included, and
     the text's.
     """
-    recording = with_stored_inputs(record_graph(graph, inputs))
+    recording = with_stored_inputs(record_graph(graph, inputs), how.storage)
     noise = envelope(recording, how)
     return {
         name: (recording.tensors[tensor], noise[name] + text) for name, tensor in recording.outputs.items()
