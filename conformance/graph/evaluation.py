@@ -74,7 +74,9 @@ def evaluate_node(
     MobileInstError
         The operands do not fit the operation; the message names the node and their shapes.
     """
-    function = OPERATIONS[node.op_type]
+    function = OPERATIONS.get(node.op_type)
+    if function is None:
+        raise UnsupportedOperationError(f"node {node.name!r} ({node.op_type}) is no single operation")
     if len([name for name in node.outputs if name]) > 1:
         function = _ALL_OUTPUTS.get(node.op_type, function)
     try:

@@ -62,18 +62,25 @@ def body_of(
     nodes = list(flat.graph.node)
     if any((node.domain, node.op_type) == (proto.domain, proto.op_type) for node in nodes):
         raise UnsupportedOperationError("no such operation")
-    return [_renamed(node, name, place, {*proto.input, *proto.output}) for place, node in enumerate(nodes)]
+    inner = {each for node in nodes for each in (*node.input, *node.output)} - {*proto.input, *proto.output}
+    names = {each: f"{name}/{each}" for each in inner if each}
+    return [_renamed(node, f"{name}/{place}/{node.op_type}", names) for place, node in enumerate(nodes)]
 
 
-def _renamed(node: onnx.NodeProto, prefix: str, place: int, outer: set[str]) -> onnx.NodeProto:
-    """Return a node of a body under names that no other has."""
+def _renamed(node: onnx.NodeProto, name: str, names: Mapping[str, str]) -> onnx.NodeProto:
+    """Return a node of a body under names that no other has, in its subgraphs too."""
     renamed = onnx.NodeProto()
     renamed.CopyFrom(node)
-    renamed.name = f"{prefix}/{place}/{node.op_type}"
-    for names in (renamed.input, renamed.output):
-        changed = [each if each in outer or not each else f"{prefix}/{each}" for each in names]
-        del names[:]
-        names.extend(changed)
+    renamed.name = name
+    for listed in (renamed.input, renamed.output):
+        changed = [names.get(each, each) for each in listed]
+        del listed[:]
+        listed.extend(changed)
+    for attribute in renamed.attribute:
+        for graph in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
+            within = [_renamed(each, each.name, names) for each in graph.node]
+            del graph.node[:]
+            graph.node.extend(within)
     return renamed
 
 

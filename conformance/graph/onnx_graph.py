@@ -19,9 +19,10 @@ import onnx
 from numpy.typing import DTypeLike
 
 from conformance.graph.contributed import MEANINGS, MICROSOFT, WITHOUT_DOMAIN, meant
+from conformance.graph.control_flow import Body, Written, check_bodies, is_control
 from conformance.graph.evaluation import evaluate_node, run, widened_all
 from conformance.graph.function_bodies import body_of, has_body
-from conformance.graph.onnx_file import Source, array_of, node_of, read_model
+from conformance.graph.onnx_file import Source, array_of, attribute_value, node_of, read_model
 from conformance.graph.opset import FORMS, LATEST, OLDEST, Context, modernised
 from conformance.graph.output_sizes import Sizes
 from refimpl.errors import FileError, ShapeError, UnsupportedOperationError, first_of
@@ -251,7 +252,7 @@ def _accepted(proto: onnx.NodeProto, name: str, context: Context) -> list[Node]:
         inner = body_of(proto, name, imports, context.types)
         return [node for each in inner for node in _accepted(each, each.name, context)]
     if any(attribute.HasField("g") or attribute.graphs for attribute in proto.attribute):
-        raise _UnknownOperatorError("has subgraphs; export without control flow")
+        return [_with_bodies(proto, name, context)]
     contributed = proto.domain == MICROSOFT or proto.op_type in WITHOUT_DOMAIN
     if proto.domain in DOMAINS_OF_RUNTIMES:
         raise _UnknownOperatorError("of another domain than ONNX's")
@@ -272,6 +273,32 @@ def _accepted(proto: onnx.NodeProto, name: str, context: Context) -> list[Node]:
             raise _UnknownOperatorError("no such operation")
         _check_call(node)
     return forms
+
+
+def _with_bodies(proto: onnx.NodeProto, name: str, context: Context) -> Node:
+    """Return If, Loop or Scan, its bodies read; the tensors that they take from outside are operands, too."""
+    if proto.domain not in ("", "ai.onnx") or proto.op_type not in ("If", "Loop", "Scan"):
+        raise _UnknownOperatorError("has subgraphs")
+    if proto.op_type == "Scan" and context.opset < 9:
+        raise _UnknownOperatorError("Scan of opset 8, which has batches")
+    values: dict[str, Any] = {"outer": tuple(outer_names(proto))}
+    for attribute in proto.attribute:
+        graph = attribute.HasField("g")
+        values[attribute.name] = _body(attribute.g, context) if graph else attribute_value(attribute)
+    node = Node(name, proto.op_type, (*proto.input, *values["outer"]), tuple(proto.output), values)
+    check_bodies(node)
+    return node
+
+
+def _body(graph: onnx.GraphProto, context: Context) -> Body:
+    initializers = _initializers(graph)
+    inner = Context(context.opset, {}, known={**context.known, **initializers})
+    try:
+        nodes = _in_order(_nodes(graph, inner, None))
+    except UnsupportedOperationError as error:
+        raise _UnknownOperatorError(f"in a subgraph, {error}") from error
+    inputs, outputs = (tuple(info.name for info in each) for each in (graph.input, graph.output))
+    return Body(nodes, {**initializers, **inner.constants}, inputs, outputs)
 
 
 def _check_call(node: Node) -> None:
@@ -358,12 +385,17 @@ def evaluate(
     UnsupportedOperationError
         A node wants what its operation does not compute.
     """
-    tensors = widened_all(graph.initializers, dtype) | _bound_inputs(graph, inputs, dtype)
+    tensors = widened_all(graph.initializers, dtype) | bound_inputs(graph, inputs, dtype)
     made = {name for node in graph.nodes for name in node.outputs if name}
     wanted = made | set(graph.outputs) if keep is None else _known(keep, made | tensors.keys())
     sizes = Sizes()
 
     def compute(node: Node, operands: tuple[Array | None, ...]) -> tuple[Array, ...]:
+        if is_control(node):
+            known = {name: x for name, x in zip(node.inputs, operands, strict=True) if x is not None}
+            written = Written(known, dtype, check=sizes.check)
+            written.run(node)
+            return tuple(written.values.get(name, np.zeros(0)) for name in node.outputs)
         sizes.check(node, operands)
         return evaluate_node(node, operands, dtype)
 
@@ -380,7 +412,7 @@ def _known(keep: Collection[str], existing: set[str]) -> set[str]:
 # --- inputs ---------------------------------------------------------------------------------------
 
 
-def _bound_inputs(graph: OnnxGraph, inputs: Mapping[str, Array], dtype: DTypeLike | None) -> dict[str, Array]:
+def bound_inputs(graph: OnnxGraph, inputs: Mapping[str, Array], dtype: DTypeLike | None) -> dict[str, Array]:
     """Return the inputs, checked against what the graph declares, and widened."""
     missing = [name for name in graph.inputs if name not in inputs]
     unknown = [name for name in inputs if name not in graph.inputs and name not in graph.initializers]

@@ -15,8 +15,10 @@ import numpy as np
 from conformance.bounds.worst_element import worst_of
 from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import OwnGraph
+from conformance.graph.control_flow import Written, is_control
 from conformance.graph.evaluation import widened_all
-from conformance.graph.onnx_graph import OnnxGraph, evaluate
+from conformance.graph.onnx_graph import OnnxGraph, bound_inputs
+from conformance.graph.output_sizes import Sizes
 from conformance.judge.course import Course, Judged, first_wrong
 from conformance.judge.diagnosis import diagnose_node, unexplained
 from conformance.pictures.graph_inputs import described
@@ -126,7 +128,8 @@ class _Course(Course):
     def diagnose(self) -> None:
         """Name the mistake of the first node that is wrong."""
         first = first_wrong(self.nodes)
-        if first is not None:
+        maker = None if first is None else self.candidate.graph.producer(first.name)
+        if first is not None and maker is not None and not is_control(maker):
             known = {**self.recording.tensors, **self.feeds, **self.captured}
             graph, declared = self.candidate.graph, self.candidate.declaration
             explained = diagnose_node(graph, known, first, declared)
@@ -196,14 +199,18 @@ def graph_recording(
         What the nodes of unknown operators make: they are no steps of the recording.
     """
     given = {**graph.initializers, **(taken or {})}
-    steps = [_step(node) for node in graph.nodes if node.name not in graph.unknown]
-    made = evaluate(replace(graph, nodes=steps, initializers=given), feeds, np.float64)
+    known = {**widened_all(given), **bound_inputs(graph, feeds, np.float64)}
+    written = Written(known, np.float64, check=Sizes().check)
+    for node in graph.nodes:
+        if node.name not in graph.unknown:
+            written.run(_step(node))
+    steps = [_step(node) for node in written.nodes]
     return Recording(
         steps=steps,
-        tensors={**widened_all({**given, **feeds}), **made},
+        tensors=written.values,
         inputs={name: name for name in feeds},
         outputs=dict(graph.outputs),
-        weights=list(given),
+        weights=[*given, *written.constants],
     )
 
 

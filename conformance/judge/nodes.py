@@ -21,6 +21,7 @@ from conformance.bounds import (
     step_by_step,
 )
 from conformance.bounds.worst_element import absolute_error, is_varied, largest_in, unlike_rounding, worst_of
+from conformance.graph.control_flow import Written, is_control
 from conformance.graph.evaluation import evaluate_node, widened
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.detail import Spotlight
@@ -103,6 +104,8 @@ class _Judge:
             return self._unjudged(node)
         missing = [name for name in node.uses if name not in self.known]
         made = [name for name in node.outputs if name in self.known]
+        if is_control(node) and not missing:
+            return self._written(node, made)
         if missing:
             return self._unit(node, made) if made and self.graph.within.issuperset(missing) else []
         if node.op_type in RECURRENT and node.outputs[0] in self.known:
@@ -139,6 +142,15 @@ class _Judge:
             return []
         exact = {name: widened(self.known[name]) for name in given}
         values, bounds = propagated_bound(nodes, exact, self._declared(made))
+        return [_result(node, name, self.known[name], values[name], bounds[name], None) for name in made]
+
+    def _written(self, node: Node, made: list[str]) -> list[_Result]:
+        """Judge what a node with bodies makes, written out as it runs on its own operands."""
+        operands = {name: widened(self.known[name]) for name in node.uses}
+        written = Written(dict(operands), np.float64)
+        written.run(node)
+        exact = {name: written.values[name] for name in (*operands, *written.constants)}
+        values, bounds = propagated_bound(written.nodes, exact, self._declared(made))
         return [_result(node, name, self.known[name], values[name], bounds[name], None) for name in made]
 
     def _step_by_step(self, node: Node) -> list[_Result]:

@@ -229,10 +229,20 @@ def test_all_that_is_outside_the_vocabulary_is_listed() -> None:
     assert "fine" not in message
 
 
-def test_control_flow_is_named() -> None:
-    branch = helper.make_graph([helper.make_node("Relu", ["x"], ["o"])], "branch", [], [_value("o")])
+def test_what_is_unknown_within_a_branch_is_named() -> None:
+    inner = [helper.make_node("StringNormalizer", ["x"], ["o"])]
+    branch = helper.make_graph(inner, "branch", [], [_value("o")])
     nodes = [helper.make_node("If", ["flag"], ["y"], name="choice", then_branch=branch, else_branch=branch)]
-    with pytest.raises(UnsupportedOperationError, match=r"choice \(If\).*control flow"):
+    with pytest.raises(UnsupportedOperationError, match=r"choice \(If\).*o/StringNormalizer"):
+        OnnxGraph.load(_model(nodes, {"flag": np.array(True)}))
+
+
+def test_a_branch_without_a_result_is_named() -> None:
+    branch = helper.make_graph([], "branch", [], [])
+    nodes = [helper.make_node("If", ["flag"], ["y"], name="choice", then_branch=branch, else_branch=branch)]
+    with pytest.raises(
+        UnsupportedOperationError, match=r"choice \(If\).*makes 0, the node"
+    ):
         OnnxGraph.load(_model(nodes, {"flag": np.array(True)}))
 
 

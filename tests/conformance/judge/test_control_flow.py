@@ -1,0 +1,137 @@
+"""If, Loop and Scan in ONNX Runtime: judged as what they come to, wrong results named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, parser
+
+from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
+from conformance.graph.onnx_graph import OnnxGraph, evaluate
+from conformance.judge.any_graph import verify_graph
+from conformance.judge.nodes import judge_nodes
+from refimpl.errors import FileError
+from refimpl.ops.operation import Array
+
+HEAD = '<ir_version: 8, opset_import: ["" : 17]>\n'
+GRAPHS = {
+    "If": """
+        choice (float[3, 4] x, bool[1] flag) => (float[3, 4] y)
+        {
+            t = Tanh(x)
+            c = If (flag) <
+                then_branch = positive () => (float[3, 4] a) { a = Exp(t) },
+                else_branch = negative () => (float[3, 4] b) { s = Sin(t)  b = Mul(s, x) }
+            >
+            y = Relu(c)
+        }""",
+    "Loop": """
+        steps (float[3, 3] x, int64 count) => (float[3, 3] y, float[n, 3, 3] all)
+        {
+            go = Constant <value = bool {1}> ()
+            y, all = Loop (count, go, x) <
+                body = turn (int64 i, bool before, float[3, 3] state)
+                    => (bool after, float[3, 3] new, float[3, 3] shown)
+                {
+                    after = Identity(before)
+                    product = MatMul(state, x)
+                    new = Tanh(product)
+                    shown = Mul(new, new)
+                }
+            >
+        }""",
+    "Loop until": """
+        search (float[4] x) => (float[4] y)
+        {
+            go = Constant <value = bool {1}> ()
+            limit = Constant <value = float {10.0}> ()
+            y = Loop ("", go, x) <
+                body = turn (int64 i, bool before, float[4] state) => (bool after, float[4] new)
+                {
+                    new = Add(state, x)
+                    most = ReduceMax <keepdims = 0> (new)
+                    after = Less(most, limit)
+                }
+            >
+        }""",
+    "Scan": """
+        running (float[2, 3] start, float[5, 2, 3] x) => (float[2, 3] last, float[5, 2, 3] y)
+        {
+            last, y = Scan <num_scan_inputs = 1, body = step (float[2, 3] s, float[2, 3] each)
+                => (float[2, 3] sum, float[2, 3] out) { sum = Add(s, each)  out = Sigmoid(sum) }
+            > (start, x)
+        }""",
+    "nested": """
+        nested (float[3] x, int64 count) => (float[3] y)
+        {
+            go = Constant <value = bool {1}> ()
+            one = Constant <value = int64 {1}> ()
+            two = Constant <value = int64 {2}> ()
+            y = Loop (count, go, x) <
+                body = turn (int64 i, bool before, float[3] state) => (bool after, float[3] new)
+                {
+                    after = Identity(before)
+                    rest = Mod(i, two)
+                    odd = Equal(rest, one)
+                    new = If (odd) <
+                        then_branch = add () => (float[3] a) { a = Add(state, x) },
+                        else_branch = half () => (float[3] b) { b = Mul(state, state) }
+                    >
+                }
+            >
+        }""",
+}
+
+
+def feeds_of(name: str, seed: int) -> dict[str, Array]:
+    """Random inputs."""
+    rng = np.random.default_rng(seed)
+    model = parser.parse_model(HEAD + GRAPHS[name])
+    found: dict[str, Any] = {}
+    for info in model.graph.input:
+        shape = [dim.dim_value for dim in info.type.tensor_type.shape.dim]
+        if info.type.tensor_type.elem_type == TensorProto.FLOAT:
+            found[info.name] = np.asarray(rng.uniform(0.1, 1, shape), np.float32)
+        elif info.type.tensor_type.elem_type == TensorProto.BOOL:
+            found[info.name] = rng.random(shape) < 0.5
+        else:
+            found[info.name] = np.asarray(rng.integers(1, 6), np.int64)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", GRAPHS)
+def test_what_onnx_runtime_computes_is_judged_and_right(name: str, seed: int) -> None:
+    graph = OnnxGraph.load(parser.parse_model(HEAD + GRAPHS[name]))
+    report = verify_graph(OnnxRuntimeGraph(graph, RuntimeOptions(threads=1)), feeds_of(name, seed))
+    report.raise_on_failure()
+    (item,) = report.inputs
+    assert {row.verdict for row in [*item.nodes, *item.outputs]} == {"pass"}
+    assert {row.name for row in item.nodes} == {out for node in graph.nodes for out in node.outputs}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_wrong_result_is_named(name: str) -> None:
+    graph = OnnxGraph.load(parser.parse_model(HEAD + GRAPHS[name]))
+    candidate = OnnxRuntimeGraph(graph, RuntimeOptions(threads=1))
+    feeds = feeds_of(name, 0)
+    tensors = candidate.capture(feeds)
+    wrong = next(node.outputs[0] for node in graph.nodes if node.op_type in ("If", "Loop", "Scan"))
+    tensors[wrong] = tensors[wrong] * np.float32(1 + 1e-4)
+    rows = judge_nodes(graph, feeds, tensors, candidate.declaration)
+    assert next(row.name for row in rows if row.verdict == "fail") == wrong
+
+
+def test_a_subgraph_that_refers_to_a_missing_outer_name_is_named() -> None:
+    model = parser.parse_model(HEAD + GRAPHS["If"].replace("a = Exp(t)", "a = Exp(nowhere)"))
+    with pytest.raises(FileError, match=r"nowhere.*which no node before it makes"):
+        OnnxGraph.load(model)
+
+
+def test_a_body_that_never_runs_leaves_the_state() -> None:
+    graph = OnnxGraph.load(parser.parse_model(HEAD + GRAPHS["nested"]))
+    x = np.ones(3, np.float32)
+    tensors = evaluate(graph, {"x": x, "count": np.asarray(0, np.int64)})
+    np.testing.assert_array_equal(tensors["y"], x)
