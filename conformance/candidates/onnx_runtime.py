@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+import numpy as np
 import onnx
 
 from conformance.bounds import FLOAT32, Declaration, Format, format_of
@@ -186,7 +187,7 @@ class OnnxRuntimeGraph:
         """Run the model unoptimised and return every node's output by name, in topological order."""
         model = exposed(self.graph.model)
         tensors = self._run(model, feeds, replace(self.options, level="disabled"))
-        return {name: tensors[name] for node in model.graph.node for name in node.output if name}
+        return {name: tensors[name] for node in model.graph.node for name in node.output if name in tensors}
 
     def own_graph(self, feeds: Mapping[str, Array]) -> OwnGraph:
         """Return the graph and what it is fed."""
@@ -222,8 +223,10 @@ def run_session(session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
         The runtime fails.
     """
     with _named_failure(feeds):
-        arrays = session.run(None, dict(feeds))
-        return dict(zip((output.name for output in session.get_outputs()), arrays, strict=True))
+        results = session.run(None, dict(feeds))
+        named = zip((output.name for output in session.get_outputs()), results, strict=True)
+        # What is no array is a sequence, or an optional that holds nothing.
+        return {name: result for name, result in named if isinstance(result, np.ndarray)}
 
 
 @contextmanager

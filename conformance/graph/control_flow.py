@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from conformance.graph.evaluation import evaluate_node, widened
+from conformance.graph.sequences import ACTS, MAKING
 from refimpl.errors import ShapeError, UnsupportedOperationError
 from refimpl.graph import Node
 from refimpl.ops.operation import Array
@@ -46,9 +47,15 @@ Names = Mapping[str, str]
 """Tensor within a body → its name when written out."""
 
 
-def is_control(node: Node) -> bool:
-    """Tell whether a node has bodies."""
-    return node.op_type in _CONTROL
+def is_written_out(node: Node) -> bool:
+    """Tell whether a node is no operation of its own: it has bodies, or deals with sequences."""
+    return node.op_type in _CONTROL or node.op_type in ACTS
+
+
+def makes_sequences(node: Node) -> bool:
+    """Tell whether results of a node are, or may be, sequences or optionals."""
+    bodies = [body for body in node.attributes.values() if isinstance(body, Body)]
+    return node.op_type in MAKING or any(makes_sequences(each) for body in bodies for each in body.nodes)
 
 
 def check_bodies(node: Node) -> None:
@@ -83,6 +90,8 @@ class Written:
         What was run, in order; no control flow among them.
     constants
         Names of tensors that no node makes.
+    sequences
+        Name of a sequence or optional → names of the tensors it holds.
     check
         Called before a node runs, with its operands.
     """
@@ -91,6 +100,7 @@ class Written:
     dtype: DTypeLike | None = None
     nodes: list[Node] = field(default_factory=list)
     constants: list[str] = field(default_factory=list)
+    sequences: dict[str, list[str]] = field(default_factory=dict)
     check: Callable[[Node, Sequence[Array | None]], None] = lambda node, operands: None
 
     def run(self, node: Node) -> None:
@@ -103,8 +113,11 @@ class Written:
         """
         if len(self.nodes) >= MOST_NODES:
             raise UnsupportedOperationError(f"written out, the graph has more than {MOST_NODES} nodes")
-        if is_control(node):
-            _CONTROL[node.op_type](self, node)
+        if node.op_type == "Identity" and node.inputs[0] in self.sequences:
+            self.sequences[node.outputs[0]] = self.sequences[node.inputs[0]]
+            return
+        if is_written_out(node):
+            (_CONTROL.get(node.op_type) or ACTS[node.op_type])(self, node)
             return
         operands = node.operands(self.values)
         self.check(node, operands)

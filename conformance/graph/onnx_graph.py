@@ -19,12 +19,13 @@ import onnx
 from numpy.typing import DTypeLike
 
 from conformance.graph.contributed import MEANINGS, MICROSOFT, WITHOUT_DOMAIN, meant
-from conformance.graph.control_flow import Body, Written, check_bodies, is_control
+from conformance.graph.control_flow import Body, Written, check_bodies, is_written_out, makes_sequences
 from conformance.graph.evaluation import evaluate_node, run, widened_all
 from conformance.graph.function_bodies import body_of, has_body
 from conformance.graph.onnx_file import Source, array_of, attribute_value, node_of, read_model
 from conformance.graph.opset import FORMS, LATEST, OLDEST, Context, modernised
 from conformance.graph.output_sizes import Sizes
+from conformance.graph.sequences import ACTS
 from refimpl.errors import FileError, ShapeError, UnsupportedOperationError, first_of
 from refimpl.graph import Graph, Node
 from refimpl.ops import ONNX_DTYPES, OPERATIONS
@@ -75,9 +76,11 @@ class OnnxGraph(Graph):
 
     @functools.cached_property
     def within(self) -> frozenset[str]:
-        """The tensors that the file has not: where one of its nodes became several."""
+        """What no runtime shows: sequences, and what is between the nodes that one of the file became."""
         named = {name for node in self.model.graph.node for name in node.output}
-        return frozenset(name for node in self.nodes for name in node.outputs if name not in named)
+        return frozenset(
+            name for node in self.nodes for name in node.outputs if name not in named or makes_sequences(node)
+        )
 
     @classmethod
     def load(cls, source: Source, *, partly: bool = False) -> OnnxGraph:
@@ -253,6 +256,10 @@ def _accepted(proto: onnx.NodeProto, name: str, context: Context) -> list[Node]:
         return [node for each in inner for node in _accepted(each, each.name, context)]
     if any(attribute.HasField("g") or attribute.graphs for attribute in proto.attribute):
         return [_with_bodies(proto, name, context)]
+    if proto.op_type in ACTS and proto.domain in ("", "ai.onnx"):
+        values = {each.name: attribute_value(each) for each in proto.attribute if each.name != "type"}
+        values.pop("dtype", None)
+        return [Node(name, proto.op_type, tuple(proto.input), tuple(proto.output), values)]
     contributed = proto.domain == MICROSOFT or proto.op_type in WITHOUT_DOMAIN
     if proto.domain in DOMAINS_OF_RUNTIMES:
         raise _UnknownOperatorError("of another domain than ONNX's")
@@ -390,12 +397,13 @@ def evaluate(
     wanted = made | set(graph.outputs) if keep is None else _known(keep, made | tensors.keys())
     sizes = Sizes()
 
-    def compute(node: Node, operands: tuple[Array | None, ...]) -> tuple[Array, ...]:
-        if is_control(node):
-            known = {name: x for name, x in zip(node.inputs, operands, strict=True) if x is not None}
-            written = Written(known, dtype, check=sizes.check)
+    if any(map(is_written_out, graph.nodes)):
+        written = Written(tensors, dtype, check=sizes.check)
+        for node in graph.nodes:
             written.run(node)
-            return tuple(written.values.get(name, np.zeros(0)) for name in node.outputs)
+        return {name: written.values[name] for name in wanted if name in written.values}
+
+    def compute(node: Node, operands: tuple[Array | None, ...]) -> tuple[Array, ...]:
         sizes.check(node, operands)
         return evaluate_node(node, operands, dtype)
 

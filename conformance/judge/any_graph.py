@@ -15,7 +15,7 @@ import numpy as np
 from conformance.bounds.worst_element import worst_of
 from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import OwnGraph
-from conformance.graph.control_flow import Written, is_control
+from conformance.graph.control_flow import Written, is_written_out
 from conformance.graph.evaluation import widened_all
 from conformance.graph.onnx_graph import OnnxGraph, bound_inputs
 from conformance.graph.output_sizes import Sizes
@@ -129,7 +129,7 @@ class _Course(Course):
         """Name the mistake of the first node that is wrong."""
         first = first_wrong(self.nodes)
         maker = None if first is None else self.candidate.graph.producer(first.name)
-        if first is not None and maker is not None and not is_control(maker):
+        if first is not None and maker is not None and not is_written_out(maker):
             known = {**self.recording.tensors, **self.feeds, **self.captured}
             graph, declared = self.candidate.graph, self.candidate.declaration
             explained = diagnose_node(graph, known, first, declared)

@@ -21,7 +21,7 @@ from conformance.bounds import (
     step_by_step,
 )
 from conformance.bounds.worst_element import absolute_error, is_varied, largest_in, unlike_rounding, worst_of
-from conformance.graph.control_flow import Written, is_control
+from conformance.graph.control_flow import Written, is_written_out
 from conformance.graph.evaluation import evaluate_node, widened
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.detail import Spotlight
@@ -61,7 +61,8 @@ def judge_nodes(
         Called with the number of nodes done and of all.
     """
     wide = {name for name, array in tensors.items() if array.dtype == np.float16} if wide_float16 else set()
-    known = {**graph.initializers, **inputs, **tensors}
+    shown = {name: array for name, array in tensors.items() if name not in graph.within}
+    known = {**graph.initializers, **inputs, **shown}
     judge = _Judge(graph, known, declaration, frozenset(wide))
     spotlight = Spotlight()
     rows = []
@@ -104,9 +105,7 @@ class _Judge:
             return self._unjudged(node)
         missing = [name for name in node.uses if name not in self.known]
         made = [name for name in node.outputs if name in self.known]
-        if is_control(node) and not missing:
-            return self._written(node, made)
-        if missing:
+        if missing or is_written_out(node):
             return self._unit(node, made) if made and self.graph.within.issuperset(missing) else []
         if node.op_type in RECURRENT and node.outputs[0] in self.known:
             return self._step_by_step(node)
@@ -135,21 +134,18 @@ class _Judge:
         ]
 
     def _unit(self, node: Node, made: list[str]) -> list[_Result]:
-        """Judge what several nodes make of one of the file: together, their errors carried along."""
+        """Judge what several nodes make of one of the file, or one written out as it runs: together.
+
+        Their errors are carried along.
+        """
         nodes = self.graph.between(self.known, made)
         given = {name for each in nodes for name in each.uses} - {n for each in nodes for n in each.outputs}
         if not given <= self.known.keys():
             return []
-        exact = {name: widened(self.known[name]) for name in given}
-        values, bounds = propagated_bound(nodes, exact, self._declared(made))
-        return [_result(node, name, self.known[name], values[name], bounds[name], None) for name in made]
-
-    def _written(self, node: Node, made: list[str]) -> list[_Result]:
-        """Judge what a node with bodies makes, written out as it runs on its own operands."""
-        operands = {name: widened(self.known[name]) for name in node.uses}
-        written = Written(dict(operands), np.float64)
-        written.run(node)
-        exact = {name: written.values[name] for name in (*operands, *written.constants)}
+        written = Written({name: widened(self.known[name]) for name in given}, np.float64)
+        for each in nodes:
+            written.run(each)
+        exact = {name: written.values[name] for name in (*given, *written.constants)}
         values, bounds = propagated_bound(written.nodes, exact, self._declared(made))
         return [_result(node, name, self.known[name], values[name], bounds[name], None) for name in made]
 

@@ -240,9 +240,7 @@ def test_what_is_unknown_within_a_branch_is_named() -> None:
 def test_a_branch_without_a_result_is_named() -> None:
     branch = helper.make_graph([], "branch", [], [])
     nodes = [helper.make_node("If", ["flag"], ["y"], name="choice", then_branch=branch, else_branch=branch)]
-    with pytest.raises(
-        UnsupportedOperationError, match=r"choice \(If\).*makes 0, the node"
-    ):
+    with pytest.raises(UnsupportedOperationError, match=r"choice \(If\).*makes 0, the node"):
         OnnxGraph.load(_model(nodes, {"flag": np.array(True)}))
 
 
