@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -74,6 +74,7 @@ def lost_attributes(
     layer: Layer,
     operands: tuple[Array, ...],
     node: Node,
+    written: Collection[str],
     given: Sequence[Array | None],
     keeps: Callable[[Array], bool],
 ) -> tuple[LostAttribute, ...]:
@@ -83,8 +84,8 @@ def lost_attributes(
     ----------
     graph, layer, operands
         The layer, and the values of its inputs.
-    node, given
-        The source's, and the values of its operands.
+    node, written, given
+        The source's, the attributes that its file writes, and the values of its operands.
     keeps
         Tells whether a result is the layer's.
 
@@ -101,7 +102,7 @@ def lost_attributes(
         return ()
     theirs = _settings(node.op_type, given, node.attributes)
     found = [
-        LostAttribute(node.op_type, name, theirs[name], value, name in node.attributes)
+        LostAttribute(node.op_type, name, theirs[name], value, name not in node.attributes or name in written)
         for name, value in _layer_settings(layer, node, calls).items()
         if name in theirs and not _same(theirs[name], value, given)
     ]

@@ -26,7 +26,7 @@ from conformance.tnn.evaluation import evaluate_layer, magnitude
 from conformance.tnn.fields import Parameters
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.model import BFLOAT16, RawBuffer
-from conformance.tnn.proto import Layer
+from conformance.tnn.proto import InputDeclaration, Layer
 from conformance.tnn.traps import REMARK, TRAPS, Source, Trap, source_of
 from refimpl.errors import MobileInstError, ShapeError
 from refimpl.graph import Node
@@ -137,7 +137,7 @@ def compare_conversion(
         A form of a layer or node that is not evaluated.
     """
     _check_same_inputs(graph, source)
-    draws = [dict(inputs)] if inputs is not None else _probes(graph, seed)
+    draws = [dict(inputs)] if inputs is not None else _probes(graph, source, seed)
     written = source_of(source.model)
     runs = [_Comparison(graph, source, written, draw).run() for draw in draws]
     # Per row the worse of the probes.
@@ -167,15 +167,17 @@ def _fits(dims: tuple[int, ...], declared: tuple[int | str | None, ...] | None) 
     )
 
 
-def _probes(graph: TnnGraph, seed: int) -> list[dict[str, Array]]:
+def _probes(graph: TnnGraph, source: OnnxGraph, seed: int) -> list[dict[str, Array]]:
+    """Return values for the inputs, of the dtypes the source declares; what counts is 0 or 1."""
     generator = np.random.default_rng(seed)
-    return [
-        {
-            item.name: (scale * generator.standard_normal(item.dims)).astype(np.float32)
-            for item in graph.proto.inputs
-        }
-        for scale in INPUT_SCALES
-    ]
+
+    def drawn(item: InputDeclaration, scale: float) -> Array:
+        dtype = source.declared[item.name].dtype or np.dtype(np.float32)
+        if dtype.kind != "f":
+            return generator.integers(0, 2, item.dims).astype(dtype)
+        return (scale * generator.standard_normal(item.dims)).astype(np.float32)
+
+    return [{item.name: drawn(item, scale) for item in graph.proto.inputs} for scale in INPUT_SCALES]
 
 
 class _Comparison:
@@ -290,7 +292,9 @@ class _Comparison:
             return _compared("", "", "", result, replayed, allowed).kept
 
         given = node.operands(self.truth)
-        return lost_attributes(self.graph, layer, operands, node, given, keeps)
+        behind = self.written.producer(node.outputs[0])
+        written = () if behind is None else behind.attributes
+        return lost_attributes(self.graph, layer, operands, node, written, given, keeps)
 
     def _caught(self, layer: Layer) -> tuple[Trap, ...]:
         nodes = self._nodes_behind(layer)

@@ -188,12 +188,13 @@ def _inner_product(layer: Layer, operands: Operands, constants: Constants) -> Ar
 def _with_constant(layer: Layer, operands: Operands, constants: Constants) -> Operands:
     """Put the layer's own constant where the parameters say."""
     given = cast(of.Binary, layer.parameters)
-    if given.has_constant and len(operands) == 1:
-        operand = _aligned_constant(constants["constant"], operands[0], layer)
-        return (operand, operands[0]) if given.constant_operand == 0 else (operands[0], operand)
-    if given.has_constant or len(operands) != 2:
+    place = given.constant_operand if given.has_constant else None
+    if place is not None and place <= len(operands):
+        constant = _aligned_constant(constants["constant"], operands[0], layer)
+        operands = (*operands[:place], constant, *operands[place:])
+    if len(operands) != 2 and not (len(operands) > 2 and layer.type in ("Maximum", "Minimum")):
         raise FileError(
-            f"{layer.type} {layer.name!r} has {len(operands)} inputs and its constant operand is "
+            f"{layer.type} {layer.name!r} has {len(layer.inputs)} inputs and its constant operand is "
             f"{given.constant_operand}"
         )
     return operands

@@ -215,17 +215,17 @@ class InnerProduct(Parameters):
 
 @dataclass(frozen=True)
 class Binary(Parameters):
-    """Parameters of arithmetic and comparisons of two: which operand is the layer's own constant.
+    """Parameters of arithmetic and comparisons: which operand is the layer's own constant, −1 for none.
 
     Source: add_layer_interpreter.cc and its like.
     """
 
-    constant_operand: int | None = choice(-1, 0, 1, default=None)
+    constant_operand: int | None = at_least(NO_CONSTANT, default=None)
 
     @property
     def has_constant(self) -> bool:
         """Whether one operand comes from the layer's resource."""
-        return self.constant_operand in (0, 1)
+        return self.constant_operand is not None and self.constant_operand >= 0
 
 
 @dataclass(frozen=True)

@@ -455,6 +455,10 @@ def _leaves_out_a_constant(source: Source, node: Node) -> bool:
     return any(name in source.initializers for name in node.inputs)
 
 
+def _spaced_equation(source: Source, node: Node) -> bool:
+    return " " in str(node.attributes.get("equation", "")).strip()
+
+
 def _always(source: Source, node: Node) -> bool:
     return True
 
@@ -710,6 +714,14 @@ TRAPS: tuple[Trap, ...] = (
         FAILS,
         "the converter leaves the constant out of the layer's operands; no device runs it",
         "use MatMul",
+    ),
+    Trap(
+        "einsum-with-spaces",
+        ("Einsum",),
+        _spaced_equation,
+        FAILS,
+        "a space ends the equation in the .tnnproto",
+        "write the equation without spaces",
     ),
     Trap(
         "pad-wraps",

@@ -527,3 +527,25 @@ def test_what_the_converter_does_not_know_is_refused(operator):
 
 def test_targets_are_named(tmp_path):
     assert "known: tnn" in run("export", tmp_path / "m.onnx", "--target", "ncnn").err
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("lrn", "0.01 0.75 1 3", "0.01 0.75 1", "parameter length is missing"),
+        ("lrn", "0.01 0.75 1 3", "0.01 0.75 1 3 5", "1 parameters too many: 5"),
+        ("expand", "4 1 4 6 8", "5 1 4 6 8", "parameter dims is missing"),
+        ("expand", "4 1 4 6 8", "-1", "the count of dims is -1"),
+        ("un_elu", "b y 1", "b y", "parameter alpha is missing"),
+        ("prelu", "0 0", "0 2", "parameter has_filler is 2"),
+        ("pow2", "2 1 0", "2 nan 0", "parameter scale is 'nan'"),
+    ],
+)
+def test_parameters_too_few_or_too_many_are_one_line_and_exit_code_2(copied, name, old, new, said):
+    proto = copied(f"more/{name}")
+    replaced(proto, lambda text: text.replace(f" {old} ,", f" {new} ,"))
+    for command in (("explain", proto), ("verify", proto, "--against", proto.with_suffix(".onnx"))):
+        found = run(*command)
+        assert found.code == 2
+        assert said in " ".join(found.err.split())
+        assert "Traceback" not in found.err

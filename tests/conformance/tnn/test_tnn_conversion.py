@@ -46,6 +46,13 @@ def test_the_files_hold_both_kinds():
     assert len(graph_names()) > 35
 
 
+@pytest.mark.parametrize("name", graph_names("more"))
+def test_further_conversions_kept_the_meaning(name):
+    conversion = compare_conversion(graph(name), source(name))
+    assert conversion.kept
+    assert conversion.unmatched == ()
+
+
 @pytest.mark.parametrize("name", graph_names())
 def test_real_conversions_are_judged_as_the_runtime_behaves(name):
     conversion = compare_conversion(graph(name), source(name))
@@ -221,3 +228,178 @@ def test_a_mistake_that_no_trap_makes_is_not_blamed_on_one():
     planted = join(parse_proto(content, "p"), graph("resize_asym").model, "p")
     (fault,) = compare_conversion(planted, source("resize_asym")).faults
     assert fault.traps == ()
+
+
+def of_one_node(op: str, line: str, x, attributes, **constants):
+    """Return a graph of one layer as the converter writes it, and its source of one node."""
+    constants = {name: np.asarray(value) for name, value in constants.items()}
+    outputs = ["y", "z"] if " y z" in line else ["y"]
+    node = helper.make_node(op, ["x", *constants], outputs, **attributes)
+    infos = [helper.make_tensor_value_info("x", TensorProto.FLOAT, x)]
+    made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+    arrays = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    found = helper.make_graph([node], "g", infos, made, arrays)
+    model = helper.make_model(found, opset_imports=[helper.make_opsetid("", 21)], ir_version=8)
+    mapped = {
+        name: RawBuffer(v) for name, v in constants.items() if f" {name} " in line and v.dtype.kind == "f"
+    }
+    mapped |= {
+        name: RawBuffer(v.astype(np.int32), 3)
+        for name, v in constants.items()
+        if f" {name} " in line and v.dtype.kind == "i"
+    }
+    names = ["x", *mapped, *outputs]
+    lines = (
+        f"1 {len(names)} 1 4206624772",
+        f"x {len(x)} {' '.join(map(str, x))} 0",
+        " ".join(names),
+        " ".join(outputs),
+        "1",
+        line,
+    )
+    text = "".join(f'"{words} ,"\n' for words in lines).encode()
+    return join(parse_proto(text, "proto"), Model((), mapped or None), "made"), OnnxGraph.load(model)
+
+
+IMAGE = (1, 4, 6, 6)
+GRID = np.float32(0.9) * np.random.default_rng(0).standard_normal((1, 3, 3, 2)).astype(np.float32)
+ROIS = np.float32([[0.3, 0.4, 4.2, 3.9]])
+SCALE = np.float32([1, 2, 3, 4])
+LOST = [
+    ("Flatten", "Flatten n 1 1 x y 0", (2, 3, 4), {}, {}, "axis of Flatten is 1 by default, 0 in the layer"),
+    (
+        "Split",
+        "SplitV n 1 2 x y z 1 0",
+        (2, 4),
+        {"num_outputs": 2},
+        {},
+        "axis of Split is 0 by default, 1 in",
+    ),
+    ("Selu", "Selu n 1 1 x y 0 0", IMAGE, {}, {}, "gamma of Selu is 1.05"),
+    ("LogSoftmax", "LogSoftmax n 1 1 x y 1", IMAGE, {}, {}, "axis of LogSoftmax is -1 by default, 1 in"),
+    (
+        "LpNormalization",
+        "Normalize n 1 1 x y 0 1e-10 0 1 2",
+        IMAGE,
+        {},
+        {},
+        "axis of LpNormalization is -1 by default",
+    ),
+    (
+        "MaxPool",
+        "Pooling n 1 1 x y 0 2 2 1 1 0 0 -1 -1 -1 0 0 0 0",
+        IMAGE,
+        {"kernel_shape": [2, 2], "dilations": [2, 2]},
+        {},
+        "dilations of MaxPool is (2, 2) in the source, None in the layer",
+    ),
+    (
+        "GridSample",
+        "GridSample n 2 1 x grid y 2 0 0",
+        IMAGE,
+        {"align_corners": 1},
+        {"grid": GRID},
+        "align_corners of GridSample is 1 in the source, 0 in the layer",
+    ),
+    (
+        "RoiAlign",
+        "RoiAlign n 3 1 x rois batch y 1 2 2 2 1",
+        IMAGE,
+        {"output_height": 2, "output_width": 2, "sampling_ratio": 2},
+        {"rois": ROIS, "batch": np.array([0])},
+        "coordinate_transformation_mode of RoiAlign is half_pixel by default, output_half_pixel in the layer",
+    ),
+    (
+        "GroupNormalization",
+        "GroupNorm n 3 1 x scale bias y 2 1e-05",
+        IMAGE,
+        {"num_groups": 2, "epsilon": 0.1},
+        {"scale": SCALE, "bias": SCALE},
+        "epsilon of GroupNormalization is 0.1",
+    ),
+    (
+        "Pow",
+        "Power n 1 1 x y 1 1 0",
+        (2, 2),
+        {},
+        {"e": np.float32([1, 2])},
+        "y of Pow is [1. 2.] in the source, 1.0 in the layer",
+    ),
+    (
+        "ScatterElements",
+        "ScatterElements n 3 1 x i u y 1 0",
+        (2, 3),
+        {"axis": 1, "reduction": "add"},
+        {"i": np.array([[0], [2]]), "u": np.float32([[5], [7]])},
+        "reduction of ScatterElements is add",
+    ),
+    (
+        "Shape",
+        "Shape n 1 1 x y",
+        IMAGE,
+        {"start": 1},
+        {},
+        "start of Shape is 1 in the source, 0 in the layer",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("op", "line", "x", "attributes", "constants", "said"), LOST, ids=[case[0] for case in LOST]
+)
+def test_an_attribute_that_the_converter_lost_is_named(op, line, x, attributes, constants, said):
+    found, read = of_one_node(op, line, x, attributes, **constants)
+    (fault, *_) = compare_conversion(found, read).faults
+    assert any(said in str(lost) for lost in fault.attributes), fault
+    assert len(fault.attributes) <= 2
+
+
+def product_of_constants(change=lambda product: product):
+    """Return x · (a · b) as a converter folds it, in float32, and its source; the product loses digits."""
+    generator = np.random.default_rng(0)
+    a, b = generator.standard_normal((2, 64, 64)).astype(np.float32)
+    # The last rows cancel the others but for a fiftieth.
+    b[-32:] = b[:32]
+    a[:, -32:] = -a[:, :32] * np.float32(1.02)
+    nodes = [helper.make_node("MatMul", ["a", "b"], ["w"]), helper.make_node("MatMul", ["x", "w"], ["y"])]
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 64)) for name in ("x", "y")]
+    arrays = [numpy_helper.from_array(value, name) for name, value in (("a", a), ("b", b))]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", infos[:1], infos[1:], arrays),
+        opset_imports=[helper.make_opsetid("", 13)],
+        ir_version=8,
+    )
+    folded = onnxruntime.InferenceSession(product_alone(a, b), providers=["CPUExecutionProvider"]).run(
+        None, {}
+    )[0]
+    head = ("1 2 1 4206624772", "x 2 1 64 0", "x y", "y", "1", "MatMul n 1 1 x y 1")
+    text = "".join(f'"{words} ,"\n' for words in head).encode()
+    resource = Resource("MatMul", "n", {"constant": RawBuffer(change(folded))}, 105)
+    return join(parse_proto(text, "proto"), Model((resource,)), "made"), OnnxGraph.load(model)
+
+
+def product_alone(a, b) -> bytes:
+    node = helper.make_node("MatMul", ["a", "b"], ["w"])
+    arrays = [numpy_helper.from_array(value, name) for name, value in (("a", a), ("b", b))]
+    w = helper.make_tensor_value_info("w", TensorProto.FLOAT, (64, 64))
+    graph = helper.make_graph([node], "g", [], [w], arrays)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return model.SerializeToString()
+
+
+def test_constants_multiplied_ahead_of_time_are_judged_with_the_roundings_that_this_adds():
+    found, read = product_of_constants()
+    conversion = compare_conversion(found, read)
+    assert conversion.kept
+    # Without them it would have been a fault.
+    (meaning,) = conversion.meanings
+    x = np.random.default_rng(0).standard_normal((1, 64)).astype(np.float32).astype(np.float64)
+    weight = found.resources["n"].buffers["constant"].values.astype(np.float64)
+    plain = 8 * 2.0**-24 * (np.abs(x) @ np.abs(weight))
+    assert meaning.error > plain.min()
+    assert meaning.ratio < 0.5
+
+
+def test_a_wrong_product_of_constants_is_a_fault():
+    wrong = product_of_constants(lambda product: product * np.float32(1.05))
+    assert [fault.name for fault in compare_conversion(*wrong).faults] == ["n"]

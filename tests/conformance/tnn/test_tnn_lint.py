@@ -253,6 +253,11 @@ CASES = [
         model([("Einsum", "x x", "y", {"equation": "abcd,abce->abde"})]),
     ),
     (
+        "einsum-with-spaces",
+        model([("Einsum", "x x", "y", {"equation": "abcd, abce -> abde"})]),
+        model([("Einsum", "x x", "y", {"equation": "abcd,abce->abde"})]),
+    ),
+    (
         "transpose-without-order",
         model([("Transpose", "x", "y", {})]),
         model([("Transpose", "x", "y", ORDER)]),
