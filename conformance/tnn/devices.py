@@ -15,9 +15,8 @@ WITHOUT_ARM_KERNEL = frozenset((*traps.WITHOUT_ARM_KERNEL, "Convolution3D", "Poo
 """Layer types that end in 'empty implemented_layouts' on ARM; NAIVE runs them, and X86 falls back on it."""
 
 FAULTS = {
-    ("X86", "InstBatchNormCxx"): "X86 takes an epsilon of 1e-5 whatever the file says "
-    "(x86_inst_norm_layer_acc.cc)",
-    ("X86", "ReduceProd"): "X86 computes wrong products (x86_reduce_prod_layer_acc.cc)",
+    ("X86", "InstBatchNormCxx"): "X86's epsilon is always 1e-5 (x86_inst_norm_layer_acc.cc)",
+    ("X86", "ReduceProd"): "X86's products are all 0 (x86_compute.cc)",
 }
 """Device and layer type → what it is known to compute wrongly."""
 
