@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import importlib
+import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +18,7 @@ from conformance.bounds import FLOAT32, Declaration, Format, format_of
 from conformance.bounds.allowances import onnx_runtime as runtime_of_version
 from conformance.candidates.arrays import first_line
 from conformance.candidates.candidate import OwnGraph
+from conformance.graph.large_models import is_large, saved
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.silent_onnxruntime import onnxruntime
 from refimpl.errors import CandidateError, ConfigurationError, MissingDependencyError
@@ -120,12 +123,14 @@ class RuntimeOptions:
         options.log_severity_level = 4
         for name, value in self.entries.items():
             options.add_session_config_entry(name, value)
-        return onnxruntime.InferenceSession(
-            model.SerializeToString(),
-            options,
-            providers=self._providers(options),
-            disabled_optimizers=list(self.disabled_optimizers) or None,
-        )
+        given = {
+            "providers": self._providers(options),
+            "disabled_optimizers": list(self.disabled_optimizers) or None,
+        }
+        if not is_large(model):
+            return onnxruntime.InferenceSession(model.SerializeToString(), options, **given)
+        with tempfile.TemporaryDirectory(prefix="onnxruntime-") as folder:
+            return onnxruntime.InferenceSession(str(saved(model, Path(folder))), options, **given)
 
     def _providers(self, options: Any) -> list[Any] | None:
         """Return the providers to ask; a plugin is added to the session's options instead."""

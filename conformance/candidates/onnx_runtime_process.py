@@ -22,6 +22,7 @@ import onnx
 from conformance.bounds import Declaration
 from conformance.candidates.child_process import STARTING, crashed, hung, next_line, start
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, run_model
+from conformance.graph.large_models import saved
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl.errors import CandidateError, ConfigurationError
 from refimpl.ops.operation import Array
@@ -59,7 +60,7 @@ class IsolatedOnnxRuntimeGraph(OnnxRuntimeGraph):
     ) -> dict[str, Array]:
         with tempfile.TemporaryDirectory(prefix="onnxruntime-") as name:
             folder = Path(name)
-            (folder / "model.onnx").write_bytes(model.SerializeToString())
+            saved(model, folder)
             (folder / "options.json").write_text(json.dumps(dataclasses.asdict(options)), encoding="utf-8")
             _write(folder, "feeds", feeds)
             self._wait(folder)

@@ -17,6 +17,7 @@ from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import OwnGraph
 from conformance.graph.control_flow import Written, is_written_out
 from conformance.graph.evaluation import widened_all
+from conformance.graph.large_models import digest
 from conformance.graph.onnx_graph import OnnxGraph, bound_inputs
 from conformance.graph.output_sizes import Sizes
 from conformance.judge.course import Course, Judged, first_wrong
@@ -230,10 +231,9 @@ def digest_of(feeds: Mapping[str, Array]) -> str:
 
 
 def _model(graph: OnnxGraph) -> dict[str, Any]:
-    content = hashlib.sha256(graph.model.SerializeToString(deterministic=True)).hexdigest()
     return {
         "graph": graph.model.graph.name,
-        "sha256": content,
+        "sha256": digest(graph.model),
         "nodes": len(graph.nodes),
         "opset": graph.opset,
     }

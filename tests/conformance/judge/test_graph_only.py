@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 
 from conformance.bounds import FLOAT16, FLOAT32
 from conformance.candidates.onnx_runtime import LEVELS, OnnxRuntimeGraph, RuntimeOptions
+from conformance.candidates.onnx_runtime_process import runtime_graph
 from conformance.cli import app
+from conformance.graph import large_models
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.any_graph import verify_graph
 from conformance.judge.nodes import judge_nodes
@@ -302,3 +304,23 @@ def test_the_command_on_a_partly_known_graph(tmp_path: Path) -> None:
     code, output = invoke(str(tmp_path / "partly.onnx"))
     assert code == 0
     assert "75.0% of the nodes are known" in " ".join(output.split())
+
+
+# --- large models -----------------------------------------------------------------------------------
+
+
+def test_a_model_too_large_for_one_message_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one of 2 GiB is, with its data in a file: here what is large begins at 1 KiB."""
+    path = tmp_path / "large.onnx"
+    whole = OnnxGraph.load(MODELS["residual"][0])
+    beside = {"save_as_external_data": True, "location": "large.data", "size_threshold": 64}
+    onnx.save(whole.model, path, **beside)
+    graph = OnnxGraph.load(path)
+    monkeypatch.setattr(large_models, "LARGEST_MESSAGE", 1024)
+    before = graph.model.SerializeToString(deterministic=True)
+    feeds = graph_inputs(graph, shapes=["1x3x32x32"])
+    for timeout in (None, 60.0):
+        report = verify_graph(runtime_graph(graph, RuntimeOptions(threads=1), timeout=timeout), feeds)
+        report.raise_on_failure()
+        assert len(report.inputs[0].nodes) == len(whole.nodes)
+    assert graph.model.SerializeToString(deterministic=True) == before
