@@ -133,6 +133,13 @@ def _compared(call: Node, operands: list[Any], errors: Errors, y: Array) -> Arra
     return np.zeros(y.shape) if known.all() else None
 
 
+def _quantised(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
+    """Return the larger difference to what the ends of the interval become, in steps."""
+    sides = [_run(call, operands[0] + sign * errors[0], *operands[1:]).astype(np.float64) for sign in (-1, 1)]
+    exact = y.astype(np.float64)
+    return np.maximum(np.abs(sides[0] - exact), np.abs(sides[1] - exact))
+
+
 def _moved(call: Node, operands: list[Any], errors: Errors, y: Array) -> Any:
     """Do to the errors what is done to the data."""
     return _run(call, errors[0], *operands[1:])
@@ -236,6 +243,7 @@ CARRIED: dict[str, Carry] = {
     "Selu": _selu,
     **dict.fromkeys(("Cast", "CastLike"), _cast),
     **dict.fromkeys(_COMPARISONS, _compared),
+    "QuantizeLinear": _quantised,
     "Clip": _clipped,
     "HardSwish": _lipschitz(1.5),
     "Swish": _lipschitz(1.1),

@@ -18,7 +18,7 @@ from refimpl.graph import Node
 MICROSOFT = "com.microsoft"
 WITHOUT_DOMAIN = frozenset(("SimplifiedLayerNormalization",))
 """What ONNX Runtime keeps in ONNX's own domain, where ONNX has no such operator."""
-Meaning = Callable[[Node, "_Writer"], None]
+Meaning = Callable[[Node, "Writer"], None]
 
 MEANINGS: dict[str, Meaning] = {}
 """Operator → what writes the nodes that it means."""
@@ -34,23 +34,23 @@ def meant(node: Node, context: Context) -> list[Node]:
     """
     if node.op_type not in MEANINGS:
         raise UnsupportedOperationError("no such operation")
-    writer = _Writer(node, context, [])
+    writer = Writer(node, context, [])
     MEANINGS[node.op_type](node, writer)
     return writer.nodes
 
 
 @dataclasses.dataclass
-class _Writer:
+class Writer:
     """Writes nodes that together are one."""
 
     whole: Node
     context: Context
     nodes: list[Node]
 
-    def add(self, op_type: str, *inputs: str, to: str = "", **attributes: Any) -> str:
-        """Add a node; return the name of its first result, ``to`` or a new one."""
+    def add(self, op_type: str, *inputs: str, result: str = "", **attributes: Any) -> str:
+        """Add a node; return the name of its first result, ``result`` or a new one."""
         place = len(self.nodes)
-        made = to or f"{self.whole.name}/{place}"
+        made = result or f"{self.whole.name}/{place}"
         while inputs and not inputs[-1]:
             inputs = inputs[:-1]
         self.nodes.append(Node(f"{self.whole.name}/{op_type}_{place}", op_type, inputs, (made,), attributes))
@@ -69,7 +69,9 @@ class _Writer:
         return self.whole.outputs[place] if place < len(self.whole.outputs) else ""
 
 
-def _meaning(*names: str) -> Callable[[Meaning], Meaning]:
+def meaning(*names: str) -> Callable[[Meaning], Meaning]:
+    """Register what writes the nodes that these operators mean."""
+
     def register(function: Meaning) -> Meaning:
         MEANINGS.update(dict.fromkeys(names, function))
         return function
@@ -77,7 +79,8 @@ def _meaning(*names: str) -> Callable[[Meaning], Meaning]:
     return register
 
 
-def _attributes(node: Node, *names: str) -> dict[str, Any]:
+def chosen(node: Node, *names: str) -> dict[str, Any]:
+    """Return some of a node's attributes, as far as they are given."""
     return {name: node.attributes[name] for name in names if name in node.attributes}
 
 
@@ -94,49 +97,49 @@ _ACTIVATIONS = {
 """Activation of a fused product → its parameters, in order."""
 
 
-def _activated(write: _Writer, x: str, name: str, parameters: tuple[float, ...], to: str) -> None:
+def _activated(write: Writer, x: str, name: str, parameters: tuple[float, ...], result: str) -> None:
     """Write the activation of a fused product."""
     if not name:
-        write.add("Identity", x, to=to)
+        write.add("Identity", x, result=result)
     elif name not in _ACTIVATIONS:
         raise UnsupportedOperationError(f"fused with {name}; known are {', '.join(_ACTIVATIONS)}")
     elif name == "Clip":
-        write.add("Clip", x, *(write.constant(np.float32(limit)) for limit in parameters), to=to)
+        write.add("Clip", x, *(write.constant(np.float32(limit)) for limit in parameters), result=result)
     else:
-        write.add(name, x, to=to, **dict(zip(_ACTIVATIONS[name], parameters, strict=False)))
+        write.add(name, x, result=result, **dict(zip(_ACTIVATIONS[name], parameters, strict=False)))
 
 
 _WINDOWS = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 
 
-@_meaning("FusedConv", "NhwcFusedConv")
-def _fused_conv(node: Node, write: _Writer) -> None:
+@meaning("FusedConv", "NhwcFusedConv")
+def _fused_conv(node: Node, write: Writer) -> None:
     """A convolution, another map added, an activation; NHWC where its name says so."""
     last = node.op_type == "NhwcFusedConv"
     x, weight, bias, added = (write.operand(place) for place in range(4))
     if last:
         x = write.add("Transpose", x, perm=(0, 3, 1, 2))
         added = write.add("Transpose", added, perm=(0, 3, 1, 2)) if added else ""
-    y = write.add("Conv", x, weight, bias, **_attributes(node, *_WINDOWS))
+    y = write.add("Conv", x, weight, bias, **chosen(node, *_WINDOWS))
     y = write.add("Add", y, added) if added else y
     name, parameters = node.attributes.get("activation", ""), node.attributes.get("activation_params", ())
     result = f"{node.name}/activated" if last else write.wanted(0)
     _activated(write, y, name, parameters, result)
     if last:
-        write.add("Transpose", result, perm=(0, 2, 3, 1), to=write.wanted(0))
+        write.add("Transpose", result, perm=(0, 2, 3, 1), result=write.wanted(0))
 
 
-@_meaning("FusedGemm")
-def _fused_gemm(node: Node, write: _Writer) -> None:
-    given = _attributes(node, "alpha", "beta", "transA", "transB")
+@meaning("FusedGemm")
+def _fused_gemm(node: Node, write: Writer) -> None:
+    given = chosen(node, "alpha", "beta", "transA", "transB")
     y = write.add("Gemm", *node.inputs, **given)
     names = ("activation_alpha", "activation_beta")
     parameters = tuple(node.attributes[name] for name in names if name in node.attributes)
     _activated(write, y, node.attributes.get("activation", ""), parameters, write.wanted(0))
 
 
-@_meaning("FusedMatMul", "TransposeMatMul")
-def _fused_mat_mul(node: Node, write: _Writer) -> None:
+@meaning("FusedMatMul", "TransposeMatMul")
+def _fused_mat_mul(node: Node, write: Writer) -> None:
     """A product of transposed operands, times ``alpha``."""
     if node.attributes.get("transBatchA") or node.attributes.get("transBatchB"):
         raise UnsupportedOperationError("transposes a batch axis")
@@ -146,13 +149,13 @@ def _fused_mat_mul(node: Node, write: _Writer) -> None:
         operands.append(_swapped(write, x) if node.attributes.get(name) else x)
     alpha = node.attributes.get("alpha", 1.0)
     if alpha == 1.0:
-        write.add("MatMul", *operands, to=write.wanted(0))
+        write.add("MatMul", *operands, result=write.wanted(0))
         return
     y = write.add("MatMul", *operands)
-    write.add("Mul", y, write.constant(np.float32(alpha)), to=write.wanted(0))
+    write.add("Mul", y, write.constant(np.float32(alpha)), result=write.wanted(0))
 
 
-def _swapped(write: _Writer, x: str) -> str:
+def _swapped(write: Writer, x: str) -> str:
     """Swap the last two axes of a tensor whose rank is known."""
     kind = write.context.types.get(x)
     if kind is None or not kind.tensor_type.HasField("shape"):
@@ -164,64 +167,66 @@ def _swapped(write: _Writer, x: str) -> str:
 # --- activations ----------------------------------------------------------------------------------
 
 
-@_meaning("Gelu")
-def _gelu(node: Node, write: _Writer) -> None:
-    write.add("Gelu", write.operand(0), to=write.wanted(0))
+@meaning("Gelu")
+def _gelu(node: Node, write: Writer) -> None:
+    write.add("Gelu", write.operand(0), result=write.wanted(0))
 
 
-@_meaning("BiasGelu")
-def _bias_gelu(node: Node, write: _Writer) -> None:
-    write.add("Gelu", write.add("Add", *node.inputs), to=write.wanted(0))
+@meaning("BiasGelu")
+def _bias_gelu(node: Node, write: Writer) -> None:
+    write.add("Gelu", write.add("Add", *node.inputs), result=write.wanted(0))
 
 
-@_meaning("FastGelu")
-def _fast_gelu(node: Node, write: _Writer) -> None:
+@meaning("FastGelu")
+def _fast_gelu(node: Node, write: Writer) -> None:
     """With a bias, or without."""
     x = write.add("Add", *node.inputs) if write.operand(1) else write.operand(0)
-    write.add("Gelu", x, approximate="tanh", to=write.wanted(0))
+    write.add("Gelu", x, approximate="tanh", result=write.wanted(0))
 
 
-@_meaning("QuickGelu")
-def _quick_gelu(node: Node, write: _Writer) -> None:
+@meaning("QuickGelu")
+def _quick_gelu(node: Node, write: Writer) -> None:
     alpha = node.attributes.get("alpha", float(np.float32(1.702)))
-    write.add("Swish", write.operand(0), alpha=alpha, to=write.wanted(0))
+    write.add("Swish", write.operand(0), alpha=alpha, result=write.wanted(0))
 
 
 # --- normalisation --------------------------------------------------------------------------------
 
 
-def _skipped(write: _Writer, bias: str) -> str:
+def _skipped(write: Writer, bias: str) -> str:
     """Write the sum of data, skipped data and bias, which may be wanted itself."""
     x, skip = write.operand(0), write.operand(1)
     wanted = write.wanted(3)
     if not bias:
-        return write.add("Add", x, skip, to=wanted)
-    return write.add("Add", write.add("Add", x, skip), bias, to=wanted)
+        return write.add("Add", x, skip, result=wanted)
+    return write.add("Add", write.add("Add", x, skip), bias, result=wanted)
 
 
-@_meaning("SkipLayerNormalization")
-def _skip_layer_normalization(node: Node, write: _Writer) -> None:
+@meaning("SkipLayerNormalization")
+def _skip_layer_normalization(node: Node, write: Writer) -> None:
     """Operands: data, skipped data, scale, shift, bias; the sum may be a result, too."""
     if write.wanted(1) or write.wanted(2):
         raise UnsupportedOperationError("its statistics are wanted, of training only")
     total = _skipped(write, write.operand(4))
-    given = _attributes(node, "epsilon")
-    write.add("LayerNormalization", total, write.operand(2), write.operand(3), to=write.wanted(0), **given)
+    given = chosen(node, "epsilon")
+    write.add(
+        "LayerNormalization", total, write.operand(2), write.operand(3), result=write.wanted(0), **given
+    )
 
 
-@_meaning("SkipSimplifiedLayerNormalization")
-def _skip_simplified_layer_normalization(node: Node, write: _Writer) -> None:
+@meaning("SkipSimplifiedLayerNormalization")
+def _skip_simplified_layer_normalization(node: Node, write: Writer) -> None:
     """Operands: data, skipped data, scale, bias; without subtracting the mean."""
     if write.wanted(1) or write.wanted(2):
         raise UnsupportedOperationError("its statistics are wanted, of training only")
     total = _skipped(write, write.operand(3))
-    write.add("RMSNormalization", total, write.operand(2), to=write.wanted(0), **_attributes(node, "epsilon"))
+    write.add("RMSNormalization", total, write.operand(2), result=write.wanted(0), **chosen(node, "epsilon"))
 
 
-@_meaning("SimplifiedLayerNormalization")
-def _simplified_layer_normalization(node: Node, write: _Writer) -> None:
+@meaning("SimplifiedLayerNormalization")
+def _simplified_layer_normalization(node: Node, write: Writer) -> None:
     """Layer normalisation without subtracting the mean, which ONNX Runtime keeps in ONNX's own domain."""
     if write.wanted(1):
         raise UnsupportedOperationError("its statistics are wanted, of training only")
-    given = _attributes(node, "axis", "epsilon")
-    write.add("RMSNormalization", *node.inputs, to=write.wanted(0), **given)
+    given = chosen(node, "axis", "epsilon")
+    write.add("RMSNormalization", *node.inputs, result=write.wanted(0), **given)

@@ -92,6 +92,18 @@ def recurrent(gates: int, hidden: int, count: int = 1) -> tuple[Draw, ...]:
 
 
 SCALES = np.array([0.005, 0.01, 0.02, 0.001], np.float32)
+
+
+def quantised(*shape: int) -> tuple[Draw | Array, ...]:
+    """Integers, their scale and zero point."""
+    return (lambda rng: rng.integers(0, 256, shape, np.uint8), *scales(0.02))
+
+
+def scales(scale: float) -> tuple[Array, Array]:
+    """A scale and a zero point."""
+    return np.asarray(scale), np.asarray(112, np.uint8)
+
+
 LINE = (normal(4, 300, scale=3),)
 OF_A_LINE = ("Selu", "Celu", "Softsign", "Tan", "Atan", "Sinh", "Cosh", "Asinh")
 CASES = {
@@ -275,6 +287,47 @@ CASES = {
     ),
     "SimplifiedLayerNormalization": One(
         "SimplifiedLayerNormalization", (normal(2, 5, 16), normal(16)), {"epsilon": 1e-5}
+    ),
+    **{
+        name: One(name, (*quantised(5, 6), *quantised(5, 6), *scales(0.03)), domain="com.microsoft")
+        for name in ("QLinearAdd", "QLinearMul")
+    },
+    **{
+        name: One(name, (*quantised(2, 3, 7, 8), *scales(0.02)), domain="com.microsoft")
+        for name in ("QLinearSigmoid", "QLinearGlobalAveragePool")
+    },
+    "QLinearLeakyRelu": One(
+        "QLinearLeakyRelu", (*quantised(5, 6), *scales(0.02)), {"alpha": 0.1}, domain="com.microsoft"
+    ),
+    "QLinearAveragePool": One(
+        "QLinearAveragePool",
+        (*quantised(2, 3, 7, 8), *scales(0.02)),
+        {"kernel_shape": [2, 3], "strides": [2, 2]},
+        domain="com.microsoft",
+    ),
+    "QLinearConcat": One(
+        "QLinearConcat",
+        (*scales(0.05), *quantised(2, 3, 7), *quantised(2, 4, 7)),
+        {"axis": 1},
+        domain="com.microsoft",
+    ),
+    "QGemm": One(
+        "QGemm",
+        (*quantised(5, 8), *quantised(8, 6), lambda rng: rng.integers(-99, 99, 6, np.int32), *scales(0.1)),
+        domain="com.microsoft",
+    ),
+    "MatMulIntegerToFloat": One(
+        "MatMulIntegerToFloat",
+        (
+            *(
+                lambda rng: rng.integers(0, 256, (5, 8), np.uint8),
+                lambda rng: rng.integers(0, 256, (8, 6), np.uint8),
+            ),
+            *(np.asarray(0.02), np.asarray(0.03), np.asarray(120, np.uint8), np.asarray(9, np.uint8)),
+            normal(6),
+        ),
+        domain="com.microsoft",
+        wrong_by=4096,
     ),
     "Dropout": One("Dropout", (normal(5, 6),), outputs=2),
     "GroupNormalization of opset 18": One(
