@@ -70,7 +70,7 @@ LAYER_TYPES: dict[str, LayerType] = {
     "And": _binary(332),
     "Greater": _binary(333),
     "Less": _binary(334),
-    "Equal": LayerType(324, inputs=(2, 2)),
+    "Equal": _binary(324),
     "Not": LayerType(329),
     "Where": LayerType(325, inputs=(3, 3)),
     "Power": LayerType(69, parameters.Power),

@@ -276,6 +276,17 @@ def _unary(operation: str, *arguments: float) -> Meaning:
     return lambda layer, operands, constants: call(operation, operands[0], *arguments)
 
 
+def _comparison(operation: str) -> Meaning:
+    """Return what compares; TNN's truth values are the numbers 0 and 1."""
+
+    def compared(layer: Layer, operands: Operands, constants: Constants) -> Array:
+        two = isinstance(layer.parameters, of.Binary)
+        whole = _with_constant(layer, operands, constants) if two else operands
+        return cast(Array, call("Cast", call(operation, *whole), to=operands[0].dtype.type))
+
+    return compared
+
+
 def _where(layer: Layer, operands: Operands, constants: Constants) -> Array:
     """TNN's condition comes last."""
     chosen, other, condition = operands
@@ -693,11 +704,11 @@ MEANINGS: dict[str, Meaning] = {
     "Div": _binary("Div"),
     "Maximum": _binary("Max"),
     "Minimum": _binary("Min"),
-    "And": _binary("And"),
-    "Greater": _binary("Greater"),
-    "Less": _binary("Less"),
-    "Equal": lambda layer, operands, constants: call("Equal", *operands),
-    "Not": _unary("Not"),
+    "And": _comparison("And"),
+    "Greater": _comparison("Greater"),
+    "Less": _comparison("Less"),
+    "Equal": _comparison("Equal"),
+    "Not": _comparison("Not"),
     "Where": _where,
     "Power": _power,
     "BitShift": _bit_shift,

@@ -28,7 +28,7 @@ _RESIZE = dict.fromkeys(
 )
 _NO_ATTRIBUTES = (
     *("Abs", "Acos", "Add", "And", "Asin", "Atan", "Ceil", "Cos", "Div"),
-    *("Dropout", "Equal", "Erf", "Exp", "Expand", "Floor", "Greater", "HDRGuide", "Histogram", "Identity"),
+    *("Equal", "Erf", "Exp", "Expand", "Floor", "Greater", "HDRGuide", "Histogram", "Identity"),
     *(
         "Inverse",
         "Less",
@@ -76,6 +76,7 @@ CONVERTED: dict[str, dict[str, Any]] = {
     "Conv": {**_CONVOLUTION, **_PADDED},
     "ConvTranspose": {**_CONVOLUTION, **_PADDED, "output_padding": JUDGED},
     "DepthToSpace": {"blocksize": 2, "mode": "DCR"},
+    "Dropout": dict.fromkeys(("ratio", "seed", "is_test"), JUDGED),
     "Einsum": {"equation": ""},
     "Elu": {"alpha": 1.0},
     "Flatten": {"axis": 0},

@@ -33,6 +33,7 @@ CHANGES = "changes the meaning"
 REMARK = "fails on some devices"
 OLDEST_OPSET, LATEST_OPSET = 9, 24
 _ROOT_2 = math.sqrt(2)
+_GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -90,7 +91,12 @@ def _value(node: Node) -> Array:
 
 def _node(proto: onnx.NodeProto, index: int) -> Node:
     name = proto.name or f"{next(iter(proto.output), f'node {index}')}/{proto.op_type}"
-    return node_of(proto, name)
+    plain = onnx.NodeProto()
+    plain.CopyFrom(proto)
+    # What holds graphs (If, Loop) is reported by its name alone.
+    del plain.attribute[:]
+    plain.attribute.extend(each for each in proto.attribute if each.type not in _GRAPHS)
+    return node_of(plain, name)
 
 
 def _shape(info: onnx.ValueInfoProto) -> tuple[int | None, ...]:

@@ -23,6 +23,8 @@ from conformance.tnn.meaning import MEANINGS
 from conformance.tnn.model import Model, RawBuffer, Resource, parse_model, write_model
 from conformance.tnn.proto import parse_proto, write_proto
 from conformance.tnn.rounding import allowed_outputs, declared
+from conformance.tnn.survey import judge_outputs
+from conformance.tnn.text import read_output, write_output
 from refimpl.errors import FileError, MobileInstError, UnsupportedOperationError
 
 Array = NDArray[Any]
@@ -694,6 +696,25 @@ def test_an_honest_float32_run_is_within_its_bounds(case):
         size = np.abs(truth.astype(np.float64)).max(initial=0)
         assert np.abs(truth.astype(np.float64) - expected).max(initial=0) <= bound
         assert bound < 1e-2 * max(size, 1e-3)
+
+
+@each_evaluated
+def test_its_run_is_judged_from_the_runtime_s_text(case, tmp_path):
+    made = case.expected(*case.operands)
+    listed = made if isinstance(made, list | tuple) else [made]
+    written = {
+        f"y{place}": x.astype(np.int32 if x.dtype.kind == "i" else np.float32)
+        for place, x in enumerate(listed)
+    }
+    write_output(tmp_path / "run.out", written)
+    run = judge_outputs(case.graph(), case.inputs(), read_output(tmp_path / "run.out"), "NAIVE", "float32")
+    assert run.passes
+    written["y0"] = written["y0"] + 1
+    write_output(tmp_path / "wrong.out", written)
+    wrong = judge_outputs(
+        case.graph(), case.inputs(), read_output(tmp_path / "wrong.out"), "NAIVE", "float32"
+    )
+    assert not wrong.passes
 
 
 @each

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from conformance.tnn.lint import lint
+from conformance.tnn.registry import CONVERTED
 from conformance.tnn.traps import TRAPS
 from refimpl.errors import ConfigurationError, FileError
 
@@ -283,6 +284,13 @@ CASES = [
         model([("MaxPool", "x", "y", {**FULL, "dilations": [2, 2]})]),
         model([("MaxPool", "x", "y", {**FULL, "dilations": [1, 1]})]),
     ),
+    (
+        "attribute",
+        model(
+            [("GridSample", "x g", "y", {"align_corners": 1})], opset=16, g=np.zeros((1, 2, 2, 2), np.float32)
+        ),
+        model([("Dropout", "x", "d", {"ratio": 0.1}), ("Relu", "d", "y", {})], opset=11),
+    ),
     ("opset", model([("Relu", "x", "y", {})], opset=8), model([("Relu", "x", "y", {})], opset=9)),
     ("dynamic-input", model([("Relu", "x", "y", {})], dims=("n", 3)), model([("Relu", "x", "y", {})])),
 ]
@@ -328,6 +336,21 @@ def test_findings_say_which_node_what_happens_and_what_to_do():
 def test_malformed_nodes_are_named_or_pass(operator, operands, attributes):
     with contextlib.suppress(FileError):
         lint(model([(operator, operands, "y", attributes)], w=W))
+
+
+def test_an_operator_that_holds_graphs_is_a_finding():
+    relu = helper.make_node("Relu", ["x"], ["a"])
+    branch = helper.make_graph([relu], "b", [], [helper.make_tensor_value_info("a", TensorProto.FLOAT, None)])
+    branches = {"then_branch": branch, "else_branch": branch}
+    assert rules(model([("If", "c", "y", branches)], c=np.array(True))) == {"no-converter"}
+
+
+def test_every_operator_of_onnx_is_converted_or_named():
+    for schema in onnx.defs.get_all_schemas():
+        if schema.domain == "":
+            operands = " ".join(["x"] * max(schema.min_input, 1))
+            found = rules(model([(schema.name, operands, "y", {})], opset=20))
+            assert ("no-converter" in found) == (schema.name not in CONVERTED)
 
 
 def test_constants_are_known_however_they_are_written():
