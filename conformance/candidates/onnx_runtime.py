@@ -61,6 +61,10 @@ def _device(provider: str) -> Any:
     return next(device for device in onnxruntime.get_ep_devices() if device.ep_name == provider)
 
 
+MOST_THREADS = 1024
+"""It would start as many as it is told, and come to no end."""
+
+
 @dataclass(frozen=True)
 class RuntimeOptions:
     """How ONNX Runtime is to run a model.
@@ -97,6 +101,10 @@ class RuntimeOptions:
     entries: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.threads <= MOST_THREADS:
+            raise ConfigurationError(
+                f"{self.threads} threads; expected at most {MOST_THREADS}, 0: its own choice"
+            )
         if self.level not in LEVELS:
             raise ConfigurationError(
                 f"there is no optimisation level {self.level!r}; expected one of {', '.join(LEVELS)}"
@@ -192,7 +200,9 @@ class OnnxRuntimeGraph:
         """Run the model unoptimised and return every node's output by name, in topological order."""
         model = exposed(self.graph.model)
         tensors = self._run(model, feeds, replace(self.options, level="disabled"))
-        return {name: tensors[name] for node in model.graph.node for name in node.output if name in tensors}
+        names = [name for node in model.graph.node for name in node.output if name in tensors]
+        # An output may be an input or a constant, which no node makes.
+        return {name: tensors[name] for name in dict.fromkeys([*names, *tensors])}
 
     def own_graph(self, feeds: Mapping[str, Array]) -> OwnGraph:
         """Return the graph and what it is fed."""

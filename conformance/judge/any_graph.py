@@ -107,16 +107,25 @@ class _Course(Course):
 
     def compare_steps(self, own: OwnGraph | None) -> None:
         """Guess nothing of outputs that depend on a node without bound: no run has perturbed that."""
-        open_ends = {row.name for row in self.nodes if row.verdict == "not judged"}
-        for step in self.recording.steps:
-            if not open_ends.isdisjoint(step.inputs):
-                open_ends.update(step.outputs)
+        open_ends = self._reached({row.name for row in self.nodes if row.verdict == "not judged"})
+        moving = self._reached({*self.recording.inputs.values()})
+        fixed = [name for name in self.recording.outputs if name not in moving]
+        self.remarks += [
+            f"no input reaches output {', '.join(fixed)}: it is the same whatever is given"
+        ] * bool(fixed)
         self.outputs = [
             replace(row, tolerance=None, utilisation=None, verdict="not judged")
             if row.name in open_ends and row.candidate is not None
             else row
             for row in self.outputs
         ]
+
+    def _reached(self, names: set[str]) -> set[str]:
+        """Return the tensors with all that is computed of them."""
+        for step in self.recording.steps:
+            if not names.isdisjoint(step.uses):
+                names.update(step.outputs)
+        return names
 
     def truth(self, feeds: Mapping[str, Array]) -> Recording:
         """Return the graph's run on another input."""

@@ -41,13 +41,14 @@ def graph_inputs(
     ConfigurationError
         An option is malformed, or names no input.
     FileError
-        A file is missing or no array.
+        A file is missing, no array, or of another dtype.
     ShapeError
         An axis of a random input has no length.
     NonFiniteError
         A file holds numbers that are NaN or infinite.
     """
-    named = {name: _finite(Path(path)) for name, path in _assigned(graph, files, "--input").items()}
+    paths = _assigned(graph, files, "--input")
+    named = {name: _read(Path(path), graph.declared[name]) for name, path in paths.items()}
     lengths = {name: parse_shape(text) for name, text in _assigned(graph, shapes, "--shape").items()}
     return {
         name: named[name] if name in named else random_input(info, lengths.get(name), seed)
@@ -55,9 +56,12 @@ def graph_inputs(
     }
 
 
-def _finite(path: Path) -> Array:
-    """Read an array; of NaN and infinities every runtime makes the same nothing."""
+def _read(path: Path, info: TensorInfo) -> Array:
+    """Read an array in native byte order; of NaN and infinities every runtime makes the same nothing."""
     array = read_array(path)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if info.dtype is not None and array.dtype != info.dtype:
+        raise FileError(f"{path} holds {array.dtype}; the graph's input {info.name!r} takes {info.dtype}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         count = np.count_nonzero(~np.isfinite(array))
         raise NonFiniteError(

@@ -22,7 +22,13 @@ from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.any_graph import verify_graph
 from conformance.judge.nodes import judge_nodes
 from conformance.pictures.graph_inputs import graph_inputs, parse_shape
-from refimpl.errors import ConfigurationError, FileError, NonFiniteError, ShapeError
+from refimpl.errors import (
+    ConfigurationError,
+    FileError,
+    NonFiniteError,
+    ShapeError,
+    UnsupportedOperationError,
+)
 from refimpl.ops.operation import Array
 
 MODELS: dict[str, tuple[onnx.ModelProto, list[str]]] = {
@@ -183,6 +189,60 @@ def test_inputs_of_any_type(kind: int) -> None:
 def test_boolean_input() -> None:
     graph = OnnxGraph.load(onnx_models.with_type(onnx_models.BOOL, "Not"))
     verify_graph(OnnxRuntimeGraph(graph), graph_inputs(graph)).raise_on_failure()
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f4"])
+def test_an_input_in_another_byte_order_is_the_same_input(dtype: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(6).reshape(2, 3).astype(dtype))
+    feeds = graph_inputs(PASSED_ON["an input"], [str(tmp_path / "x.npy")])
+    assert feeds["x"].dtype.isnative
+    verify_graph(OnnxRuntimeGraph(PASSED_ON["an input"]), feeds).raise_on_failure()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int32", "bool"])
+def test_an_input_of_another_type_is_bad_input_and_no_verdict(dtype: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((2, 3), dtype))
+    with pytest.raises(FileError, match=f"x.npy holds {dtype}; .* takes float32"):
+        graph_inputs(PASSED_ON["an input"], [str(tmp_path / "x.npy")])
+
+
+@pytest.mark.parametrize("kind", ["string", "complex64", "bfloat16"])
+def test_a_graph_that_takes_no_numbers_is_refused(kind: str) -> None:
+    with pytest.raises(UnsupportedOperationError, match="input 'x'"):
+        OnnxGraph.load(written(f"({kind}[2] x) => ({kind}[2] y) {{ y = Identity(x) }}"))
+
+
+def written(text: str) -> onnx.ModelProto:
+    return onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {text}')
+
+
+PASSED_ON = {
+    "an input": OnnxGraph.load(written("(float[2,3] x) => (float[2,3] x) { }")),
+    "a constant": OnnxGraph.load(written("(float[1] x) => (float[1] c) <float[1] c = {7}> { }")),
+    "an input beside a result": OnnxGraph.load(
+        written("(float[2] x) => (float[2] x, float[2] y) { y = Exp(x) }")
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PASSED_ON)
+def test_an_output_that_no_node_makes(case: str) -> None:
+    feeds = graph_inputs(PASSED_ON[case])
+    verify_graph(OnnxRuntimeGraph(PASSED_ON[case]), feeds).raise_on_failure()
+
+
+def test_an_output_that_no_node_makes_and_is_another_fails() -> None:
+    class Negating(OnnxRuntimeGraph):
+        def _run(self, *given: Any) -> dict[str, Array]:
+            return {name: -array for name, array in super()._run(*given).items()}
+
+    graph = PASSED_ON["an input"]
+    assert verify_graph(Negating(graph), graph_inputs(graph)).verdict == "fail"
+
+
+def test_more_threads_than_any_machine_has_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="threads"):
+        RuntimeOptions(threads=99999999)
 
 
 def test_refused_inputs(tmp_path: Path) -> None:
