@@ -9,6 +9,9 @@ from typing import Any
 
 from refimpl.errors import ConfigurationError
 
+MOST = 2**16
+"""Of anything that is counted: more is a slip of the pen, and no machine would hold its arrays."""
+
 
 @dataclass(frozen=True)
 class MobileInstConfig:
@@ -60,9 +63,9 @@ class MobileInstConfig:
 
     def __post_init__(self) -> None:
         for name in ("num_classes", "num_queries", "dim", "num_heads", "mask_convs", "kernel_dim"):
-            if not _is_count(getattr(self, name)) or getattr(self, name) < 1:
+            if not _is_count(getattr(self, name)) or not 1 <= getattr(self, name) <= MOST:
                 raise ConfigurationError(
-                    f"{name} is {getattr(self, name)!r}; expected a whole number of at least 1"
+                    f"{name} is {getattr(self, name)!r}; expected a whole number from 1 to {MOST}"
                 )
         for name, allowed in CHOICES.items():
             value = getattr(self, name)

@@ -205,6 +205,7 @@ def parse(context: typer.Context, modes: Iterable[type[Job]], values: Mapping[st
     flags = _flags(context)
     mode = next((each for each in modes if each.is_chosen(given)), list(modes)[-1])
     _refuse_idle(mode, modes, given, flags)
+    _refuse_empty(given, flags)
     job: Job = _filled(mode, {**values, "command_line": _command_line(context)})
     job.check()
     outputs = [*_named(mode, given, flags, Writes), *job.outputs()]
@@ -233,6 +234,13 @@ def _refuse_idle(
                 raise ConfigurationError(
                     f"{flags[name]} has no effect beside {flags[other]}; leave one of them out"
                 )
+
+
+def _refuse_empty(given: Mapping[str, Any], flags: Mapping[str, str]) -> None:
+    """Refuse an option without text, which would be taken for one that is not given."""
+    for name, value in given.items():
+        if isinstance(value, str) and not value.strip():
+            raise ConfigurationError(f"{flags[name]} is empty; give it a value, or leave it out")
 
 
 def _filled(form: type, values: Mapping[str, Any]) -> Any:

@@ -56,11 +56,19 @@ def main() -> int:
     """Print both tables, or the verdicts on some candidates, or the command that judges a written one."""
     parser = argparse.ArgumentParser(description="Judge the catalogue.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these, each with its whole verdict")
-    parser.add_argument("--write", nargs=2, metavar=("NAME", "FOLDER"), help="only write one to a new folder")
+    parser.add_argument(
+        "--write",
+        nargs=2,
+        action="append",
+        metavar=("NAME", "FOLDER"),
+        default=[],
+        help="only write one to a new folder; repeatable",
+    )
     given = parser.parse_args()
     try:
+        for name, folder in given.write:
+            print(write_candidate(name, Path(folder)))
         if given.write:
-            print(write_candidate(given.write[0], Path(given.write[1])))
             return 0
         return _headlines(given.names) if given.names else _tables()
     except MobileInstError as error:

@@ -26,7 +26,7 @@ run = TRIALS[{name!r}]().candidate.run
 
 
 def write_candidate(name: str, folder: Path) -> str:
-    """Write a candidate, its weights and its input to a new folder; return the command that judges it.
+    """Write a candidate, its weights and its input to a new folder; return what judges it, ``judge.sh``.
 
     Raises
     ------
@@ -42,8 +42,10 @@ def write_candidate(name: str, folder: Path) -> str:
         given = _write(name, trial, temporary, folder)
         network(trial.preset)[1].save(temporary / "weights.safetensors")
         np.save(temporary / "input.npy", images(trial.batch))
-    words = ["mobileinst", "verify", *given, *_options(trial.preset)]
-    return shlex.join([*words, *_files(folder)])
+        words = ["mobileinst", "verify", *given, *_options(trial.preset), *_files(folder)]
+        command = shlex.join(words)
+        (temporary / "judge.sh").write_text(command + "\n", encoding="utf-8")
+    return command
 
 
 def _files(folder: Path) -> list[str]:

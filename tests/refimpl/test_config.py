@@ -61,9 +61,11 @@ IMPOSSIBLE: list[dict[str, Any]] = [
     *(
         {name: value}
         for name in ("num_queries", "num_classes", "dim", "num_heads")
-        for value in (0, -4, 1.5, "8", None, True)
+        for value in (0, -4, 1.5, "8", None, True, 2**16 + 4, 10**26)
     ),
     {"dim": 30, "num_heads": 5},
+    {"mask_convs": 10**9},
+    {"kernel_dim": 10**26},
     {"dim": 64, "num_heads": 7},
     {"backbone": "topformer-huge"},
     {"backbone": ["topformer-base"]},

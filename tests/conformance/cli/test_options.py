@@ -71,6 +71,31 @@ def words_of(name: str, command: str) -> list[str]:
 
 # The walk.
 
+TEXTS = [
+    (name, each.opts[0])
+    for name, command in COMMANDS.items()
+    for each in command.params
+    if each.param_type_name == "option" and each.type_descriptor.annotation is str and not each.multiple
+]
+
+
+@pytest.mark.parametrize(("command", "option"), TEXTS)
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_option_without_text_is_refused(command: str, option: str, text: str) -> None:
+    run = CliRunner().invoke(conformance.cli.app, [*command.split(), option, text])
+    assert isinstance(run.exception, SystemExit | ConfigurationError)
+    assert run.exit_code != 0
+
+
+def test_options_of_text_are_walked() -> None:
+    assert {"--model", "--candidate", "--command", "--method"} <= {option for _, option in TEXTS}
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_a_configuration_without_a_name_is_not_the_default(text: str) -> None:
+    run = CliRunner().invoke(conformance.cli.app, ["cost", "--model", text])
+    assert "--model is empty" in str(run.exception)
+
 
 def test_every_mode_has_examples() -> None:
     assert set(COMMANDS) == set(MODES.values())
