@@ -119,3 +119,42 @@ def with_type(kind: int, op_type: str, **attributes: Any) -> onnx.ModelProto:
 
 
 FLOAT, INT8, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT8, TensorProto.INT64, TensorProto.BOOL
+
+
+def transformer(width: int = 32, heads: int = 4) -> onnx.ModelProto:
+    """Two layers of attention and a perceptron with GELU, written out as exporters do."""
+    build = GraphBuilder()
+    x = "x"
+    for _ in range(2):
+        x = _normalised(build, build.node("Add", _attention(build, x, width, heads), x), width)
+        hidden = _gelu(build, _affine(build, x, width, 4 * width))
+        x = _normalised(build, build.node("Add", _affine(build, hidden, 4 * width, width), x), width)
+    return build.model({"x": [2, 7, width]}, x)
+
+
+def _normalised(build: GraphBuilder, x: str, width: int) -> str:
+    scale, shift = build.weight(build.rng.uniform(0.5, 1.5, width)), build.normal(width, spread=0.1)
+    return build.node("LayerNormalization", x, scale, shift, axis=-1)
+
+
+def _affine(build: GraphBuilder, x: str, width: int, out: int) -> str:
+    product = build.node("MatMul", x, build.normal(width, out, spread=width**-0.5))
+    return build.node("Add", product, build.normal(out, spread=0.1))
+
+
+def _attention(build: GraphBuilder, x: str, width: int, heads: int) -> str:
+    depth = width // heads
+    shape = build.weight(np.array([0, 0, heads, depth]))
+    parts = [build.node("Reshape", _affine(build, x, width, width), shape) for _ in range(3)]
+    query, value = (build.node("Transpose", parts[place], perm=[0, 2, 1, 3]) for place in (0, 2))
+    key = build.node("Transpose", parts[1], perm=[0, 2, 3, 1])
+    logits = build.node("Div", build.node("MatMul", query, key), build.weight(np.float32(depth**0.5)))
+    mixed = build.node("MatMul", build.node("Softmax", logits, axis=-1), value)
+    joined = build.node("Transpose", mixed, perm=[0, 2, 1, 3])
+    return _affine(build, build.node("Reshape", joined, build.weight(np.array([0, 0, width]))), width, width)
+
+
+def _gelu(build: GraphBuilder, x: str) -> str:
+    root, one, half = (build.weight(np.float32(number)) for number in (2**0.5, 1, 0.5))
+    gate = build.node("Add", build.node("Erf", build.node("Div", x, root)), one)
+    return build.node("Mul", build.node("Mul", x, gate), half)
