@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from conformance.graph.evaluation import as_tuple
 from conformance.tnn import parameters as of
 from conformance.tnn.proto import Layer
 from refimpl.errors import FileError, UnsupportedOperationError
@@ -26,17 +27,21 @@ from refimpl.ops.pooling import adaptive_average_pool
 Array = NDArray[Any]
 Constants = Mapping[str, Array]
 Operands = tuple[Array, ...]
-Meaning = Callable[[Layer, Operands, Constants], Any]
+Meaning = Callable[[Layer, Operands, Constants], Array | Operands]
 
 
-def call(name: str, *operands: Any, **attributes: Any) -> Any:
+def call(name: str, *operands: Any, **attributes: Any) -> Array:
     """Compute one operation; like the network's, the calls can be intercepted."""
-    if name not in OPERATIONS:
-        raise UnsupportedOperationError(f"the reference has no {name} yet; the layer is read, not evaluated")
+    (result,) = call_all(name, *operands, **attributes)
+    return result
+
+
+def call_all(name: str, *operands: Any, **attributes: Any) -> Operands:
+    """Compute an operation of several results."""
     interceptor = active_interceptor()
     if interceptor is None:
-        return OPERATIONS[name](*operands, **attributes)
-    return interceptor.call(name, operands, attributes)
+        return as_tuple(OPERATIONS[name](*operands, **attributes))
+    return as_tuple(interceptor.call(name, operands, attributes))
 
 
 def scalar(value: float) -> float:
@@ -82,11 +87,11 @@ def _pads(given: of.AnyConvolution | of.AnyPooling, x: Array) -> tuple[int, ...]
 
 def _activated(x: Array, activation: int | None) -> Array:
     if activation == of.RELU:
-        return cast(Array, call("Relu", x))
+        return call("Relu", x)
     if activation == of.RELU6:
-        return cast(Array, call("Clip", x, 0.0, 6.0))
+        return call("Clip", x, 0.0, 6.0)
     if activation == of.SILU:
-        return cast(Array, call("Mul", x, call("Sigmoid", x)))
+        return call("Mul", x, call("Sigmoid", x))
     return x
 
 
@@ -133,9 +138,9 @@ def _pooling(layer: Layer, operands: Operands, constants: Constants) -> Array:
     if isinstance(given, of.Pooling) and given.adaptive:
         return _adaptive_pooling(layer, given, x)
     if not any(given.kernel):
-        return cast(Array, call("GlobalAveragePool" if average else "GlobalMaxPool", x))
+        return call("GlobalAveragePool" if average else "GlobalMaxPool", x)
     attributes = {"kernel_shape": given.kernel, "strides": given.strides, "pads": _pads(given, x)}
-    return cast(Array, call("AveragePool" if average else "MaxPool", x, **attributes, ceil_mode=given.ceil))
+    return call("AveragePool" if average else "MaxPool", x, **attributes, ceil_mode=given.ceil)
 
 
 def _adaptive_pooling(layer: Layer, given: of.Pooling, x: Array) -> Array:
@@ -165,7 +170,7 @@ def _upsample(layer: Layer, operands: Operands, constants: Constants) -> Array:
     else:
         coordinates = "align_corners" if given.align_corners else "half_pixel"
         rule = {"mode": "linear", "coordinate_transformation_mode": coordinates}
-    return cast(Array, call("Resize", x, None, None, sizes, **rule))
+    return call("Resize", x, None, None, sizes, **rule)
 
 
 # --- products -------------------------------------------------------------------------------------
@@ -182,7 +187,7 @@ def _inner_product(layer: Layer, operands: Operands, constants: Constants) -> Ar
     weight = constants["weight"].reshape(given.outputs, -1)
     product = call("Gemm", rows, weight, constants["bias"] if given.bias else None, transB=1)
     shape = (*x.shape[:axis], given.outputs, *(1,) * (x.ndim - axis - 1))
-    return cast(Array, call("Reshape", product, shape))
+    return call("Reshape", product, shape)
 
 
 def _with_constant(layer: Layer, operands: Operands, constants: Constants) -> Operands:
@@ -248,10 +253,10 @@ def _einsum(layer: Layer, operands: Operands, constants: Constants) -> Array:
     if len(operands) != terms:
         raise FileError(f"Einsum {layer.name!r} has {len(operands)} operands, its equation {terms}")
     equation = cast(of.Einsum, layer.parameters).equation.replace(";", ",")
-    return cast(Array, call("Einsum", *operands, equation=equation))
+    return call("Einsum", *operands, equation=equation)
 
 
-def _lstm(layer: Layer, operands: Operands, constants: Constants) -> Any:
+def _lstm(layer: Layer, operands: Operands, constants: Constants) -> Operands:
     given, (x, weight, recurrence, *rest) = cast(of.LSTM, layer.parameters), operands
     bias, states = rest[0] if rest else None, rest[1:]
     attributes: dict[str, Any] = {
@@ -260,7 +265,7 @@ def _lstm(layer: Layer, operands: Operands, constants: Constants) -> Any:
     }
     if given.clip:
         attributes["clip"] = scalar(given.clip)
-    every, *last = call("LSTM", x, weight, recurrence, bias, None, *states, **attributes)
+    every, *last = call_all("LSTM", x, weight, recurrence, bias, None, *states, **attributes)
     # ONNX's (time, directions, batch, hidden); TNN's is what the transposition after it makes.
     length, directions, batch, hidden = every.shape
     joined = call(
@@ -282,7 +287,7 @@ def _comparison(operation: str) -> Meaning:
     def compared(layer: Layer, operands: Operands, constants: Constants) -> Array:
         two = isinstance(layer.parameters, of.Binary)
         whole = _with_constant(layer, operands, constants) if two else operands
-        return cast(Array, call("Cast", call(operation, *whole), to=operands[0].dtype.type))
+        return call("Cast", call(operation, *whole), to=operands[0].dtype.type)
 
     return compared
 
@@ -290,57 +295,57 @@ def _comparison(operation: str) -> Meaning:
 def _where(layer: Layer, operands: Operands, constants: Constants) -> Array:
     """TNN's condition comes last."""
     chosen, other, condition = operands
-    return cast(Array, call("Where", condition, chosen, other))
+    return call("Where", condition, chosen, other)
 
 
 def _power(layer: Layer, operands: Operands, constants: Constants) -> Array:
     given, (x,) = cast(of.Power, layer.parameters), operands
     scaled = call("Mul", x, scalar(given.scale)) if given.scale != 1 else x
     base = call("Add", scaled, scalar(given.shift)) if given.shift else scaled
-    return cast(Array, call("Pow", base, scalar(given.exponent)))
+    return call("Pow", base, scalar(given.exponent))
 
 
 def _rsqrt(layer: Layer, operands: Operands, constants: Constants) -> Array:
-    return cast(Array, call("Reciprocal", call("Sqrt", operands[0])))
+    return call("Reciprocal", call("Sqrt", operands[0]))
 
 
 def _log_sigmoid(layer: Layer, operands: Operands, constants: Constants) -> Array:
-    return cast(Array, call("Neg", call("Softplus", call("Neg", operands[0]))))
+    return call("Neg", call("Softplus", call("Neg", operands[0])))
 
 
 def _swish(layer: Layer, operands: Operands, constants: Constants) -> Array:
-    return cast(Array, call("Mul", operands[0], call("Sigmoid", operands[-1])))
+    return call("Mul", operands[0], call("Sigmoid", operands[-1]))
 
 
 def _elu(layer: Layer, operands: Operands, constants: Constants) -> Array:
-    return cast(Array, call("Elu", operands[0], alpha=scalar(cast(of.Elu, layer.parameters).alpha)))
+    return call("Elu", operands[0], alpha=scalar(cast(of.Elu, layer.parameters).alpha))
 
 
 def _selu(layer: Layer, operands: Operands, constants: Constants) -> Array:
     given = cast(of.Selu, layer.parameters)
     attributes = {"alpha": scalar(given.alpha), "gamma": scalar(given.gamma)}
-    return cast(Array, call("Selu", operands[0], **attributes))
+    return call("Selu", operands[0], **attributes)
 
 
 def _prelu(layer: Layer, operands: Operands, constants: Constants) -> Array:
     (x,), slope = operands, constants["slope"]
     shared = cast(of.PReLU, layer.parameters).channel_shared
-    return cast(Array, call("PRelu", x, slope.reshape(()) if shared else _along_channels(slope, x)))
+    return call("PRelu", x, slope.reshape(()) if shared else _along_channels(slope, x))
 
 
 def _hard_sigmoid(layer: Layer, operands: Operands, constants: Constants) -> Array:
     given = cast(of.HardSigmoid, layer.parameters)
-    return cast(Array, call("HardSigmoid", operands[-1], alpha=scalar(given.alpha), beta=scalar(given.beta)))
+    return call("HardSigmoid", operands[-1], alpha=scalar(given.alpha), beta=scalar(given.beta))
 
 
 def _hard_swish(layer: Layer, operands: Operands, constants: Constants) -> Array:
-    return cast(Array, call("Mul", operands[0], _hard_sigmoid(layer, operands, constants)))
+    return call("Mul", operands[0], _hard_sigmoid(layer, operands, constants))
 
 
 def _clip(layer: Layer, operands: Operands, constants: Constants) -> Array:
     given = cast(of.Clip, layer.parameters)
     low, high = (np.asarray(scalar(v), operands[0].dtype) for v in (given.minimum, given.maximum))
-    return cast(Array, call("Min", call("Max", operands[0], low), high))
+    return call("Min", call("Max", operands[0], low), high)
 
 
 def _softmax(operation: str) -> Meaning:
@@ -354,26 +359,26 @@ def _signed_mul(layer: Layer, operands: Operands, constants: Constants) -> Array
     given, (x,) = cast(of.SignedMul, layer.parameters), operands
     signs = call("Sign", call("Sub", x, scalar(given.alpha)))
     scaled = call("Mul", call("Add", signs, scalar(given.beta)), 1 / scalar(given.gamma))
-    return cast(Array, call("Mul", scaled, call("Slice", scaled, (0,), (1,), (1,), (1,))))
+    return call("Mul", scaled, call("Slice", scaled, (0,), (1,), (1,), (1,)))
 
 
 def _bit_shift(layer: Layer, operands: Operands, constants: Constants) -> Array:
     given = cast(of.BitShift, layer.parameters)
     bits, direction = np.asarray(given.bits, np.int64), "LEFT" if given.direction else "RIGHT"
-    return cast(Array, call("BitShift", _indices(operands[0]), bits, direction=direction))
+    return call("BitShift", _indices(operands[0]), bits, direction=direction)
 
 
 # --- normalisation --------------------------------------------------------------------------------
 
 
 def _scaled(x: Array, scale: Array, bias: Array) -> Array:
-    return cast(Array, call("Add", call("Mul", x, scale), bias))
+    return call("Add", call("Mul", x, scale), bias)
 
 
 def _standardised(x: Array, axis: int, epsilon: float) -> Array:
     """Return x less its mean, over its deviation, both of the axes from ``axis``."""
     ones = np.ones(x.shape[axis:], x.dtype)
-    return cast(Array, call("LayerNormalization", x, ones, None, axis=axis, epsilon=scalar(epsilon)))
+    return call("LayerNormalization", x, ones, None, axis=axis, epsilon=scalar(epsilon))
 
 
 def _batch_norm(layer: Layer, operands: Operands, constants: Constants) -> Array:
@@ -388,7 +393,7 @@ def _layer_norm(layer: Layer, operands: Operands, constants: Constants) -> Array
 
 def _in_groups(x: Array, groups: int, epsilon: float) -> Array:
     normalised = _standardised(call("Reshape", x, (x.shape[0], groups, -1)), 2, epsilon)
-    return cast(Array, call("Reshape", normalised, x.shape))
+    return call("Reshape", normalised, x.shape)
 
 
 def _instance_norm(layer: Layer, operands: Operands, constants: Constants) -> Array:
@@ -409,7 +414,7 @@ def _lrn(layer: Layer, operands: Operands, constants: Constants) -> Array:
     size = 2 * ((given.length - 1) // 2) + 1
     alpha = scalar(given.alpha) * size / given.length
     attributes = {"alpha": alpha, "beta": scalar(given.beta), "bias": scalar(given.bias)}
-    return cast(Array, call("LRN", operands[0], size=size, **attributes))
+    return call("LRN", operands[0], size=size, **attributes)
 
 
 def _normalize(layer: Layer, operands: Operands, constants: Constants) -> Array:
@@ -421,7 +426,7 @@ def _normalize(layer: Layer, operands: Operands, constants: Constants) -> Array:
         )
     size = call(reduction, x, (1,), keepdims=1)
     divisor = call("Max", size, np.asarray(scalar(given.epsilon), x.dtype)) if given.p == 2 else size
-    return cast(Array, call("Div", x, divisor))
+    return call("Div", x, divisor)
 
 
 # --- reductions and selections --------------------------------------------------------------------
@@ -430,7 +435,7 @@ def _normalize(layer: Layer, operands: Operands, constants: Constants) -> Array:
 def _reduce(operation: str) -> Meaning:
     def reduced(layer: Layer, operands: Operands, constants: Constants) -> Array:
         given = cast(of.Reduce, layer.parameters)
-        return cast(Array, call(operation, operands[0], given.axes, keepdims=given.keepdims))
+        return call(operation, operands[0], given.axes, keepdims=given.keepdims)
 
     return reduced
 
@@ -442,19 +447,19 @@ def _arg_max_or_min(layer: Layer, operands: Operands, constants: Constants) -> A
         "keepdims": given.keepdims,
         "select_last_index": given.select_last_index,
     }
-    return cast(Array, call("ArgMax" if given.mode else "ArgMin", operands[0], **attributes))
+    return call("ArgMax" if given.mode else "ArgMin", operands[0], **attributes)
 
 
-def _top_k(layer: Layer, operands: Operands, constants: Constants) -> Any:
+def _top_k(layer: Layer, operands: Operands, constants: Constants) -> Operands:
     given = cast(of.TopK, layer.parameters)
     attributes = {"axis": given.axis, "largest": given.largest, "sorted": given.sorted}
-    return call("TopK", operands[0], np.asarray([given.k]), **attributes)[: len(layer.outputs)]
+    return call_all("TopK", operands[0], np.asarray([given.k]), **attributes)[: len(layer.outputs)]
 
 
 def _histogram(layer: Layer, operands: Operands, constants: Constants) -> Array:
     depth, ends = cast(of.Histogram, layer.parameters).depth, np.asarray([0, 1], np.int64)
     counted = call("OneHot", _indices(operands[0]).ravel(), np.asarray(depth), ends)
-    return cast(Array, call("ReduceSum", counted, (0,), keepdims=0))
+    return call("ReduceSum", counted, (0,), keepdims=0)
 
 
 def _suppressed(layer: Layer, operands: Operands, constants: Constants) -> Array:
@@ -462,7 +467,7 @@ def _suppressed(layer: Layer, operands: Operands, constants: Constants) -> Array
     most = np.asarray([given.max_output_boxes_per_class])
     thresholds = (np.asarray([scalar(v)]) for v in (given.iou_threshold, given.score_threshold))
     attributes = {"center_point_box": given.center_point_box}
-    return cast(Array, call("NonMaxSuppression", *limits, most, *thresholds, **attributes))
+    return call("NonMaxSuppression", *limits, most, *thresholds, **attributes)
 
 
 # --- making and arranging -------------------------------------------------------------------------
@@ -474,27 +479,27 @@ def _cast(layer: Layer, operands: Operands, constants: Constants) -> Array:
     """Of its types TNN's number; a float stays of the arithmetic's own."""
     (x,), to = operands, cast(of.Cast, layer.parameters).to
     if to in _CAST:
-        return cast(Array, call("Cast", x, to=_CAST[to]))
-    return x if x.dtype.kind == "f" else cast(Array, call("Cast", x, to=np.float64))
+        return call("Cast", x, to=_CAST[to])
+    return x if x.dtype.kind == "f" else call("Cast", x, to=np.float64)
 
 
 def _concat(layer: Layer, operands: Operands, constants: Constants) -> Array:
-    return cast(Array, call("Concat", *operands, axis=cast(of.Axis, layer.parameters).axis))
+    return call("Concat", *operands, axis=cast(of.Axis, layer.parameters).axis)
 
 
 def _constant_of_shape(layer: Layer, operands: Operands, constants: Constants) -> Array:
-    return cast(Array, call("ConstantOfShape", _integers(operands[0]), value=constants["value"]))
+    return call("ConstantOfShape", _integers(operands[0]), value=constants["value"])
 
 
-def _split(layer: Layer, operands: Operands, constants: Constants) -> Any:
+def _split(layer: Layer, operands: Operands, constants: Constants) -> Operands:
     given, (x,) = cast(of.SplitV, layer.parameters), operands
     count = len(layer.outputs)
     equal = (x.shape[given.axis] // count,) * count
-    return call("Split", x, np.asarray(given.sizes or equal), axis=given.axis)
+    return call_all("Split", x, np.asarray(given.sizes or equal), axis=given.axis)
 
 
 def _permute(layer: Layer, operands: Operands, constants: Constants) -> Array:
-    return cast(Array, call("Transpose", operands[0], perm=cast(of.Permute, layer.parameters).order))
+    return call("Transpose", operands[0], perm=cast(of.Permute, layer.parameters).order)
 
 
 def _axes(operation: str) -> Meaning:
@@ -504,7 +509,7 @@ def _axes(operation: str) -> Meaning:
 
 
 def _flatten(layer: Layer, operands: Operands, constants: Constants) -> Array:
-    return cast(Array, call("Flatten", operands[0], axis=cast(of.Axis, layer.parameters).axis))
+    return call("Flatten", operands[0], axis=cast(of.Axis, layer.parameters).axis)
 
 
 def _reshape(layer: Layer, operands: Operands, constants: Constants) -> Array:
@@ -514,23 +519,23 @@ def _reshape(layer: Layer, operands: Operands, constants: Constants) -> Array:
             f"Reshape {layer.name!r} of type {given.type} from axis {given.axis}: only ONNX's row-major one, "
             "type 0 from axis 0, is evaluated"
         )
-    return cast(Array, call("Reshape", x, _integers(dims[0]) if dims else given.dims))
+    return call("Reshape", x, _integers(dims[0]) if dims else given.dims)
 
 
 def _expand(layer: Layer, operands: Operands, constants: Constants) -> Array:
     given, (x, *dims) = cast(of.Expand, layer.parameters), operands
-    return cast(Array, call("Expand", x, _integers(dims[0]) if dims else given.dims))
+    return call("Expand", x, _integers(dims[0]) if dims else given.dims)
 
 
 def _tile(layer: Layer, operands: Operands, constants: Constants) -> Array:
     given, (x, *repeats) = cast(of.Tile, layer.parameters), operands
-    return cast(Array, call("Tile", x, _integers(repeats[0]) if repeats else given.repeats))
+    return call("Tile", x, _integers(repeats[0]) if repeats else given.repeats)
 
 
 def _slice(layer: Layer, operands: Operands, constants: Constants) -> Array:
     given, (x, *limits) = cast(of.StridedSliceV2, layer.parameters), operands
     numbers = [_integers(limit) for limit in limits] or [given.begins, given.ends, given.axes, given.strides]
-    return cast(Array, call("Slice", x, *numbers))
+    return call("Slice", x, *numbers)
 
 
 _PAD_MODES = ("constant", "reflect", "edge")
@@ -541,7 +546,7 @@ def _padded(layer: Layer, x: Array, pads: tuple[int, ...]) -> Array:
     if given.type >= len(_PAD_MODES):
         raise UnsupportedOperationError(f"{layer.type} {layer.name!r}: TNN has no pad type {given.type}")
     value = np.asarray(scalar(given.value), x.dtype)
-    return cast(Array, call("Pad", x, pads, value, mode=_PAD_MODES[given.type]))
+    return call("Pad", x, pads, value, mode=_PAD_MODES[given.type])
 
 
 def _pad(layer: Layer, operands: Operands, constants: Constants) -> Array:
@@ -561,32 +566,29 @@ def _pad_v2(layer: Layer, operands: Operands, constants: Constants) -> Array:
 def _reorg(layer: Layer, operands: Operands, constants: Constants) -> Array:
     given = cast(of.Reorg, layer.parameters)
     operation = "DepthToSpace" if given.forward else "SpaceToDepth"
-    return cast(
-        Array,
-        call(operation, operands[0], blocksize=given.stride, **({"mode": "CRD"} if given.mode else {})),
-    )
+    return call(operation, operands[0], blocksize=given.stride, **({"mode": "CRD"} if given.mode else {}))
 
 
 def _pixel_shuffle(layer: Layer, operands: Operands, constants: Constants) -> Array:
     factor = cast(of.PixelShuffle, layer.parameters).factor
-    return cast(Array, call("DepthToSpace", operands[0], blocksize=factor, mode="CRD"))
+    return call("DepthToSpace", operands[0], blocksize=factor, mode="CRD")
 
 
 def _shuffle_channel(layer: Layer, operands: Operands, constants: Constants) -> Array:
     (x,), group = operands, cast(of.ShuffleChannel, layer.parameters).group
     parted = call("Reshape", x, (x.shape[0], group, x.shape[1] // group, -1))
-    return cast(Array, call("Reshape", call("Transpose", parted, perm=(0, 2, 1, 3)), x.shape))
+    return call("Reshape", call("Transpose", parted, perm=(0, 2, 1, 3)), x.shape)
 
 
 def _one_hot(layer: Layer, operands: Operands, constants: Constants) -> Array:
     given, (indices, *more) = cast(of.OneHot, layer.parameters), operands
     depth = more[0] if more else np.asarray(given.depth)
     ends = more[1] if len(more) > 1 else np.asarray([scalar(given.value_off), scalar(given.value_on)])
-    return cast(Array, call("OneHot", _indices(indices), _indices(depth), ends, axis=given.axis))
+    return call("OneHot", _indices(indices), _indices(depth), ends, axis=given.axis)
 
 
 def _range(layer: Layer, operands: Operands, constants: Constants) -> Array:
-    return cast(Array, call("Range", *(x.view(np.ndarray).reshape(()) for x in operands)))
+    return call("Range", *(x.view(np.ndarray).reshape(()) for x in operands))
 
 
 # --- indexing -------------------------------------------------------------------------------------
@@ -596,13 +598,13 @@ def _gather(layer: Layer, operands: Operands, constants: Constants) -> Array:
     given, left = cast(of.Gather, layer.parameters), list(operands)
     data = constants["data"] if given.data_constant else left.pop(0)
     indices = constants["indices"] if given.indices_constant else left.pop(0)
-    return cast(Array, call("Gather", data, _indices(indices), axis=given.axis))
+    return call("Gather", data, _indices(indices), axis=given.axis)
 
 
 def _gather_nd(layer: Layer, operands: Operands, constants: Constants) -> Array:
     data, indices = operands
     batch = cast(of.GatherND, layer.parameters).batch_dims
-    return cast(Array, call("GatherND", data, _indices(indices), batch_dims=batch))
+    return call("GatherND", data, _indices(indices), batch_dims=batch)
 
 
 def _grid_sample(layer: Layer, operands: Operands, constants: Constants) -> Array:
@@ -612,7 +614,7 @@ def _grid_sample(layer: Layer, operands: Operands, constants: Constants) -> Arra
         "padding_mode": ("zeros", "border", "reflection")[given.pad_type],
         "align_corners": given.align_corners,
     }
-    return cast(Array, call("GridSample", *operands, **attributes))
+    return call("GridSample", *operands, **attributes)
 
 
 def _roi_align(layer: Layer, operands: Operands, constants: Constants) -> Array:
@@ -626,7 +628,7 @@ def _roi_align(layer: Layer, operands: Operands, constants: Constants) -> Array:
         # TNN subtracts no half pixel, as ONNX did before version 16.
         "coordinate_transformation_mode": "output_half_pixel",
     }
-    return cast(Array, call("RoiAlign", x, regions, _indices(batch), **attributes))
+    return call("RoiAlign", x, regions, _indices(batch), **attributes)
 
 
 def _with_scattered(operands: Operands, constants: Constants) -> tuple[Array, Array, Array]:
@@ -639,18 +641,18 @@ def _with_scattered(operands: Operands, constants: Constants) -> tuple[Array, Ar
 
 def _scatter(layer: Layer, operands: Operands, constants: Constants) -> Array:
     axis = cast(of.Axis, layer.parameters).axis
-    return cast(Array, call("ScatterElements", *_with_scattered(operands, constants), axis=axis))
+    return call("ScatterElements", *_with_scattered(operands, constants), axis=axis)
 
 
 def _scatter_elements(layer: Layer, operands: Operands, constants: Constants) -> Array:
     given = cast(of.ScatterElements, layer.parameters)
     reduction = {"reduction": "add"} if given.reduction else {}
     scattered = _with_scattered(operands, constants)
-    return cast(Array, call("ScatterElements", *scattered, axis=given.axis, **reduction))
+    return call("ScatterElements", *scattered, axis=given.axis, **reduction)
 
 
 def _scatter_nd(layer: Layer, operands: Operands, constants: Constants) -> Array:
-    return cast(Array, call("ScatterND", *_with_scattered(operands, constants)))
+    return call("ScatterND", *_with_scattered(operands, constants))
 
 
 # --- dialects -------------------------------------------------------------------------------------
@@ -664,7 +666,7 @@ def _colour_guide(layer: Layer, operands: Operands, constants: Constants) -> Arr
     kinks = call("Relu", call("Sub", call("Unsqueeze", mixed, (2,)), shifts))
     curves = call("ReduceSum", call("Mul", kinks, slopes), (2,), keepdims=0)
     projection = constants["projection weight"].reshape(1, 3, 1, 1)
-    return cast(Array, call("Clip", call("Conv", curves, projection, constants["projection bias"]), 0.0, 1.0))
+    return call("Clip", call("Conv", curves, projection, constants["projection bias"]), 0.0, 1.0)
 
 
 def _inverse(layer: Layer, operands: Operands, constants: Constants) -> Array:
@@ -676,7 +678,7 @@ def _inverse(layer: Layer, operands: Operands, constants: Constants) -> Array:
     a, b, c, d = (call("Gather", flat, np.asarray([place]), axis=-1) for place in range(4))
     determinant = call("Sub", call("Mul", a, d), call("Mul", b, c))
     adjugate = call("Concat", d, call("Neg", b), call("Neg", c), a, axis=-1)
-    return cast(Array, call("Reshape", call("Div", adjugate, determinant), x.shape))
+    return call("Reshape", call("Div", adjugate, determinant), x.shape)
 
 
 def _not_evaluated(layer: Layer, operands: Operands, constants: Constants) -> Array:
