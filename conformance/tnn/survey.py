@@ -2,12 +2,13 @@
 
 Beside ``m.tnnproto`` and ``m.tnnmodel`` may stand ``m.onnx`` (the source), ``m.in.txt`` (the input text) and
 ``m.<DEVICE>.out`` or ``m.<DEVICE>_<PRECISION>.out`` (what `TNNTest` wrote), such as ``m.ARM_AUTO.out``. An
-input without any output, where other models of the folder have some, is a run that wrote none; a source
+input without an output that at least half the models of the folder have is a run that wrote none; a source
 without a proto there was not converted.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -106,7 +107,7 @@ class Surveyed:
     runs
         By the label in the file's name.
     without_output
-        Runs that others of the folder have and this one, with an input, has none of.
+        Runs that at least half the models of the folder have, and this one, with an input, has not.
     refused
         Of a source that was not converted, what is known of the reason.
     message
@@ -130,9 +131,9 @@ class Surveyed:
             return NOT_CONVERTED
         if self.conversion is not None and not self.conversion.kept:
             return LOST
-        if self.without_output:
-            return NO_OUTPUT
-        return CORRECT if all(run.passes for run in self.runs.values()) else WRONG
+        if not all(run.passes for run in self.runs.values()):
+            return WRONG
+        return NO_OUTPUT if self.without_output else CORRECT
 
 
 def models_in(paths: Sequence[Path]) -> list[Path]:
@@ -166,28 +167,31 @@ def survey(paths: Sequence[Path], *, seed: int = 0) -> Iterator[Surveyed]:
     seed
         Of the probes of the conversion.
     """
+    usual = {folder: _usual_runs(folder) for folder in {path.parent for path in paths}}
     for path in paths:
         try:
-            yield _surveyed(path, seed)
+            yield _surveyed(path, seed, usual[path.parent])
         except MobileInstError as error:
             yield Surveyed(path, message=str(error))
 
 
-def _surveyed(path: Path, seed: int) -> Surveyed:
+def _surveyed(path: Path, seed: int, usual: Sequence[str]) -> Surveyed:
     if path.suffix == ".onnx":
         known = [str(finding) for finding in lint(path) if finding.severity == FAILS]
         return Surveyed(path, refused=tuple(known))
     graph, source = read_graph(path), path.with_suffix(".onnx")
     conversion = compare_conversion(graph, OnnxGraph.load(source), seed=seed) if source.exists() else None
     runs = {label: _run(graph, path, label, output) for label, output in outputs_beside(path).items()}
-    missing = () if runs or not path.with_suffix(".in.txt").exists() else _labels_in(path.parent)
+    ran = path.with_suffix(".in.txt").exists()
+    missing = tuple(label for label in usual if ran and label not in runs)
     return Surveyed(path, len(graph.proto.layers), conversion, runs, missing)
 
 
-def _labels_in(folder: Path) -> tuple[str, ...]:
-    """Return the runs of which a folder holds outputs."""
-    labels = {label for proto in folder.glob("*.tnnproto") for label in outputs_beside(proto)}
-    return tuple(sorted(labels, key=_order))
+def _usual_runs(folder: Path) -> list[str]:
+    """Return the runs of which at least half the models of a folder have an output."""
+    protos = list(folder.glob("*.tnnproto"))
+    counts = Counter(label for proto in protos for label in outputs_beside(proto))
+    return sorted((label for label, count in counts.items() if 2 * count >= len(protos)), key=_order)
 
 
 def outputs_beside(path: Path) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 
 import pytest
 from tnn_data import file, graph_names, unpacked
@@ -63,6 +64,20 @@ def test_every_conversion_is_kept_and_a_run_without_output_is_explained():
     assert einsum.without_output == ("NAIVE", "X86")
     assert "lists 1 of the 2 operands" in einsum.conversion.remarks[0]
     assert "NAIVE, X86 and ARM cannot" in surveyed()["pad_edge"].conversion.remarks[0]
+
+
+def test_one_run_that_wrote_nothing_is_said_too(tmp_path):
+    for name in ("more/un_abs", "more/un_neg", "more/un_sin"):
+        for path in file(name, ".onnx").parent.glob(f"{name.removeprefix('more/')}.*"):
+            shutil.copy(path, tmp_path)
+    (tmp_path / "un_neg.X86.out").unlink()
+    rows = {row.path.stem: row for row in survey(models_in([tmp_path]))}
+    assert {name: row.verdict for name, row in rows.items()} == {
+        "un_abs": CORRECT,
+        "un_neg": NO_OUTPUT,
+        "un_sin": CORRECT,
+    }
+    assert rows["un_neg"].without_output == ("X86",)
 
 
 @pytest.mark.parametrize("name", ["reducemax", "reducemean"])
