@@ -202,13 +202,18 @@ def _skipped(write: Writer, bias: str) -> str:
     return write.add("Add", write.add("Add", x, skip), bias, result=wanted)
 
 
+def epsilon(node: Node) -> dict[str, Any]:
+    """Return the ε of a normalisation, com.microsoft's default if it does not say."""
+    return {"epsilon": node.attributes.get("epsilon", float(np.float32(1e-12)))}
+
+
 @meaning("SkipLayerNormalization")
 def _skip_layer_normalization(node: Node, write: Writer) -> None:
     """Operands: data, skipped data, scale, shift, bias; the sum may be a result, too."""
     if write.wanted(1) or write.wanted(2):
         raise UnsupportedOperationError("its statistics are wanted, of training only")
     total = _skipped(write, write.operand(4))
-    given = chosen(node, "epsilon")
+    given = epsilon(node)
     write.add(
         "LayerNormalization", total, write.operand(2), write.operand(3), result=write.wanted(0), **given
     )
@@ -220,7 +225,7 @@ def _skip_simplified_layer_normalization(node: Node, write: Writer) -> None:
     if write.wanted(1) or write.wanted(2):
         raise UnsupportedOperationError("its statistics are wanted, of training only")
     total = _skipped(write, write.operand(3))
-    write.add("RMSNormalization", total, write.operand(2), result=write.wanted(0), **chosen(node, "epsilon"))
+    write.add("RMSNormalization", total, write.operand(2), result=write.wanted(0), **epsilon(node))
 
 
 @meaning("SimplifiedLayerNormalization")

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from numpy.typing import DTypeLike
 
-from conformance.graph import contributed_quantized  # noqa: F401
+from conformance.graph import contributed_attention, contributed_quantized  # noqa: F401
 from conformance.graph.contributed import MEANINGS, MICROSOFT, WITHOUT_DOMAIN, meant
 from conformance.graph.control_flow import Body, Written, check_bodies, is_written_out, makes_sequences
 from conformance.graph.evaluation import evaluate_node, run, widened_all
