@@ -11,6 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from conformance.bounds.declaration import Declaration
+from conformance.bounds.formats import FLOAT64
+from conformance.bounds.recurrent import RECURRENT, analysed
+from conformance.bounds.step import Step
 from conformance.graph.evaluation import as_tuple
 from refimpl.graph import Node
 from refimpl.ops import OPERATIONS, Trait, having
@@ -140,6 +144,26 @@ def _quantised(call: Node, operands: list[Any], errors: Errors, y: Array) -> Arr
     return np.maximum(np.abs(sides[0] - exact), np.abs(sides[1] - exact))
 
 
+def _power(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
+    """Return the larger difference at the ends of the size's interval.
+
+    It holds across zero for the powers from 1 on of whole numbers.
+    """
+    size, exponent = np.abs(operands[0]), operands[1]
+    ends = [_run(call, np.maximum(size + sign * errors[0], 0), exponent) for sign in (-1, 1)]
+    here = _run(call, size, exponent)
+    found = np.maximum(np.abs(ends[0] - here), np.abs(ends[1] - here))
+    across = (exponent == np.rint(exponent)) & (exponent >= 1)
+    return np.where(across | (operands[0] > errors[0]), found, np.inf)
+
+
+def _recurrent(call: Node, operands: list[Any], errors: Errors, y: Array) -> tuple[Array, ...]:
+    """Run through the steps with the data's errors alone."""
+    exact = Declaration(FLOAT64, FLOAT64)
+    step = Step(call.op_type, tuple(operands), call.attributes, (), exact)
+    return analysed(step, wrong_by=errors[0])[1]
+
+
 def _moved(call: Node, operands: list[Any], errors: Errors, y: Array) -> Any:
     """Do to the errors what is done to the data."""
     return _run(call, errors[0], *operands[1:])
@@ -244,6 +268,8 @@ CARRIED: dict[str, Carry] = {
     **dict.fromkeys(("Cast", "CastLike"), _cast),
     **dict.fromkeys(_COMPARISONS, _compared),
     "QuantizeLinear": _quantised,
+    "Pow": _power,
+    **dict.fromkeys(RECURRENT, _recurrent),
     "Clip": _clipped,
     "HardSwish": _lipschitz(1.5),
     "Swish": _lipschitz(1.1),

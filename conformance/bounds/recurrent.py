@@ -8,6 +8,7 @@ hidden states begins each step with these (``given``).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,10 @@ class Approximate:
         carried = self.error @ np.abs(matrix)
         return Approximate(self.step, value, self.step.gamma_of_products(terms) * size + carried)
 
+    def __len__(self) -> int:
+        """Return the length of the first axis."""
+        return len(self.value)
+
     def __getitem__(self, index: Any) -> Approximate:
         """Return a part."""
         return Approximate(self.step, self.value[index], self.error[index])
@@ -93,7 +98,9 @@ def _both(x: Approximate | Array) -> tuple[Array, Array | float]:
     return (x.value, x.error) if isinstance(x, Approximate) else (np.asarray(x), 0.0)
 
 
-def analysed(step: Step, given: Array | None = None) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+def analysed(
+    step: Step, given: Array | None = None, wrong_by: Array | float = 0.0
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     """Return the outputs of a recurrent operator, and their bounds.
 
     Parameters
@@ -102,13 +109,20 @@ def analysed(step: Step, given: Array | None = None) -> tuple[tuple[Array, ...],
     given
         The first output as the candidate made it: each step begins with its hidden state. None: with the
         exact one, whatever its error.
+    wrong_by
+        What the first operand may be off by.
     """
     layout = step.attributes.get("layout", 0)
     every: Array | None = None if given is None else np.asarray(given, np.float64)
     if every is not None and layout:
         every = every.transpose(1, 2, 0, 3)
+    error = np.broadcast_to(wrong_by, np.shape(step.inputs[0]))
+    error = error.swapaxes(0, 1) if layout else error
     results = [
-        layer.run(lambda x: Approximate(step, x), None if every is None else every[:, place])
+        replace(layer, inputs=Approximate(step, layer.inputs, error)).run(
+            lambda x: x if isinstance(x, Approximate) else Approximate(step, x),
+            None if every is None else every[:, place],
+        )
         for place, layer in enumerate(layers(step.op_type, step.inputs, step.attributes))
     ]
     values = assembled([tuple(x.value for x in result) for result in results], layout)

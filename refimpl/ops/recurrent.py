@@ -159,7 +159,7 @@ class Layer:
         Whether it runs from each sequence's end.
     """
 
-    inputs: Array
+    inputs: State
     weights: Array
     biases: tuple[Array, ...]
     cell: Cell
