@@ -212,7 +212,7 @@ class _Comparison:
                 bounds.update(
                     zip(node.outputs, carried_bounds(node, operands, before, outputs), strict=False)
                 )
-        return {name: bound for name, bound in bounds.items() if bound is not None}
+        return {name: bound for name, bound in bounds.items() if bound is not None and np.any(bound)}
 
     def _folding_roundings(self, layer: Layer) -> dict[str, Array]:
         """Return what these roundings make of a layer's outputs, where its constants may hold them."""
@@ -221,7 +221,7 @@ class _Comparison:
         if not any(name in errors for node in nodes for name in node.uses):
             return {}
         for node in nodes:
-            if node.outputs[0] not in self.folded:
+            if errors.keys().isdisjoint(node.outputs):
                 outputs = tuple(self.truth[name] for name in node.outputs)
                 before = [errors.get(name, 0.0) for name in node.inputs]
                 after = passed_on(node, list(node.operands(self.truth)), before, outputs)

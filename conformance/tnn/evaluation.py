@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from conformance.graph.evaluation import as_tuple, run
+from conformance.graph.output_sizes import MOST_IN_ALL
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.meaning import LINEAR, MEANINGS, Operands, completed_operands
 from conformance.tnn.model import RawBuffer
@@ -55,7 +55,20 @@ def evaluate(graph: TnnGraph, inputs: Mapping[str, Array], dtype: DTypeLike = np
 def evaluate_layers(graph: TnnGraph, blobs: Mapping[str, Array], dtype: DTypeLike) -> dict[str, Array]:
     """Compute every blob from the inputs, which may be recorded tensors."""
     constants = {name: _numbers(buffer, dtype) for name, buffer in graph.constants.items()}
-    return run(graph.proto.layers, {**blobs, **constants}, partial(evaluate_layer, graph))
+    total = 0
+
+    def compute(layer: Layer, operands: tuple[Array | None, ...]) -> Operands:
+        nonlocal total
+        made = evaluate_layer(graph, layer, cast(Operands, operands))
+        total += sum(array.size for array in made)
+        if total > MOST_IN_ALL:
+            raise ShapeError(
+                f"{layer.type} {layer.name!r}: {total} elements with the layers before it; at most "
+                f"{MOST_IN_ALL} of a graph are computed; judge a smaller input"
+            )
+        return made
+
+    return run(graph.proto.layers, {**blobs, **constants}, compute)
 
 
 def evaluate_layer(graph: TnnGraph, layer: Layer, operands: Operands) -> Operands:

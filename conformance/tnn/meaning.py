@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.graph.evaluation import as_tuple
+from conformance.graph.output_sizes import MOST_ELEMENTS, elements
 from conformance.tnn import parameters as of
 from conformance.tnn.proto import Layer
-from refimpl.errors import FileError, UnsupportedOperationError
+from refimpl.errors import FileError, ShapeError, UnsupportedOperationError
+from refimpl.graph import Node
 from refimpl.ops.operation import OPERATIONS, active_interceptor
 from refimpl.ops.pooling import adaptive_average_pool
 
@@ -37,11 +39,28 @@ def call(name: str, *operands: Any, **attributes: Any) -> Array:
 
 
 def call_all(name: str, *operands: Any, **attributes: Any) -> Operands:
-    """Compute an operation of several results."""
+    """Compute an operation of several results, unless they are too large to be honest."""
+    if name in GROWING:
+        _check_size(name, operands, attributes)
     interceptor = active_interceptor()
     if interceptor is None:
         return as_tuple(OPERATIONS[name](*operands, **attributes))
     return as_tuple(interceptor.call(name, operands, attributes))
+
+
+GROWING = (
+    *("AveragePool", "ConstantOfShape", "Conv", "ConvTranspose", "Expand", "Gather", "GridSample"),
+    *("MaxPool", "OneHot", "Pad", "Range", "Resize", "RoiAlign", "Tile"),
+)
+"""Operations whose results may be larger than their operands."""
+
+
+def _check_size(name: str, operands: Sequence[Any], attributes: Mapping[str, Any]) -> None:
+    given = [None if x is None else _plain(x) for x in operands]
+    inputs = tuple("" if x is None else f"x{place}" for place, x in enumerate(given))
+    count = elements(Node("", name, inputs, ("y",), dict(attributes)), given)
+    if count > MOST_ELEMENTS:
+        raise ShapeError(f"{name} asks for {count} elements; at most {MOST_ELEMENTS} are computed")
 
 
 def scalar(value: float) -> float:
@@ -51,8 +70,13 @@ def scalar(value: float) -> float:
 
 
 def _indices(x: Array) -> Array:
-    """Return numbers that count; the view is of the plain array also while recording."""
-    return np.asarray(x.view(np.ndarray)).astype(np.int64)
+    """Return numbers that count."""
+    return _plain(x).astype(np.int64)
+
+
+def _plain(x: Any) -> Array:
+    """Return an array whose use is not recorded."""
+    return np.asarray(x.view(np.ndarray) if hasattr(x, "view") else x)
 
 
 def _integers(x: Array) -> tuple[int, ...]:
@@ -405,7 +429,8 @@ def _instance_norm(layer: Layer, operands: Operands, constants: Constants) -> Ar
 def _group_norm(layer: Layer, operands: Operands, constants: Constants) -> Array:
     given, (x, scale, bias) = cast(of.GroupNorm, layer.parameters), operands
     normalised = _in_groups(x, given.groups, given.epsilon)
-    return _scaled(normalised, _along_channels(scale, x), _along_channels(bias, x))
+    per_channel = (-1, *(1,) * (x.ndim - 2))
+    return _scaled(normalised, call("Reshape", scale, per_channel), call("Reshape", bias, per_channel))
 
 
 def _lrn(layer: Layer, operands: Operands, constants: Constants) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,7 @@ from conformance.tnn.proto import parse_proto, write_proto
 from conformance.tnn.rounding import allowed_outputs, declared
 from conformance.tnn.survey import judge_outputs
 from conformance.tnn.text import read_output, write_output
-from refimpl.errors import FileError, MobileInstError, UnsupportedOperationError
+from refimpl.errors import FileError, MobileInstError, ShapeError, UnsupportedOperationError
 
 Array = NDArray[Any]
 TNN_DTYPES = {"f": (0, np.float32), "i": (3, np.int32), "b": (2, np.int8)}
@@ -762,3 +763,36 @@ def test_damaged_parameters_never_crash(data):
 def test_what_is_read_and_not_evaluated_says_so(case):
     with pytest.raises(UnsupportedOperationError, match="not evaluated"):
         evaluate(case.graph(), case.inputs())
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("Tile", "1 1 99999 99999"),
+        ("Expand", "6 99999 9999 1 4 5 6"),
+        ("Pad", "0 0 99999 99999 99999 99999 0 0 0 0"),
+        ("Upsample", "2 0 0 0 99999 99999"),
+        ("Upsample", "1 99999 99999 0"),
+        ("Pooling", "0 3 3 1 1 99999 99999 -1 -1 -1 0 0 0 0"),
+    ],
+)
+def test_what_asks_for_too_much_memory_is_refused_before(kind, words):
+    case = next(case for case in CASES if case.type == kind)
+    graph = case.graph(words)
+    tracemalloc.start()
+    with pytest.raises(ShapeError, match=f"{kind} 'n'"):
+        evaluate(graph, case.inputs())
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_damaged_constants_never_crash(data):
+    case = data.draw(st.sampled_from([case for case in CASES if case.buffers or case.constants]))
+    content = bytearray(case.model())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, min(len(content) - 1, 120)))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(MobileInstError), np.errstate(all="ignore"):
+        graph = join(case.proto(), parse_model(bytes(content), "model"), "test")
+        evaluate(graph, case.inputs())
