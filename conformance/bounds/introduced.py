@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from conformance.bounds import (
+    deformation,  # noqa: F401
     detection,  # noqa: F401
     elementwise,  # noqa: F401
     exact,  # noqa: F401

@@ -26,7 +26,7 @@ def _place_roundoff() -> float:
     return ROUNDINGS_OF_A_PLACE * FLOAT32.unit_roundoff
 
 
-def _directions(axes: int) -> Iterator[Array]:
+def directions(axes: int) -> Iterator[Array]:
     """Yield −1, 0 or 1 for each axis, not all zero."""
     for signs in itertools.product((-1.0, 0.0, 1.0), repeat=axes):
         if any(signs):
@@ -47,7 +47,7 @@ def grid_sample(step: Step) -> Bound:
     x, grid = step.required(0), step.required(1)
     rank = grid.shape[-1]
     shift = _place_roundoff() * (np.abs(grid) + 1)
-    moved = furthest(step.y, (step.run(x, grid + signs * shift) for signs in _directions(rank)))
+    moved = furthest(step.y, (step.run(x, grid + signs * shift) for signs in directions(rank)))
     cubic = step.attributes.get("mode", "linear") == "cubic"
     taps = (4 if cubic else 2) ** rank
     # Keys' weights are of both signs: at most 1.4 in size together on an axis, of cubes that cancel.
@@ -92,7 +92,7 @@ def _moved_samples(
     for roi, away, batch in zip(rois, shift, step.required(2), strict=True):
         at = roi_samples(x[batch], roi, **step.attributes)
         moved = np.zeros(at.shape[1:])
-        for down, across in _directions(2):
+        for down, across in directions(2):
             other = roi_samples(x[batch], roi, away=np.array([across, down]) * away, **step.attributes)
             change = np.abs(other - at)
             np.maximum(moved, change.sum(0) if mean else change.max(0), out=moved)

@@ -60,6 +60,13 @@ def _conv(rng: np.random.Generator, draw: Draw) -> Any:
     return (x, w, draw(group * 3) if rng.random() < 0.7 else None), attributes
 
 
+@_trial("DeformConv")
+def _deform_conv(rng: np.random.Generator, draw: Draw) -> Any:
+    x, w, b = draw(1, 4, 7, 8), rng.normal(size=(6, 2, 3, 3)), draw(6)
+    offset, mask = rng.normal(size=(1, 36, 7, 8)) * 2, rng.random((1, 18, 7, 8))
+    return (x, w, offset, b, mask), {"group": 2, "offset_group": 2, "pads": (1,) * 4}
+
+
 @_trial("ConvTranspose")
 def _conv_transpose(rng: np.random.Generator, draw: Draw) -> Any:
     stride, kernel = int(rng.integers(1, 4)), int(rng.integers(1, 5))

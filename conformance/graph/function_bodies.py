@@ -49,7 +49,7 @@ def body_of(
         onnx.ValueInfoProto(name=each, type=types[each]) for each in dict.fromkeys(proto.input) if each
     ]
     made = [onnx.ValueInfoProto(name=each) for each in proto.output if each]
-    graph = helper.make_graph([proto], "one", operands, made)
+    graph = helper.make_graph([_with_defaults(proto, imports)], "one", operands, made)
     # An absent operand is asked for its type, too.
     graph.value_info.append(helper.make_tensor_value_info("", onnx.TensorProto.FLOAT, None))
     model = helper.make_model(graph, opset_imports=imports)
@@ -65,6 +65,20 @@ def body_of(
     inner = {each for node in nodes for each in (*node.input, *node.output)} - {*proto.input, *proto.output}
     names = {each: f"{name}/{each}" for each in inner if each}
     return [_renamed(node, f"{name}/{place}/{node.op_type}", names) for place, node in enumerate(nodes)]
+
+
+def _with_defaults(proto: onnx.NodeProto, imports: list[onnx.OperatorSetIdProto]) -> onnx.NodeProto:
+    """Return a node with ONNX's defaults filled in, which the inliner leaves open in a body."""
+    opset = next(
+        (each.version for each in imports if each.domain == proto.domain), onnx.defs.onnx_opset_version()
+    )
+    filled = onnx.NodeProto()
+    filled.CopyFrom(proto)
+    given = {attribute.name for attribute in proto.attribute}
+    for name, attribute in onnx.defs.get_schema(proto.op_type, opset, proto.domain).attributes.items():
+        if name not in given and attribute.default_value.type != onnx.AttributeProto.UNDEFINED:
+            filled.attribute.append(attribute.default_value)
+    return filled
 
 
 def _renamed(node: onnx.NodeProto, name: str, names: Mapping[str, str]) -> onnx.NodeProto:

@@ -19,7 +19,7 @@ Activations
 Bits
     bitwise_and bitwise_or bitwise_xor bitwise_not bit_shift
 Products
-    conv conv_transpose mat_mul gemm einsum, and linear, composed of them
+    conv conv_transpose deform_conv mat_mul gemm einsum, and linear, composed of them
 Pooling and resizing
     max_pool average_pool global_max_pool global_average_pool lp_pool global_lp_pool max_unpool col2_im
     resize, and, composed, adaptive_average_pool
@@ -84,6 +84,7 @@ from refimpl.ops.activation import (
 from refimpl.ops.bits import bit_shift, bitwise_and, bitwise_not, bitwise_or, bitwise_xor
 from refimpl.ops.choosing import compress, reverse_sequence, tensor_scatter, unique
 from refimpl.ops.convolution import conv
+from refimpl.ops.deformable_convolution import deform_conv
 from refimpl.ops.detection import non_max_suppression
 from refimpl.ops.elementwise import (
     absolute,
@@ -267,6 +268,7 @@ __all__ = [
     "cosh",
     "cum_prod",
     "cum_sum",
+    "deform_conv",
     "depth_to_space",
     "dequantize_linear",
     "div",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from golden.case import halves
-from golden.declared.operations.call import Call, call, impulse, places, randn
+from golden.declared.operations.call import Call, call, impulse, places, randn, uniform
 
 # One line per call.
 # fmt: off
@@ -25,4 +25,5 @@ CALLS: tuple[Call, ...] = (
     call("probes/conv.corner", "an impulse in the corner: where the first window lies", impulse(1, 1, 6, 6, at=(0, 0, 0, 0)), places(1, 1, 3, 3) + 1, pads=(1, 1, 1, 1), strides=(2, 2)),
     call("probes/conv.same_upper", "a ramp at stride 2: TensorFlow's SAME pads only at the bottom and right", places(1, 1, 6, 6), np.ones((1, 1, 3, 3), np.float32), pads=(1, 1, 1, 1), strides=(2, 2)),
     call("probes/conv.channels", "each channel has its own power of ten: which one went where", places(1, 4, 3, 3), halves(10.0 ** np.arange(-2, 2)).reshape(4, 1, 1, 1), group=4),
+    call("deform_conv.masked", "taps moved between the elements and beyond the edge, two groups of offsets, a mask", randn(1, 4, 5, 6), randn(3, 4, 2, 2), randn(1, 16, 4, 5), randn(3), uniform(0, 1, 1, 8, 4, 5), offset_group=2),
 )

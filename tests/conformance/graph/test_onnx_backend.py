@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from onnx.backend.test.case.node import collect_testcases
 from onnx.backend.test.case.test_case import TestCase
-from onnx_cases_left_out import LEFT_OUT, LEFT_OUT_IN_FLOAT64, WITHOUT_CASES
+from onnx_cases_left_out import (
+    LEFT_OUT,
+    LEFT_OUT_IN_FLOAT64,
+    OPERATORS_LEFT_OUT,
+    WITHOUT_CASES,
+    official_cases,
+    reasons,
+    table,
+)
 
 from conformance.graph.onnx_backend import ReferenceBackend
-from conformance.graph.opset import FORMS
 from refimpl.errors import MobileInstError
 from refimpl.ops import OPERATIONS
 
-VOCABULARY = {*OPERATIONS, *FORMS}
 LISTED = {name for names in LEFT_OUT.values() for name in names.split()}
 LISTED_IN_FLOAT64 = {name for names in LEFT_OUT_IN_FLOAT64.values() for name in names.split()}
-
-
-def _official_cases() -> dict[str, TestCase]:
-    with warnings.catch_warnings():
-        # ONNX overflows on purpose while it makes its cases.
-        warnings.simplefilter("ignore")
-        cases = collect_testcases(None)
-    return {
-        case.name: case
-        for case in cases
-        if case.model is not None and {node.op_type for node in case.model.graph.node} <= VOCABULARY
-    }
 
 
 def _arrays(values: Any) -> list[np.ndarray]:
@@ -51,8 +44,9 @@ def _is_float32(case: TestCase) -> bool:
     return all(_floats(_arrays([*inputs, *outputs])) == {"float32"} for inputs, outputs in case.data_sets)
 
 
-CASES = _official_cases()
-RUN = sorted(set(CASES) - LISTED)
+CASES = official_cases()
+REASONS = reasons(CASES)
+RUN = sorted(set(CASES) - set(REASONS))
 RUN_IN_FLOAT64 = [name for name in RUN if _is_float32(CASES[name]) and name not in LISTED_IN_FLOAT64]
 
 
@@ -88,7 +82,16 @@ def test_listed_cases_exist() -> None:
     assert not sorted((LISTED | LISTED_IN_FLOAT64) - set(CASES)), "no longer in ONNX: remove from the list"
 
 
-@pytest.mark.parametrize("name", sorted(LISTED & set(CASES)))
+def test_the_document_says_which_cases_are_left_out() -> None:
+    assert table(CASES) in (Path(__file__).parents[3] / "docs" / "vocabulary.md").read_text()
+
+
+def test_operators_left_out_have_cases() -> None:
+    used = {node.op_type for name in REASONS for node in CASES[name].model.graph.node}
+    assert {name for names in OPERATORS_LEFT_OUT.values() for name in names.split()} <= used
+
+
+@pytest.mark.parametrize("name", sorted(REASONS))
 def test_listed_case_cannot_be_run(name: str) -> None:
     with pytest.raises((MobileInstError, AssertionError, TypeError)):
         _check(CASES[name], None)

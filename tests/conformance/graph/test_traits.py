@@ -48,7 +48,9 @@ def _of_case(case: Any) -> Iterator[Call]:
         graph = OnnxGraph.load(case.model)
     except MobileInstError:
         return
-    for inputs, _ in case.data_sets if len(graph.nodes) == 1 else ():
+    if len(graph.nodes) != 1 or graph.nodes[0].op_type not in OPERATIONS:
+        return  # control flow is no operation: what is in its subgraphs is
+    for inputs, _ in case.data_sets:
         arrays = [numpy_helper.to_array(x) if isinstance(x, TensorProto) else np.asarray(x) for x in inputs]
         known = {**graph.initializers, **dict(zip(graph.inputs, arrays, strict=True))}
         if all(x.dtype.kind in "fiub" for x in known.values()):

@@ -197,6 +197,15 @@ CASES = {
         {"mode": "cubic", "antialias": 1},
         wrong_by=4096,
     ),
+    "DeformConv": One(
+        "DeformConv",
+        (
+            *(normal(1, 4, 7, 8), normal(6, 2, 3, 3), normal(1, 36, 7, 8)),
+            *(normal(6), uniform(0, 1, 1, 18, 7, 8)),
+        ),
+        {"group": 2, "offset_group": 2, "pads": [1] * 4},
+        wrong_by=4096,
+    ),
     "GridSample": One("GridSample", (normal(2, 3, 9, 11), uniform(-1.2, 1.2, 2, 7, 8, 2)), wrong_by=1024),
     "GridSample, bilinear": One(
         "GridSample",
