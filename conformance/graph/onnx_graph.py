@@ -108,7 +108,7 @@ class OnnxGraph(Graph):
         unknown: dict[str, str] = {}
         nodes = _in_order(_nodes(graph, context, unknown if partly else None))
         initializers |= context.constants
-        declared = {info.name: _input(info) for info in graph.input if info.name not in initializers}
+        declared = {info.name: _info(info) for info in graph.input if info.name not in initializers}
         outputs = [_info(info).name for info in graph.output]
         _check_names(nodes, {*declared, *initializers}, outputs)
         names = ({name: name for name in each} for each in (declared, outputs))
@@ -162,16 +162,6 @@ def _info(info: onnx.ValueInfoProto) -> TensorInfo:
     dims = info.type.tensor_type.shape.dim
     shape = tuple(_length(dim) for dim in dims) if _has_shape(info) else None
     return TensorInfo(info.name, None if dtype is None else np.dtype(dtype), shape)
-
-
-def _input(info: onnx.ValueInfoProto) -> TensorInfo:
-    """Return what is declared of an input; raise `UnsupportedOperationError` unless it can be fed."""
-    declared, kind = _info(info), info.type.tensor_type.elem_type
-    if declared.dtype is None and kind:
-        raise UnsupportedOperationError(
-            f"input {info.name!r} is of {onnx.TensorProto.DataType.Name(kind).lower()}, which NumPy has not"
-        )
-    return declared
 
 
 def _length(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:

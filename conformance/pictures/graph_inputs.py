@@ -8,9 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from conformance.graph.onnx_graph import OnnxGraph, TensorInfo
-from refimpl.errors import ConfigurationError, FileError, NonFiniteError, ShapeError
+from refimpl.errors import (
+    ConfigurationError,
+    FileError,
+    NonFiniteError,
+    ShapeError,
+    UnsupportedOperationError,
+)
 from refimpl.ops.operation import Array
 from refimpl.weights.npy_header import check_claim
 
@@ -46,7 +53,10 @@ def graph_inputs(
         An axis of a random input has no length.
     NonFiniteError
         A file holds numbers that are NaN or infinite.
+    UnsupportedOperationError
+        An input is of a type that NumPy has not.
     """
+    _check_types(graph)
     paths = _assigned(graph, files, "--input")
     named = {name: _read(Path(path), graph.declared[name]) for name, path in paths.items()}
     lengths = {name: parse_shape(text) for name, text in _assigned(graph, shapes, "--shape").items()}
@@ -54,6 +64,15 @@ def graph_inputs(
         name: named[name] if name in named else random_input(info, lengths.get(name), seed)
         for name, info in graph.declared.items()
     }
+
+
+def _check_types(graph: OnnxGraph) -> None:
+    """Raise unless every input can be fed numbers."""
+    for info in graph.model.graph.input:
+        kind = info.type.tensor_type.elem_type
+        if kind and info.name in graph.declared and graph.declared[info.name].dtype is None:
+            name = onnx.TensorProto.DataType.Name(kind).lower()
+            raise UnsupportedOperationError(f"input {info.name!r} is of {name}, which NumPy has not")
 
 
 def _read(path: Path, info: TensorInfo) -> Array:

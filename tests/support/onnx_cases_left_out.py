@@ -17,8 +17,6 @@ OPERATORS_LEFT_OUT: dict[str, str] = {
     "text": "RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer LabelEncoder",
     "decoding of pictures": "ImageDecoder",
     "classical machine learning, of the domain ai.onnx.ml": "ArrayFeatureExtractor Binarizer TreeEnsemble",
-    "sequences": "SequenceEmpty SequenceInsert SequenceLength SequenceMap SplitToSequence",
-    "optionals": "OptionalGetElement OptionalHasElement",
     "signal processing": "DFT MelWeightMatrix STFT",
     "bits of floats, which a wider replay has not": "BitCast",
     "no bound derived yet": "Det",
@@ -36,13 +34,36 @@ LEFT_OUT: dict[str, str] = {
         test_training_dropout_zero_ratio
         test_training_dropout_zero_ratio_mask
     """,
-    "sequence and optional types": """
+    "sequences and optionals as what a graph takes or gives": """
         test_identity_opt
         test_identity_sequence
         test_if_opt
         test_if_seq
         test_loop13_seq
         test_loop16_seq_none
+        test_optional_get_element_optional_sequence
+        test_optional_get_element_optional_tensor
+        test_optional_get_element_sequence
+        test_optional_has_element_empty_optional_input
+        test_optional_has_element_optional_input
+        test_optional_has_element_tensor_input
+        test_sequence_insert_at_back
+        test_sequence_insert_at_front
+        test_sequence_map_add_1_sequence_1_tensor
+        test_sequence_map_add_1_sequence_1_tensor_expanded
+        test_sequence_map_add_2_sequences
+        test_sequence_map_add_2_sequences_expanded
+        test_sequence_map_extract_shapes
+        test_sequence_map_extract_shapes_expanded
+        test_sequence_map_identity_1_sequence
+        test_sequence_map_identity_1_sequence_1_tensor
+        test_sequence_map_identity_1_sequence_1_tensor_expanded
+        test_sequence_map_identity_1_sequence_expanded
+        test_sequence_map_identity_2_sequences
+        test_sequence_map_identity_2_sequences_expanded
+        test_split_to_sequence_1
+        test_split_to_sequence_2
+        test_split_to_sequence_nokeepdims
     """,
     "Scan of operator set 8, which has batches": "test_scan_sum",
     "operator set 1; older than 7 are not read": """

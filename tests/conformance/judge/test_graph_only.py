@@ -209,7 +209,7 @@ def test_an_input_of_another_type_is_bad_input_and_no_verdict(dtype: str, tmp_pa
 @pytest.mark.parametrize("kind", ["string", "complex64", "bfloat16"])
 def test_a_graph_that_takes_no_numbers_is_refused(kind: str) -> None:
     with pytest.raises(UnsupportedOperationError, match="input 'x'"):
-        OnnxGraph.load(written(f"({kind}[2] x) => ({kind}[2] y) {{ y = Identity(x) }}"))
+        graph_inputs(OnnxGraph.load(written(f"({kind}[2] x) => ({kind}[2] y) {{ y = Identity(x) }}")))
 
 
 def written(text: str) -> onnx.ModelProto:
