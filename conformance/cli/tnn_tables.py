@@ -56,7 +56,7 @@ def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
 
 
 def _say(text: str, style: str | None = None) -> None:
-    options.console.print(text, style=style, highlight=False)
+    options.console.print(text, style=style, highlight=False, soft_wrap=True)
 
 
 def _headline(passed: bool, text: str) -> None:

@@ -151,6 +151,7 @@ def test_it_is_said_how_values_differ(folder, way, blob):
     alter(folder, blob, WAYS[way])
     fault = next(step for step in steps(folder) if step.verdict == "fail" and step.tensor == blob)
     assert difference(fault, 1e-5) == way
+    assert difference(fault, float(fault.bound.max())) == way
 
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
