@@ -23,6 +23,7 @@ from conformance.cli.reproduction import Reproduce, say_reproduced
 from conformance.cli.terminal import coloured
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.any_graph import verify_graph
+from conformance.judge.branches import with_branches_shown
 from conformance.judge.envelope_cache import cache_folder
 from conformance.pictures.graph_inputs import graph_inputs
 from conformance.reports.report import Comparison, InputReport, Report
@@ -101,13 +102,13 @@ class GraphVerdict(Job):
         graph = OnnxGraph.load(self.model_file, partly=True)
         feeds = self._feeds(graph)
         declaration = declared_by(graph, *self.declared.formats)
-        candidate = self._candidate(graph, declaration)
+        candidate = with_branches_shown(self._candidate(graph, declaration), feeds)
         cache = None if self.no_cache else cache_folder()
         report = verify_graph(candidate, feeds, name=self.model_file.name, progress=progress, cache=cache)
         if self.reproduction is not None:
             item, folder = report.leading, self.reproduction
             known = _known(candidate, feeds, item)
-            say_reproduced(lambda: reproduce_node(folder, item, graph, known, declaration))
+            say_reproduced(lambda: reproduce_node(folder, item, candidate.graph, known, declaration))
         return report
 
     def _candidate(self, graph: OnnxGraph, declaration: Declaration) -> OnnxRuntimeGraph:

@@ -64,7 +64,7 @@ def body_of(
         raise UnsupportedOperationError("no such operation")
     inner = {each for node in nodes for each in (*node.input, *node.output)} - {*proto.input, *proto.output}
     names = {each: f"{name}/{each}" for each in inner if each}
-    return [_renamed(node, f"{name}/{place}/{node.op_type}", names) for place, node in enumerate(nodes)]
+    return [renamed(node, f"{name}/{place}/{node.op_type}", names) for place, node in enumerate(nodes)]
 
 
 def _with_defaults(proto: onnx.NodeProto, imports: list[onnx.OperatorSetIdProto]) -> onnx.NodeProto:
@@ -81,21 +81,23 @@ def _with_defaults(proto: onnx.NodeProto, imports: list[onnx.OperatorSetIdProto]
     return filled
 
 
-def _renamed(node: onnx.NodeProto, name: str, names: Mapping[str, str]) -> onnx.NodeProto:
+def renamed(node: onnx.NodeProto, name: str, names: Mapping[str, str]) -> onnx.NodeProto:
     """Return a node of a body under names that no other has, in its subgraphs too."""
-    renamed = onnx.NodeProto()
-    renamed.CopyFrom(node)
-    renamed.name = name
-    for listed in (renamed.input, renamed.output):
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.name = name
+    for listed in (copy.input, copy.output):
         changed = [names.get(each, each) for each in listed]
         del listed[:]
         listed.extend(changed)
-    for attribute in renamed.attribute:
+    for attribute in copy.attribute:
         for graph in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
-            within = [_renamed(each, each.name, names) for each in graph.node]
+            within = [renamed(each, each.name, names) for each in graph.node]
             del graph.node[:]
             graph.node.extend(within)
-    return renamed
+            for output in graph.output:
+                output.name = names.get(output.name, output.name)
+    return copy
 
 
 def inferred_types(model: onnx.ModelProto) -> Types:

@@ -179,11 +179,9 @@ def _nodes(graph: onnx.GraphProto, context: Context, unknown: dict[str, str] | N
 
     Where ``unknown`` is given, nodes of unknown operators are kept as they are, and noted there.
     """
-    counts = Counter(node.name for node in graph.node)
     nodes: list[Node] = []
     problems: dict[str, list[tuple[str, str]]] = {}
-    for index, proto in enumerate(graph.node):
-        name = proto.name if proto.name and counts[proto.name] == 1 else _fallback_name(proto, index)
+    for name, proto in zip(names_of(graph), graph.node, strict=True):
         try:
             nodes += _accepted(proto, name, context)
         except UnsupportedOperationError as error:
@@ -231,6 +229,15 @@ def _outside(problems: Mapping[str, Sequence[tuple[str, str]]], nodes: int) -> U
     return UnsupportedOperationError(
         f"{len(items)} of {nodes} nodes are outside the vocabulary: {said}"
     ).with_items(items)
+
+
+def names_of(graph: onnx.GraphProto) -> list[str]:
+    """Return a name of its own for each node: the file's, if no other has it."""
+    counts = Counter(node.name for node in graph.node)
+    return [
+        node.name if node.name and counts[node.name] == 1 else _fallback_name(node, index)
+        for index, node in enumerate(graph.node)
+    ]
 
 
 def _fallback_name(proto: onnx.NodeProto, index: int) -> str:

@@ -20,6 +20,7 @@ from conformance.graph.evaluation import widened_all
 from conformance.graph.large_models import digest
 from conformance.graph.onnx_graph import OnnxGraph, bound_inputs
 from conformance.graph.output_sizes import Sizes
+from conformance.judge.branches import with_branches_shown
 from conformance.judge.course import Course, Judged, first_wrong
 from conformance.judge.diagnosis import diagnose_node, unexplained
 from conformance.pictures.graph_inputs import described
@@ -71,13 +72,14 @@ def verify_graph(
     UnsupportedOperationError
         A node wants what its operation does not compute.
     """
+    whole, candidate = candidate.graph, with_branches_shown(candidate, feeds)
     progress("float64")
     recording = graph_recording(candidate.graph, feeds, taken_over(candidate, feeds))
     shape = next((array.shape for array in feeds.values()), ())
     course = _Course(candidate, feeds, described(feeds), shape, digest_of(feeds), recording, progress, cache)
     course.remarks += _of_unknown(candidate.graph)
     tolerance = getattr(candidate, "tolerance", str(candidate.declaration))
-    return Report([course.follow()], name, _model(candidate.graph), tolerance)
+    return Report([course.follow()], name, _model(whole), tolerance)
 
 
 @dataclass
@@ -129,7 +131,8 @@ class _Course(Course):
 
     def truth(self, feeds: Mapping[str, Array]) -> Recording:
         """Return the graph's run on another input."""
-        return graph_recording(self.candidate.graph, feeds, taken_over(self.candidate, feeds))
+        whole = getattr(self.candidate, "whole", self.candidate)
+        return graph_recording(whole.graph, feeds, taken_over(whole, feeds))
 
     def tensor_of(self, name: str) -> str | None:
         """Return the name itself: both sides are the same graph."""
