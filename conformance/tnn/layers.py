@@ -97,7 +97,7 @@ LAYER_TYPES: dict[str, LayerType] = {
     # Activations
     "Clip": LayerType(171, parameters.Clip),
     "Elu": LayerType(132, parameters.Elu),
-    "GELU": LayerType(327),
+    "GELU": LayerType(327, parameters.Gelu),
     "HardSigmoid": LayerType(172, parameters.HardSigmoid),
     "HardSwish": LayerType(173, parameters.HardSigmoid, inputs=(1, 2)),
     "LogSigmoid": LayerType(147),

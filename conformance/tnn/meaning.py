@@ -605,10 +605,14 @@ def _shuffle_channel(layer: Layer, operands: Operands, constants: Constants) -> 
     return call("Reshape", call("Transpose", parted, perm=(0, 2, 1, 3)), x.shape)
 
 
+def _on(given: of.OneHot) -> float:
+    return 1.0 if given.value_on is None else scalar(given.value_on)
+
+
 def _one_hot(layer: Layer, operands: Operands, constants: Constants) -> Array:
     given, (indices, *more) = cast(of.OneHot, layer.parameters), operands
     depth = more[0] if more else np.asarray(given.depth)
-    ends = more[1] if len(more) > 1 else np.asarray([scalar(given.value_off), scalar(given.value_on)])
+    ends = more[1] if len(more) > 1 else np.asarray([scalar(given.value_off or 0), _on(given)])
     return call("OneHot", _indices(indices), _indices(depth), ends, axis=given.axis)
 
 
@@ -704,6 +708,46 @@ def _inverse(layer: Layer, operands: Operands, constants: Constants) -> Array:
     determinant = call("Sub", call("Mul", a, d), call("Mul", b, c))
     adjugate = call("Concat", d, call("Neg", b), call("Neg", c), a, axis=-1)
     return call("Reshape", call("Div", adjugate, determinant), x.shape)
+
+
+def _prior_boxes(layer: Layer, operands: Operands, constants: Constants) -> Array:
+    """(1, 2, 4 · boxes, 1): corners of boxes about the centre of each place, over the image; variances.
+
+    They depend on the shapes alone. Sizes and steps are whole numbers.
+    """
+    given, (x, *image) = cast(of.PriorBox, layer.parameters), operands
+    height, width = given.image_h, given.image_w
+    if not height or not width:
+        height, width = image[0].shape[2:]
+    rows, columns = x.shape[2:]
+    step_h, step_w = int(given.step_h), int(given.step_w)
+    if not step_h or not step_w:
+        step_h, step_w = height / rows, width / columns
+    sizes = _box_sizes(layer, given)
+    across, down = (np.arange(columns) + given.offset) * step_w, (np.arange(rows) + given.offset) * step_h
+    centres = np.stack(np.broadcast_arrays(across, down[:, None]), axis=-1)[:, :, None]
+    boxes = np.concatenate([centres - sizes / 2, centres + sizes / 2], axis=-1)
+    boxes = boxes / (width, height, width, height)
+    if given.clip:
+        boxes = np.clip(boxes, 0, 1)
+    values = np.stack([boxes, np.broadcast_to(given.variances, boxes.shape)])
+    return call("Identity", values.reshape(1, 2, -1, 1).astype(x.dtype))
+
+
+def _box_sizes(layer: Layer, given: of.PriorBox) -> Array:
+    """Return widths and heights: the smallest, its mean with the largest, and one per ratio that is not 1."""
+    sizes: list[tuple[float, float]] = []
+    for place, smallest in enumerate(int(size) for size in given.min_sizes):
+        sizes.append((smallest, smallest))
+        if given.max_sizes:
+            sizes.append((math.sqrt(smallest * int(given.max_sizes[place])),) * 2)
+        roots = [math.sqrt(scalar(ratio)) for ratio in given.aspect_ratios if abs(ratio - 1) >= 1e-6]
+        sizes += [(smallest * root, smallest / root) for root in roots]
+    if len(sizes) != len(given.aspect_ratios) * len(given.min_sizes) + len(given.max_sizes):
+        raise UnsupportedOperationError(
+            f"PriorBox {layer.name!r}: TNN leaves boxes undefined unless exactly one of the ratios is 1"
+        )
+    return np.array(sizes)
 
 
 def _not_evaluated(layer: Layer, operands: Operands, constants: Constants) -> Array:
@@ -808,7 +852,7 @@ MEANINGS: dict[str, Meaning] = {
     "HDRGuide": _colour_guide,
     "DetectionOutput": _not_evaluated,
     "Inverse": _inverse,
-    "PriorBox": _not_evaluated,
+    "PriorBox": _prior_boxes,
 }
 """What computes each type of `conformance.tnn.layers.LAYER_TYPES`."""
 

@@ -417,8 +417,8 @@ class OneHot(Parameters):
 
     axis: int
     depth: int
-    value_off: float = plain()
-    value_on: float = plain()
+    value_off: float | None = plain(default=None)
+    value_on: float | None = plain(default=None)
 
 
 @dataclass(frozen=True)
@@ -453,6 +453,13 @@ class Clip(Parameters):
 
     minimum: float = limit()
     maximum: float = limit()
+
+
+@dataclass(frozen=True)
+class Gelu(Parameters):
+    """Parameters of GELU, which the runtime does not read: the converter writes one and packing drops it."""
+
+    approximation: int | None = choice(0, 1, default=None)
 
 
 @dataclass(frozen=True)

@@ -641,9 +641,31 @@ CASES = [
     ),
     Case(type="HDRGuide", operands=(random(1, 3, 4, 5),), buffers=COLOURS, expected=repeated_curves),
     Case(type="Inverse", operands=(random(3, 2, 2),), expected=np.linalg.inv),
-    Case(type="PriorBox", words="1 30 1 60 1 1 4 0.1 0.1 0.2 0.2 2 2 3 300 300 8 8 0.5", expected=None),
+    Case(
+        type="PriorBox",
+        words="1 30 1 60 1 1 4 0.1 0.1 0.2 0.2 3 1 2 0.5 300 200 8 9 0.5",
+        operands=(IMAGE,),
+        expected=lambda x: prior_boxes(x, 300, 200, 8, 9),
+    ),
+    Case(
+        type="PriorBox",
+        words="1 30 1 60 1 1 4 0.1 0.1 0.2 0.2 3 1 2 0.5 0 0 0 0 0.5",
+        operands=(IMAGE, random(1, 3, 40, 60)),
+        expected=lambda x, image: prior_boxes(x, 60, 40, 60 / 6, 40 / 5),
+    ),
     Case(type="DetectionOutput", words="21 1 0 0 2 200 0.01 0.45 400 1", expected=None),
 ]
+
+
+def prior_boxes(x: Array, width: int, height: int, step_w: float, step_h: float) -> Array:
+    """PriorBox, box by box: sizes 30 and √(30 · 60), ratios 2 and ½."""
+    boxes = []
+    for row, column in np.ndindex(*x.shape[2:]):
+        for w, h in ((30, 30), (1800**0.5,) * 2, (30 * 2**0.5, 30 / 2**0.5), (30 / 2**0.5, 30 * 2**0.5)):
+            left, top = (column + 0.5) * step_w - w / 2, (row + 0.5) * step_h - h / 2
+            corners = (left / width, top / height, (left + w) / width, (top + h) / height)
+            boxes += [min(max(corner, 0), 1) for corner in corners]
+    return np.array([boxes, [0.1, 0.1, 0.2, 0.2] * (len(boxes) // 4)]).reshape(1, 2, -1, 1)
 
 
 def joined_directions(results: Sequence[Array]) -> list[Array]:
