@@ -403,3 +403,92 @@ def test_constants_multiplied_ahead_of_time_are_judged_with_the_roundings_that_t
 def test_a_wrong_product_of_constants_is_a_fault():
     wrong = product_of_constants(lambda product: product * np.float32(1.05))
     assert [fault.name for fault in compare_conversion(*wrong).faults] == ["n"]
+
+
+def of_nodes(nodes, given, lines, blobs, resources=(), mapped=None, opset=14, **constants):
+    """Return the graph of some lines, and its source; ``given`` is input → dtype and shape."""
+    codes = {TensorProto.FLOAT: 0, TensorProto.BOOL: 2, TensorProto.INT64: 3}
+    declared = " : ".join(
+        f"{name} {len(shape)} {' '.join(map(str, shape))} {codes[kind]}"
+        for name, (kind, shape) in given.items()
+    )
+    head = (f"1 {len(blobs.split())} 1 4206624772", declared, blobs, "y", f"{len(lines)}", *lines)
+    text = "".join(f'"{words} ,"\n' for words in head).encode()
+    infos = [helper.make_tensor_value_info(name, *info) for name, info in given.items()]
+    arrays = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", infos, [y], arrays),
+        opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=8,
+    )
+    held = {name: RawBuffer(v, 3 if v.dtype.kind == "i" else 0) for name, v in (mapped or {}).items()}
+    return join(parse_proto(text, "proto"), Model(tuple(resources), held or None), "made"), OnnxGraph.load(
+        model
+    )
+
+
+FLOATS = (TensorProto.FLOAT, (2, 3))
+
+
+def test_integers_and_truth_values_may_be_inputs():
+    given = {"a": FLOATS, "b": FLOATS, "c": (TensorProto.BOOL, (2, 3))}
+    node = helper.make_node("Where", ["c", "a", "b"], ["y"])
+    assert compare_conversion(*of_nodes([node], given, ["Where n 3 1 a b c y"], "a b c y")).kept
+    swapped = compare_conversion(*of_nodes([node], given, ["Where n 3 1 b a c y"], "a b c y"))
+    assert not swapped.kept
+    assert "ARM has no kernel for Where" in swapped.remarks[0]
+
+    given = {"a": FLOATS, "i": (TensorProto.INT64, (2,))}
+    node = helper.make_node("Gather", ["a", "i"], ["y"], axis=1)
+    assert compare_conversion(*of_nodes([node], given, ["Gather n 2 1 a i y 1 0 0"], "a i y")).kept
+
+
+def test_a_shape_computed_in_the_graph_is_followed():
+    nodes = [
+        helper.make_node("Shape", ["a"], ["s"]),
+        helper.make_node("Gather", ["s", "i"], ["s0"], axis=0),
+        helper.make_node("Unsqueeze", ["s0", "z"], ["s1"]),
+        helper.make_node("Concat", ["s1", "m"], ["s2"], axis=0),
+        helper.make_node("Reshape", ["a", "s2"], ["y"]),
+    ]
+    lines = [
+        "Shape l0 1 1 a s",
+        "Gather l1 1 1 s s0 0 0 1",
+        "Unsqueeze l2 1 1 s0 s1 1 0",
+        "Concat l3 2 1 s1 m s2 0",
+        "Reshape l4 2 1 a s2 y 0 0 0 0",
+    ]
+    index = Resource("Gather", "l1", {"indices": RawBuffer(np.array(0, np.int32), 3)}, 104)
+    conversion = compare_conversion(
+        *of_nodes(
+            nodes,
+            {"a": (TensorProto.FLOAT, (2, 3, 4))},
+            lines,
+            "a s s0 s1 m s2 y",
+            [index],
+            {"m": np.array([-1], np.int32)},
+            i=np.array(0),
+            z=np.array([0]),
+            m=np.array([-1]),
+        )
+    )
+    assert conversion.kept
+    assert len(conversion.meanings) == 6
+
+
+@pytest.mark.parametrize(("line", "kept"), [("x w r b y 0 3 2", True), ("x r w b y 0 3 2", False)])
+def test_a_recurrent_layer_stands_for_what_rearranges_its_result(line, kept):
+    generator = np.random.default_rng(0)
+    shapes = {"w": (2, 12, 3), "r": (2, 12, 3), "b": (2, 24)}
+    weights = {name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    nodes = [
+        helper.make_node("LSTM", ["x", "w", "r", "b"], ["h"], hidden_size=3, direction="bidirectional"),
+        helper.make_node("Transpose", ["h"], ["t"], perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["t", "q"], ["y"]),
+    ]
+    given = {"x": (TensorProto.FLOAT, (5, 2, 3))}
+    made = of_nodes(
+        nodes, given, [f"LSTMONNX n 4 1 {line}"], "x w r b y", (), weights, q=np.array([0, 0, -1]), **weights
+    )
+    assert compare_conversion(*made).kept == kept
