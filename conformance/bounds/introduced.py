@@ -12,6 +12,7 @@ from conformance.bounds import (
     detection,  # noqa: F401
     elementwise,  # noqa: F401
     exact,  # noqa: F401
+    fourier,  # noqa: F401
     linear,  # noqa: F401
     normalization,  # noqa: F401
     quantization,  # noqa: F401

@@ -194,6 +194,20 @@ _trial("GRU")(_recurrent(3))
 _trial("RNN")(_recurrent(1))
 
 
+@_trial("DFT")
+def _dft(rng: np.random.Generator, draw: Draw) -> Any:
+    length, inverse = int(rng.integers(1, 130)), int(rng.integers(2))
+    parts = 2 if inverse else int(rng.integers(1, 3))
+    attributes = {"inverse": inverse, "onesided": int(parts == 1 and rng.integers(2))}
+    return (draw(2, length, parts), None, np.array(1)), attributes
+
+
+@_trial("STFT")
+def _stft(rng: np.random.Generator, draw: Draw) -> Any:
+    length = int(rng.integers(2, 65))
+    return (draw(2, 128, 1), np.array(length // 2), rng.random(length)), {}
+
+
 @_trial("LeakyRelu", "Relu", "Neg", "Abs", "Sign", "Floor", "Ceil", "Round")
 def _unary(rng: np.random.Generator, draw: Draw) -> Any:
     return (draw(1000),), {}

@@ -209,6 +209,17 @@ def _grid_sample(node: Node, context: Context) -> list[Node]:
     return [dataclasses.replace(node, attributes={**node.attributes, "mode": mode})]
 
 
+@form("DFT")
+def _dft(node: Node, context: Context) -> list[Node]:
+    """Before opset 20 the axis was an attribute, and half a spectrum of data alone."""
+    if context.opset >= 20:
+        return [node]
+    attributes = dict(node.attributes)
+    axis = context.constant(node, "axis", attributes.pop("axis"))
+    inputs = (node.inputs[0], node.inputs[1] if len(node.inputs) > 1 else "", axis)
+    return [dataclasses.replace(node, inputs=inputs, attributes=attributes)]
+
+
 @form("RoiAlign")
 def _roi_align(node: Node, context: Context) -> list[Node]:
     """Before opset 16 nothing was shifted by half an element."""

@@ -32,6 +32,7 @@ NOT_FOLLOWED = {
     ("ONNX Runtime", "Gelu"): _ROUNDED_CONSTANTS,
     ("ONNX Runtime", "GroupNormalization"): "normalises in float32, its stash_type",
     ("onnx.reference", "GroupNormalization"): "normalises in float32, its stash_type",
+    ("ONNX Runtime", "DFT"): "where the length is no power of two, its angles are of float32's accuracy",
     ("onnx.reference", "GridSample/cubic"): "its cubic is of float32's accuracy",
     ("ONNX Runtime", "Attention"): "takes the scale in float32",
     ("onnx.reference", "LRN"): "goes through as many channels as there are samples",

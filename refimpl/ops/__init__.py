@@ -27,8 +27,8 @@ Transformers
     attention rotary_embedding
 Sampling and detection
     grid_sample roi_align non_max_suppression
-Recurrent layers
-    lstm gru rnn
+Recurrent layers and transforms
+    lstm gru rnn dft stft
 Normalisation, at inference
     batch_normalization layer_normalization instance_normalization group_normalization rms_normalization
     mean_variance_normalization lp_normalization lrn
@@ -131,6 +131,7 @@ from refimpl.ops.elementwise import (
     tan,
     where,
 )
+from refimpl.ops.fourier import dft, stft
 from refimpl.ops.integer_products import conv_integer, mat_mul_integer, q_linear_conv, q_linear_mat_mul
 from refimpl.ops.linear import einsum, gemm, linear, mat_mul
 from refimpl.ops.normalization import (
@@ -271,6 +272,7 @@ __all__ = [
     "deform_conv",
     "depth_to_space",
     "dequantize_linear",
+    "dft",
     "div",
     "dynamic_quantize_linear",
     "einsum",
@@ -381,6 +383,7 @@ __all__ = [
     "split",
     "sqrt",
     "squeeze",
+    "stft",
     "sub",
     "sum_of",
     "swish",

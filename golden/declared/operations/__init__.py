@@ -26,6 +26,7 @@ from golden.declared.operations import (
     reductions,
     resizing,
     sampling,
+    transforms,
 )
 from golden.declared.operations.call import Call
 
@@ -40,6 +41,7 @@ FAMILIES = (
         resizing,
         sampling,
         recurrent,
+        transforms,
         arithmetic,
         logic,
     ),

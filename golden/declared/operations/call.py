@@ -53,6 +53,7 @@ BENEATH = {
     "Swish": ("refimpl.ops.last_place.swish", *_DOUBLE_DOUBLE),
     "Mish": ("refimpl.ops.last_place.mish", *_DOUBLE_DOUBLE),
     "RoiAlign": ("refimpl.ops.sampling.roi_samples",),
+    "STFT": ("refimpl.ops.fourier.frames",),
     "DeformConv": ("refimpl.ops.deformable_convolution.deformed_columns",),
     **dict.fromkeys(
         ("LSTM", "GRU", "RNN"), ("refimpl.ops.recurrent.layers", "refimpl.ops.recurrent.assembled")

@@ -378,6 +378,10 @@ CASES = {
         outputs=2,
         domain="com.microsoft",
     ),
+    "DFT": One("DFT", (normal(2, 48, 1),), opset=20, wrong_by=4096),
+    "DFT of complex numbers": One("DFT", (normal(2, 37, 2),), {"inverse": 1}, opset=20, wrong_by=4096),
+    "DFT of opset 17": One("DFT", (normal(2, 48, 1),), {"axis": 1, "onesided": 1}, opset=17, wrong_by=4096),
+    "STFT": One("STFT", (normal(2, 160, 1), np.array(16), uniform(0, 1, 32)), opset=17, wrong_by=4096),
     "Dropout": One("Dropout", (normal(5, 6),), outputs=2),
     "GroupNormalization of opset 18": One(
         "GroupNormalization", (normal(2, 6, 5, 4), normal(3), normal(3)), {"num_groups": 3}, opset=18
