@@ -53,21 +53,26 @@ class BranchesShown:
 def with_branches_shown(candidate: Any, feeds: Mapping[str, Array]) -> Any:
     """Return the candidate, or one that shows what is within the branches that it takes on some inputs.
 
-    Raises
-    ------
-    MobileInstError
-        It cannot be run.
+    One that cannot be run is returned as it is: whoever runs it will say so.
     """
     graph: OnnxGraph = candidate.graph
     if not isinstance(candidate, OnnxRuntimeGraph) or not any(n.op_type == "If" for n in graph.nodes):
         return candidate
+    try:
+        return BranchesShown(candidate, _in_place(candidate, feeds), feeds)
+    except MobileInstError:
+        return candidate
+
+
+def _in_place(candidate: OnnxRuntimeGraph, feeds: Mapping[str, Array]) -> OnnxGraph:
+    """Return the graph with branches in their If's place, those within branches too."""
+    graph = candidate.graph
     for _ in range(DEEPEST):
-        inside = candidate.with_graph(graph)
-        captured = attempted(inside.capture, feeds, passed=MobileInstError)
+        captured = attempted(candidate.with_graph(graph).capture, feeds, passed=MobileInstError)
         known = {**graph.initializers, **feeds, **captured}
         ifs = [node for node in graph.nodes if node.op_type == "If" and node.inputs[0] in known]
         if not ifs:
             break
         taken = {node.name: bool(known[node.inputs[0]].reshape(-1)[0]) for node in ifs}
         graph = with_branches(graph, taken)
-    return BranchesShown(candidate, graph, feeds)
+    return graph

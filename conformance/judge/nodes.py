@@ -147,7 +147,10 @@ class _Judge:
             written.run(each)
         exact = {name: written.values[name] for name in (*given, *written.constants)}
         values, bounds = propagated_bound(written.nodes, exact, self._declared(made))
-        return [_result(node, name, self.known[name], values[name], bounds[name], None) for name in made]
+        return [
+            _result(node, name, self.known[name], values[name], _telling(bounds[name], values[name]), None)
+            for name in made
+        ]
 
     def _step_by_step(self, node: Node) -> list[_Result]:
         """Judge a recurrent node, each step on the candidate's own state before it."""
@@ -193,6 +196,13 @@ class _Judge:
         """Return what results are declared to be computed with: stored as they are."""
         arrays = [self.known[name] for name in made]
         return replace(self.declared, storage=_stored_format(arrays, self.declared.storage))
+
+
+def _telling(bound: Array | None, truth: Array) -> Array | None:
+    """Return a carried bound, None if it is larger than all numbers everywhere: anything would pass."""
+    if bound is None or not truth.size or truth.dtype.kind != "f":
+        return bound
+    return None if float(np.min(bound)) > float(np.max(np.abs(truth))) > 0 else bound
 
 
 def _stored_format(outputs: Sequence[Array], declared: Format) -> Format:

@@ -13,7 +13,7 @@ from conformance.graph.onnx_graph import OnnxGraph, evaluate
 from conformance.judge.any_graph import verify_graph
 from conformance.judge.branches import with_branches_shown
 from conformance.judge.nodes import judge_nodes
-from refimpl.errors import FileError
+from refimpl.errors import FileError, ShapeError
 from refimpl.ops.operation import Array
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>\n'
@@ -186,6 +186,33 @@ def test_a_body_that_never_runs_leaves_the_state() -> None:
     tensors = evaluate(graph, {"x": x, "count": np.asarray(0, np.int64)})
     np.testing.assert_array_equal(tensors["y"], x)
 
+
+def test_a_loop_whose_errors_may_grow_beyond_its_numbers_is_not_judged() -> None:
+    graph = OnnxGraph.load(parser.parse_model(HEAD + GRAPHS["Loop"].replace("3, 3", "16, 16")))
+    x = np.random.default_rng(0).standard_normal((16, 16), np.float32)
+    feeds = {"x": x, "count": np.asarray(60, np.int64)}
+    report = verify_graph(OnnxRuntimeGraph(graph, RuntimeOptions(threads=1)), feeds)
+    verdicts = {row.name: row.verdict for row in report.inputs[0].nodes}
+    assert verdicts["y"] == "not judged"
+
+
+def test_operands_that_do_not_fit_within_a_branch_are_named() -> None:
+    graph = OnnxGraph.load(parser.parse_model(HEAD + FAILING))
+    feeds = {"x": np.ones(3, np.float32), "far": np.array([9])}
+    with pytest.raises(ShapeError, match="Gather"):
+        verify_graph(OnnxRuntimeGraph(graph, RuntimeOptions(threads=1)), feeds)
+
+
+FAILING = """
+    fails (float[3] x, int64[1] far) => (float[1] y)
+    {
+        zero = Constant <value = int64[1] {0}> ()
+        beyond = Greater (far, zero)
+        y = If (beyond) <
+            then_branch = some () => (float[1] a) { a = Gather (x, far) },
+            else_branch = none () => (float[1] b) { b = Gather (x, zero) }
+        >
+    }"""
 
 BRANCHES = """
     choices (float[6] x, float[1] level) => (float[6] y)

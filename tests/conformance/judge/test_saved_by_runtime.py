@@ -39,7 +39,7 @@ def test_every_node_is_judged_and_right(name: str, tmp_path: Path) -> None:
     model, shapes, fused = MODELS[name]
     graph = OnnxGraph.load(saved(model, tmp_path))
     own = {node.op_type for node in graph.model.graph.node if node.domain == "com.microsoft"}
-    assert own == fused
+    assert fused <= own
     report = verify_graph(
         OnnxRuntimeGraph(graph, RuntimeOptions(threads=1)), graph_inputs(graph, shapes=shapes)
     )
