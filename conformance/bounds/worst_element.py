@@ -58,6 +58,13 @@ def worst_of(values: Array, truth: Array, bound: Array | float) -> Worst:
     return worst_in(absolute_error(values, truth), bound)
 
 
+def worst_output(values: Array, truth: Array, allowed: float) -> Worst:
+    """Compare an output with its envelope; an infinite one says that rounding may make infinities, or not."""
+    if np.isfinite(allowed):
+        return worst_of(values, truth, allowed)
+    return worst_in(absolute_error(values, truth), allowed)
+
+
 def worst_in(error: Array, bound: Array | float) -> Worst:
     """Return the element of an absolute error that uses most of a bound that broadcasts to it."""
     if error.size == 0:

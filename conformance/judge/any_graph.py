@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from conformance.bounds.worst_element import worst_of
+from conformance.bounds.worst_element import worst_output
 from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import OwnGraph
 from conformance.graph.control_flow import Written, is_written_out
@@ -103,7 +103,7 @@ class _Course(Course):
         operation = maker.op_type if maker else "Identity"
         if values is None or values.shape != truth.shape:
             return Comparison.absent(name, operation, truth.shape, "fail")
-        worst = worst_of(values, truth, self.allowed[name])
+        worst = worst_output(values, truth, self.allowed[name])
         row = partial(Comparison.judged, name, operation, name, truth, worst.error, worst.index)
         return row(allowed=worst.bound, utilisation=worst.utilisation) if worst.judged else row()
 

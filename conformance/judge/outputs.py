@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
-from conformance.bounds.worst_element import absolute_error, worst_of
+from conformance.bounds.worst_element import absolute_error, worst_output
 from conformance.candidates.candidate import NEEDED_OUTPUTS
 from conformance.judge.alignment import CandidateTensors, Match
 from conformance.reports.report import Comparison
@@ -122,6 +122,6 @@ def compare_outputs(
 
 def _paired(name: str, reference: Array, allowed: float, free: Mapping[str, Array]) -> Match | None:
     if name in free and free[name].shape == reference.shape:
-        return Match(name, free[name], worst_of(free[name], reference, allowed))
+        return Match(name, free[name], worst_output(free[name], reference, allowed))
     candidates = CandidateTensors(free)
     return candidates.find(reference, allowed) or candidates.nearest(reference, allowed, set())

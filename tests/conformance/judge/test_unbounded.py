@@ -95,6 +95,26 @@ def test_without_a_bound_nothing_passes_and_nothing_fails(factor: float) -> None
         report.raise_on_failure()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_an_infinity_that_rounding_may_make_or_not_judges_nothing(seed: int) -> None:
+    chain = ["Sub", "Div", "Cos", "Mul", "Exp", "Exp"]
+    constants = {"Sub": "far", "Div": "three", "Mul": "huge"}
+    names = ["x", *(f"t{place}" for place in range(len(chain) - 1)), "y"]
+    nodes = [
+        helper.make_node(
+            operator,
+            [names[place], *([constants[operator]] if operator in constants else [])],
+            [names[place + 1]],
+        )
+        for place, operator in enumerate(chain)
+    ]
+    made = graph(nodes, (3, 5), far=1e9, three=3, huge=1e6)
+    x = 1e4 * np.random.default_rng(seed).standard_normal((3, 5)).astype(np.float32)
+    (item,) = verify_graph(OnnxRuntimeGraph(made), {"x": x}).inputs
+    assert [row.verdict for row in item.outputs] == ["not judged"]
+    assert item.verdict != "fail"
+
+
 def test_an_envelope_wider_than_the_output_judges_nothing() -> None:
     """Float16 arithmetic throughout may move these weights' logits by more than they differ."""
     network = MobileInst(CONFIG, weights())
