@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -33,6 +33,7 @@ Inputs = Annotated[
     int | None,
     typer.Option("--inputs", min=0, help="Pictures for each correct run. Default: 5, with --quick 1."),
 ]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Chooses each fault's network and place.")]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes.")]
 
 
@@ -47,6 +48,8 @@ class Faults:
     [bold]Examples[/bold]
 
       mobileinst faults --quick
+
+      mobileinst faults --leave-one-out --seed 1
 
       mobileinst faults resize normalization --per-fault 1 --inputs 0 --json score.json
 
@@ -170,16 +173,36 @@ class QuickScore(Scoring):
     most_pictures = 1
 
     quick: Annotated[bool, typer.Option("--quick", help="Each fault once, in one of the networks.")] = False
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="With --quick: chooses each fault's network and place.")
-    ] = 0
+    seed: Seed = 0
 
     def tasks(self, networks: Sequence[str]) -> list[fault_score.Task]:
         """Return where each fault is put."""
         return fault_score.quick_tasks(networks, self.seed)
 
 
-MODES = (Catalogue, FaultyModels, QuickScore, FullScore)
+@dataclass(frozen=True, kw_only=True)
+class LeftOutScore(Scoring):
+    """Each fault once, judged without its own entry of the catalogue."""
+
+    doing = "the score of what nobody foresaw (--leave-one-out)"
+    chosen_by = ("leaving",)
+    most_pictures = 0
+
+    leaving: Annotated[
+        bool,
+        typer.Option(
+            "--leave-one-out",
+            help="Each fault once, in one of the networks, judged by a catalogue without it.",
+        ),
+    ] = False
+    seed: Seed = 0
+
+    def tasks(self, networks: Sequence[str]) -> list[fault_score.Task]:
+        """Return where each fault is put."""
+        return [replace(task, left_out=True) for task in fault_score.quick_tasks(networks, self.seed)]
+
+
+MODES = (Catalogue, FaultyModels, LeftOutScore, QuickScore, FullScore)
 
 
 def _judged(
@@ -223,7 +246,8 @@ def _print(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> None:
     if trials:
         options.console.print(_score_table(trials))
         for trial in trials:
-            if not trial.harmless and not (trial.detected and trial.localised and trial.named):
+            told = trial.described if trial.left_out else trial.named
+            if not trial.harmless and not (trial.detected and trial.localised and told):
                 options.console.print(_miss(trial), highlight=False)
     if outcomes:
         options.console.print(_alarm_table(outcomes))
@@ -245,7 +269,8 @@ def _miss(trial: Trial) -> str:
 def _score_table(trials: Sequence[Trial]) -> Table:
     table = Table(title="Faults", title_justify="left", box=None, pad_edge=False)
     table.add_column("category")
-    for column in ("faults", "harmless", "detected", "localised", "named", "first", *BASELINES):
+    found = ("detected", "localised", "named", "first", "described", "misleading")
+    for column in ("faults", "harmless", *found, *BASELINES):
         table.add_column(column, justify="right")
     for category, score in fault_score.by_category(trials).items():
         table.add_row(category, *_cells(score))
@@ -255,7 +280,7 @@ def _score_table(trials: Sequence[Trial]) -> Table:
 
 
 def _cells(score: Score) -> list[str]:
-    found = [score.detected, score.localised, score.named, score.first]
+    found = [score.detected, score.localised, score.named, score.first, score.described, score.misleading]
     counts = [*found, *(score.baselines.get(name, 0) for name in BASELINES)]
     return [str(score.faults), str(score.harmless), *(_share(count, score.faults) for count in counts)]
 

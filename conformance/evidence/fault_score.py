@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +20,13 @@ from conformance.faults.injection import OPSET
 from conformance.graph import onnx_export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.network import verify
+from conformance.judge.relation import UNRELATED
+from conformance.judge.replay import DATA_MOVEMENT
 from conformance.pictures.inputs import rendered_input
 from conformance.reports.report import InputReport
 from refimpl import MobileInst, MobileInstConfig, Recording, Weights, record
 from refimpl.errors import MobileInstError
+from refimpl.graph import Graph, Node
 from refimpl.ops.operation import Array
 
 SIZE = (96, 160)
@@ -35,6 +39,8 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 """Preset → fields: narrow networks, small enough for hundreds of runs."""
 
+_NOTHING = (UNRELATED, "no known mistake", " there; the reference ")
+"""What sentences have that tell no more than a size, or only list both sides."""
 HARMLESS = 2.0
 """A faulty model's outputs may be this many times as far from float64 as the right model's own, before the
 fault does harm."""
@@ -98,8 +104,15 @@ class Trial:
         The first tensor that the faulty model lacks, and the one the judge blames.
     diagnoses
         The names the judge gives, the likeliest first.
+    described
+        A mistake was found that explains the tensor at this call or beside it, or what differs was told at
+        the right step: a weight, an attribute, a node, a relation.
+    misleading
+        The first diagnosis is at another place, or what differs was told of another step.
     baselines
         Whether each comparison with fixed tolerances sees it.
+    left_out
+        The catalogue that judged lacked this fault.
     """
 
     fault: str
@@ -112,7 +125,10 @@ class Trial:
     expected: str | None
     blamed: str | None
     diagnoses: tuple[str, ...]
+    described: bool
+    misleading: bool
     baselines: Mapping[str, bool]
+    left_out: bool = False
 
     @property
     def localised(self) -> bool:
@@ -127,11 +143,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Task:
-    """Which fault to put where: the ``number``-th of its injections into a model."""
+    """Which fault to put where: the ``number``-th of its injections into a model.
+
+    ``left_out``: the catalogue that judges lacks this fault, so that it is one that nobody foresaw.
+    """
 
     model: str
     fault: str
     number: int
+    left_out: bool = False
 
 
 def tasks(models: Sequence[str], per_fault: int) -> list[Task]:
@@ -187,7 +207,11 @@ def trial(task: Task) -> Trial:
         outputs, captured = candidate.run(chosen.images), candidate.capture(chosen.images)
     except MobileInstError as error:
         return _crashed(task, injection, str(error))
-    report = verify(candidate, chosen.config, chosen.weights, {"scene": chosen.images}).inputs[0]
+    with _without(task.fault if task.left_out else ""):
+        report = verify(candidate, chosen.config, chosen.weights, {"scene": chosen.images}).inputs[0]
+    expected = _expected(chosen, captured, report)
+    blamed = report.first_fault.step if report.first_fault else None
+    described, misleading = told(report, near(chosen.graph, injection.call), blamed == expected)
     return Trial(
         fault=task.fault,
         category=injection.fault.category,
@@ -196,11 +220,64 @@ def trial(task: Task) -> Trial:
         call=injection.call.name,
         harmless=is_harmless(chosen, outputs),
         detected=report.verdict == "fail",
-        expected=_expected(chosen, captured, report),
-        blamed=report.first_fault.step if report.first_fault else None,
+        expected=expected,
+        blamed=blamed,
         diagnoses=tuple(diagnosis.fault for diagnosis in report.diagnoses),
+        described=described,
+        misleading=misleading and task.fault not in {diagnosis.fault for diagnosis in report.diagnoses},
         baselines=alarms(outputs, chosen.reference),
+        left_out=task.left_out,
     )
+
+
+@contextmanager
+def _without(fault: str) -> Iterator[None]:
+    """Take a fault out of the catalogue for a while."""
+    kept = dict(CATALOGUE)
+    CATALOGUE.pop(fault, None)
+    try:
+        yield
+    finally:
+        CATALOGUE.clear()
+        CATALOGUE.update(kept)
+
+
+def near(graph: Graph, call: Node) -> set[str]:
+    """Return a call's name and those beside it: who feeds it and who uses it, what moves data passed over."""
+    found = {call.name}
+    for way in (_feeding, _using):
+        waiting = way(graph, call)
+        while waiting:
+            other = waiting.pop()
+            if other.name not in found:
+                found.add(other.name)
+                waiting += way(graph, other) if other.op_type in DATA_MOVEMENT else []
+    return found
+
+
+def _feeding(graph: Graph, call: Node) -> list[Node]:
+    return [maker for name in call.uses if (maker := graph.producer(name)) is not None]
+
+
+def _using(graph: Graph, call: Node) -> list[Node]:
+    return [user for name in call.outputs for user in graph.consumers.get(name, [])]
+
+
+def told(report: InputReport, beside: Collection[str], localised: bool) -> tuple[bool, bool]:
+    """Tell whether a verdict describes what is wrong, and whether it misleads.
+
+    Parameters
+    ----------
+    report
+    beside
+        The calls at which a diagnosis is at the right place.
+    localised
+        Whether the right step is blamed.
+    """
+    explained = any(diagnosis.call in beside for diagnosis in report.diagnoses)
+    telling = [said for said in report.evidence if not any(words in said for words in _NOTHING)]
+    misled = report.diagnoses[0].call not in beside if report.diagnoses else bool(telling) and not localised
+    return explained or (bool(telling) and localised), misled and not explained
 
 
 def anonymous(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -225,7 +302,19 @@ def _crashed(task: Task, injection: Injection, error: str) -> Trial:
     fault, variant = injection.fault, injection.variant
     detail = f"{variant.detail}; does not run: {error}"
     return Trial(
-        task.fault, fault.category, detail, task.model, injection.call.name, True, True, None, None, (), {}
+        fault=task.fault,
+        category=fault.category,
+        detail=detail,
+        model=task.model,
+        call=injection.call.name,
+        harmless=True,
+        detected=True,
+        expected=None,
+        blamed=None,
+        diagnoses=(),
+        described=False,
+        misleading=False,
+        baselines={},
     )
 
 
@@ -279,6 +368,8 @@ class Score:
     localised: int
     named: int
     first: int
+    described: int
+    misleading: int
     baselines: dict[str, int]
 
 
@@ -294,6 +385,8 @@ def score(trials: Iterable[Trial]) -> Score:
         localised=sum(trial.localised for trial in harmful),
         named=sum(trial.named for trial in harmful),
         first=sum(trial.diagnoses[:1] == (trial.fault,) for trial in harmful),
+        described=sum(trial.described for trial in harmful),
+        misleading=sum(trial.misleading for trial in harmful),
         baselines={name: sum(trial.baselines[name] for trial in harmful) for name in names},
     )
 
