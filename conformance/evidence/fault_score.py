@@ -20,10 +20,9 @@ from conformance.faults.injection import OPSET
 from conformance.graph import onnx_export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.network import verify
-from conformance.judge.relation import UNRELATED
 from conformance.judge.replay import DATA_MOVEMENT
 from conformance.pictures.inputs import rendered_input
-from conformance.reports.report import InputReport
+from conformance.reports.report import InputReport, is_telling
 from refimpl import MobileInst, MobileInstConfig, Recording, Weights, record
 from refimpl.errors import MobileInstError
 from refimpl.graph import Graph, Node
@@ -39,8 +38,6 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 """Preset → fields: narrow networks, small enough for hundreds of runs."""
 
-_NOTHING = (UNRELATED, "no known mistake", " there; the reference ")
-"""What sentences have that tell no more than a size, or only list both sides."""
 HARMLESS = 2.0
 """A faulty model's outputs may be this many times as far from float64 as the right model's own, before the
 fault does harm."""
@@ -275,7 +272,7 @@ def told(report: InputReport, beside: Collection[str], localised: bool) -> tuple
         Whether the right step is blamed.
     """
     explained = any(diagnosis.call in beside for diagnosis in report.diagnoses)
-    telling = [said for said in report.evidence if not any(words in said for words in _NOTHING)]
+    telling = list(filter(is_telling, report.evidence))
     misled = report.diagnoses[0].call not in beside if report.diagnoses else bool(telling) and not localised
     return explained or (bool(telling) and localised), misled and not explained
 

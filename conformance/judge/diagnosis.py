@@ -21,9 +21,9 @@ from conformance.graph.evaluation import evaluate_node, run, widened
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.alignment import CandidateTensors, aligned, layouts
 from conformance.judge.fed_picture import AFFINE, fed_picture
-from conformance.judge.relation import UNRELATED, relation
+from conformance.judge.relation import relation
 from conformance.judge.replay import DATA_MOVEMENT, stored_error
-from conformance.reports.report import Comparison, Diagnosis
+from conformance.reports.report import NO_MISTAKE, Comparison, Diagnosis, is_telling
 from refimpl import Recording
 from refimpl.errors import MobileInstError
 from refimpl.graph import Node
@@ -58,10 +58,10 @@ class Explanation:
 
 def unexplained(diagnoses: Sequence[Diagnosis], evidence: Sequence[str]) -> list[str]:
     """Say that no mistake fits, where neither one was found nor the numbers tell more than a size."""
-    if diagnoses or any(UNRELATED not in said for said in evidence):
+    if diagnoses or any(map(is_telling, evidence)):
         return []
     tried = f"{len(CATALOGUE)} and, without memory, {len(ALTERATIONS)} kinds"
-    return [f"no known mistake fits: {tried} were tried"]
+    return [f"{NO_MISTAKE}: {tried} were tried"]
 
 
 def diagnose(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from conformance.judge.replay import DATA_MOVEMENT
+from conformance.reports.report import BOTH_LISTED
 from refimpl.graph import Node
 from refimpl.ops import OPERATIONS
 from refimpl.ops.operation import Array
@@ -81,7 +82,7 @@ def read_nodes(reference: Side, candidate: Side) -> list[str]:
     counts = Counter(told.op_type for told in ours), Counter(told.op_type for told in theirs)
     missing, extra = counts[0] - counts[1], counts[1] - counts[0]
     if missing.total() + extra.total() > MOST:
-        return [f"the candidate computes {_listed(theirs)} there; the reference {_listed(ours)}"]
+        return [f"the candidate computes {_listed(theirs)}{BOTH_LISTED}{_listed(ours)}"]
     return [*_alone(theirs, extra, missing), *_differences(ours, theirs, missing, extra)]
 
 

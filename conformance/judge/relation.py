@@ -13,6 +13,7 @@ import numpy as np
 import scipy.optimize
 
 from conformance.bounds import BFLOAT16, FLOAT16
+from conformance.reports.report import UNRELATED
 from refimpl.ops.operation import Array
 
 SLACK = 8.0
@@ -23,8 +24,6 @@ LEFT = 1 / 16
 """Of the error's sum of squares: what a relation may leave."""
 ELEMENTS_PER_PARAMETER = 8
 """A relation needs at least so many wrong elements for each number it is given."""
-UNRELATED = "is off by"
-"""How a clause begins that tells no relation."""
 GRID = 256
 """Levels of a grid of 8 bits."""
 FURTHEST = 8

@@ -350,6 +350,18 @@ def _extreme(choose: Callable[..., float], values: Iterable[float | None]) -> fl
     return choose(given) if given else None
 
 
+UNRELATED = "is off by"
+"""How a clause of the evidence begins that tells no relation, only a size."""
+BOTH_LISTED = " there; the reference "
+"""Between what either side computes, where they are written too differently to be compared."""
+NO_MISTAKE = "no known mistake fits"
+
+
+def is_telling(evidence: str) -> bool:
+    """Tell whether a sentence of the evidence says what differs, and not only that something does."""
+    return not any(words in evidence for words in (UNRELATED, BOTH_LISTED, NO_MISTAKE))
+
+
 @dataclass(frozen=True)
 class InputReport:
     """The comparisons on one input, whose bytes have the SHA-256 given.
@@ -395,6 +407,17 @@ class InputReport:
             return "fail"
         rows = self.outputs if self.outputs_only else [*self.outputs, *self.steps, *self.nodes]
         return "pass" if not rows or any(row.verdict == "pass" for row in rows) else "not judged"
+
+    @property
+    def likely(self) -> str:
+        """Say what is wrong in a few words: a known mistake and where, else what the numbers tell."""
+        known = next((diagnosis for diagnosis in self.diagnoses if diagnosis.source), None)
+        if known is None:
+            telling = next(filter(is_telling, self.evidence), "")
+            return telling or next((found.detail or found.named for found in self.diagnoses), "")
+        step = self.first_fault.step if self.first_fault else ""
+        beside = known.call.partition("/")[0].removesuffix(".c") != step.partition("/")[0]
+        return f"{known.named} at {known.call}" if beside else known.named
 
     @property
     def silent(self) -> list[str]:
@@ -532,7 +555,7 @@ class Report:
         if report.first_fault:
             fault = report.first_fault
             place = f"leaves the reference at {fault.step} ({fault.operation}) on {report.name}"
-            likely = f": {report.diagnoses[0].named}" if report.diagnoses else ""
+            likely = f": {report.likely}" if report.likely else ""
             return f"FAIL  {self.candidate} {place}{likely}{report.systematic_reason}"
         wrong = [row.name for row in report.outputs if row.verdict == "fail"]
         wrong = wrong or [decision.kind for decision in report.decisions if decision.flips]

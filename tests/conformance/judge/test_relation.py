@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conformance.judge.relation import UNRELATED, relation
+from conformance.judge.relation import relation
+from conformance.reports.report import UNRELATED
 from refimpl.ops.operation import Array
 
 SHAPE = (1, 16, 12, 20)
