@@ -44,8 +44,6 @@ __all__ = [
     "parameter_shapes",
 ]
 
-SIZE_MULTIPLE = 32
-
 
 class MobileInst:
     """The network in NumPy.
@@ -90,7 +88,8 @@ class MobileInst:
         Parameters
         ----------
         images
-            Normalised pictures (B, 3, H, W), H and W multiples of 32; cast to the weights' dtype.
+            Normalised pictures (B, 3, H, W), cast to the weights' dtype. Those of the paper are padded to
+            multiples of 32 (`refimpl.inference.preprocess`); any size is computed.
 
         Raises
         ------
@@ -170,14 +169,9 @@ class KernelReuse:
 
 
 def check_images(images: Array) -> None:
-    """Raise a named error unless ``images`` is a finite (B, 3, H, W) with H and W multiples of 32."""
+    """Raise a named error unless ``images`` is a finite (B, 3, H, W)."""
     shape = images.shape
     if len(shape) != 4 or shape[1] != 3 or 0 in shape:
         raise ShapeError(f"images have shape {shape}, expected (batch, 3, height, width)")
-    if shape[2] % SIZE_MULTIPLE or shape[3] % SIZE_MULTIPLE:
-        raise ShapeError(
-            f"images are {shape[2]}×{shape[3]}, expected multiples of {SIZE_MULTIPLE}; "
-            "pad them right and bottom with zeros, as refimpl.inference.preprocess does"
-        )
     if not np.isfinite(images.view(np.ndarray)).all():
         raise NonFiniteError("images contain NaN or infinity; expected finite numbers")

@@ -88,12 +88,14 @@ Seed = Annotated[
         rich_help_panel=NETWORK,
     ),
 ]
+SMALLEST = 32
+"""Pixels of a side of the network's input, at least."""
 Size = Annotated[
     str | None,
     typer.Option(
         "--size",
         metavar="HxW",
-        help="Network input size pictures are resized to, multiples of 32.",
+        help="Network input size pictures are resized to; the paper's are multiples of 32.",
         rich_help_panel=NETWORK,
     ),
 ]
@@ -302,8 +304,8 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
         raise ConfigurationError(
             f"--size {text!r} is not of the form HEIGHTxWIDTH, such as 320x640"
         ) from None
-    if height < 32 or width < 32 or height % 32 or width % 32:
-        raise ConfigurationError(f"--size {text} must be positive multiples of 32, such as 320x640")
+    if height < SMALLEST or width < SMALLEST:
+        raise ConfigurationError(f"--size {text} must be at least {SMALLEST}x{SMALLEST}, such as 320x640")
     return height, width
 
 

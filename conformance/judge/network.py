@@ -36,6 +36,7 @@ from conformance.judge.weight_comparison import compare_constants, compare_weigh
 from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport, Report
 from refimpl import MobileInst, MobileInstConfig, Recording, record
 from refimpl.graph import Graph
+from refimpl.inference import STRIDE
 from refimpl.ops.operation import Array
 from refimpl.recording import RecordableModel
 
@@ -99,10 +100,22 @@ def verify(
         course = _Course(candidate, feeds, label, fed.shape, digest, recording, say, cache)
         course.tracks, course.judged_nodes, course.alone = tracks, nodes, alone
         course.network, course.weights = partial(_truth, part, network), wide
+        course.remarks += _unpadded(fed)
         reports.append(course.follow())
     reports = judged_over_several(candidate, reports, inputs, partial(_truth, part, network), progress)
     model = {"config": asdict(config), "weights_sha256": weights_hash(weights)}
     return Report(reports, name, model, str(candidate.declaration))
+
+
+def _unpadded(images: Array) -> list[str]:
+    """Say that the paper pads a picture of this size, where it does."""
+    height, width = images.shape[2:]
+    if height % STRIDE == 0 and width % STRIDE == 0:
+        return []
+    return [
+        f"{height}×{width} is no multiple of {STRIDE}: the paper pads such pictures right and bottom with "
+        "zeros; judged as fed, without"
+    ]
 
 
 def _say(progress: Callable[[str], None], label: str, stage: str) -> None:
@@ -184,7 +197,8 @@ class _Course(Course):
         """Name the mistake, and move the fault to where it is made."""
         own = self.candidate.own_graph(self.given(self.feeds))
         graph = None if own is None else own.graph
-        if graph and self.weights and first_wrong([*self.outputs, *self.steps]) is not None:
+        wrong = first_wrong([*self.outputs, *self.steps]) is not None
+        if graph and self.weights and wrong:
             self.evidence += compare_weights(self.weights, graph.initializers)
         # Without the tensors around the failing step every mistake of the whole network could be the one.
         if self.candidate.captures_all:
@@ -196,7 +210,7 @@ class _Course(Course):
             explained = diagnose(*found, self.candidate.declaration, placed)
             self.diagnoses = explained.diagnoses
             self.evidence += explained.evidence
-            self.evidence += unexplained(self.diagnoses, self.evidence)
+            self.evidence += unexplained(self.diagnoses, self.evidence) if wrong else []
             self.fault = _placed(self.fault, self.diagnoses, self.steps, self.recording)
 
     def _guessed(self, fault: Fault, graph: OnnxGraph) -> Stretch:

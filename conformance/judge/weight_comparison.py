@@ -68,10 +68,10 @@ def compare_constants(ours: Side, theirs: Side, weights: Mapping[str, Array]) ->
     folded = _folded(weights) if weights and not _norms(theirs) and _norms(ours) else {}
     said = []
     for our, their in _pairs_of_nodes(ours.nodes, theirs.nodes):
-        for ours_named, name in zip(our.inputs, their.inputs, strict=False):
+        for ours_named, name in zip(_with_bias(our, folded), their.inputs, strict=False):
             right, given = folded.get(ours_named, ours.constants.get(ours_named)), theirs.constants.get(name)
             if right is not None and given is not None and right.dtype.kind == "f" and right.size > 1:
-                others = {**weights, **_of_size(ours.constants, right.size)}
+                others = {**weights, **_of_size(ours.constants, right.size), **_renamed(folded)}
                 how = _difference_of_constants(right, given, others)
                 origin = ours.origins.get(ours_named)
                 called = f"weight {origin}" if origin else f"constant {ours_named}"
@@ -83,6 +83,17 @@ def _difference_of_constants(right: Array, given: Array, weights: Mapping[str, A
     if right.size != given.size:
         return f"has shape {list(right.shape)}, theirs {list(given.shape)}"
     return _difference(right.astype(np.float64), _laid_out(given.astype(np.float64), right.shape), weights)
+
+
+def _with_bias(node: Node, folded: Mapping[str, Array]) -> tuple[str, ...]:
+    """Return a node's operands, with the bias that folding its norm gives it."""
+    given = node.uses
+    bias = given[1].removesuffix("weight") + "bias" if len(given) == 2 else ""
+    return (*given, bias) if bias in folded else node.inputs
+
+
+def _renamed(folded: Mapping[str, Array]) -> dict[str, Array]:
+    return {f"{name}, its norm folded in,": array for name, array in folded.items()}
 
 
 def _of_size(constants: Mapping[str, Array], size: int) -> dict[str, Array]:
@@ -104,17 +115,30 @@ def _pairs_of_nodes(ours: Sequence[Node], theirs: Sequence[Node]) -> Iterator[tu
 def _paired(reference: Mapping[str, Array], constants: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
     """Return each weight that can be found, with the candidate's in the same layout."""
     floats = {name: x.astype(np.float64) for name, x in constants.items() if x.dtype.kind == "f"}
-    pairs: dict[str, tuple[Array, Array]] = {}
-    for names in (reference, _folded(reference)):
-        for name, ours in names.items():
-            theirs = floats.get(name)
-            if name not in pairs and theirs is not None and theirs.size == ours.size:
-                pairs[name] = ours.astype(np.float64), _laid_out(theirs, ours.shape)
+    named = [_of_the_same_name(names, floats) for names in (reference, _folded(reference))]
+    likelier, other = sorted(named, key=_unequal)
+    # A weight that is neither is altered; it is what most are.
+    equal = {name: pair for name, pair in other.items() if not _differs(*pair)}
+    pairs: dict[str, tuple[Array, Array]] = {**other, **likelier, **equal}
     if len(pairs) < len(reference) / 2:
         resembling = [_resembling(names, floats) for names in (reference, _folded(reference))]
         nearest: dict[str, tuple[Array, Array]] = min(resembling, key=_unequal)
         pairs |= nearest
     return pairs
+
+
+def _of_the_same_name(
+    names: Mapping[str, Array], floats: Mapping[str, Array]
+) -> dict[str, tuple[Array, Array]]:
+    found = {
+        name: floats[name]
+        for name, ours in names.items()
+        if name in floats and floats[name].size == ours.size
+    }
+    return {
+        name: (names[name].astype(np.float64), _laid_out(theirs, names[name].shape))
+        for name, theirs in found.items()
+    }
 
 
 def _folded(reference: Mapping[str, Array]) -> Mapping[str, Array]:

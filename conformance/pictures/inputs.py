@@ -23,7 +23,7 @@ def load_inputs(paths: Sequence[Path], size: tuple[int, int], batch: bool = Fals
         ``.npy`` files are normalised inputs (B, 3, H, W), taken as they are; anything else is a picture,
         resized to ``size`` and normalised.
     size
-        (height, width), multiples of 32.
+        (height, width) of the network's input, without padding beyond it.
     batch
         Whether to stack all into one batch instead.
 
@@ -42,13 +42,14 @@ def load_inputs(paths: Sequence[Path], size: tuple[int, int], batch: bool = Fals
 def picture_input(path: Path, size: tuple[int, int]) -> Array:
     """Return a picture as the network's input (1, 3, H, W)."""
     images, _ = preprocess(read_picture(path), sizing=size)
-    return images
+    return images[..., : size[0], : size[1]]
 
 
 def rendered_input(size: tuple[int, int], batch: int = 1, seed: int = 0) -> dict[str, Array]:
     """Return a batch of rendered scenes under one label."""
     scenes = [preprocess(render_picture(*size, seed + i), sizing="native")[0] for i in range(batch)]
-    return {f"rendered scene {seed}": np.concatenate(scenes).astype(np.float32)}
+    images = np.concatenate(scenes)[..., : size[0], : size[1]]
+    return {f"rendered scene {seed}": np.ascontiguousarray(images, np.float32)}
 
 
 def _stack(inputs: dict[str, Array]) -> Array:

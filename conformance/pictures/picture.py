@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageOps
 from conformance.evaluation.segmentations import encode
 from conformance.files import atomic_write
 from refimpl.errors import FileError, ShapeError
-from refimpl.inference import STRIDE, Instances
+from refimpl.inference import Instances
 from refimpl.predictions import require_finite
 
 Array = NDArray[Any]
@@ -95,7 +95,7 @@ def read_network_input(path: PathLike) -> Array:
     FileError
         No such file, not a ``.npy``, truncated, with bytes left over, or holding Python objects.
     ShapeError
-        Not floating-point, not (B, 3, H, W), or H and W are no multiples of 32.
+        Not floating-point, or not (B, 3, H, W).
     NonFiniteError
         NaN or infinity.
     """
@@ -131,16 +131,10 @@ def _array(file: BinaryIO, path: PathLike) -> Array:
 
 
 def _require_input_shape(shape: tuple[int, ...], path: PathLike) -> None:
-    """Raise `ShapeError`, saying what to do, unless ``shape`` is (B, 3, H, W) with multiples of 32."""
+    """Raise `ShapeError`, saying what to do, unless ``shape`` is (B, 3, H, W)."""
     if len(shape) != 4 or shape[1] != 3 or 0 in shape:
         advice = "transpose it from channels last" if shape[-1:] == (3,) else "give one"
         raise ShapeError(f"{path} has shape {shape}; a network input is (B, 3, H, W): {advice}")
-    height, width = (math.ceil(side / STRIDE) * STRIDE for side in shape[2:])
-    if (height, width) != shape[2:]:
-        raise ShapeError(
-            f"{path} has shape {shape}; height and width must be multiples of {STRIDE}: pad with zeros at "
-            f"the bottom and at the right to {height}×{width}"
-        )
 
 
 def coco_results(instances: Instances, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
