@@ -154,7 +154,8 @@ def _canonical(node: Node, side: Side) -> Iterator[_Told]:
             yield _Told("HardSigmoid", node.name, {"alpha": 1 / 6, "beta": 0.5})
             yield _Told("Mul", node.name, {})
         case "Gemm":
-            yield _Told("MatMul", node.name, {k: v for k, v in attributes.items() if k in ("alpha", "beta")})
+            factors = {key: x for key, x in attributes.items() if key in ("alpha", "beta") and x != 1}
+            yield _Told("MatMul", node.name, factors)
         case "Clip":
             low, high = (_scalar(node, place, side.constants) for place in (1, 2))
             yield _Told("Relu" if low == 0 and high is None else "Clip", node.name, {"min": low, "max": high})

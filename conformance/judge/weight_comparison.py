@@ -43,8 +43,9 @@ def compare_weights(reference: Mapping[str, Array], constants: Mapping[str, Arra
         None where all that were found agree, or none were found.
     """
     pairs = _paired(reference, constants)
+    others = {**reference, **_renamed(_folded(reference))}
     found = {
-        name: said for name, (ours, theirs) in pairs.items() if (said := _difference(ours, theirs, reference))
+        name: said for name, (ours, theirs) in pairs.items() if (said := _difference(ours, theirs, others))
     }
     sentences = [f"weight {name} {said}" for name, said in found.items()]
     if len(sentences) <= LISTED:

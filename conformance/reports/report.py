@@ -413,8 +413,10 @@ class InputReport:
         """Say what is wrong in a few words: a known mistake and where, else what the numbers tell."""
         known = next((diagnosis for diagnosis in self.diagnoses if diagnosis.source), None)
         if known is None:
-            telling = next(filter(is_telling, self.evidence), "")
-            return telling or next((found.detail or found.named for found in self.diagnoses), "")
+            constants = [said for said in self.evidence if said.startswith(("weight ", "constant "))]
+            told = [*filter(is_telling, self.evidence), *constants]
+            told += [found.detail or found.named for found in self.diagnoses]
+            return next(iter(told), "")
         step = self.first_fault.step if self.first_fault else ""
         beside = known.call.partition("/")[0].removesuffix(".c") != step.partition("/")[0]
         return f"{known.named} at {known.call}" if beside else known.named
