@@ -147,7 +147,7 @@ class NpuGraph(IsolatedOnnxRuntimeGraph):
         named = [f"{name or 'unnamed'} ({op_type})" for name, op_type in self.fallbacks]
         more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
         return [
-            f"{len(named)} nodes fell back to the CPU, and were judged as the NPU's: "
+            f"{len(named)} node{'s' * (len(named) > 1)} fell back to the CPU, judged as the NPU's: "
             f"{', '.join(named[:_SHOWN])}{more}"
         ]
 

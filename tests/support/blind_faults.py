@@ -410,7 +410,7 @@ def trial(kind: str, seed: int, number: int) -> Blind | None:
         return None
     report = verify(candidate, it.config, it.weights, {"scene": it.images}).leading
     expected = _expected(it, captured)
-    blamed = report.first_fault.step if report.first_fault else None
+    blamed = _held(it, report.first_fault.step) if report.first_fault else None
     call = next((step for step in it.recording.steps if expected in step.outputs), None)
     beside = set() if call is None else near(it.recording.graph, call)
     described, misleading = told(report, beside, blamed == expected)
@@ -428,6 +428,16 @@ def _does_harm(it: Right, outputs: Mapping[str, Array]) -> bool:
         or np.abs(outputs[name] - it.captured[name]).max() > HARM * np.abs(it.captured[name]).max()
         for name in outputs
     )
+
+
+def _held(it: Right, step: str) -> str:
+    """Return a step, or the first behind it that the right export holds: Gemm is a product and a sum."""
+    while step not in it.places:
+        users = it.recording.graph.consumers.get(step, [])
+        if len(users) != 1:
+            break
+        step = users[0].outputs[0]
+    return step
 
 
 def _expected(it: Right, captured: Mapping[str, Array]) -> str | None:

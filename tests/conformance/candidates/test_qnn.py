@@ -92,7 +92,7 @@ def test_nodes_that_fall_back_to_the_cpu_are_named_and_refused_if_strict() -> No
     on_npu = graph_of(*nodes)
     report = verify_graph(on_npu, FED)
     report.raise_on_failure()
-    assert any("1 nodes fell back" in remark and "erf (Erf)" in remark for remark in report.inputs[0].remarks)
+    assert any("1 node fell back" in remark and "erf (Erf)" in remark for remark in report.inputs[0].remarks)
     strict = NpuGraph(on_npu.graph, Npu.parse(f"{NPU},strict").options, ON_NPU)
     with pytest.raises(ConfigurationError, match="strict"):
         strict.run(FED)
