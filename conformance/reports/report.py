@@ -417,9 +417,14 @@ class InputReport:
             told = [*filter(is_telling, self.evidence), *constants]
             told += [found.detail or found.named for found in self.diagnoses]
             return next(iter(told), "")
-        step = self.first_fault.step if self.first_fault else ""
-        beside = known.call.partition("/")[0].removesuffix(".c") != step.partition("/")[0]
-        return f"{known.named} at {known.call}" if beside else known.named
+        return f"{known.named} at {known.call}" if self._is_elsewhere(known.call) else known.named
+
+    def _is_elsewhere(self, call: str) -> bool:
+        """Tell whether a call is another than the one that is blamed."""
+        fault = self.first_fault
+        if fault is None or call in fault.candidate_nodes:
+            return False
+        return call.partition("/")[0].removesuffix(".c") != fault.step.partition("/")[0]
 
     @property
     def silent(self) -> list[str]:
