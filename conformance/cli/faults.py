@@ -267,21 +267,24 @@ def _miss(trial: Trial) -> str:
 
 
 def _score_table(trials: Sequence[Trial]) -> Table:
+    left_out = trials[0].left_out
     table = Table(title="Faults", title_justify="left", box=None, pad_edge=False)
     table.add_column("category")
-    found = ("detected", "localised", "named", "first", "described", "misleading")
-    for column in ("faults", "harmless", *found, *BASELINES):
+    # Without its own entry none can be named.
+    found = ("described", "misleading") if left_out else ("named", "first", *BASELINES)
+    for column in ("faults", "harmless", "detected", "localised", *found):
         table.add_column(column, justify="right")
     for category, score in fault_score.by_category(trials).items():
-        table.add_row(category, *_cells(score))
+        table.add_row(category, *_cells(score, left_out))
     table.add_section()
-    table.add_row("all", *_cells(fault_score.score(trials)), style="bold")
+    table.add_row("all", *_cells(fault_score.score(trials), left_out), style="bold")
     return table
 
 
-def _cells(score: Score) -> list[str]:
-    found = [score.detected, score.localised, score.named, score.first, score.described, score.misleading]
-    counts = [*found, *(score.baselines.get(name, 0) for name in BASELINES)]
+def _cells(score: Score, left_out: bool) -> list[str]:
+    told = [score.described, score.misleading]
+    named = [score.named, score.first, *(score.baselines.get(name, 0) for name in BASELINES)]
+    counts = [score.detected, score.localised, *(told if left_out else named)]
     return [str(score.faults), str(score.harmless), *(_share(count, score.faults) for count in counts)]
 
 
