@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: verify test fuzz mutants mutants-refimpl mutants-trackers lint types figures learn pictures clean
+.PHONY: verify test fuzz shown mutants mutants-refimpl mutants-trackers lint types figures learn pictures clean
 
 verify: .venv/installed
 	$(BIN)/mobileinst verify
@@ -15,6 +15,10 @@ test: .venv/installed-test
 # 15 times the cases of `make test`, and how they ended.
 fuzz: .venv/installed-test
 	MOBILEINST_FUZZ_CASES=300000 OMP_NUM_THREADS=1 $(BIN)/python -P -m pytest -q -rP -n auto tests/fuzz $(PYTEST_ARGS)
+
+# Whether docs/trust.md shows what its commands print; needs ../shared/data and what .ci/run installs.
+shown: .venv/installed-test
+	$(BIN)/python -P tests/support/shown.py docs/trust.md
 
 mutants: mutants-refimpl mutants-trackers
 
