@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -319,9 +320,9 @@ def wrong() -> dict[str, Callable[[], Report]]:
     """Return name → what judges it, of runtimes that must fail."""
     entries: dict[str, Callable[[], Report]] = {}
     for name, operation in OPERATIONS.items():
-        entries[name] = lambda operation=operation: _other(*operation)  # type: ignore[misc]
+        entries[name] = partial(_other, *operation)
     for name, tampering in TAMPERING.items():
-        entries[name] = lambda tampering=tampering: _tampered(*tampering)  # type: ignore[misc]
+        entries[name] = partial(_tampered, *tampering)
     entries["variance in one pass, offset 1234"] = lambda: _one_pass(1234)
     entries["the first result, returned again"] = _stored
     entries["not repeatable"] = _not_repeatable
@@ -397,7 +398,7 @@ def right() -> dict[str, Callable[[], Report]]:
     """Return name → what judges it, of runtimes that must pass."""
     entries: dict[str, Callable[[], Report]] = {}
     for name, graph in RIGHT.items():
-        entries[name] = lambda graph=graph: _on(*graph)  # type: ignore[misc]
+        entries[name] = partial(_on, *graph)
     x, w = noise((8, 64)), noise((64, 8))
     entries["sums in blocks, the last first"] = lambda: _on(MATRIX, x, {"w": w}, _blocks(w))
     entries["sums in float64"] = lambda: _on(
