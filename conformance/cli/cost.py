@@ -66,7 +66,7 @@ class NetworkCost(Job):
         """Record the network on shapes alone, and print its stages, and its layers on a machine."""
         roofline = None if self.gflops is None or self.gbps is None else Roofline(self.gflops, self.gbps)
         name, config = self.model or options.DEFAULT_MODEL, options.configuration(self.model, self.overrides)
-        height, width = options.parse_size(self.size) or options.DEFAULT_SIZE
+        height, width = options.parse_size(self.size, step=1) or options.DEFAULT_SIZE
         with options.working("recording"):
             recording = record_shapes(config, height, width)
         costs, peak = step_costs(recording), peak_activation_memory(recording)

@@ -70,7 +70,7 @@ class NetworkTable(Job):
     def run(self) -> int:
         """Record the network, and print its steps."""
         config = options.configuration(self.model, self.overrides)
-        height, width = options.parse_size(self.size) or options.DEFAULT_SIZE
+        height, width = options.parse_size(self.size, step=1) or options.DEFAULT_SIZE
         with options.working("recording"):
             recording = _record(config, height, width, self.seed or 0)
         costs = step_costs(recording)

@@ -146,7 +146,7 @@ class Export(Job):
         """Return each graph, with the path it goes to."""
         used = weights.folded() if self.fold or self.target else weights
         network = MobileInst(config, used.astype(np.float32) if self.target else used)
-        height, width = options.parse_size(self.size) or options.DEFAULT_SIZE
+        height, width = options.parse_size(self.size, step=1) or options.DEFAULT_SIZE
         images = np.zeros((self.batch, 3, height, width), weights.dtype)
         exports = (onnx_export.export, onnx_export.export_reuse)
         made = {place: export(network, images) for place, export in zip(self.places, exports, strict=False)}

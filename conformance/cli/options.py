@@ -19,6 +19,7 @@ from conformance.cli.terminal import Progress, console, progress_console, workin
 from conformance.files import atomic_write, check_writable
 from refimpl import MobileInstConfig, Weights
 from refimpl.errors import ConfigurationError, WeightsError
+from refimpl.inference import STRIDE
 from refimpl.trained import DEFAULT, is_trained, trained_config
 from refimpl.weights import read_arrays
 from refimpl.weights.hint import recognised_configuration
@@ -88,14 +89,13 @@ Seed = Annotated[
         rich_help_panel=NETWORK,
     ),
 ]
-SMALLEST = 32
-"""Pixels of a side of the network's input, at least."""
 Size = Annotated[
     str | None,
     typer.Option(
         "--size",
         metavar="HxW",
-        help="Network input size pictures are resized to; the paper's are multiples of 32.",
+        help="Network input size pictures are resized to: multiples of 32. Export, verify, explain and cost "
+        "take any.",
         rich_help_panel=NETWORK,
     ),
 ]
@@ -294,8 +294,8 @@ def load_network(
         return likely.config, load_weights(likely.config, path, backbone, seed)
 
 
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """Return (height, width) of ``320x640``."""
+def parse_size(text: str | None, step: int = STRIDE) -> tuple[int, int] | None:
+    """Return (height, width) of ``320x640``, both multiples of a step: nothing is padded then."""
     if text is None:
         return None
     try:
@@ -304,8 +304,10 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
         raise ConfigurationError(
             f"--size {text!r} is not of the form HEIGHTxWIDTH, such as 320x640"
         ) from None
-    if height < SMALLEST or width < SMALLEST:
-        raise ConfigurationError(f"--size {text} must be at least {SMALLEST}x{SMALLEST}, such as 320x640")
+    if height < STRIDE or width < STRIDE:
+        raise ConfigurationError(f"--size {text} must be at least {STRIDE}x{STRIDE}, such as 320x640")
+    if height % step or width % step:
+        raise ConfigurationError(f"--size {text} must be multiples of {step} here, such as 320x640")
     return height, width
 
 

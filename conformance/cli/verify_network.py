@@ -79,7 +79,7 @@ class NetworkVerdict(Job):
         """Judge the candidate, or our own export if none is named."""
         own = self.model_file is None
         network = self.network.or_trained() if own else self.network
-        size = options.parse_size(self.size)
+        size = options.parse_size(self.size, step=1)
         if own and network.is_trained and not self.network.is_given:
             size = size or options.TRAINED_SIZE
         graph = OnnxGraph.load(self.model_file) if self.model_file else None

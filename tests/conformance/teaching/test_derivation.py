@@ -154,7 +154,7 @@ def test_the_command_prints_and_writes_the_same(tmp_path: Path) -> None:
         ("kernel[0,1,2]", r"did you mean kernels"),
         ("MASKS[0,7,12,20]", r"did you mean .*masks"),
         ("qqqq[0]", r"try class_logits"),
-        ("", r"nothing recorded is called ''"),
+        ("", r"NUMBER is empty"),
         ("masks", r"has shape \(1, 20, 24, 40\); give 4 whole numbers, such as 'masks\[0,0,0,0\]'"),
         ("masks[0,7,12]", r"give 4 whole numbers"),
         ("masks[0,7,12,-1]", r"give 4 whole numbers"),
