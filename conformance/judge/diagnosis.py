@@ -34,6 +34,8 @@ NEAR = 0.02
 its bound."""
 LOOSE = 0.1
 """Of the largest element: a bound above it proves nothing."""
+MOSTLY = 0.75
+"""Share of elements with such a bound beyond which nothing is proved: at ties of nearest resize it is wide."""
 MOST = 5
 """How many diagnoses are reported."""
 FEWER = 0.5
@@ -510,7 +512,7 @@ class _Search:
         best = None
         if not np.isfinite(value).all():
             return None
-        if bound is not None and np.median(bound) > LOOSE * np.abs(value).max(initial=0.0):
+        if bound is not None and (bound > LOOSE * np.abs(value).max(initial=0.0)).mean() > MOSTLY:
             return None
         for name in self._near(value):
             for array in layouts(self.candidates.tensors[name], value.shape):

@@ -26,7 +26,7 @@ REQUANTISATION = 0.2
 """Steps that requantising may lose beside the rounding itself: products with a fixed-point factor."""
 STEPS: dict[int, dict[str, float]] = {
     1: {"AveragePool": 0.8, "Concat": 0.5, "ReduceMean": 1.0, "MatMul": 2.5},
-    2: {"Add": 2.0, "AveragePool": 1.0, "Conv": 40.0, "Div": 30.0, "HardSigmoid": 1.2, "MatMul": 650.0}
+    2: {"Add": 3.5, "AveragePool": 1.0, "Conv": 40.0, "Div": 30.0, "HardSigmoid": 1.2, "MatMul": 650.0}
     | {"Mul": 1.0, "ReduceMean": 1.8, "ReduceSum": 1.0, "Reshape": 30.0, "Resize": 1.0, "Sigmoid": 5.0}
     | {"Softmax": 70.0},
 }
