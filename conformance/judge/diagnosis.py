@@ -35,7 +35,7 @@ its bound."""
 LOOSE = 0.1
 """Of the largest element: a bound above it proves nothing."""
 MOSTLY = 0.75
-"""Share of elements with such a bound beyond which nothing is proved: at ties of nearest resize it is wide."""
+"""Share of elements so bounded beyond which nothing is proved; at ties of nearest resize it is wide."""
 MOST = 5
 """How many diagnoses are reported."""
 FEWER = 0.5
