@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from conformance.evidence import catalogue_networks, catalogue_runtimes
@@ -19,7 +20,11 @@ from refimpl.errors import ConfigurationError, MobileInstError
 
 
 def _judged(entries: dict[str, Callable[[], Trial]]) -> dict[str, Callable[[], Report]]:
-    return {name: lambda make=make: make().report() for name, make in entries.items()}  # type: ignore[misc]
+    return {name: partial(_report, make) for name, make in entries.items()}
+
+
+def _report(make: Callable[[], Trial]) -> Report:
+    return make().report()
 
 
 WRONG = {**catalogue_runtimes.wrong(), **_judged(catalogue_networks.wrong())}

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from conformance.candidates.candidate import Candidate, OwnGraph
+from conformance.faults import ShapedGraph
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.alignment import CandidateTensors
 from conformance.judge.conditioning import explain_large_errors
@@ -221,14 +222,9 @@ class _Course(Course):
 
     def _read(self, stretch: Stretch, graph: OnnxGraph) -> None:
         """Say what the candidate's nodes and constants at the first fault have of their own."""
-        tensors = self.recording.tensors
-        graph_of_ours = self.recording.graph
-        constants = _unmoved(graph_of_ours, tensors)
-        ours = Side(
-            stretch.calls, constants, _ranks(tensors), _origins(graph_of_ours, self.recording.weights)
-        )
-        own = {**graph.initializers, **self.captured}
-        theirs = Side(stretch.nodes, _unmoved(graph, own), _ranks(own))
+        origins = _origins(self.recording.graph, self.recording.weights)
+        ours = Side(stretch.calls, ShapedGraph.of_recording(self.recording), origins)
+        theirs = Side(stretch.nodes, ShapedGraph.of_onnx(graph, self.captured))
         self.evidence += read_nodes(ours, theirs)
         if not any(said.startswith("weight") for said in self.evidence):
             self.evidence += compare_constants(ours, theirs, self.weights)
@@ -247,12 +243,6 @@ def _truth(
     return record(part(network, images), images.astype(np.float64))
 
 
-def _unmoved(graph: Graph, tensors: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the tensors that do not depend on what is fed."""
-    moved = graph.dependent(graph.inputs.values())
-    return {name: array for name, array in tensors.items() if name not in moved}
-
-
 def _origins(graph: Graph, weights: Sequence[str]) -> dict[str, str]:
     """Return the tensors that are weights otherwise arranged, each with its weight."""
     found = {name: name for name in weights}
@@ -260,10 +250,6 @@ def _origins(graph: Graph, weights: Sequence[str]) -> dict[str, str]:
         if node.op_type in DATA_MOVEMENT and node.inputs[0] in found and len(node.outputs) == 1:
             found[node.outputs[0]] = found[node.inputs[0]]
     return found
-
-
-def _ranks(tensors: Mapping[str, Array]) -> dict[str, int]:
-    return {name: array.ndim for name, array in tensors.items()}
 
 
 def _output_fault(rows: Sequence[Comparison], recording: Recording) -> Fault | None:

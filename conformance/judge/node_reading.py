@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from conformance.faults import ShapedGraph
 from conformance.judge.replay import DATA_MOVEMENT
 from conformance.reports.report import BOTH_LISTED
 from refimpl.graph import Node
@@ -37,18 +38,20 @@ class Side:
     ----------
     nodes
         In order.
-    constants
-        Name → what does not depend on the picture.
-    ranks
-        Name → number of axes.
+    graph
+        The whole of which they are, with shapes and constants.
     origins
         Constant → the weight of which it is another arrangement.
     """
 
     nodes: Sequence[Node]
-    constants: Mapping[str, Array]
-    ranks: Mapping[str, int]
+    graph: ShapedGraph
     origins: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def constants(self) -> Mapping[str, Array]:
+        """Name → what does not depend on the picture."""
+        return self.graph.constants
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,7 @@ def _filled(node: Node, side: Side) -> dict[str, Any]:
     defaults = {x.name: x.default for x in parameters if x.kind is x.KEYWORD_ONLY}
     given = {name: value for name, value in node.attributes.items() if value is not None}
     told = {name: value for name, value in {**defaults, **given}.items() if name not in _UNREAD}
-    rank = side.ranks.get(node.inputs[0], 0) if node.inputs else 0
+    rank = len(side.graph.shapes.get(node.inputs[0], ())) if node.inputs else 0
     if isinstance(told.get("axis"), int) and rank:
         told["axis"] %= rank
     if told.get("auto_pad") == "NOTSET":

@@ -34,7 +34,7 @@ def unique(x: Array, *, axis: int | None = None, sorted: int = 1) -> tuple[Array
         order = np.argsort(first)
         values, first, counts = np.take(values, order, axis=axis or 0), first[order], counts[order]
         inverse = np.argsort(order)[inverse]
-    return values, *(places.astype(np.int64) for places in (first, inverse, counts))  # type: ignore[return-value]
+    return values, first.astype(np.int64), inverse.astype(np.int64), counts.astype(np.int64)
 
 
 @operation("Compress", Trait.MOVES)
