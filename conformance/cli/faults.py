@@ -16,6 +16,7 @@ from conformance.cli import options
 from conformance.cli.job import Job
 from conformance.cli.options import JsonFile
 from conformance.cli.output_files import Writes
+from conformance.cli.planted import PlantedErrors
 from conformance.evidence import false_alarms, fault_score
 from conformance.evidence.baselines import BASELINES
 from conformance.evidence.false_alarms import CorrectRun, Outcome
@@ -54,6 +55,8 @@ class Faults:
       mobileinst faults resize normalization --per-fault 1 --inputs 0 --json score.json
 
       mobileinst faults resize attention/scale --write faulty
+
+      mobileinst faults --planted 50 --candidate qnn:snapdragon-8-gen-2 --quantize a8w8
     """
 
 
@@ -202,7 +205,7 @@ class LeftOutScore(Scoring):
         return [replace(task, left_out=True) for task in fault_score.quick_tasks(networks, self.seed)]
 
 
-MODES = (Catalogue, FaultyModels, LeftOutScore, QuickScore, FullScore)
+MODES = (Catalogue, FaultyModels, PlantedErrors, LeftOutScore, QuickScore, FullScore)
 
 
 def _judged(

@@ -74,6 +74,28 @@ def judge_units(
     return [row for row, _ in found], [remark for _, remark in found if remark]
 
 
+def steps_between(
+    graph: OnnxGraph, other: OnnxGraph, inputs: Mapping[str, Array], tensors: Mapping[str, Array]
+) -> dict[str, float]:
+    """Return by how many steps at most each integer result of another graph should differ, where it does.
+
+    Parameters
+    ----------
+    graph, other
+        Two QDQ graphs of the same results.
+    inputs, tensors
+        As of `judge_units`, of the first: what both compute each result of.
+    """
+    integers = {name: tensors[name] for name in quantized_results(graph) if name in tensors}
+    ours, theirs = (_Judge(each, {**each.initializers, **inputs, **integers}) for each in (graph, other))
+    apart = {name: _largest_apart(ours.integers(name), theirs.integers(name)) for name in integers}
+    return {name: steps for name, steps in apart.items() if steps}
+
+
+def _largest_apart(ours: Array, theirs: Array) -> float:
+    return float(np.abs(ours - theirs).max(initial=0.0)) if ours.shape == theirs.shape else np.inf
+
+
 def only_as_shipped(
     graph: OnnxGraph,
     rows: Sequence[Comparison],
@@ -148,6 +170,12 @@ class _Judge:
         others = self.known.keys() - {result}
         *made_by, quantize = self.graph.between(others, [result])
         return Unit(quantize, made_by)
+
+    def integers(self, result: str) -> Array:
+        """Return what a result should be."""
+        unit = self.unit(result)
+        truth, _, ends = self._in_steps(unit.quantize, unit.made_by, early=False)
+        return np.clip(np.rint(truth), *ends)
 
     def result(self, result: str) -> tuple[Comparison, str | None]:
         """Compare one result with float64 of the integers it is made of; return also what was left out."""

@@ -139,7 +139,9 @@ class Replay:
     def unlike_rounding(self, step: Step, name: str, values: Array) -> str | None:
         """Say how a tensor within its bound differs from ``values[name]`` otherwise than by rounding."""
         bound, scale = self.bounds.get(name), self.scales.get(name)
-        operands = [self.values[source] for source in step.uses if source not in self.fixed]
+        # A constant of few values, such as 1/n, is rounded alike wherever it is a factor.
+        rounded = self.declaration.runtime.rounds_operands and Trait.SUMS in TRAITS[step.op_type]
+        operands = [self.values[source] for source in step.uses if rounded or source not in self.fixed]
         if bound is None or scale is None or not all(map(is_varied, operands)):
             return None
         return unlike_rounding(values, self.values[name], bound, scale)

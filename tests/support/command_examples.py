@@ -129,6 +129,10 @@ EXAMPLES: dict[type[Job], list[str]] = {
     cache.CacheContents: [f"cache --clear {JSON}"],
     faults.Catalogue: ["faults --list"],
     faults.FaultyModels: [f"faults {FAULTS} --write wrong {JSON}"],
+    faults.PlantedErrors: [
+        "faults --planted 1 --network topformer-tiny --candidate onnxruntime:level=basic --quantize a8w8 "
+        f"--seed 1 {JSON}"
+    ],
     faults.LeftOutScore: [f"faults {FAULTS} --leave-one-out --inputs 0 --seed 1 --workers 1 {JSON}"],
     faults.QuickScore: [f"faults {FAULTS} --quick --inputs 0 --seed 1 --workers 1 {JSON}"],
     faults.FullScore: [f"faults {FAULTS} --inputs 0 --per-fault 1 --workers 1 {JSON}"],

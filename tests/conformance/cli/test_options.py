@@ -32,10 +32,12 @@ from conformance.cli import (
     course,
     faults,
     held_out_evaluation,
+    planted,
     verify_recorded,
     verify_tnn,
 )
 from conformance.cli.job import Beside, Job, Unless, options_of
+from conformance.evidence.planted import Result
 from conformance.judge.network import verify
 from conformance.reports.report import InputReport, Report
 from refimpl.errors import ConfigurationError
@@ -219,6 +221,7 @@ def light(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
         (cost, "_paper_table", ""),
         (faults, "write_faulty_models", []),
         (faults, "_judged", ([], [])),
+        (planted, "judge_planted", Result([], 0, {})),
         (held_out_evaluation, "evaluate", None),
         (held_out_evaluation, "evaluate_deployment", None),
         (held_out_evaluation, "draw_worst", None),
