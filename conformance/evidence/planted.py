@@ -60,6 +60,8 @@ class Trial:
         The one that is; None: the verdict is no failure, or names no place.
     detected
         Whether anything fails.
+    listed
+        Whether the wrong node is among those that the verdict lists there.
     """
 
     network: str
@@ -69,6 +71,7 @@ class Trial:
     expected: tuple[str, ...]
     blamed: str | None
     detected: bool
+    listed: bool = False
 
     @property
     def counted(self) -> bool:
@@ -78,7 +81,7 @@ class Trial:
     @property
     def localised(self) -> bool:
         """Whether the right place is blamed."""
-        return self.blamed in self.expected
+        return self.listed or self.blamed in self.expected
 
 
 @dataclass(frozen=True)
@@ -162,9 +165,8 @@ class FloatSubject(Subject):
         size, wrong = self._effect(planted)
         seen = {row.name for row in self.right.steps if row.verdict in ("pass", "fail")}
         expected = tuple(first_seen(self.graph, wrong, seen))
-        blamed = report.first_fault.step if report.first_fault else None
-        failed = report.verdict == "fail"
-        return Trial(self.network, planted.kind, planted.detail, size, expected, blamed, failed)
+        found = (size, expected, *_blamed(report, planted.nodes))
+        return Trial(self.network, planted.kind, planted.detail, *found)
 
     def _judged(self, model: onnx.ModelProto) -> tuple[InputReport, float]:
         with tempfile.TemporaryDirectory(prefix="planted-") as folder:
@@ -246,6 +248,16 @@ class QuantizedSubject(Subject):
 def _picture(seed: int) -> Array:
     (images,) = rendered_input(SIZE, seed=seed).values()
     return images
+
+
+def _blamed(report: InputReport, nodes: Collection[str]) -> tuple[str | None, bool, bool]:
+    """Return what is blamed, whether anything fails, and whether one of some nodes is listed there."""
+    fault, failed = report.first_fault, report.verdict == "fail"
+    return (
+        (None, failed, False)
+        if fault is None
+        else (fault.step, failed, not {*nodes}.isdisjoint(fault.candidate_nodes))
+    )
 
 
 def first_seen(graph: Graph, wrong: Collection[str], seen: Collection[str]) -> list[str]:
