@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from conformance.cli.verify_against import AgainstVerdict
 from conformance.cli.verify_graph import GraphVerdict
 from conformance.cli.verify_network import NetworkVerdict
 from conformance.cli.verify_recorded import RecordedVerdict
@@ -26,8 +27,10 @@ class Verify:
 
       mobileinst verify any.onnx --graph-only --shape images=1x3x224x224
 
+      mobileinst verify simplified.onnx --against any.onnx
+
       mobileinst verify it.tnnproto --against it.onnx
     """
 
 
-MODES = (RecordedVerdict, *TNN_JOBS, GraphVerdict, NetworkVerdict)
+MODES = (RecordedVerdict, *TNN_JOBS, AgainstVerdict, GraphVerdict, NetworkVerdict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -100,7 +101,7 @@ class GraphVerdict(Job):
         """Judge the file on inputs from files or seeded random ones."""
         assert self.model_file is not None
         graph = OnnxGraph.load(self.model_file, partly=True)
-        feeds = self._feeds(graph)
+        feeds = feeds_of(graph, self.inputs or (), self.shapes or (), self.seed)
         declaration = declared_by(graph, *self.declared.formats)
         candidate = with_branches_shown(self._candidate(graph, declaration), feeds)
         cache = None if self.no_cache else cache_folder()
@@ -117,16 +118,25 @@ class GraphVerdict(Job):
             return runtime_graph(graph, options, declaration, self.timeout)
         return graph_candidate(self.candidate, graph, declaration, self.threads or 0, self.timeout)
 
-    def _feeds(self, graph: OnnxGraph) -> dict[str, Array]:
-        files, shapes = [str(path) for path in self.inputs or ()], self.shapes or ()
-        random = len(graph.inputs) - len(files)
-        if self.seed is not None and random <= 0:
-            raise ConfigurationError("--seed has no effect: --input gives every input of the graph")
-        if len(shapes) > max(random, 0):
-            raise ConfigurationError(
-                f"{len(shapes)} --shape for {max(random, 0)} random inputs; files have their own shapes"
-            )
-        return graph_inputs(graph, files, shapes, self.seed or 0)
+
+def feeds_of(
+    graph: OnnxGraph, files: Sequence[Path], shapes: Sequence[str], seed: int | None
+) -> dict[str, Array]:
+    """Return an array for every input of a graph, from files or seeded random.
+
+    Raises
+    ------
+    ConfigurationError
+        A shape or a seed without an input that is random.
+    """
+    random = len(graph.inputs) - len(files)
+    if seed is not None and random <= 0:
+        raise ConfigurationError("--seed has no effect: --input gives every input of the graph")
+    if len(shapes) > max(random, 0):
+        raise ConfigurationError(
+            f"{len(shapes)} --shape for {max(random, 0)} random inputs; files have their own shapes"
+        )
+    return graph_inputs(graph, [str(path) for path in files], shapes, seed or 0)
 
 
 def _known(candidate: OnnxRuntimeGraph, feeds: Mapping[str, Array], item: InputReport) -> dict[str, Array]:

@@ -19,10 +19,26 @@ def _after_the_name(text: str) -> Iterator[str]:
         yield text.partition("=")[2]
 
 
+def _named_files(text: str) -> Iterator[str]:
+    """``BEFORE.onnx``, ``pytorch:FILE.pt2``, ``pytorch:FILE.py:NAME``."""
+    rest = text.partition(":")[2]
+    yield from (path for path in (text, rest, rest.rpartition(":")[0]) if path)
+
+
 ModelFile = Annotated[
     Path | None,
     typer.Argument(metavar="[MODEL]", help="The candidate: .onnx, .tnnproto. Default: our own export."),
     Reads(),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        "--against",
+        metavar="BEFORE.onnx",
+        help="What the model was made from: judge whether a simplifier, optimiser, quantiser or converter "
+        "kept the meaning.",
+    ),
+    Reads(_named_files),
 ]
 Inputs = Annotated[
     list[Path] | None,

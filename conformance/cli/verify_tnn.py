@@ -61,11 +61,6 @@ MoreFiles = Annotated[
     typer.Argument(metavar="[MORE.tnnproto]...", help="More converted models."),
     Reads(),
 ]
-Against = Annotated[
-    Path | None,
-    typer.Option("--against", help="The .onnx a .tnnproto was converted from.", rich_help_panel=PANEL),
-    Reads(),
-]
 Dump = Annotated[
     Path | None,
     typer.Option(
@@ -186,7 +181,7 @@ class TnnConversion(TnnJob):
     seed: options.Seed = None
     all_steps: options.AllSteps = False
     files: JsonFile
-    against: Against = None
+    against: verify_options.Against = None
 
     def check(self) -> None:
         """Refuse options about a table that is not printed."""
@@ -195,11 +190,11 @@ class TnnConversion(TnnJob):
     def run(self) -> int:
         """Compare layer by layer; 0 if the meaning is kept, else 1."""
         path, graph = self.one()
-        assert self.against is not None
+        source = Path(self.against or "")
         with options.working("layer by layer in float64"):
-            conversion = compare_conversion(graph, OnnxGraph.load(self.against), seed=self.seed or 0)
-        if self.files.write(tnn_tables.plain(tnn_tables.conversion_json(path, self.against, conversion))):
-            tnn_tables.print_conversion(path, self.against, conversion, self.all_steps)
+            conversion = compare_conversion(graph, OnnxGraph.load(source), seed=self.seed or 0)
+        if self.files.write(tnn_tables.plain(tnn_tables.conversion_json(path, source, conversion))):
+            tnn_tables.print_conversion(path, source, conversion, self.all_steps)
         return 0 if conversion.kept else 1
 
 

@@ -155,7 +155,12 @@ def aligned(array: Array, reference: Array) -> Array:
 
 
 def _range(array: Array) -> tuple[float, float]:
-    return float(array.min()), float(array.max())
+    """Return the smallest and the largest finite number; zeros where there is none."""
+    low, high = float(array.min()), float(array.max())
+    if np.isfinite(high - low):
+        return low, high
+    finite = array[np.isfinite(array)]
+    return float(finite.min(initial=0.0)), float(finite.max(initial=0.0))
 
 
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:

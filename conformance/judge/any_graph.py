@@ -15,19 +15,17 @@ import numpy as np
 from conformance.bounds.worst_element import worst_output
 from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import OwnGraph
-from conformance.graph.control_flow import Written, is_written_out
-from conformance.graph.evaluation import widened_all
+from conformance.graph.control_flow import is_written_out
 from conformance.graph.large_models import digest
-from conformance.graph.onnx_graph import OnnxGraph, bound_inputs
-from conformance.graph.output_sizes import Sizes
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.graph.recorded import graph_recording
 from conformance.judge.branches import with_branches_shown
 from conformance.judge.course import Course, Judged, first_wrong
 from conformance.judge.diagnosis import diagnose_node, unexplained
 from conformance.pictures.graph_inputs import described
 from conformance.reports.report import Comparison, Report
-from refimpl import Recording, Step
+from refimpl import Recording
 from refimpl.errors import MobileInstError, UnsupportedOperationError
-from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
 
@@ -79,7 +77,7 @@ def verify_graph(
     course = _Course(candidate, feeds, described(feeds), shape, digest_of(feeds), recording, progress, cache)
     course.remarks += _of_unknown(candidate.graph)
     tolerance = getattr(candidate, "tolerance", str(candidate.declaration))
-    return Report([course.follow()], name, _model(whole), tolerance)
+    return Report([course.follow()], name, model_of(whole), tolerance)
 
 
 @dataclass
@@ -198,41 +196,6 @@ def _of_unknown(graph: OnnxGraph) -> list[str]:
     ]
 
 
-def graph_recording(
-    graph: OnnxGraph, feeds: Mapping[str, Array], taken: Mapping[str, Array] | None = None
-) -> Recording:
-    """Return the graph's run in float64 in the form of the reference's own runs.
-
-    Parameters
-    ----------
-    graph
-    feeds
-        Input → array.
-    taken
-        What the nodes of unknown operators make: they are no steps of the recording.
-    """
-    given = {**graph.initializers, **(taken or {})}
-    known = {**widened_all(given), **bound_inputs(graph, feeds, np.float64)}
-    written = Written(known, np.float64, check=Sizes().check)
-    for node in graph.nodes:
-        if node.name not in graph.unknown:
-            written.run(_step(node))
-    steps = [_step(node) for node in written.nodes]
-    return Recording(
-        steps=steps,
-        tensors=written.values,
-        inputs={name: name for name in feeds},
-        outputs=dict(graph.outputs),
-        weights=[*given, *written.constants],
-    )
-
-
-def _step(node: Node) -> Step:
-    """Return a node whose every output has a name."""
-    outputs = tuple(name or f"{node.name}:{place}" for place, name in enumerate(node.outputs))
-    return Step(node.name, node.op_type, node.inputs, outputs, node.attributes)
-
-
 def digest_of(feeds: Mapping[str, Array]) -> str:
     """Return a SHA-256 over the inputs' names, dtypes, shapes and bytes."""
     digest = hashlib.sha256()
@@ -242,7 +205,8 @@ def digest_of(feeds: Mapping[str, Array]) -> str:
     return digest.hexdigest()
 
 
-def _model(graph: OnnxGraph) -> dict[str, Any]:
+def model_of(graph: OnnxGraph) -> dict[str, Any]:
+    """Return what a report says of a graph."""
     return {
         "graph": graph.model.graph.name,
         "sha256": digest(graph.model),

@@ -82,9 +82,14 @@ def _same(first: Array, second: Array) -> bool:
 
 
 def compare_outputs(
-    recording: Recording, allowed: Mapping[str, float], outputs: Mapping[str, Array]
+    recording: Recording,
+    allowed: Mapping[str, float],
+    outputs: Mapping[str, Array],
+    needed: Collection[str] = NEEDED_OUTPUTS,
 ) -> tuple[list[Comparison], list[str]]:
     """Pair the candidate's outputs with the reference's, by name, value or shape, and compare them.
+
+    It must give those ``needed``.
 
     Returns
     -------
@@ -113,7 +118,7 @@ def compare_outputs(
     problems += [
         f"it gives no output {row.name!r} of shape {row.shape}"
         for row in rows
-        if row.candidate is None and row.name in NEEDED_OUTPUTS
+        if row.candidate is None and row.name in needed
     ]
     if all(row.candidate is None for row in rows):
         problems.append("none of its outputs is one of the reference's")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from conformance.bounds import Declaration, Format, Shared, carried_bounds
+from conformance.bounds import FLOAT32, Declaration, Format, Shared, carried_bounds
 from conformance.bounds.worst_element import is_varied, unlike_rounding
 from conformance.graph.evaluation import evaluate_node
 from refimpl import Recording, Step
@@ -31,8 +32,8 @@ class Structure:
     def compared(self, outputs: Iterable[str]) -> set[str]:
         """Return the tensors that a candidate with these outputs should hold.
 
-        Left out: what does not depend on the images, what only moves data, and a convolution before its
-        batch norm.
+        Left out: what does not depend on the images, what only moves data, what holds no floats, and a
+        convolution before its batch norm.
         """
         return {name for name in self._computed(outputs) if not self._before_norm(name)}
 
@@ -45,7 +46,9 @@ class Structure:
         steps = self.graph.between((), wanted)
         used = {*wanted, *(name for step in steps for name in step.uses)}
         made = {name for step in steps if step.op_type not in DATA_MOVEMENT for name in step.outputs}
-        return made & used & self.graph.dependent(self.recording.inputs.values())
+        tensors = self.recording.tensors
+        floats = {name for name in made & used if tensors[name].dtype.kind == "f" and tensors[name].size}
+        return floats & self.graph.dependent(self.recording.inputs.values())
 
     def _before_norm(self, name: str) -> bool:
         return any(step.op_type == "BatchNormalization" for step in self.graph.consumers.get(name, []))
@@ -103,33 +106,64 @@ class Replay:
     After `adopt`, the steps that follow compute on the candidate's values: what the candidate has differs
     from the result by the error it introduced there. What it lacks is carried along, with the bound of all
     that it may have fused.
+
+    Parameters
+    ----------
+    recording
+    declaration
+        What the candidate computes with.
+    folded
+        Constant → by how much each element of the candidate's may be off, where both sides are computed in
+        float64 and differ by their constants alone (`conformance.judge.folding`); None: each constant by what
+        storing it costs.
     """
 
-    def __init__(self, recording: Recording, declaration: Declaration) -> None:
+    def __init__(
+        self, recording: Recording, declaration: Declaration, folded: Mapping[str, Array] | None = None
+    ) -> None:
         self.declaration = declaration
+        self.folded = folded
         self.last_use = {name: step.name for step in recording.steps for name in step.uses}
         self.values = {name: recording.tensors[name] for name in recording.inputs.values()}
         self.bounds: dict[str, Array | None] = {}
         self.scales: dict[str, Array | None] = {}
         self.fixed = {*recording.weights, *recording.constants}
         for name in [*recording.weights, *recording.constants]:
-            self.values[name] = recording.tensors[name]
-            array, computed = recording.tensors[name], name in recording.constants
-            error = stored_error(array, declaration.storage, computed)
-            if error:
-                self.bounds[name] = self.scales[name] = np.full(recording.tensors[name].shape, error)
+            self.values[name] = array = recording.tensors[name]
+            if folded is not None:
+                if name in folded:
+                    self.bounds[name] = self.scales[name] = folded[name]
+            elif error := stored_error(array, declaration.storage, computed=name in recording.constants):
+                self.bounds[name] = self.scales[name] = np.full(array.shape, error)
 
     def compute(self, step: Step) -> None:
         """Compute a step, how far a correct candidate may be from it, and how far it likely is."""
         operands = step.operands(self.values)
         outputs = evaluate_node(step, operands)
         self.values.update(zip(step.outputs, outputs, strict=False))
+        declared = self._declared(step)
         shared: Shared = {}
-        for errors, probable in ((self.bounds, False), (self.scales, True)):
+        for errors, probable in ((self.bounds, False), (self.scales, True))[
+            : 2 if self.folded is None else 1
+        ]:
             before = [errors.get(name, 0.0) for name in step.inputs]
-            call = (step, operands, before, outputs, self.declaration)
+            call = (step, operands, before, outputs, declared)
             after = carried_bounds(*call, probable=probable, shared=shared)
             errors.update(zip(step.outputs, after, strict=False))
+
+    def _declared(self, step: Step) -> Declaration:
+        """Return what a step is computed with.
+
+        Of two graphs in float64, what is computed of constants alone was computed in float32, and the numbers
+        within an operation (a sixth in HardSwish) may have become constants.
+        """
+        if self.folded is None:
+            return self.declaration
+        if self.fixed.issuperset(step.uses):
+            self.fixed.update(step.outputs)
+            return Declaration()
+        elementwise = Trait.ELEMENTWISE in TRAITS[step.op_type]
+        return replace(self.declaration, arithmetic=FLOAT32) if elementwise else self.declaration
 
     def bound(self, name: str) -> Array | float:
         """Return how far a correct tensor may be from ``values[name]``; infinite without a bound."""
@@ -142,7 +176,7 @@ class Replay:
         # A constant of few values, such as 1/n, is rounded alike wherever it is a factor.
         rounded = self.declaration.runtime.rounds_operands and Trait.SUMS in TRAITS[step.op_type]
         operands = [self.values[source] for source in step.uses if rounded or source not in self.fixed]
-        if bound is None or scale is None or not all(map(is_varied, operands)):
+        if self.folded is not None or bound is None or scale is None or not all(map(is_varied, operands)):
             return None
         return unlike_rounding(values, self.values[name], bound, scale)
 

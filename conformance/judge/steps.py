@@ -46,6 +46,8 @@ def compare_steps(
     *,
     captures_all: bool = True,
     own: OwnGraph | None = None,
+    folded: Mapping[str, Array] | None = None,
+    reach: int = FUSION_REACH,
 ) -> tuple[list[Comparison], Fault | None]:
     """Find the reference's tensors in the candidate, and the first step it computes differently.
 
@@ -66,8 +68,14 @@ def compare_steps(
         Whether a tensor that it did not capture is one that it does not compute.
     own
         What it says it computes, by which the fault's place is named.
+    folded
+        As of `Replay`.
+    reach
+        How many steps in a row it may have fused.
     """
-    sides = _Sides(recording, Structure(recording), outputs, tensors, declaration, captures_all)
+    sides = _Sides(
+        recording, Structure(recording), outputs, tensors, declaration, captures_all, own, folded, reach
+    )
     taken: dict[str, str] = {}
     while True:
         rows, known, missed = _compare_once(sides, taken)
@@ -92,6 +100,9 @@ class _Sides:
     tensors: CandidateTensors
     declaration: Declaration
     captures_all: bool
+    own: OwnGraph | None
+    folded: Mapping[str, Array] | None
+    reach: int
 
     @cached_property
     def compared(self) -> set[str]:
@@ -107,6 +118,11 @@ class _Sides:
     def given(self) -> dict[str, str]:
         """Tensor of the reference that is an output → the candidate's that is given for it."""
         return {self.recording.outputs[name]: own for name, own in self.outputs.items()}
+
+    def is_kept(self, name: str, step: Step) -> bool:
+        """Tell whether the candidate has a node of this operator that makes a tensor of this name."""
+        maker = self.own.nodes.producer(name) if self.own else None
+        return maker is not None and maker.op_type == step.op_type
 
     def wrong_output(self, name: str, value: Array, bound: Array | float) -> Match | None:
         """Return what the candidate gives for a tensor, if that is an output and not within its bound.
@@ -157,8 +173,9 @@ def _compare_once(sides: _Sides, taken: Mapping[str, str]) -> tuple[list[Compari
             match, missing = tensors.named(output_names.get(name, name), item.value, item.bound), "absent"
         elif match is None and item.value is not None:
             match = tensors.likeliest(output_names.get(name, name), item.value, item.bound, known)
-            fused = sides.structure.soon_found(name, found, sides.compared, FUSION_REACH)
-            if fused and not (match and match.resembles(item.value)):
+            fused = sides.structure.soon_found(name, found, sides.compared, sides.reach)
+            kept = match is not None and match.name == name and sides.is_kept(name, item.step)
+            if fused and not kept and not (match and match.resembles(item.value)):
                 match, missing = None, "absent"
         if match and item.value is not None:
             spotlight.show(name, match.values, item.value, item.bound, match.worst.utilisation)
@@ -178,8 +195,7 @@ def _inherits(row: Comparison, heirs: Collection[str]) -> bool:
 
 
 def _predict(sides: _Sides, spotlight: Spotlight, taken: Mapping[str, str]) -> dict[str, _Prediction]:
-    declared = sides.declaration
-    replay = Replay(sides.recording, declared)
+    replay = Replay(sides.recording, sides.declaration, sides.folded)
     predictions: dict[str, _Prediction] = {}
     for step in sides.recording.steps:
         replay.compute(step)

@@ -45,7 +45,8 @@ def wrong_stretch(
     """Return the stretch that makes the first wrong step, or the next where that is left out.
 
     A tensor is taken for a step's if it has its size and is computed from exactly the candidate's tensors
-    that are the step's operands; of several, the first that the step's operation makes, else the first.
+    that are the step's operands; of several, that of its name, else the first that the step's operation
+    makes, else the first.
     """
     first = next((row for row in steps if row.verdict == "fail"), None)
     if first is None:
@@ -66,7 +67,8 @@ def wrong_stretch(
         ]
         after = {user.op_type for user in recording.graph.consumers.get(name, [])}
         after -= {call.op_type for call in calls}
-        tensor = _made_by(calls[-1].op_type, after, alike)
+        kept = any(made == name for _, made in alike)
+        tensor = name if kept else _made_by(calls[-1].op_type, after, alike)
         if tensor is not None:
             nodes = own.between({*held, *own.inputs.values()}, [tensor])
             return Stretch(name, tensor, calls, nodes)

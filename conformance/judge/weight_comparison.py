@@ -66,7 +66,9 @@ def compare_constants(ours: Side, theirs: Side, weights: Mapping[str, Array]) ->
     weights
         Name → weight, as the network has it.
     """
-    folded = _folded(weights) if weights and not _norms(theirs) and _norms(ours) else {}
+    folded = (
+        {} if _norms(theirs) or not _norms(ours) else _folded(weights) if weights else _folded_there(ours)
+    )
     said = []
     for our, their in _pairs_of_nodes(ours.nodes, theirs.nodes):
         for ours_named, name in zip(_with_bias(our, folded), their.inputs, strict=False):
@@ -91,6 +93,24 @@ def _with_bias(node: Node, folded: Mapping[str, Array]) -> tuple[str, ...]:
     given = node.uses
     bias = given[1].removesuffix("weight") + "bias" if len(given) == 2 else ""
     return (*given, bias) if bias in folded else node.inputs
+
+
+def _folded_there(side: Side) -> dict[str, Array]:
+    """Return the weights and biases of a side's convolutions with the batch norms behind them folded in."""
+    makers = {node.outputs[0]: node for node in side.nodes if node.op_type == "Conv"}
+    found = {}
+    for norm in side.nodes:
+        convolution = makers.get(norm.inputs[0]) if norm.op_type == "BatchNormalization" else None
+        names = () if convolution is None else (*convolution.uses[1:], *norm.inputs[1:5])
+        if convolution is not None and all(name in side.constants for name in names):
+            weight, *biases = (side.constants[name].astype(np.float64) for name in convolution.uses[1:])
+            scale, shift, mean, variance = (side.constants[name] for name in norm.inputs[1:5])
+            factor = scale / np.sqrt(variance + norm.attributes.get("epsilon", 1e-5))
+            name = convolution.uses[1]
+            found[name] = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
+            bias = convolution.uses[2] if biases else name.removesuffix("weight") + "bias"
+            found[bias] = shift + (sum(biases) - mean) * factor
+    return found
 
 
 def _renamed(folded: Mapping[str, Array]) -> dict[str, Array]:

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from conformance.reports.failure_message import failure_message
+from conformance.reports.summary import summary
 from refimpl.errors import VerificationError
 from refimpl.ops.operation import Array
 
@@ -159,12 +160,15 @@ class Fault:
         not compute what the candidate's own graph says.
     candidate_nodes
         The candidate's nodes between the last tensors that agree and the one nearest to it.
+    reference_nodes
+        The reference's there, where it is a graph of somebody's.
     """
 
     step: str
     operation: str
     question: str
     candidate_nodes: tuple[str, ...] = ()
+    reference_nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -482,13 +486,29 @@ class InputReport:
 
 @dataclass(frozen=True)
 class Report:
-    """The verdict on a candidate over all inputs; ``command`` is the command line that shows it again."""
+    """The verdict on a candidate over all inputs.
+
+    Attributes
+    ----------
+    inputs
+    candidate
+        What it is called.
+    model
+        What is known of it.
+    tolerance
+        What the verdict allows, in words.
+    command
+        The command line that shows it again.
+    reference
+        What it is beside, where that is not the network.
+    """
 
     inputs: list[InputReport]
     candidate: str
     model: dict[str, Any]
     tolerance: str
     command: str | None = None
+    reference: str | None = None
 
     @property
     def verdict(self) -> str:
@@ -515,6 +535,10 @@ class Report:
             for decision in report.decisions:
                 kinds.setdefault(decision.kind, []).append(decision)
         return [merged(decisions) for decisions in kinds.values()]
+
+    def __str__(self) -> str:
+        """Say the verdict, where and why, and how much was judged, in ten lines of 80 columns."""
+        return "\n".join(summary(self))
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data.
@@ -554,14 +578,16 @@ class Report:
         if report.verdict == "pass":
             count = f"{len(self.inputs)} input{'s' * (len(self.inputs) > 1)}"
             silent = f"; {report.silence}" if report.silent else ""
-            return f"PASS  {self.candidate} conforms on {count}; {report.coverage}{silent}"
+            beside = f"means what {self.reference} does" if self.reference else "conforms"
+            return f"PASS  {self.candidate} {beside} on {count}; {report.coverage}{silent}"
         if report.verdict == "not judged":
             return f"NOT JUDGED  {self.candidate} on {report.name}: {report.silence}"
         if report.problems:
             return f"FAIL  {self.candidate} on {report.name}: {'; '.join(report.problems)}"
         if report.first_fault:
             fault = report.first_fault
-            place = f"leaves the reference at {fault.step} ({fault.operation}) on {report.name}"
+            beside = self.reference or "the reference"
+            place = f"leaves {beside} at {fault.step} ({fault.operation}) on {report.name}"
             likely = f": {report.likely}" if report.likely else ""
             return f"FAIL  {self.candidate} {place}{likely}{report.systematic_reason}"
         wrong = [row.name for row in report.outputs if row.verdict == "fail"]

@@ -17,8 +17,9 @@ import numpy as np
 from conformance.bounds import FORMATS, RUNTIMES, Declaration
 from conformance.foreign_names import plain_name
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.graph.recorded import graph_recording
 from conformance.json_files import read_json
-from conformance.judge.any_graph import digest_of, graph_recording
+from conformance.judge.any_graph import digest_of
 from conformance.judge.diagnosis import Explanation, diagnose, diagnose_node
 from conformance.judge.nodes import judge_nodes, judged_row
 from conformance.judge.replay import Replay

@@ -31,6 +31,7 @@ from conformance.cli.job import Job
 from conformance.cli.lint import Lint
 from conformance.cli.losses import Losses
 from conformance.cli.run import Run
+from conformance.cli.verify_against import AgainstVerdict
 from conformance.cli.verify_graph import GraphVerdict
 from conformance.cli.verify_network import NetworkVerdict
 from conformance.cli.verify_recorded import RecordedVerdict
@@ -79,6 +80,9 @@ EXAMPLES: dict[type[Job], list[str]] = {
         f"{ran} {REPORTS}"
         for given in NETWORKS
         for ran in ("--dump n.out", PHONE)
+    ],
+    AgainstVerdict: [
+        f"verify g.onnx --against g.onnx --input g.npy --shape 2x3 --seed 1 --all-steps --no-cache {REPORTS}"
     ],
     GraphVerdict: [
         "verify g.onnx --graph-only --input g.npy --shape 2x3 --seed 1 --threads 1 --all-steps "

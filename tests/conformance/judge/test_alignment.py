@@ -121,9 +121,15 @@ def test_what_is_not_finite_never_matches(
     assert nearest is None or nearest.worst.utilisation > 1
 
 
-def test_a_reference_that_is_not_finite_matches_nothing() -> None:
-    reference = np.array([[1.0, np.nan], [2.0, 3.0]])
-    assert CandidateTensors({"same": reference}).find(reference, 1.0) is None
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_matches_only_in_its_place(value: float) -> None:
+    """As a graph means it, by a mask of infinities or a quotient of zeros."""
+    reference = np.array([[1.0, value], [2.0, 3.0]])
+    same, other = reference + 1e-9, np.array([[value, 1.0], [2.0, 3.0]])
+    found = CandidateTensors({"other": other, "same": same}).find(reference, 1e-6)
+    assert found is not None
+    assert found.name == "same"
+    assert CandidateTensors({"other": other, "finite": np.ones((2, 2))}).find(reference, 1e-6) is None
 
 
 @settings(deadline=None)

@@ -1,0 +1,44 @@
+"""What is printed of a verdict: ten lines of 80 columns first, then tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from conformance.cli.terminal import coloured, console
+from conformance.reports.report import Comparison, Report
+from conformance.reports.summary import summary, within
+
+STYLES = {"pass": "bold green", "fail": "bold red", "not judged": "bold yellow"}
+COLOURS = {"pass": "green", "fail": "red", "inherited": "magenta"} | dict.fromkeys(
+    ("absent", "not judged", "tie"), "yellow"
+)
+NAME, OPERATOR = 28, 12
+"""Columns of a tensor's name and its operator."""
+
+
+def print_verdict(report: Report) -> None:
+    """Print the verdict, place, mistake and coverage."""
+    first, *rest = summary(report)
+    console.print(first, style=STYLES[report.verdict], highlight=False, soft_wrap=True)
+    for line in rest:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def comparison_table(title: str, rows: Sequence[Comparison]) -> Table:
+    """Return a table of comparisons that fits 80 columns."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in ("tensor", "operator"):
+        table.add_column(name, no_wrap=True)
+    for name in ("error", "allowed", "÷"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for row in rows:
+        error = row.max_abs_error if row.introduced_error is None else row.introduced_error
+        figures = [
+            "-" if value is None else f"{value:.1e}" for value in (error, row.tolerance, row.utilisation)
+        ]
+        verdict = coloured(row.verdict + ", systematic" * row.systematic, COLOURS[row.verdict])
+        table.add_row(within(row.name, NAME), within(row.operation, OPERATOR), *figures, verdict)
+    return table

@@ -1,0 +1,159 @@
+"""The course of a verdict on a candidate whose tensors are found beside a reference's, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from conformance.bounds import Declaration
+from conformance.candidates.candidate import OwnGraph
+from conformance.faults import ShapedGraph
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.alignment import CandidateTensors
+from conformance.judge.conditioning import explain_large_errors
+from conformance.judge.course import Course, Judged, first_wrong
+from conformance.judge.diagnosis import diagnose, steps_behind, unexplained
+from conformance.judge.node_reading import Side, read_nodes
+from conformance.judge.replay import DATA_MOVEMENT
+from conformance.judge.steps import FUSION_REACH, compare_steps
+from conformance.judge.strangers import like_nothing, not_finite
+from conformance.judge.stretch import Stretch, wrong_stretch
+from conformance.judge.weight_comparison import compare_constants, compare_weights
+from conformance.reports.report import Comparison, Diagnosis, Fault
+from refimpl import Recording
+from refimpl.graph import Graph
+from refimpl.ops.operation import Array
+
+
+class Stepped(Judged, Protocol):
+    """What is judged step by step."""
+
+    @property
+    def captures_all(self) -> bool:
+        """Whether a tensor that it does not capture is one that it does not compute."""
+
+
+@dataclass
+class StepCourse(Course):
+    """One input's way, beside what the candidate should compute.
+
+    Attributes
+    ----------
+    weights
+        Name → weight, as the reference has it.
+    folded, reach
+        As of `conformance.judge.steps.compare_steps`.
+    """
+
+    candidate: Stepped
+    weights: Mapping[str, Array] = field(default_factory=dict)
+    folded: Mapping[str, Array] | None = None
+    reach: int = FUSION_REACH
+
+    @property
+    def declared(self) -> Declaration:
+        """What its steps are computed with."""
+        return self.candidate.declaration
+
+    def compare_steps(self, own: OwnGraph | None) -> None:
+        """Look for every step of the reference."""
+        given = {row.name: row.candidate for row in self.outputs if row.candidate is not None}
+        self.steps, self.fault = compare_steps(
+            self.recording,
+            given,
+            CandidateTensors(self.captured),
+            self.declared,
+            captures_all=self.candidate.captures_all,
+            own=own,
+            folded=self.folded,
+            reach=self.reach,
+        )
+        self.fault = self.fault or _output_fault(self.outputs, self.recording)
+        if not self.candidate.captures_all:
+            self._look_at_strangers()
+        if first_wrong([*self.outputs, *self.nodes, *self.steps]) is None:
+            self.remarks += explain_large_errors(self.recording, self.outputs, self.steps)
+
+    def _look_at_strangers(self) -> None:
+        """Say which of the candidate's tensors are like none of the network's: they were not judged."""
+        placed = {row.candidate for row in (*self.outputs, *self.steps)}
+        inside = {name: array for name, array in self.captured.items() if name not in self.shipped}
+        strangers = {name: array for name, array in inside.items() if name not in placed}
+        self.problems += not_finite(strangers)
+        if strangers:
+            self.remarks.append(like_nothing(strangers, len(inside)))
+
+    def tensor_of(self, name: str) -> str | None:
+        """Return the step of which it is the tensor."""
+        held = (row.name for row in self.steps if row.candidate == name and row.verdict == "pass")
+        return next(held, None)
+
+    def diagnose(self) -> None:
+        """Name the mistake, and move the fault to where it is made."""
+        own = self.candidate.own_graph(self.given(self.feeds))
+        graph = None if own is None else own.graph
+        wrong = first_wrong([*self.outputs, *self.steps]) is not None
+        if graph and self.weights and wrong:
+            self.evidence += compare_weights(self.weights, graph.initializers)
+        # Without the tensors around the failing step every mistake of the whole network could be the one.
+        if self.candidate.captures_all:
+            stretch = wrong_stretch(self.recording, self.steps, self.captured, graph) if graph else None
+            if graph and self.fault:
+                self._read(stretch or self._guessed(self.fault, graph), graph)
+            found = (self.recording, self.steps, self.outputs, self.captured, self.shipped)
+            placed = (stretch.step, stretch.tensor) if stretch else None
+            explained = diagnose(*found, self.declared, placed)
+            self.diagnoses = explained.diagnoses
+            self.evidence += explained.evidence
+            self.evidence += unexplained(self.diagnoses, self.evidence) if wrong else []
+            self.fault = _placed(self.fault, self.diagnoses, self.steps, self.recording)
+
+    def _guessed(self, fault: Fault, graph: OnnxGraph) -> Stretch:
+        """Return the stretch of the tensor that was taken for the first wrong step's."""
+        calls, _ = steps_behind(self.recording, self.steps, self.captured, fault.step)
+        nodes = [node for node in graph.nodes if node.name in fault.candidate_nodes]
+        return Stretch(fault.step, "", calls, nodes)
+
+    def _read(self, stretch: Stretch, graph: OnnxGraph) -> None:
+        """Say what the candidate's nodes and constants at the first fault have of their own."""
+        origins = _origins(self.recording.graph, self.recording.weights)
+        ours = Side(stretch.calls, ShapedGraph.of_recording(self.recording), origins)
+        theirs = Side(stretch.nodes, ShapedGraph.of_onnx(graph, self.captured))
+        self.evidence += read_nodes(ours, theirs)
+        if not any(said.startswith("weight") for said in self.evidence):
+            self.evidence += compare_constants(ours, theirs, self.weights)
+
+
+def _origins(graph: Graph, weights: Sequence[str]) -> dict[str, str]:
+    """Return the tensors that are weights otherwise arranged, each with its weight."""
+    found = {name: name for name in weights}
+    for node in graph.nodes:
+        if node.op_type in DATA_MOVEMENT and node.inputs[0] in found and len(node.outputs) == 1:
+            found[node.outputs[0]] = found[node.inputs[0]]
+    return found
+
+
+def _output_fault(rows: Sequence[Comparison], recording: Recording) -> Fault | None:
+    """Return the first wrong output: every step is right, but what is done to the last."""
+    for row in rows:
+        if row.verdict == "fail":
+            tensor = recording.outputs[row.name]
+            operation = next(step.operation for step, name in recording.results() if name == tensor)
+            return Fault(tensor, operation, "network", ())
+    return None
+
+
+def _placed(
+    fault: Fault | None, diagnoses: Sequence[Diagnosis], steps: Sequence[Comparison], recording: Recording
+) -> Fault | None:
+    """Move a fault to the absent step before it at which the likeliest mistake was made.
+
+    A step that a candidate left out is missing from its tensors, and shows at the next.
+    """
+    call = diagnoses[0].call if fault and diagnoses else None
+    made = next((step.outputs for step in recording.steps if step.name == call), ())
+    absent = next((row for row in steps if row.name in made and row.verdict == "absent"), None)
+    if fault is None or absent is None:
+        return fault
+    return replace(fault, step=absent.name, operation=absent.operation)

@@ -1,0 +1,198 @@
+"""Two graphs of one meaning, or not: before and after optimisers that we did not write, right and altered."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_models
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+from typer.testing import CliRunner
+
+from conformance.cli import app
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.against import verify_against
+from conformance.pictures.graph_inputs import graph_inputs
+from conformance.reports.report import Report
+from refimpl.errors import FileError, ShapeError
+
+MODELS = {"residual": onnx_models.residual_network(), "mobile": onnx_models.mobile_network()}
+LEVELS = {
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+}
+
+
+def optimised(model: onnx.ModelProto, level: str, folder: Path) -> onnx.ModelProto:
+    """Return what ONNX Runtime's optimisers make of a model."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = LEVELS[level]
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnx.load(folder / "optimised.onnx")
+
+
+def judged(after: onnx.ModelProto, before: onnx.ModelProto) -> Report:
+    graph = OnnxGraph.load(before)
+    shapes = ["2x3x32x32"] if any(isinstance(n, str) for n in graph.declared["x"].shape or ()) else []
+    feeds = graph_inputs(graph, shapes=shapes)
+    loud = {name: array * np.array(30, array.dtype) for name, array in feeds.items()}
+    return verify_against(
+        OnnxGraph.load(after), graph, {"quiet": feeds, "loud": loud}, names=("after", "before")
+    )
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", MODELS)
+def test_an_optimised_graph_means_the_same(name: str, level: str, tmp_path: Path) -> None:
+    after = optimised(MODELS[name], level, tmp_path)
+    assert [node.op_type for node in after.graph.node] != [node.op_type for node in MODELS[name].graph.node]
+    report = judged(after, MODELS[name])
+    report.raise_on_failure()
+    for item in report.inputs:
+        assert {row.verdict for row in (*item.steps, *item.outputs)} == {"pass"}
+
+
+@pytest.mark.runtimes
+@pytest.mark.parametrize("tool", ["onnxsim", "onnxslim", "onnxoptimizer"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_simplified_graph_means_the_same(name: str, tool: str) -> None:
+    module = importlib.import_module(tool)
+    makers: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
+        "onnxsim": lambda model: module.simplify(model)[0],
+        "onnxslim": lambda model: module.slim(model),
+        "onnxoptimizer": lambda model: module.optimize(model, module.get_fuse_and_elimination_passes()),
+    }
+    after = makers[tool](copy.deepcopy(MODELS[name]))
+    judged(after, MODELS[name]).raise_on_failure()
+    altered = changed(after, lambda name, array: array * 1.0001 if array.ndim == 4 else array)
+    assert judged(altered, MODELS[name]).verdict == "fail"
+
+
+def changed(model: onnx.ModelProto, change: Callable[[str, np.ndarray], np.ndarray]) -> onnx.ModelProto:
+    """Return a model with its floating-point constants changed."""
+    other = copy.deepcopy(model)
+    for tensor in other.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype.kind == "f":
+            tensor.CopyFrom(
+                numpy_helper.from_array(change(tensor.name, array.copy()).astype(array.dtype), tensor.name)
+            )
+    return other
+
+
+def with_attribute(model: onnx.ModelProto, op_type: str, name: str, value: object) -> onnx.ModelProto:
+    """Return a model whose first node of an operator has another attribute."""
+    other = copy.deepcopy(model)
+    node = next(node for node in other.graph.node if node.op_type == op_type)
+    kept = [attribute for attribute in node.attribute if attribute.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
+    return other
+
+
+def one_element(wanted: str) -> Callable[[str, np.ndarray], np.ndarray]:
+    def change(name: str, array: np.ndarray) -> np.ndarray:
+        if name.endswith(wanted):
+            array.flat[array.size // 2] *= 1.01
+        return array
+
+    return change
+
+
+ALTERED: dict[str, tuple[str, Callable[[onnx.ModelProto], onnx.ModelProto], str, str]] = {
+    "a folded weight, one element by 1 %": (
+        "residual",
+        lambda model: changed(model, one_element("_w12")),
+        "batchnormalization_8",
+        "at [4, 0, 0, 0]",
+    ),
+    "a folded bias by 1e-5": (
+        "residual",
+        lambda model: changed(model, lambda name, x: x * 1.00001 if name.endswith("BN_B_w26") else x),
+        "batchnormalization_15",
+        "is 1.00001 × yours",
+    ),
+    "padding": (
+        "residual",
+        lambda model: with_attribute(model, "MaxPool", "pads", [0, 0, 2, 2]),
+        "maxpool_3",
+        "pads is [0, 0, 2, 2]; the reference has [1, 1, 1, 1]",
+    ),
+    "the wrong axis": (
+        "residual", lambda model: with_attribute(model, "Softmax", "axis", 0), "softmax_23", "wrong axis"
+    ),
+    "the slope of a hard sigmoid": (
+        "mobile", lambda model: with_attribute(model, "HardSigmoid", "alpha", 0.2), "hardswish_1", "0.2"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ALTERED)
+def test_an_altered_graph_is_found_out_where_it_is_altered(what: str, tmp_path: Path) -> None:
+    name, alter, step, said = ALTERED[what]
+    report = judged(alter(optimised(MODELS[name], "extended", tmp_path)), MODELS[name])
+    assert report.verdict == "fail"
+    fault = report.leading.first_fault
+    assert fault is not None
+    assert fault.step == step
+    assert fault.candidate_nodes
+    assert fault.reference_nodes
+    assert said in report.leading.likely
+
+
+def test_inputs_of_other_names_go_by_their_order() -> None:
+    after = copy.deepcopy(MODELS["mobile"])
+    after.graph.input[0].name = "pixels"
+    for node in after.graph.node:
+        node.input[:] = ["pixels" if name == "x" else name for name in node.input]
+    judged(after, MODELS["mobile"]).raise_on_failure()
+
+
+def test_a_graph_in_half_precision_may_be_off_by_its_roundings() -> None:
+    judged(onnx_models.mobile_network(np.float16), MODELS["mobile"]).raise_on_failure()
+    wrong = changed(
+        onnx_models.mobile_network(np.float16), lambda name, array: array * 1.01 if name == "w18" else array
+    )
+    assert judged(wrong, MODELS["mobile"]).verdict == "fail"
+
+
+def test_a_graph_with_other_inputs_is_of_another_model() -> None:
+    after = copy.deepcopy(MODELS["mobile"])
+    after.graph.input.append(onnx.helper.make_tensor_value_info("more", onnx.TensorProto.FLOAT, [1]))
+    with pytest.raises(ShapeError, match="different models"):
+        judged(after, MODELS["mobile"])
+
+
+def test_a_lost_output_is_told() -> None:
+    after = copy.deepcopy(MODELS["residual"])
+    del after.graph.output[0]
+    assert "it gives no output" in judged(after, MODELS["residual"]).headline()
+
+
+def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    onnx.save(MODELS["mobile"], "before.onnx")
+    onnx.save(optimised(MODELS["mobile"], "extended", tmp_path), "after.onnx")
+    onnx.save(with_attribute(onnx.load("after.onnx"), "LeakyRelu", "alpha", 0.2), "wrong.onnx")
+    runs = {
+        name: CliRunner().invoke(app, ["verify", name, "--against", "before.onnx"])
+        for name in ("after.onnx", "wrong.onnx")
+    }
+    assert runs["after.onnx"].exit_code == 0
+    assert runs["after.onnx"].stdout.splitlines()[0] == "PASS  after.onnx means what before.onnx does"
+    assert runs["wrong.onnx"].exit_code == 1
+    said = runs["wrong.onnx"].stdout.splitlines()[:10]
+    assert said[0] == "FAIL  wrong.onnx does not mean what before.onnx does"
+    assert all(len(line) <= 80 for line in said)
+    assert "leakyrelu_26_node: alpha is 0.2; the reference has 0.1" in " ".join(" ".join(said).split())
+    refused = CliRunner().invoke(app, ["verify", "missing.onnx", "--against", "before.onnx"])
+    assert isinstance(refused.exception, FileError)
