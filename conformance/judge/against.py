@@ -129,4 +129,5 @@ class _Course(StepCourse):
         super().diagnose()
         if self.fault is not None:
             calls, _ = steps_behind(self.recording, self.steps, self.captured, self.fault.step)
-            self.fault = replace(self.fault, reference_nodes=tuple(call.name for call in calls))
+            names = tuple(call.name for call in calls)
+            self.fault = replace(self.fault, question="meaning", reference_nodes=names)

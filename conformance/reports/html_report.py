@@ -32,6 +32,7 @@ QUESTIONS = {
     "itself, the result is further from float64 than rounding explains.",
     "graph": "The runtime does not compute what the candidate’s own graph says there. The model file may be "
     "right.",
+    "meaning": "It does not compute what the other graph does there, on the same operands.",
 }
 """Question of a fault → what its answer means."""
 
@@ -43,7 +44,8 @@ def html_report(report: Report) -> str:
     """
     content = report.to_json()
     leading = report.leading.to_json()
-    figure = architecture_figure(leading["steps"], leading["shape"])
+    of_network = report.reference is None
+    figure = architecture_figure(leading["steps"], leading["shape"]) if of_network else None
     # A graph judged on its own is compared with no other run: its errors are all introduced.
     rows = leading["steps"] or [{**row, "max_abs_error": None} for row in leading["nodes"]]
     fault = (leading["first_fault"] or {}).get("step")

@@ -157,7 +157,8 @@ class Fault:
         The operation that produces it.
     question
         ``network``: the candidate does not compute what MobileInst does there. ``graph``: the runtime does
-        not compute what the candidate's own graph says.
+        not compute what the candidate's own graph says. ``meaning``: the candidate does not compute what
+        another graph does.
     candidate_nodes
         The candidate's nodes between the last tensors that agree and the one nearest to it.
     reference_nodes
