@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import importlib
+import json
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import onnx
 import onnx_models
@@ -169,6 +172,12 @@ def test_a_graph_with_other_inputs_is_of_another_model() -> None:
     after.graph.input.append(onnx.helper.make_tensor_value_info("more", onnx.TensorProto.FLOAT, [1]))
     with pytest.raises(ShapeError, match="different models"):
         judged(after, MODELS["mobile"])
+
+
+def test_json_follows_its_schema() -> None:
+    wrong = with_attribute(MODELS["mobile"], "LeakyRelu", "alpha", 0.2)
+    schema = json.loads(files("conformance.reports").joinpath("report_schema.json").read_text())
+    jsonschema.validate(judged(wrong, MODELS["mobile"]).to_json(), schema)
 
 
 def test_a_lost_output_is_told() -> None:
