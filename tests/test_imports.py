@@ -46,6 +46,7 @@ ORDER = [
     "bounds",
     "video",
     "candidates",
+    "conversion",
     "faults",
     "teaching",
     "judge",

@@ -6,8 +6,18 @@ per family, registered under the ONNX name; the functions that are approximated 
 `conformance.bounds.allowances`.
 """
 
-from conformance.bounds.allowances import CPU, HEXAGON, MOBILE, ONNX_RUNTIME, RUNTIMES, Allowance, Runtime
+from conformance.bounds.allowances import (
+    CPU,
+    HEXAGON,
+    MOBILE,
+    NCNN,
+    ONNX_RUNTIME,
+    RUNTIMES,
+    Allowance,
+    Runtime,
+)
 from conformance.bounds.bias import BiasTest, bias_test, utilisation
+from conformance.bounds.copies import copied_weights
 from conformance.bounds.declaration import DEFAULT, Declaration
 from conformance.bounds.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, FORMATS, Format, format_of
 from conformance.bounds.introduced import introduced_bound, introduced_bounds
@@ -25,6 +35,7 @@ __all__ = [
     "FORMATS",
     "HEXAGON",
     "MOBILE",
+    "NCNN",
     "ONNX_RUNTIME",
     "RECURRENT",
     "RULES",
@@ -37,6 +48,7 @@ __all__ = [
     "Shared",
     "bias_test",
     "carried_bounds",
+    "copied_weights",
     "format_of",
     "introduced_bound",
     "introduced_bounds",

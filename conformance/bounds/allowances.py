@@ -104,6 +104,9 @@ class Runtime:
         Convolutions of 3×3 and stride 1 may use Winograd's F(t×t, 3×3), t = 2 or 4; 0: they do not.
     rounds_operands
         Operands are rounded to the arithmetic's format first; products and sums of them are of float32.
+    stores_when_used
+        A result may be handed on wider than it is stored; then what uses it may round it first. And softmax
+        stores its exponentials before it divides them by their sum.
     """
 
     name: str
@@ -111,6 +114,7 @@ class Runtime:
     one_pass_variance: bool = False
     winograd_tile: int = 0
     rounds_operands: bool = False
+    stores_when_used: bool = False
 
 
 CPU = Runtime("cpu", _CPU)
@@ -138,7 +142,11 @@ MOBILE = Runtime("mobile", _MOBILE)
 HEXAGON = Runtime("hexagon", _MOBILE, rounds_operands=True)
 """Qualcomm's NPU with float graphs; to be declared with float16 arithmetic."""
 
-RUNTIMES = {each.name: each for each in (CPU, ONNX_RUNTIME, OLD_ONNX_RUNTIME, MOBILE, HEXAGON)}
+NCNN = replace(CPU, name="ncnn", stores_when_used=True)
+"""ncnn on a CPU. With bfloat16 storage, its MatMul hands on float32, which Softmax rounds; exponentials that
+are stored, over the sum of those before, give its results to the last bit (960 of 960 numbers of a layer)."""
+
+RUNTIMES = {each.name: each for each in (CPU, ONNX_RUNTIME, OLD_ONNX_RUNTIME, MOBILE, HEXAGON, NCNN)}
 """Runtimes by name."""
 
 

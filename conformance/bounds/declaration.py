@@ -25,19 +25,29 @@ class Declaration:
         Format of its tensors.
     runtime
         How well its special functions approximate.
+    weights
+        Format of its copies of kernels and matrices, where that is another than the tensors'; vectors, such
+        as biases, stay as exact as the arithmetic.
     """
 
     arithmetic: Format = FLOAT32
     storage: Format = FLOAT32
     runtime: Runtime = CPU
+    weights: Format | None = None
 
     def __str__(self) -> str:
         """Say what a verdict under this declaration allows."""
         return (
             f"each step may err by the rounding of {self.arithmetic.name} arithmetic stored as "
-            f"{self.storage.name} (unit roundoff {self.arithmetic.unit_roundoff:.1e}); "
+            f"{self.storage.name} (unit roundoff {self.arithmetic.unit_roundoff:.1e}){self._exceptions}; "
             f"each output by {MULTIPLE:g} × the largest of {SAMPLES} runs with random rounding"
         )
+
+    @property
+    def _exceptions(self) -> str:
+        weights = f", with weights of {self.weights.name}" if self.weights else ""
+        tile = self.runtime.winograd_tile
+        return weights + (f", 3×3 convolutions by Winograd's F({tile}×{tile}, 3×3)" if tile else "")
 
 
 DEFAULT = Declaration()

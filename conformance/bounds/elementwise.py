@@ -277,6 +277,8 @@ def softmax(step: Step) -> Bound:
     exponentials = 4 * step.runtime.allowances["Exp"].ulps
     quotient = 2 * step.runtime.allowances["Div"].ulps
     relative = step.gamma(n + exponentials + quotient) + step.gamma(1) * (distance + mean_distance)
+    if step.runtime.stores_when_used:
+        relative = relative + step.storage.unit_roundoff
     size = np.abs(step.y)
     return np.where(size > 0, size * relative, 0.0) + 2 * step.floor
 

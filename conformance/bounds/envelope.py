@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from conformance.bounds.copies import copied_weights
 from conformance.bounds.declaration import MULTIPLE, SAMPLES, Declaration
 from conformance.bounds.introduced import introduced_bounds
 from conformance.bounds.worst_element import absolute_error
@@ -60,7 +61,8 @@ def envelope(
         a result that nothing bounds.
     """
     largest = dict.fromkeys(recording.outputs, 0.0)
-    runs = deviations(recording, declaration, samples=samples, seed=seed)
+    stored = copied_weights(recording, declaration)
+    runs = deviations(recording, declaration, samples=samples, seed=seed, stored=stored)
     for done, sample in enumerate(runs, start=1):
         for name, deviation in sample.items():
             largest[name] = max(largest[name], float(deviation.max(initial=0.0)))
@@ -74,7 +76,7 @@ def deviations(
     *,
     samples: int = SAMPLES,
     seed: int = 0,
-    stored: Mapping[str, float] = MappingProxyType({}),
+    stored: Mapping[str, Array | float] = MappingProxyType({}),
 ) -> Iterator[dict[str, Array]]:
     """Yield, for each perturbed run, how far every element of each output is from the reference.
 
@@ -98,11 +100,14 @@ def perturbed(
     *,
     samples: int = SAMPLES,
     seed: int = 0,
-    stored: Mapping[str, float] = MappingProxyType({}),
+    stored: Mapping[str, Array | float] = MappingProxyType({}),
 ) -> Iterator[dict[str, Array]]:
     """Yield the outputs of each perturbed run; parameters as of `deviations`."""
     sizes = _expected_roundings(recording, declaration)
-    sizes |= {name: np.full(recording.tensors[name].shape, error) for name, error in stored.items()}
+    sizes |= {
+        name: np.broadcast_to(error, recording.tensors[name].shape).astype(np.float32)
+        for name, error in stored.items()
+    }
     graph = _folded(recording, sizes)
     first, *seeds = np.random.SeedSequence(seed).spawn(samples + 1)
     signs = _signs(np.random.default_rng(first))

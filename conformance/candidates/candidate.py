@@ -14,6 +14,8 @@ from refimpl.ops.operation import Array
 
 OUTPUTS = tuple(field.name for field in fields(Outputs))
 """What the network gives."""
+FUSION_REACH = 4
+"""How many steps in a row a runtime may have fused, unless it says otherwise."""
 NEEDED_OUTPUTS = ("class_logits", "objectness", "masks")
 """What inference needs of a network; the others may be left inside an export."""
 
@@ -85,6 +87,11 @@ class Candidate(Protocol):
     def reruns(self) -> bool:
         """Whether it computes anew what it is given, unlike dumps of one run."""
         return True
+
+    @property
+    def fusion_reach(self) -> int:
+        """How many steps in a row it may have fused: attention's scale, logits, softmax and product."""
+        return FUSION_REACH
 
     @property
     def remarks(self) -> Sequence[str]:

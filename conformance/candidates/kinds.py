@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from conformance.bounds.formats import BFLOAT16
 from conformance.candidates.arrays import first_line
 from conformance.candidates.candidate import NEEDED_OUTPUTS, OUTPUTS, Candidate
 from conformance.candidates.dumps import DumpCandidate
+from conformance.candidates.ncnn import NCNN_RUNTIME
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, checked_candidate
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, declared_by
 from conformance.candidates.onnx_runtime_process import runtime_graph
+from conformance.candidates.phone_runtime import PhoneRuntime
 from conformance.candidates.plain import NumpyCandidate, PythonCandidate
 from conformance.candidates.pytorch import PyTorchCandidate
 from conformance.candidates.qnn import Npu, NpuCandidate, npu_graph
@@ -152,6 +155,11 @@ def dumps(request: Request) -> Candidate:
     return DumpCandidate(Path(request.options), NEEDED_OUTPUTS, request.declaration, OUTPUTS)
 
 
+def _shipped(runtime: PhoneRuntime, request: Request) -> Candidate:
+    """``NAME:MODEL,option=value``; ``NAME:help`` lists the options."""
+    return runtime.candidate(request.options)
+
+
 def numpy_network(request: Request) -> Candidate:
     """``numpy:FORMAT``: float64, float32, float16 or bfloat16."""
     if request.options in ("bfloat16", ""):
@@ -163,9 +171,13 @@ def numpy_network(request: Request) -> Candidate:
     return NumpyCandidate(request.config, request.weights, storage)
 
 
+PHONE_RUNTIMES = {each.name: each for each in (NCNN_RUNTIME,)}
+"""What is shipped on phones: a line each."""
+
 KINDS: dict[str, Kind] = {
     "onnxruntime": onnx_runtime,
     "qnn": qnn,
+    **{name: partial(_shipped, runtime) for name, runtime in PHONE_RUNTIMES.items()},
     "pytorch": pytorch,
     "python": python,
     "dumps": dumps,

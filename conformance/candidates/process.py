@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from conformance.bounds import FORMATS, RUNTIMES, Declaration
 from conformance.candidates.arrays import attempted, first_line
-from conformance.candidates.candidate import Candidate, OwnGraph
+from conformance.candidates.candidate import FUSION_REACH, Candidate, OwnGraph
 from conformance.candidates.child_process import STARTING, crashed, hung, next_line, start
 from conformance.candidates.kinds import Request, make
 from refimpl import MobileInstConfig, errors
@@ -67,12 +67,20 @@ class IsolatedCandidate(Candidate):
     def declaration(self) -> Declaration:
         """The arithmetic it is judged by."""
         said = self.hello
-        return Declaration(FORMATS[said["arithmetic"]], FORMATS[said["storage"]], RUNTIMES[said["runtime"]])
+        weights = FORMATS.get(said["weights"] or "")
+        return Declaration(
+            FORMATS[said["arithmetic"]], FORMATS[said["storage"]], RUNTIMES[said["runtime"]], weights
+        )
 
     @property
     def captures_all(self) -> bool:
         """Whether a tensor that it does not capture is one that it does not compute."""
         return self.complete
+
+    @property
+    def fusion_reach(self) -> int:
+        """How many steps in a row it may have fused."""
+        return int(self.hello["fusion_reach"])
 
     @property
     def reruns(self) -> bool:
@@ -230,6 +238,8 @@ def _introduction(candidate: Candidate) -> dict[str, Any]:
         "arithmetic": declared.arithmetic.name,
         "storage": declared.storage.name,
         "runtime": declared.runtime.name,
+        "weights": declared.weights.name if declared.weights else None,
+        "fusion_reach": getattr(candidate, "fusion_reach", FUSION_REACH),
         "reruns": getattr(candidate, "reruns", True),
     }
 

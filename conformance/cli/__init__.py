@@ -14,6 +14,7 @@ from conformance.cli import (
     bench,
     cache,
     check_tracker,
+    convert,
     cost,
     derive,
     evaluate,
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 add_command(app, "verify", verify.Verify, *verify.MODES)
 add_command(app, "export", export.Export)
+add_command(app, "convert", convert.Convert)
 add_command(app, "lint", lint.Lint)
 add_command(app, "run", run.Run)
 add_command(app, "explain", explain.Explain, *explain.MODES)

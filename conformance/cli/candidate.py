@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from conformance.candidates.kinds import KINDS, Request, make
+from conformance.candidates.kinds import KINDS, PHONE_RUNTIMES, Request, make
 from conformance.candidates.process import IsolatedCandidate
 from conformance.cli.command_help import CANDIDATE
 from conformance.cli.course import Course
@@ -21,9 +21,18 @@ from refimpl.ops.operation import Array
 
 
 def _files_in(text: str) -> Iterator[str]:
-    """The files ``dumps:FOLDER``, ``pytorch:FILE.pt2`` and ``python:FILE.py:NAME`` may name."""
+    """The files ``dumps:FOLDER``, ``pytorch:FILE.pt2``, ``python:FILE.py:NAME``, ``ncnn:FILE,…`` may name."""
     rest = text.partition(":")[2]
-    yield from (path for path in (rest, rest.rpartition(":")[0]) if path)
+    yield from (path for path in (rest, rest.rpartition(":")[0], rest.partition(",")[0]) if path)
+
+
+def _help(text: str | None) -> str | None:
+    """Print the options of the runtime that ``NAME:help`` names, and end."""
+    name, _, wanted = (text or "").partition(":")
+    if wanted == "help" and name in PHONE_RUNTIMES:
+        typer.echo(PHONE_RUNTIMES[name].described)
+        raise typer.Exit
+    return text
 
 
 Kind = Annotated[
@@ -34,7 +43,9 @@ Kind = Annotated[
         help=f"What is judged: {', '.join(KINDS)}, or one of another package. pytorch:FILE.py:NAME, "
         "pytorch:FILE.pt2, python:FILE.py:NAME, dumps:FOLDER, numpy:float16, "
         "onnxruntime:level=basic,threads=2,provider=NAME,disabled=A+B, "
-        "qnn:CHIP[,strict]. Default: onnxruntime.",
+        f"qnn:CHIP[,strict]; {', '.join(PHONE_RUNTIMES)}: NAME:MODEL[,OPTION=VALUE…], options by NAME:help. "
+        "Default: onnxruntime.",
+        callback=_help,
         rich_help_panel=CANDIDATE,
     ),
     Reads(_files_in),
@@ -48,7 +59,7 @@ TRUSTED = ("numpy", "dumps")
 """Kinds that run no code of others; they are given a process of their own only with a time limit."""
 FORMATS = ("--arithmetic", "--storage")
 TAKES = {"numpy": (), "qnn": ("MODEL",), "pytorch": (*FORMATS, "--trust")}
-TAKES |= dict.fromkeys(("dumps", "python"), FORMATS)
+TAKES |= dict.fromkeys(("dumps", "python"), FORMATS) | dict.fromkeys(PHONE_RUNTIMES, ())
 """What else on the command line changes a candidate of these kinds; other kinds may take anything."""
 
 

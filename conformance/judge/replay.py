@@ -7,7 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
+<<<<<<< HEAD
 from conformance.bounds import FLOAT32, Declaration, Format, Shared, carried_bounds
+=======
+from conformance.bounds import Declaration, Format, Shared, carried_bounds, copied_weights
+>>>>>>> 6747e71 (ncnn: a candidate with every blob, and its own converter behind mobileinst convert)
 from conformance.bounds.worst_element import is_varied, unlike_rounding
 from conformance.graph.evaluation import evaluate_node
 from refimpl import Recording, Step
@@ -129,12 +133,23 @@ class Replay:
         self.scales: dict[str, Array | None] = {}
         self.fixed = {*recording.weights, *recording.constants}
         for name in [*recording.weights, *recording.constants]:
+<<<<<<< HEAD
             self.values[name] = array = recording.tensors[name]
             if folded is not None:
                 if name in folded:
                     self.bounds[name] = self.scales[name] = folded[name]
             elif error := stored_error(array, declaration.storage, computed=name in recording.constants):
                 self.bounds[name] = self.scales[name] = np.full(array.shape, error)
+=======
+            self.values[name] = recording.tensors[name]
+            array, computed = recording.tensors[name], name in recording.constants
+            error = stored_error(array, declaration.storage, computed)
+            if error:
+                self.bounds[name] = self.scales[name] = np.full(array.shape, error)
+        copied = copied_weights(recording, declaration)
+        self.bounds |= copied
+        self.scales |= copied
+>>>>>>> 6747e71 (ncnn: a candidate with every blob, and its own converter behind mobileinst convert)
 
     def compute(self, step: Step) -> None:
         """Compute a step, how far a correct candidate may be from it, and how far it likely is."""
@@ -192,6 +207,9 @@ class Replay:
         self.values[name] = values.astype(np.float64)
         self.bounds.pop(name, None)
         self.scales.pop(name, None)
+        storage = self.declaration.storage
+        if self.declaration.runtime.stores_when_used and not np.array_equal(storage.rounded(values), values):
+            self.bounds[name] = self.scales[name] = storage.rounding_of(self.values[name])
 
 
 def stored_error(array: Array, storage: Format, computed: bool) -> float:

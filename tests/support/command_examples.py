@@ -23,6 +23,7 @@ from tnn_data import file, unpacked
 
 import conformance.cli
 from conformance.cli import bench, cache, check_tracker, evaluate, explain, faults, track, verify_tnn
+from conformance.cli.convert import Convert
 from conformance.cli.cost import NetworkCost, PaperCost
 from conformance.cli.derive import Derive
 from conformance.cli.explain_tnn import TnnTable
@@ -100,6 +101,7 @@ EXAMPLES: dict[type[Job], list[str]] = {
         for given in NETWORKS
         for joined in ("--batch", "--frames")
     ],
+    Convert: ["convert t.onnx c.param --to ncnn --precision float16 --force"],
     Export: [
         f"export e.onnx {given} --size 64x96 --batch-size 2 --video {how} --save-weights s.npz --force"
         for given in NETWORKS

@@ -28,6 +28,7 @@ from conformance.candidates.plain import NumpyCandidate
 from conformance.cli import (
     bench,
     candidate,
+    convert,
     cost,
     course,
     faults,
@@ -219,6 +220,7 @@ def light(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
         (bench, "peak_memory", 0.0),
         (cost, "paper_rows", []),
         (cost, "_paper_table", ""),
+        (convert, "convert", []),
         (faults, "write_faulty_models", []),
         (faults, "_judged", ([], [])),
         (planted, "judge_planted", Result([], 0, {})),

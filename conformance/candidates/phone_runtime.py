@@ -1,0 +1,191 @@
+"""What the phones' runtimes share as candidates: options by name, a model file, an import that may fail.
+
+Each is a module here that defines a `PhoneRuntime`, and a line in `conformance.candidates.kinds`. It runs in
+a process of its own (`conformance.candidates.process`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conformance.candidates.arrays import first_line
+from conformance.candidates.candidate import Candidate
+from conformance.json_files import read_json
+from refimpl.errors import ConfigurationError, FileError, MissingDependencyError, ShapeError
+from refimpl.ops.operation import Array
+
+
+@dataclass(frozen=True)
+class RuntimeOption:
+    """One option of a runtime.
+
+    Attributes
+    ----------
+    name
+    default
+        What it is where it is not given.
+    says
+        What it does, for ``--candidate NAME:help``.
+    values
+        What it may be; none: a whole number from 1 on.
+    """
+
+    name: str
+    default: str
+    says: str
+    values: tuple[str, ...] = ()
+
+    def check(self, value: str) -> None:
+        """Raise `ConfigurationError` unless it may be this."""
+        fits = value in self.values if self.values else value.isdecimal() and 1 <= int(value) <= MOST_THREADS
+        if not fits:
+            wanted = ", ".join(self.values) or f"a number from 1 to {MOST_THREADS}"
+            raise ConfigurationError(f"{self.name}={value}: expected {wanted}")
+
+
+MOST_THREADS = 1024
+RECORD = ".conversion.json"
+"""What `mobileinst convert` writes beside a model: from what, by what, for which shapes."""
+_SCHEMA = {
+    "type": "object",
+    "properties": {"inputs": {"type": "object", "additionalProperties": {"type": ["array", "null"]}}},
+    "required": ["inputs"],
+}
+THREADS = RuntimeOption("threads", "1", "threads within an operator")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The model and what is asked of its runtime."""
+
+    model: Path
+    values: Mapping[str, str]
+
+    @property
+    def threads(self) -> int:
+        """Return how many threads."""
+        return int(self.values["threads"])
+
+    def check_shape(self, images: Array) -> None:
+        """Refuse pictures of another shape than the model was converted for, where a record tells.
+
+        Raises
+        ------
+        ShapeError
+            They are: some runtimes would read beyond their memory.
+        """
+        record = self.model.with_suffix(RECORD)
+        if not record.is_file():
+            return
+        for wanted in read_json(record, _SCHEMA)["inputs"].values():
+            if (
+                wanted is not None
+                and list(images.shape) != wanted
+                and all(isinstance(n, int) for n in wanted)
+            ):
+                raise ShapeError(
+                    f"{self.model} was converted for pictures {tuple(wanted)}, but the input given has "
+                    f"{images.shape}; give --size {wanted[-2]}x{wanted[-1]}"
+                )
+
+    def is_on(self, name: str) -> bool:
+        """Tell whether an option is ``on``."""
+        return self.values[name] == "on"
+
+
+@dataclass(frozen=True)
+class PhoneRuntime:
+    """A runtime that people ship: one module describes it.
+
+    Attributes
+    ----------
+    name
+        The candidate's, and that of the extra that installs it.
+    package
+        What is imported.
+    suffix
+        Of its model files.
+    options
+    make
+        The package, the settings → the candidate.
+    """
+
+    name: str
+    package: str
+    suffix: str
+    options: Sequence[RuntimeOption]
+    make: Callable[[Any, Settings], Candidate]
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether its package can be imported."""
+        return importlib.util.find_spec(self.package) is not None
+
+    def candidate(self, text: str) -> Candidate:
+        """Return the candidate that ``MODEL,name=value,…`` stands for.
+
+        Raises
+        ------
+        ConfigurationError, FileError
+            An option is unknown or may not be that; the model is not there.
+        MissingDependencyError
+            The runtime is not installed.
+        """
+        settings = self.settings(text)
+        return self.make(self.imported(), settings)
+
+    def settings(self, text: str) -> Settings:
+        """Return what ``MODEL,name=value,…`` says; errors as of `candidate`."""
+        path, *pairs = text.split(",")
+        given = dict(pair.partition("=")[::2] for pair in pairs if pair)
+        known = {option.name: option for option in self.options}
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            raise ConfigurationError(
+                f"--candidate {self.name}: there is no option {', '.join(unknown)}; known: {', '.join(known)}"
+            )
+        for name, value in given.items():
+            known[name].check(value)
+        if not path.endswith(self.suffix):
+            raise ConfigurationError(
+                f"--candidate {self.name}:MODEL{self.suffix} names the model; given is {path or 'none'!r}"
+            )
+        if not Path(path).is_file():
+            raise FileError(f"{path}: there is no such file")
+        return Settings(Path(path), {name: option.default for name, option in known.items()} | given)
+
+    def imported(self) -> Any:
+        """Return the package; raise `MissingDependencyError` if it cannot be imported."""
+        try:
+            return importlib.import_module(self.package)
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"{self.package} is not installed: pip install 'mobileinst-reference[{self.name}]' "
+                f"({first_line(error)})"
+            ) from error
+
+    @property
+    def described(self) -> str:
+        """Its options, a line each, for ``--candidate NAME:help``."""
+        lines = [f"--candidate {self.name}:MODEL{self.suffix}[,NAME=VALUE…]"]
+        for option in self.options:
+            values = "|".join(option.values) or "N"
+            lines.append(f"  {option.name}={values}  {option.says} (default: {option.default})")
+        return "\n".join(lines)
+
+
+def one_picture(images: Array, runtime: str) -> Array:
+    """Return the picture of a batch of one, (3, H, W).
+
+    Raises
+    ------
+    ShapeError
+        The batch holds more: the runtime has no batch axis.
+    """
+    if len(images) != 1:
+        raise ShapeError(f"{runtime} has no batch axis; give one picture, not {len(images)} in a batch")
+    return images[0]

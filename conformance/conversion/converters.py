@@ -1,0 +1,189 @@
+"""The runtimes' own converters, called with their traps avoided; what they write is checked, then kept."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from conformance.candidates.child_process import safe_environment
+from conformance.candidates.phone_runtime import RECORD
+from conformance.conversion.ncnn_model import read_ncnn
+from conformance.files import atomic_write
+from conformance.graph.onnx_graph import OnnxGraph
+from refimpl.errors import ConfigurationError, FileError, MissingDependencyError
+
+LONGEST = 600.0
+"""Seconds that a converter may take."""
+
+
+@dataclass(frozen=True)
+class Converter:
+    """How a model gets to a runtime.
+
+    Attributes
+    ----------
+    name
+        Of the runtime, and of the extra that installs the converter.
+    package
+        The module that is installed.
+    versions
+        Distributions whose versions are recorded.
+    suffixes
+        Of the files of a converted model, the one that names it first.
+    precisions
+        Precision → what is said to the converter.
+    command
+        The ONNX file, the folder, what the precision says → the command.
+    made
+        The folder → the files that were written, in the order of ``suffixes``.
+    check
+        Raises `FileError` unless the model is whole.
+    """
+
+    name: str
+    package: str
+    versions: Sequence[str]
+    suffixes: Sequence[str]
+    precisions: dict[str, Sequence[str]]
+    command: Callable[[Path, Path, Sequence[str]], list[str]]
+    made: Callable[[Path], list[Path]]
+    check: Callable[[Path], object]
+
+    def places(self, model: Path) -> list[Path]:
+        """Return where the files of a converted model and the record of the conversion go."""
+        return [model.with_suffix(suffix) for suffix in (*self.suffixes, RECORD)]
+
+
+def _pnnx(source: Path, folder: Path, said: Sequence[str]) -> list[str]:
+    # The command beside it starts a Python that imports PyTorch first, which pnnx itself does not need.
+    (place,) = importlib.util.find_spec("pnnx").submodule_search_locations  # type: ignore[union-attr,misc]
+    return [str(Path(place) / "pnnx"), str(source), *said]
+
+
+NCNN = Converter(
+    "ncnn",
+    "pnnx",
+    ("pnnx", "ncnn"),
+    (".param", ".bin"),
+    # Unless told so, it stores weights in float16.
+    {"float32": ["fp16=0"], "float16": ["fp16=1"]},
+    _pnnx,
+    lambda folder: [folder / "model.ncnn.param", folder / "model.ncnn.bin"],
+    read_ncnn,
+)
+CONVERTERS = {each.name: each for each in (NCNN,)}
+"""Runtime → its converter."""
+
+
+def convert(converter: Converter, source: Path, model: Path, precision: str = "float32") -> list[Path]:
+    """Convert an ONNX file, and write the runtime's files and a record of how they were made.
+
+    Parameters
+    ----------
+    converter
+    source
+        The ONNX file.
+    model
+        The first of the files to write.
+    precision
+        One that the converter knows.
+
+    Returns
+    -------
+    list
+        The files that were written; the record, JSON, is the last.
+
+    Raises
+    ------
+    ConfigurationError
+        The precision is unknown.
+    MissingDependencyError
+        The converter is not installed.
+    FileError
+        It fails, hangs, or leaves files that are not whole; nothing is written.
+    """
+    if precision not in converter.precisions:
+        known = ", ".join(converter.precisions)
+        raise ConfigurationError(f"{converter.name} is not converted to in {precision!r}; known: {known}")
+    if importlib.util.find_spec(converter.package) is None:
+        raise MissingDependencyError(
+            f"{converter.package}, the converter of {converter.name}, is not installed: "
+            f"pip install 'mobileinst-reference[{converter.name}]'"
+        )
+    with tempfile.TemporaryDirectory(prefix="converting-") as name:
+        folder = Path(name)
+        own = folder / "model.onnx"
+        shutil.copyfile(source, own)
+        command = converter.command(own, folder, converter.precisions[precision])
+        _run(converter, command, folder)
+        files = converter.made(folder)
+        _check(converter, files)
+        record = _record(converter, source, precision, command)
+        return _kept(files, converter.places(model), record)
+
+
+def _run(converter: Converter, command: list[str], folder: Path) -> None:
+    try:
+        ended = subprocess.run(
+            command,
+            cwd=folder,
+            env=safe_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=LONGEST,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FileError(f"{converter.package} hangs: it has not ended within {LONGEST:g} s") from error
+    if ended.returncode:
+        raise FileError(f"{converter.package} fails with status {ended.returncode}: {_last_words(ended)}")
+
+
+def _last_words(ended: subprocess.CompletedProcess[str]) -> str:
+    lines = [line for line in f"{ended.stdout}\n{ended.stderr}".splitlines() if line.strip()]
+    return lines[-1].strip()[:200] if lines else "it says nothing"
+
+
+def _check(converter: Converter, files: list[Path]) -> None:
+    """Refuse what a converter leaves that says it succeeded."""
+    for path in files:
+        if not path.is_file() or not path.stat().st_size:
+            raise FileError(f"{converter.package} ends well but writes no {path.name.partition('.')[2]}")
+    try:
+        converter.check(files[0])
+    except FileError as error:
+        raise FileError(f"{converter.package} ends well but what it writes is not whole: {error}") from error
+
+
+def _record(converter: Converter, source: Path, precision: str, command: list[str]) -> dict[str, object]:
+    return {
+        "source": source.name,
+        "source_sha256": sha256(source.read_bytes()).hexdigest(),
+        "runtime": converter.name,
+        "precision": precision,
+        "inputs": {name: info.shape for name, info in OnnxGraph.load(source, partly=True).declared.items()},
+        "converter": [Path(command[0]).name, *(Path(word).name for word in command[1:])],
+        "versions": {name: importlib.metadata.version(name) for name in converter.versions},
+    }
+
+
+def _kept(files: list[Path], places: list[Path], record: dict[str, object]) -> list[Path]:
+    record["files"] = {
+        place.name: sha256(file.read_bytes()).hexdigest() for file, place in zip(files, places, strict=False)
+    }
+    for file, place in zip(files, places, strict=False):
+        with atomic_write(place) as temporary:
+            shutil.copyfile(file, temporary)
+    with atomic_write(places[-1]) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + os.linesep, encoding="utf-8")
+    return places

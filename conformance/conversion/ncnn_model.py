@@ -1,0 +1,228 @@
+"""ncnn's two files, read strictly: layers from the ``.param`` in text, their weights from the ``.bin``.
+
+The ``.bin`` has no table of contents: the layers' parameters say how many numbers each takes, in order. An
+array begins with a tag, 0 for float32 or `HALF` for float16, where ncnn's ``ModelBin`` reads one of type 0;
+biases and norms (type 1) have none.
+
+Source: github.com/Tencent/ncnn, ``src/modelbin.cpp`` and ``src/layer/*.cpp``.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refimpl.errors import FileError
+from refimpl.ops.operation import Array
+
+MAGIC = "7767517"
+HALF = 0x01306B47
+MOST_LAYERS = 1 << 20
+ARRAY_KEYS = 23300
+"""Parameter −23300 − k is parameter k as an array."""
+
+
+@dataclass(frozen=True)
+class NcnnLayer:
+    """One layer.
+
+    Attributes
+    ----------
+    kind, name
+    bottoms, tops
+        The blobs it takes and makes.
+    params
+        Number → int, float, text, or a tuple of numbers.
+    weights
+        Its arrays in the file's order, float32 or float16.
+    """
+
+    kind: str
+    name: str
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    params: dict[int, Any]
+    weights: list[Array] = field(default_factory=list)
+
+    def param(self, number: int, default: Any = 0) -> Any:
+        """Return a parameter, or what it is where the file leaves it out."""
+        return self.params.get(number, default)
+
+
+def read_ncnn(param: Path) -> list[NcnnLayer]:
+    """Return the layers of a ``.param`` with the weights of the ``.bin`` beside it.
+
+    Raises
+    ------
+    FileError
+        A file is missing, malformed, of another runtime; the weights end too early or are not used up; or a
+        layer's kind is one whose weights are not known here.
+    """
+    layers = [_layer(param, line) for line in _lines(param)]
+    weights = param.with_suffix(".bin")
+    if not weights.is_file():
+        raise FileError(f"{weights}: there is no such file; ncnn keeps the weights of {param.name} there")
+    reader = _Weights(weights, weights.read_bytes())
+    for layer in layers:
+        layer.weights.extend(_SIZES.get(layer.kind, _none)(layer, reader))
+    if reader.place != len(reader.content):
+        raise FileError(
+            f"{weights}: {len(reader.content) - reader.place} bytes are left over; it is not {param.name}'s"
+        )
+    return layers
+
+
+def _lines(param: Path) -> list[list[str]]:
+    if not param.is_file():
+        raise FileError(f"{param}: there is no such file")
+    head = param.read_bytes()[: len(MAGIC)]
+    if head != MAGIC.encode():
+        raise FileError(f"{param} begins with {head!r}, not with {MAGIC}: it is no .param of ncnn in text")
+    try:
+        _, counts, *rest = param.read_text(encoding="utf-8").splitlines()
+        count = int(counts.split()[0])
+    except (ValueError, IndexError) as error:
+        raise FileError(f"{param}: its second line is no count of layers and blobs") from error
+    lines = [line.split() for line in rest if line.strip()]
+    if count != len(lines) or count > MOST_LAYERS:
+        raise FileError(f"{param}: it says {count} layers and has {len(lines)}: it is cut off")
+    return lines
+
+
+def _layer(param: Path, words: list[str]) -> NcnnLayer:
+    try:
+        kind, name, takes, makes, *rest = words
+        bottoms, tops, params = _split(rest, int(takes), int(makes))
+        return NcnnLayer(kind, name, bottoms, tops, dict(map(_param, params)))
+    except ValueError as error:
+        raise FileError(f"{param}: {' '.join(words)[:80]!r} is no layer: {error}") from error
+
+
+def _split(words: list[str], takes: int, makes: int) -> tuple[tuple[str, ...], tuple[str, ...], list[str]]:
+    if not 0 <= takes <= takes + makes <= len(words):
+        raise ValueError(f"it has fewer than {takes} + {makes} blobs")
+    return tuple(words[:takes]), tuple(words[takes : takes + makes]), words[takes + makes :]
+
+
+def _param(text: str) -> tuple[int, Any]:
+    key, _, value = text.partition("=")
+    number = int(key)
+    if value.startswith('"'):
+        return number, value.strip('"')
+    if number > -ARRAY_KEYS:
+        return number, _number(value)
+    count, *values = value.split(",")
+    if int(count) != len(values):
+        raise ValueError(f"{text} is an array of another length than it says")
+    return -ARRAY_KEYS - number, tuple(map(_number, values))
+
+
+def _number(text: str) -> int | float:
+    return float(text) if any(sign in text for sign in ".einfEIN") else int(text)
+
+
+class _Weights:
+    """A ``.bin``, read from front to back."""
+
+    def __init__(self, path: Path, content: bytes) -> None:
+        self.path, self.content, self.place = path, content, 0
+
+    def plain(self, layer: NcnnLayer, count: int) -> Array:
+        """Return an array without a tag."""
+        return self._array(layer, count, np.dtype("<f4"))
+
+    def tagged(self, layer: NcnnLayer, count: int) -> Array:
+        """Return an array whose format a tag tells."""
+        if self.place + 4 > len(self.content):
+            raise FileError(f"{self.path}: it ends within layer {layer.name}")
+        (tag,) = struct.unpack_from("<I", self.content, self.place)
+        if tag not in (0, HALF):
+            raise FileError(
+                f"{self.path}: layer {layer.name} begins with the tag {tag:#x}; expected 0, float32, or "
+                f"{HALF:#x}, float16; weights of int8 and tables are not read"
+            )
+        self.place += 4
+        return self._array(layer, count, np.dtype("<f2" if tag else "<f4"))
+
+    def _array(self, layer: NcnnLayer, count: int, dtype: np.dtype[Any]) -> Array:
+        end = self.place + count * dtype.itemsize
+        if count < 0 or end > len(self.content):
+            raise FileError(f"{self.path}: it ends within layer {layer.name}, which has {count} numbers")
+        array = np.frombuffer(self.content, dtype, count, self.place)
+        self.place = min(end + -end % 4, len(self.content))
+        return array
+
+
+Sizes = Callable[[NcnnLayer, _Weights], Iterator[Array]]
+
+
+def _none(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
+    yield from ()
+
+
+def _convolution(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
+    yield weights.tagged(layer, int(layer.param(6)))
+    if layer.param(5):
+        yield weights.plain(layer, int(layer.param(0)))
+
+
+def _inner_product(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
+    yield weights.tagged(layer, int(layer.param(2)))
+    if layer.param(1):
+        yield weights.plain(layer, int(layer.param(0)))
+
+
+def _gemm(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
+    m, n, k = (int(layer.param(number)) for number in (7, 8, 9))
+    for constant, count in ((4, m * k), (5, n * k)):
+        if layer.param(constant):
+            yield weights.tagged(layer, count)
+    spread = {-1: 0, 0: 1, 1: m, 2: m, 3: m * n, 4: n}[int(layer.param(10, -1))]
+    if layer.param(6) and spread:
+        yield weights.tagged(layer, spread)
+
+
+def _layer_norm(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
+    if layer.param(2, 1):
+        for _ in range(2):
+            yield weights.plain(layer, int(layer.param(0)))
+
+
+def _memory(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
+    sizes = [int(layer.param(number)) for number in (0, 1, 11, 2)]
+    count = math.prod(size for size in sizes if size)
+    yield weights.tagged(layer, count) if layer.param(21, 1) == 0 else weights.plain(layer, count)
+
+
+def _attention(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
+    embedding, square = int(layer.param(0)), int(layer.param(2))
+    of_key, of_value = (int(layer.param(number, embedding)) for number in (3, 4))
+    out = square // max(embedding, 1)
+    for count, bias in (
+        (square, embedding),
+        (embedding * of_key, embedding),
+        (embedding * of_value, embedding),
+        (square, out),
+    ):
+        yield weights.tagged(layer, count)
+        yield weights.plain(layer, bias)
+
+
+_SIZES: dict[str, Sizes] = {
+    "Convolution": _convolution,
+    "ConvolutionDepthWise": _convolution,
+    "Deconvolution": _convolution,
+    "DeconvolutionDepthWise": _convolution,
+    "InnerProduct": _inner_product,
+    "Gemm": _gemm,
+    "LayerNorm": _layer_norm,
+    "MemoryData": _memory,
+    "MultiHeadAttention": _attention,
+}
+"""Layers that have weights → what they read of the file; the others' leave it out of step, which is seen."""

@@ -1,0 +1,40 @@
+"""Copies of weights in a narrower format, folded and rounded here by NumPy, are within what is allowed."""
+
+from __future__ import annotations
+
+import narrow_network
+import numpy as np
+from narrow_network import picture, weights
+
+from conformance.bounds import FLOAT16, Declaration, copied_weights
+from refimpl import record
+
+RECORDING = record(narrow_network.network(np.float64), picture().astype(np.float64))
+
+
+def test_halved_kernels_with_a_norm_folded_in_are_within_their_bound() -> None:
+    copies = copied_weights(RECORDING, Declaration(weights=FLOAT16))
+    names = [name for name in copies if name.endswith(".c.weight")]
+    assert len(names) > 20
+    for name in names:
+        kernel = RECORDING.tensors[name]
+        norm = {
+            part: weights()[name.replace(".c.weight", f".bn.{part}")] for part in ("weight", "running_var")
+        }
+        factor = (norm["weight"] / np.sqrt(norm["running_var"] + np.float32(1e-5))).astype(np.float64)
+        folded = kernel * factor.reshape(-1, 1, 1, 1)
+        halved = folded.astype(np.float16).astype(np.float64)
+        halved[np.abs(halved) < 2.0**-14] = 0
+        error = np.abs(halved - folded) / np.abs(factor.reshape(-1, 1, 1, 1))
+        assert (error <= copies[name] * 1.001).all(), name
+        assert error.max() > 0.2 * copies[name].max()
+
+
+def test_vectors_of_norms_stay_exact_and_nothing_is_allowed_undeclared() -> None:
+    copies = copied_weights(RECORDING, Declaration(weights=FLOAT16))
+    assert not any(".bn." in name or "norm" in name for name in copies)
+    assert copied_weights(RECORDING, Declaration()) == {}
+
+
+def test_a_declaration_says_what_its_weights_are() -> None:
+    assert "with weights of float16" in str(Declaration(weights=FLOAT16))

@@ -1,0 +1,273 @@
+"""The phones' runtimes as candidates: their own converters and kernels, right models and wrong ones."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import narrow_network
+import numpy as np
+import onnx
+import pytest
+from narrow_network import CONFIG, FIELDS, OPTIONS, weights
+from onnx import numpy_helper
+from typer.testing import CliRunner
+
+import conformance.cli
+from conformance.candidates.kinds import PHONE_RUNTIMES, Request, make
+from conformance.candidates.process import IsolatedCandidate
+from conformance.conversion.converters import CONVERTERS, convert
+from conformance.conversion.ncnn_model import read_ncnn
+from conformance.graph.onnx_export import export
+from conformance.judge.network import verify
+from conformance.reports.report import Report
+from refimpl import MobileInst, MobileInstConfig, Weights
+from refimpl.errors import ConfigurationError, FileError, MissingDependencyError, ShapeError
+from refimpl.inference import preprocess
+from refimpl.ops.operation import Array
+from refimpl.scenes import render_picture
+
+runtimes = pytest.mark.runtimes
+SIZE = (128, 128)
+
+
+@functools.cache
+def picture() -> Array:
+    """Return a rendered picture, float32, of a size of which every pooling window is whole."""
+    images = preprocess(render_picture(*SIZE, 0), sizing="native")[0].astype(np.float32)
+    images.flags.writeable = False
+    return images
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The narrow network as an ONNX file, in a folder for what becomes of it."""
+    place = tmp_path_factory.mktemp("models")
+    onnx.save(export(narrow_network.network(), picture()), place / "m.onnx")
+    return place
+
+
+@functools.cache
+def converted(folder: Path, runtime: str, precision: str = "float32") -> Path:
+    """Return the network as the runtime's own converter writes it."""
+    converter = CONVERTERS[runtime]
+    place = folder / f"{precision}{converter.suffixes[0]}"
+    return convert(converter, folder / "m.onnx", place, precision)[0]
+
+
+def judged(text: str, config: MobileInstConfig = CONFIG, drawn: Weights | None = None) -> Report:
+    """Return the verdict on a candidate in a process of its own."""
+    own = weights() if drawn is None else drawn
+    candidate = IsolatedCandidate(text, Request("", config, own), 100.0)
+    try:
+        return verify(candidate, config, own, {"scene": picture()})
+    finally:
+        candidate.close()
+
+
+RIGHT = [
+    ("ncnn", "float32", "winograd=on"),
+    ("ncnn", "float32", "winograd=off"),
+    ("ncnn", "float16", "weights=float16"),
+    ("ncnn", "float32", "storage=bfloat16"),
+]
+
+
+@runtimes
+@pytest.mark.parametrize(("runtime", "precision", "said"), RIGHT)
+def test_a_right_model_passes(folder: Path, runtime: str, precision: str, said: str) -> None:
+    report = judged(f"{runtime}:{converted(folder, runtime, precision)},{said}")
+    report.raise_on_failure()
+    steps = report.leading.steps
+    assert sum(row.verdict == "pass" for row in steps) > len(steps) / 2
+
+
+@runtimes
+def test_weights_of_float16_are_seen_unless_declared(folder: Path) -> None:
+    """pnnx halves them unless it is told not to."""
+    report = judged(f"ncnn:{converted(folder, 'ncnn', 'float16')}")
+    assert report.verdict == "fail"
+
+
+def planted(source: Path, target: Path, weight: str) -> None:
+    """Write a model whose one weight is off by 5 % in a slice."""
+    model = onnx.load(source)
+    held = next(each for each in model.graph.initializer if each.name == weight)
+    array = numpy_helper.to_array(held).copy()
+    array[: max(1, len(array) // 4)] *= 1.05
+    held.CopyFrom(numpy_helper.from_array(array, weight))
+    onnx.save(model, target)
+
+
+@runtimes
+@pytest.mark.parametrize("runtime", ["ncnn"])
+@pytest.mark.parametrize(
+    ("weight", "place"),
+    [
+        ("mask_decoder.lateral.1.conv.weight", "mask_decoder.lateral.1"),
+        ("backbone.tpm.layer3.conv.0.c.weight", "backbone.tpm.layer3"),
+    ],
+)
+def test_a_wrong_weight_is_found_where_it_is(
+    folder: Path, tmp_path: Path, runtime: str, weight: str, place: str
+) -> None:
+    planted(folder / "m.onnx", tmp_path / "m.onnx", weight)
+    converter = CONVERTERS[runtime]
+    model = convert(converter, tmp_path / "m.onnx", tmp_path / f"m{converter.suffixes[0]}")[0]
+    report = judged(f"{runtime}:{model}")
+    assert report.verdict == "fail"
+    fault = report.leading.first_fault
+    assert fault is not None
+    assert fault.step.startswith(place)
+
+
+@runtimes
+def test_the_weights_of_a_converted_model_are_the_sources(folder: Path) -> None:
+    held = [
+        np.sort(array.ravel()) for layer in read_ncnn(converted(folder, "ncnn")) for array in layer.weights
+    ]
+    unfolded = [name for name in weights() if name.endswith("_head.weight")]
+    assert len(unfolded) == 2
+    for name in unfolded:
+        wanted = np.sort(weights()[name].ravel())
+        assert any(np.array_equal(array, wanted) for array in held), name
+
+
+@runtimes
+def test_a_pooling_of_uneven_windows_goes_wrong_on_the_way(tmp_path: Path) -> None:
+    """ncnn multiplies the first matrix of the pyramid's pooling as a vector, and reads beyond it."""
+    own = narrow_network.picture()
+    onnx.save(export(narrow_network.network(), own), tmp_path / "m.onnx")
+    model = convert(CONVERTERS["ncnn"], tmp_path / "m.onnx", tmp_path / "m.param")[0]
+    candidate = IsolatedCandidate(f"ncnn:{model},winograd=off", Request("", CONFIG, weights()), 100.0)
+    try:
+        report = verify(candidate, CONFIG, weights(), {"scene": own})
+    finally:
+        candidate.close()
+    assert report.verdict == "fail"
+
+
+@runtimes
+def test_a_model_for_another_size_is_refused(folder: Path) -> None:
+    model = converted(folder, "ncnn")
+    candidate = make(f"ncnn:{model}", Request("", CONFIG, weights()))
+    with pytest.raises(ShapeError, match=r"converted for pictures .*--size 128x128"):
+        candidate.run(np.zeros((1, 3, 64, 96), np.float32))
+
+
+@runtimes
+def test_a_batch_is_refused(folder: Path) -> None:
+    model = shutil.copy(converted(folder, "ncnn"), folder / "bare.param")
+    shutil.copy(converted(folder, "ncnn").with_suffix(".bin"), folder / "bare.bin")
+    candidate = make(f"ncnn:{model}", Request("", CONFIG, weights()))
+    with pytest.raises(ShapeError, match="no batch axis"):
+        candidate.run(np.zeros((2, 3, 128, 128), np.float32))
+
+
+@runtimes
+def test_an_operator_that_ncnn_lacks_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m.param").write_text("7767517\n2 2\nInput in0 0 1 in0\nFrobnicate x 1 1 in0 out0\n")
+    (tmp_path / "m.bin").write_bytes(b"")
+    with pytest.raises(ConfigurationError, match="lacks the operators Frobnicate"):
+        make(f"ncnn:{tmp_path / 'm.param'}", Request("", CONFIG, weights()))
+
+
+@runtimes
+def test_half_a_file_is_not_kept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A converter that ends well and leaves half of its file."""
+    whole = converted(folder, "ncnn")
+
+    def halved(source: Path, place: Path, said: Any) -> list[str]:
+        shutil.copy(whole, place / "model.ncnn.param")
+        content = whole.with_suffix(".bin").read_bytes()
+        (place / "model.ncnn.bin").write_bytes(content[: len(content) // 2])
+        return ["true"]
+
+    broken = replace(CONVERTERS["ncnn"], command=halved)
+    with pytest.raises(FileError, match=r"ends well but what it writes is not whole.*ends within layer"):
+        convert(broken, folder / "m.onnx", tmp_path / "m.param")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_runtime_that_is_not_installed_names_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.param").write_text("7767517\n0 0\n")
+    absent = replace(PHONE_RUNTIMES["ncnn"], package="no_such_runtime")
+    with pytest.raises(MissingDependencyError, match=r"pip install 'mobileinst-reference\[ncnn\]'"):
+        absent.candidate(str(tmp_path / "m.param"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("m.param,speed=9", "no option speed; known: threads, winograd"),
+        ("m.param,winograd=maybe", "winograd=maybe: expected on, off"),
+        ("m.param,threads=0", "threads=0: expected a number from 1"),
+        ("m.onnx", "names the model; given is 'm.onnx'"),
+        ("", "names the model; given is 'none'"),
+        ("none.param", "there is no such file"),
+    ],
+)
+def test_what_cannot_be_is_refused(text: str, said: str) -> None:
+    with pytest.raises((ConfigurationError, FileError), match=said):
+        PHONE_RUNTIMES["ncnn"].settings(text)
+
+
+@pytest.mark.parametrize("name", PHONE_RUNTIMES)
+def test_help_lists_every_option(name: str) -> None:
+    result = CliRunner().invoke(conformance.cli.app, ["verify", "--candidate", f"{name}:help"])
+    assert result.exit_code == 0
+    assert all(option.name in result.output for option in PHONE_RUNTIMES[name].options)
+
+
+@pytest.mark.parametrize(
+    ("param", "said"),
+    [
+        ("7767517\n3 2\nInput in0 0 1 in0\n", "says 3 layers and has 1"),
+        ("TFL3", "is no .param of ncnn"),
+        ("7767517\n1 1\nInput in0 0 9 in0\n", "fewer than 0 . 9 blobs"),
+        ("7767517\n1 1\nInput in0 0 1 in0 0=x\n", "is no layer"),
+        ("7767517\n1 1\nConvolution c 1 1 in0 a 0=1 6=9\n", "ends within layer c"),
+        ("7767517\n1 1\nInput in0 0 1 in0\n", "4 bytes are left over"),
+    ],
+)
+def test_a_malformed_file_of_ncnn_is_named(tmp_path: Path, param: str, said: str) -> None:
+    (tmp_path / "m.param").write_text(param)
+    (tmp_path / "m.bin").write_bytes(b"\0\0\0\0")
+    with pytest.raises(FileError, match=said):
+        read_ncnn(tmp_path / "m.param")
+
+
+@runtimes
+def test_the_command_converts_and_judges(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(folder / "m.onnx", "m.onnx")
+    weights().save(Path("w.npz"))
+    run = functools.partial(CliRunner().invoke, conformance.cli.app)
+    assert run(["convert", "m.onnx", "--to", "ncnn"]).exit_code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "m.bin",
+        "m.conversion.json",
+        "m.onnx",
+        "m.param",
+        "w.npz",
+    ]
+    line = ["verify", "--candidate", "ncnn:m.param", "--weights", "w.npz", "--size", "128x128", *OPTIONS]
+    assert run(line).exit_code == 0
+
+
+@runtimes
+@pytest.mark.parametrize("runtime", ["ncnn"])
+def test_seaformer_passes(tmp_path: Path, runtime: str) -> None:
+    config = MobileInstConfig.preset("seaformer-tiny", **FIELDS)
+    drawn = Weights.seeded(config, seed=1).astype(np.float32)
+    onnx.save(export(MobileInst(config, drawn), picture()), tmp_path / "m.onnx")
+    converter = CONVERTERS[runtime]
+    model = convert(converter, tmp_path / "m.onnx", tmp_path / f"m{converter.suffixes[0]}")[0]
+    judged(f"{runtime}:{model}", config, drawn).raise_on_failure()
