@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
+from conformance.candidates.converters import CONVERTERS, Converter, convert
 from conformance.cli import options
 from conformance.cli.job import Job
 from conformance.cli.output_files import JSON, Kind, Output, Reads
-from conformance.conversion.converters import CONVERTERS, Converter, convert
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl.errors import ConfigurationError
 

@@ -1,1 +1,1 @@
-"""Models on their way to the phones' runtimes: their own converters called, and what those wrote read."""
+"""Files of the phones' runtimes, as their own converters write them: read."""

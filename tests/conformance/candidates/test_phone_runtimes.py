@@ -17,9 +17,9 @@ from onnx import numpy_helper
 from typer.testing import CliRunner
 
 import conformance.cli
+from conformance.candidates.converters import CONVERTERS, convert
 from conformance.candidates.kinds import PHONE_RUNTIMES, Request, make
 from conformance.candidates.process import IsolatedCandidate
-from conformance.conversion.converters import CONVERTERS, convert
 from conformance.conversion.ncnn_model import read_ncnn
 from conformance.graph.onnx_export import export
 from conformance.judge.network import verify
