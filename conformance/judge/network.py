@@ -16,16 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-<<<<<<< HEAD
-from conformance.candidates.candidate import Candidate, OwnGraph
-=======
 from conformance.candidates.candidate import FUSION_REACH, Candidate, OwnGraph
-from conformance.faults import ShapedGraph
-from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.alignment import CandidateTensors
-from conformance.judge.conditioning import explain_large_errors
-from conformance.judge.course import Course, first_wrong
->>>>>>> 6747e71 (ncnn: a candidate with every blob, and its own converter behind mobileinst convert)
 from conformance.judge.decisions import compare_decisions
 from conformance.judge.outputs import compare_outputs
 from conformance.judge.recording_cache import cached_recording
@@ -97,6 +88,7 @@ def verify(
         feeds = {"images": fed}
         course = _Course(candidate, feeds, label, fed.shape, digest, recording, say, cache)
         course.tracks, course.judged_nodes, course.alone = tracks, nodes, alone
+        course.reach = getattr(candidate, "fusion_reach", FUSION_REACH)
         course.network, course.weights = partial(_truth, part, network), wide
         course.remarks += _unpadded(fed)
         reports.append(course.follow())
@@ -143,21 +135,7 @@ class _Course(StepCourse):
 
     def compare_steps(self, own: OwnGraph | None) -> None:
         """Look for every step of the reference, and at what users make of the outputs."""
-<<<<<<< HEAD
         super().compare_steps(own)
-=======
-        given = {row.name: row.candidate for row in self.outputs if row.candidate is not None}
-        self.steps, self.fault = compare_steps(
-            self.recording,
-            given,
-            CandidateTensors(self.captured),
-            self.candidate.declaration,
-            captures_all=self.candidate.captures_all,
-            own=own,
-            reach=getattr(self.candidate, "fusion_reach", FUSION_REACH),
-        )
-        self.fault = self.fault or _output_fault(self.outputs, self.recording)
->>>>>>> 6747e71 (ncnn: a candidate with every blob, and its own converter behind mobileinst convert)
         self.decisions = self._decisions()
 
     def _decisions(self) -> list[Decision]:

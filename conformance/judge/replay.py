@@ -7,11 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-<<<<<<< HEAD
-from conformance.bounds import FLOAT32, Declaration, Format, Shared, carried_bounds
-=======
-from conformance.bounds import Declaration, Format, Shared, carried_bounds, copied_weights
->>>>>>> 6747e71 (ncnn: a candidate with every blob, and its own converter behind mobileinst convert)
+from conformance.bounds import FLOAT32, Declaration, Format, Shared, carried_bounds, copied_weights
 from conformance.bounds.worst_element import is_varied, unlike_rounding
 from conformance.graph.evaluation import evaluate_node
 from refimpl import Recording, Step
@@ -133,23 +129,15 @@ class Replay:
         self.scales: dict[str, Array | None] = {}
         self.fixed = {*recording.weights, *recording.constants}
         for name in [*recording.weights, *recording.constants]:
-<<<<<<< HEAD
             self.values[name] = array = recording.tensors[name]
             if folded is not None:
                 if name in folded:
                     self.bounds[name] = self.scales[name] = folded[name]
             elif error := stored_error(array, declaration.storage, computed=name in recording.constants):
                 self.bounds[name] = self.scales[name] = np.full(array.shape, error)
-=======
-            self.values[name] = recording.tensors[name]
-            array, computed = recording.tensors[name], name in recording.constants
-            error = stored_error(array, declaration.storage, computed)
-            if error:
-                self.bounds[name] = self.scales[name] = np.full(array.shape, error)
         copied = copied_weights(recording, declaration)
         self.bounds |= copied
         self.scales |= copied
->>>>>>> 6747e71 (ncnn: a candidate with every blob, and its own converter behind mobileinst convert)
 
     def compute(self, step: Step) -> None:
         """Compute a step, how far a correct candidate may be from it, and how far it likely is."""

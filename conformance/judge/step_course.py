@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from conformance.bounds import Declaration
-from conformance.candidates.candidate import OwnGraph
+from conformance.candidates.candidate import FUSION_REACH, OwnGraph
 from conformance.faults import ShapedGraph
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.alignment import CandidateTensors
@@ -16,7 +16,7 @@ from conformance.judge.course import Course, Judged, first_wrong
 from conformance.judge.diagnosis import diagnose, steps_behind, unexplained
 from conformance.judge.node_reading import Side, read_nodes
 from conformance.judge.replay import DATA_MOVEMENT
-from conformance.judge.steps import FUSION_REACH, compare_steps
+from conformance.judge.steps import compare_steps
 from conformance.judge.strangers import like_nothing, not_finite
 from conformance.judge.stretch import Stretch, wrong_stretch
 from conformance.judge.weight_comparison import compare_constants, compare_weights

@@ -44,10 +44,7 @@ def compare_steps(
     *,
     captures_all: bool = True,
     own: OwnGraph | None = None,
-<<<<<<< HEAD
     folded: Mapping[str, Array] | None = None,
-=======
->>>>>>> 6747e71 (ncnn: a candidate with every blob, and its own converter behind mobileinst convert)
     reach: int = FUSION_REACH,
 ) -> tuple[list[Comparison], Fault | None]:
     """Find the reference's tensors in the candidate, and the first step it computes differently.
@@ -69,7 +66,6 @@ def compare_steps(
         Whether a tensor that it did not capture is one that it does not compute.
     own
         What it says it computes, by which the fault's place is named.
-<<<<<<< HEAD
     folded
         As of `Replay`.
     reach
@@ -78,12 +74,6 @@ def compare_steps(
     sides = _Sides(
         recording, Structure(recording), outputs, tensors, declaration, captures_all, own, folded, reach
     )
-=======
-    reach
-        How many steps in a row it may have fused.
-    """
-    sides = _Sides(recording, Structure(recording), outputs, tensors, declaration, captures_all, reach)
->>>>>>> 6747e71 (ncnn: a candidate with every blob, and its own converter behind mobileinst convert)
     taken: dict[str, str] = {}
     while True:
         rows, known, missed = _compare_once(sides, taken)
@@ -108,11 +98,8 @@ class _Sides:
     tensors: CandidateTensors
     declaration: Declaration
     captures_all: bool
-<<<<<<< HEAD
     own: OwnGraph | None
     folded: Mapping[str, Array] | None
-=======
->>>>>>> 6747e71 (ncnn: a candidate with every blob, and its own converter behind mobileinst convert)
     reach: int
 
     @cached_property
@@ -185,12 +172,8 @@ def _compare_once(sides: _Sides, taken: Mapping[str, str]) -> tuple[list[Compari
         elif match is None and item.value is not None:
             match = tensors.likeliest(output_names.get(name, name), item.value, item.bound, known)
             fused = sides.structure.soon_found(name, found, sides.compared, sides.reach)
-<<<<<<< HEAD
             kept = match is not None and match.name == name and sides.is_kept(name, item.step)
             if fused and not kept and not (match and match.resembles(item.value)):
-=======
-            if fused and not (match and match.resembles(item.value)):
->>>>>>> 6747e71 (ncnn: a candidate with every blob, and its own converter behind mobileinst convert)
                 match, missing = None, "absent"
         if match and item.value is not None:
             spotlight.show(name, match.values, item.value, item.bound, match.worst.utilisation)
