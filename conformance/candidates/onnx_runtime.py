@@ -21,7 +21,7 @@ from conformance.candidates.candidate import OwnGraph
 from conformance.graph.large_models import is_large, saved
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.silent_onnxruntime import onnxruntime
-from refimpl.errors import CandidateError, ConfigurationError, MissingDependencyError
+from refimpl.errors import CandidateError, ConfigurationError, MissingDependencyError, MobileInstError
 from refimpl.ops.operation import Array
 
 LEVELS = {
@@ -225,7 +225,7 @@ def run_model(
     CandidateError
         The runtime fails.
     """
-    with _named_failure(feeds):
+    with named_failure(feeds):
         return run_session(options.session(model), feeds)
 
 
@@ -237,7 +237,7 @@ def run_session(session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
     CandidateError
         The runtime fails.
     """
-    with _named_failure(feeds):
+    with named_failure(feeds):
         results = session.run(None, dict(feeds))
         named = zip((output.name for output in session.get_outputs()), results, strict=True)
         # What is no array is a sequence, or an optional that holds nothing.
@@ -245,10 +245,11 @@ def run_session(session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
 
 
 @contextmanager
-def _named_failure(feeds: Mapping[str, Array]) -> Iterator[None]:
+def named_failure(feeds: Mapping[str, Array]) -> Iterator[None]:
+    """Turn what a runtime raises, fed these arrays, into `CandidateError`."""
     try:
         yield
-    except CandidateError:
+    except MobileInstError:
         raise
     except Exception as error:  # ONNX Runtime raises its own unrelated types
         shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())

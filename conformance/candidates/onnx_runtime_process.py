@@ -1,7 +1,7 @@
-"""ONNX Runtime in a process of its own for each run: it may crash or hang, and the judge goes on.
+"""ONNX Runtime in processes of its own: they may crash or hang, and the judge goes on.
 
-A folder holds the model, what it is fed and how it is run, and then what came out. Run as a module, this is
-the runtime's side.
+A process is started for a model and the way it is run, and kept for further runs of it. A folder holds both,
+what the model is fed, and then what came out. Run as a module, this is the runtime's side.
 """
 
 from __future__ import annotations
@@ -13,26 +13,33 @@ import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 
 from conformance.bounds import Declaration
 from conformance.candidates.child_process import STARTING, crashed, hung, next_line, start
-from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, run_model
-from conformance.graph.large_models import saved
+from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, named_failure, run_session
+from conformance.graph.large_models import digest, saved
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl.errors import CandidateError, ConfigurationError
 from refimpl.ops.operation import Array
 
-Run = Callable[[onnx.ModelProto, Mapping[str, Array], RuntimeOptions], Mapping[str, Array]]
-"""A model, what it is fed, how it is run → its outputs."""
+MOST_KEPT = 2
+"""Processes of a graph: as shipped, and with its tensors shown."""
+DONE = "done"
+"""What a process says after each run."""
+
+Load = Callable[[onnx.ModelProto, RuntimeOptions], Any]
+"""A model and how it is run → a session of ONNX Runtime."""
 
 
 class IsolatedOnnxRuntimeGraph(OnnxRuntimeGraph):
-    """An ONNX graph whose every run is a process.
+    """An ONNX graph that processes of their own run, kept as long as this is.
 
     Parameters
     ----------
@@ -54,40 +61,67 @@ class IsolatedOnnxRuntimeGraph(OnnxRuntimeGraph):
     ) -> None:
         super().__init__(graph, options, declaration)
         self.timeout = timeout
+        self.kept: dict[str, _Process] = {}
 
     def _run(
         self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions
     ) -> dict[str, Array]:
-        with tempfile.TemporaryDirectory(prefix="onnxruntime-") as name:
-            folder = Path(name)
-            saved(model, folder)
-            (folder / "options.json").write_text(json.dumps(dataclasses.asdict(options)), encoding="utf-8")
-            _write(folder, "feeds", feeds)
-            self._wait(folder)
-            self.take_note(folder)
-            return _read(folder, "results")
+        settings = json.dumps(dataclasses.asdict(options))
+        key = digest(model) + settings
+        # Taken out while it runs: one that crashes or hangs is not kept, and the last used stands last.
+        process = self.kept.pop(key, None) or _Process(self.module, model, settings)
+        results = process.run(feeds, self.timeout)
+        self.take_note(process.folder)
+        while len(self.kept) >= MOST_KEPT:
+            del self.kept[next(iter(self.kept))]
+        self.kept[key] = process
+        return results
 
     def take_note(self, folder: Path) -> None:
         """Look at what else the process left; nothing of most runtimes."""
 
-    def _wait(self, folder: Path) -> None:
-        """Run the process; raise `CandidateError` unless it ends well."""
-        process = start(self.module, str(folder))
-        try:
-            if next_line(process, STARTING) is None:
-                raise hung(STARTING)
-            status = process.wait(self.timeout)
-        except subprocess.TimeoutExpired as error:
-            raise hung(self.timeout) from error
-        finally:
-            process.kill()
-            process.communicate()
-        problem = folder / "error.json"
+
+class _Process:
+    """A process that runs one model; it ends when nothing refers to this any more."""
+
+    def __init__(self, module: str, model: onnx.ModelProto, settings: str) -> None:
+        place = tempfile.TemporaryDirectory(prefix="onnxruntime-")
+        self.folder = Path(place.name)
+        saved(model, self.folder)
+        (self.folder / "options.json").write_text(settings, encoding="utf-8")
+        self.process = start(module, place.name)
+        weakref.finalize(self, _end, self.process, place)
+        if next_line(self.process, STARTING) is None:
+            raise hung(STARTING)
+
+    def run(self, feeds: Mapping[str, Array], timeout: float) -> dict[str, Array]:
+        """Return the outputs; raise what the process says, or `CandidateError` unless it answers."""
+        _write(self.folder, "feeds", feeds)
+        answer = self._asked(timeout)
+        if answer is None:
+            raise hung(timeout)
+        if answer.strip() != DONE:
+            raise crashed(self.process.wait())
+        problem = self.folder / "error.json"
         if problem.exists():
             refused, message = json.loads(problem.read_text(encoding="utf-8"))
             raise (ConfigurationError if refused else CandidateError)(message)
-        if status:
-            raise crashed(status)
+        return _read(self.folder, "results")
+
+    def _asked(self, timeout: float) -> str | None:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write("run\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return ""
+        return next_line(self.process, timeout)
+
+
+def _end(process: subprocess.Popen[str], place: tempfile.TemporaryDirectory[str]) -> None:
+    process.kill()
+    process.communicate()
+    place.cleanup()
 
 
 def runtime_graph(
@@ -115,20 +149,32 @@ def _read(folder: Path, kind: str) -> dict[str, Array]:
     }
 
 
-def main(folder: Path, run: Run = run_model) -> None:
-    """Run what the folder holds, and leave there what came out or why nothing did."""
+def main(folder: Path, load: Load = lambda model, options: options.session(model)) -> None:
+    """Run what the folder holds whenever a line comes, and leave there what came out or why nothing did."""
     # Ctrl-C reaches both processes; the other one ends this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print("ready", flush=True)
+    # Runtimes speak on standard output, too.
+    answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    print("ready", file=answers, flush=True)
+    session: Any = None
+    for _ in sys.stdin:
+        feeds = _read(folder, "feeds")
+        try:
+            session = session or _loaded(folder, load, feeds)
+            results = run_session(session, feeds)
+        except (CandidateError, ConfigurationError) as error:
+            refused = isinstance(error, ConfigurationError)
+            (folder / "error.json").write_text(json.dumps([refused, str(error)]), encoding="utf-8")
+        else:
+            _write(folder, "results", results)
+        print(DONE, file=answers, flush=True)
+
+
+def _loaded(folder: Path, load: Load, feeds: Mapping[str, Array]) -> Any:
     options = RuntimeOptions(**json.loads((folder / "options.json").read_text(encoding="utf-8")))
-    try:
-        results = run(onnx.load(folder / "model.onnx"), _read(folder, "feeds"), options)
-    except (CandidateError, ConfigurationError) as error:
-        refused = isinstance(error, ConfigurationError)
-        (folder / "error.json").write_text(json.dumps([refused, str(error)]), encoding="utf-8")
-    else:
-        _write(folder, "results", results)
+    with named_failure(feeds):
+        return load(onnx.load(folder / "model.onnx"), options)
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ class NpuCandidate(OnnxRuntimeCandidate):
     declaration
         The arithmetic it is judged by; float16 with wide sums by default.
     timeout
-        Seconds that a run may take; each is a process of its own.
+        Seconds that a run may take, in a process of its own.
 
     Raises
     ------

@@ -1,21 +1,19 @@
-"""Qualcomm's NPU in a process of its own: what `conformance.candidates.qnn` starts for each run."""
+"""Qualcomm's NPU in a process of its own: what `conformance.candidates.qnn` starts for each model."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from conformance.candidates.arrays import first_line
-from conformance.candidates.onnx_runtime import RuntimeOptions, run_session
+from conformance.candidates.onnx_runtime import RuntimeOptions
 from conformance.candidates.onnx_runtime_process import main
 from refimpl.errors import ConfigurationError
-from refimpl.ops.operation import Array
 
 FALLBACKS = "fallbacks.json"
 """Where the process leaves which nodes the CPU computed."""
@@ -24,15 +22,15 @@ FALLBACKS = "fallbacks.json"
 def run_on_npu(folder: Path) -> None:
     """Run what the folder holds, and leave there which nodes fell back."""
 
-    def run(model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions) -> dict[str, Array]:
+    def load(model: onnx.ModelProto, options: RuntimeOptions) -> Any:
         session = _session(model, options)
         (folder / FALLBACKS).write_text(json.dumps(_fallbacks(session)), encoding="utf-8")
-        return run_session(session, feeds)
+        return session
 
     # The emulation speaks on both streams; what matters comes back as an error.
     log = os.open(folder / "log.txt", os.O_CREAT | os.O_WRONLY)
     os.dup2(log, 2)
-    main(folder, run)
+    main(folder, load)
 
 
 def _session(model: onnx.ModelProto, options: RuntimeOptions) -> Any:

@@ -130,6 +130,32 @@ def test_a_process_computes_the_same() -> None:
         isolated().run({"x": X[:1]})
 
 
+def test_a_process_is_kept_for_its_model_and_ends_with_it() -> None:
+    graph = isolated()
+    graph.run({"x": X})
+    (kept,) = graph.kept.values()
+    np.testing.assert_array_equal(graph.run({"x": 2 * X})["y"], np.maximum(2 * X, 0))
+    assert [*graph.kept.values()] == [kept]
+    graph.capture({"x": X})
+    graph.without(["ConstantFolding"]).run({"x": X})
+    assert len(graph.kept) == 2
+    assert kept not in graph.kept.values()
+    process = kept.process
+    del kept
+    assert process.poll() is not None
+
+
+def test_a_kept_process_that_dies_is_said_and_another_is_started() -> None:
+    graph = isolated()
+    graph.run({"x": X})
+    (kept,) = graph.kept.values()
+    kept.process.kill()
+    kept.process.wait()
+    with pytest.raises(CandidateError, match="it crashes: its process was ended by SIGKILL"):
+        graph.run({"x": X})
+    np.testing.assert_array_equal(graph.run({"x": X})["y"], np.maximum(X, 0))
+
+
 @pytest.mark.parametrize(
     ("code", "timeout", "headline"),
     [
