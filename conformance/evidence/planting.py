@@ -116,7 +116,7 @@ class _Model:
             self.array(dequantize.input[2]).astype(np.int64) if len(dequantize.input) > 2 else np.zeros(())
         )
         point = point if point.size == 1 else point.reshape(-1, *(1,) * (array.ndim - 1))
-        real = array.astype(np.float64) - point
+        real = np.asarray(array.astype(np.float64) - point)
         real[places] *= FACTOR
         ends = np.iinfo(array.dtype)
         return self.store(name, np.clip(np.rint(real + point), ends.min, ends.max))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -26,14 +26,29 @@ REQUANTISATION = 0.2
 """Steps that requantising may lose beside the rounding itself: products with a fixed-point factor."""
 STEPS: dict[int, dict[str, float]] = {
     1: {"AveragePool": 0.8, "Concat": 0.5, "ReduceMean": 1.0, "MatMul": 2.5},
-    2: {"Add": 3.5, "AveragePool": 1.0, "Conv": 40.0, "Div": 30.0, "HardSigmoid": 1.2, "MatMul": 650.0}
-    | {"Mul": 1.0, "ReduceMean": 1.8, "ReduceSum": 1.0, "Reshape": 30.0, "Resize": 1.0, "Sigmoid": 5.0}
-    | {"Softmax": 70.0},
+    2: {
+        "Add": 3.5,
+        "AveragePool": 1.0,
+        "Concat": 0.6,
+        "Conv": 40.0,
+        "Div": 30.0,
+        "HardSigmoid": 1.2,
+        "MatMul": 650.0,
+    }
+    | {"Mul": 1.0, "ReduceMean": 1.8, "ReduceSum": 1.0, "Reshape": 30.0, "Resize": 1.6, "Sigmoid": 5.0}
+    | {"Softmax": 3.0},
 }
 """Bytes of a result → operator → the steps that the NPU loses, as measured (`docs/snapdragon.md`).
 
 QNN 2.51, three networks with weights and pictures of three seeds, two chips. Of 16 bits it computes many with
 fewer; a product of two activations with about 8."""
+LOG2_E_STEP = 2.0**-22
+"""To a multiple of this the NPU's 16-bit softmax cuts off a step of its operand times log₂ e."""
+EXPONENTIAL = 2.0**-10
+"""Of 2ᶠ, 0 ≤ f < 1, relatively: a polynomial's error, at most 7e-4 as measured."""
+OF_UNIT_INTERVAL = ("HardSigmoid", "Sigmoid")
+"""Operators whose 16-bit results the NPU shows in steps of 2⁻¹⁶, whatever scale the graph gives them."""
+UNIT_STEP = 2.0**-16
 LARGEST_FACTOR = 127
 """Steps from its zero point that the NPU keeps of an 8-bit product's second operand."""
 ANOTHER = 0.1
@@ -47,6 +62,8 @@ FACTOR_CUT_OFF = (
     f"the second operand is cut off {LARGEST_FACTOR} steps from its zero point: quantise it symmetrically"
 )
 LEFT_OUT = "what its operands are rounded and cut off to, in between, is left out"
+NOT_CUT_OFF = "its operands are not cut off to the range of their integers"
+IN_UNIT_STEPS = "it is shown in steps of 2⁻¹⁶, and what follows takes it so"
 
 
 def judge_units(
@@ -69,7 +86,9 @@ def judge_units(
         A row for each result; what the runtime does otherwise than the graph says, where that explains it.
     """
     integers = {name: tensors[name] for name in quantized_results(graph) if name in tensors}
-    judge = _Judge(graph, {**graph.initializers, **inputs, **integers})
+    known = {**graph.initializers, **inputs, **integers}
+    judge = _Judge(graph, known)
+    judge = _Judge(graph, known, judge.in_unit_steps(integers))
     found = list(in_threads(judge.result, integers))
     return [row for row, _ in found], [remark for _, remark in found if remark]
 
@@ -162,8 +181,11 @@ class Unit:
 
 @dataclass(frozen=True)
 class _Judge:
+    """A graph, what it is known to hold, and what of it stands for other integers than those shown."""
+
     graph: OnnxGraph
     known: Mapping[str, Array]
+    meant: Mapping[str, Array] = field(default_factory=dict)
 
     def unit(self, result: str) -> Unit:
         """Return the unit that makes a result."""
@@ -181,15 +203,22 @@ class _Judge:
         """Compare one result with float64 of the integers it is made of; return also what was left out."""
         unit = self.unit(result)
         row = self.row(unit, unit.made_by)
+        if result in self.meant:
+            return row, f"{unit.name}: {IN_UNIT_STEPS}"
         if row.verdict != "fail" or row.introduced_error is None:
             return row, None
         # Explained or not, it may lose no more than its own operations do.
-        steps = self._requantisation(unit.made_by)
+        steps = self._requantisation(unit.quantize, unit.made_by)
         for depth, early in itertools.product(range(1, DEEPEST + 1), (False, True)):
             fused = self.row(unit, self._through(unit, depth), early, steps)
             if fused.verdict == "pass":
                 how = CUT_OFF_EARLY if early else LEFT_OUT
                 return fused, f"{unit.name}: {row.introduced_error:.1f} steps off as written; right if {how}"
+        for depth in range(1, DEEPEST + 1):
+            uncut = self.row(unit, unit.made_by, instead=self._through(unit, depth))
+            if uncut.verdict == "pass":
+                how = NOT_CUT_OFF
+                return uncut, f"{unit.name}: {row.introduced_error:.1f} steps off as written; right if {how}"
         if self._is_right_if_cut_off(unit):
             return row, f"{unit.name}: {row.introduced_error:.1f} steps off; right if {FACTOR_CUT_OFF}"
         if any(node.op_type in STAGED for node in self._through(unit, 1)):
@@ -204,23 +233,48 @@ class _Judge:
         factors = [makers[node.inputs[1]] for node in products if node.inputs[1] in makers]
         if len(factors) != 1 or not self._is_entry(factors[0]):
             return False
-        integers = self.known[factors[0].inputs[0]]
+        integers = self._read(factors[0].inputs[0])
         _, point = self._scale_and_point(factors[0], integers.ndim)
-        cut_off = np.clip(widened(integers), point - LARGEST_FACTOR, point + LARGEST_FACTOR)
-        other = _Judge(self.graph, {**self.known, factors[0].inputs[0]: cut_off})
+        cut_off = np.clip(integers, point - LARGEST_FACTOR, point + LARGEST_FACTOR)
+        other = replace(self, meant={**self.meant, factors[0].inputs[0]: cut_off})
         return other.row(unit, unit.made_by, steps=REQUANTISATION).verdict == "pass"
 
+    def in_unit_steps(self, integers: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the integers that are shown in steps of 2⁻¹⁶ as those of the graph's scale would be."""
+        found: dict[str, Array] = {}
+        for name, shown in integers.items():
+            unit = self.unit(name)
+            if unit.operation in OF_UNIT_INTERVAL and shown.dtype == np.uint16:
+                scale, point = self._scale_and_point(unit.quantize, shown.ndim)
+                meant = np.asarray(shown * (UNIT_STEP / scale) + point)
+                other = _Judge(self.graph, self.known, {name: meant})
+                as_shown, as_meant = (each.row(unit, unit.made_by) for each in (self, other))
+                found |= {name: meant} if (as_shown.verdict, as_meant.verdict) == ("fail", "pass") else {}
+        return found
+
     def row(
-        self, unit: Unit, made_by: list[Node], early: bool = False, steps: float | None = None
+        self,
+        unit: Unit,
+        made_by: list[Node],
+        early: bool = False,
+        steps: float | Array | None = None,
+        instead: list[Node] | None = None,
     ) -> Comparison:
-        """Return the comparison of a unit computed in one way; ``steps`` is what it may lose, if given."""
+        """Return the comparison of a unit computed in one way.
+
+        ``steps`` is what it may lose, if given. ``instead`` is another way, for the elements that are made of
+        integers at an end of their range, where more may have been cut off.
+        """
         name = unit.quantize.outputs[0]
-        values = self.known[name].astype(np.float64)
-        truth, bound, (lowest, highest) = self._in_steps(unit.quantize, made_by, early)
-        if values.shape != truth.shape:
+        shape = self.known[name].shape
+        truth, allowed, ends = self._allowed(unit, made_by, early, steps)
+        if shape != truth.shape:
             return Comparison.absent(name, unit.operation, truth.shape, "fail", candidate=name)
-        error = np.abs(values - np.clip(truth, lowest, highest))
-        allowed = 0.5 + (self._requantisation(made_by) if steps is None else steps) + bound
+        if instead is not None:
+            other, wider, _ = self._allowed(unit, instead)
+            apart = self._made_of_ends(unit, truth)
+            truth, allowed = np.where(apart, other, truth), np.where(apart, wider, allowed)
+        error = np.abs(self._read(name) - np.clip(truth, *ends))
         share = error / allowed
         _, place = largest_in(share)
         return Comparison.judged(
@@ -235,11 +289,57 @@ class _Judge:
             utilisation=float(share[place]),
         )
 
-    def _requantisation(self, made_by: list[Node]) -> float:
+    def _made_of_ends(self, unit: Unit, truth: Array) -> Array:
+        """Tell which elements of a result change if what is at an end of its range is moved beyond it."""
+        moved = {}
+        for node in filter(self._is_activation, unit.made_by):
+            integers, ends = self.known[node.inputs[0]], np.iinfo(self.known[node.inputs[0]].dtype)
+            beyond = (integers == ends.max).astype(np.float64) - (integers == ends.min)
+            moved[node.inputs[0]] = self._read(node.inputs[0]) + beyond
+        other = replace(self, meant={**self.meant, **moved})
+        return np.asarray(other._in_steps(unit.quantize, unit.made_by, early=False)[0] != truth)
+
+    def _allowed(
+        self, unit: Unit, made_by: list[Node], early: bool = False, steps: float | Array | None = None
+    ) -> tuple[Array, Array, tuple[float, float]]:
+        """Return what a result should be before it is rounded, by how much it may be off, and its ends."""
+        truth, bound, ends = self._in_steps(unit.quantize, made_by, early)
+        lost = self._requantisation(unit.quantize, made_by) if steps is None else steps
+        return truth, 0.5 + lost + bound, ends
+
+    def _read(self, name: str) -> Array:
+        """Return the integers that a tensor stands for."""
+        return self.meant[name] if name in self.meant else widened(self.known[name])
+
+    def _requantisation(self, quantize: Node, made_by: list[Node]) -> float | Array:
         """Return the steps that the operations may lose, whatever their width."""
         widths = [self.known[node.inputs[0]].dtype.itemsize for node in made_by if self._is_entry(node)]
-        table = STEPS[max([width for width in widths if width < 4], default=1)]
-        return max((table.get(node.op_type, REQUANTISATION) for node in made_by), default=REQUANTISATION)
+        width = max([width for width in widths if width < 4], default=1)
+        steps = max(
+            (STEPS[width].get(node.op_type, REQUANTISATION) for node in made_by), default=REQUANTISATION
+        )
+        last = made_by[-1] if made_by else quantize
+        if width == 2 and last.op_type == "Softmax" and self._is_entry(made_by[0]) and len(made_by) == 2:
+            scale, _ = self._scale_and_point(quantize, self.known[quantize.outputs[0]].ndim)
+            return steps + self._softmax_loss(*made_by) / scale
+        return steps
+
+    def _softmax_loss(self, entry: Node, softmax: Node) -> Array:
+        """Return by how much a 16-bit softmax may be off.
+
+        eˣ is 2ᵗ, where t is a number of steps times what one step is in log₂, which is cut off to a multiple
+        of `LOG2_E_STEP`: the logarithm of each term is off by at most λ = steps · ln 2 · that, always to one
+        side, and by `EXPONENTIAL` to either. Then p errs by p·(λ − Σ p λ).
+        """
+        axis = softmax.attributes.get("axis", -1)
+        integers = self._read(entry.inputs[0]).astype(np.float64)
+        scale, _ = self._scale_and_point(entry, integers.ndim)
+        below = integers.max(axis, keepdims=True) - integers
+        p = np.exp(-below * scale)
+        p /= p.sum(axis, keepdims=True)
+        cut_off = below * np.log(2) * LOG2_E_STEP
+        others = (p * cut_off).sum(axis, keepdims=True) - p * cut_off
+        return p * (np.maximum(cut_off * (1 - p), others) + 2 * EXPONENTIAL * (1 - p))
 
     def _is_entry(self, node: Node) -> bool:
         return node.op_type == DEQUANTIZE and node.inputs[0] in self.known
@@ -265,9 +365,7 @@ class _Judge:
         integers = self.known[quantize.outputs[0]]
         scale, point = self._scale_and_point(quantize, integers.ndim)
         lowest, highest = float(np.iinfo(integers.dtype).min), float(np.iinfo(integers.dtype).max)
-        exact = {
-            name: widened(self.known[name]) for node in made_by for name in node.uses if name in self.known
-        }
+        exact = {name: self._read(name) for node in made_by for name in node.uses if name in self.known}
         if early:
             within = float(((lowest - point) * scale).min()), float(((highest - point) * scale).max())
             exact |= {
@@ -289,9 +387,9 @@ class _Judge:
 
     def _cut_off(self, entry: Node, lowest: float, highest: float) -> Array:
         """Return the integers of an operand, cut off to what stands for numbers in an interval."""
-        integers = self.known[entry.inputs[0]]
+        integers = self._read(entry.inputs[0])
         scale, point = self._scale_and_point(entry, integers.ndim)
-        return np.clip(widened(integers), lowest / scale + point, highest / scale + point)
+        return np.clip(integers, lowest / scale + point, highest / scale + point)
 
     def _scale_and_point(self, node: Node, ndim: int) -> tuple[Array, Array]:
         """Return the scale and the zero point of a node, as they broadcast to what it quantises."""
