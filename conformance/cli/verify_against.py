@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from conformance.cli import options, verify_options
 from conformance.cli.job import Job
 from conformance.cli.report_files import ReportFiles
@@ -59,7 +61,7 @@ class AgainstVerdict(Job):
         return report.exit_code
 
     def report(self, progress: options.Progress) -> Report:
-        """Judge both graphs on inputs from files, or on two random ones."""
+        """Judge both graphs on inputs from files, or on three random ones."""
         assert self.model_file is not None
         assert self.against is not None
         after, before = OnnxGraph.load(self.model_file), OnnxGraph.load(Path(self.against))
@@ -71,7 +73,10 @@ class AgainstVerdict(Job):
 
 
 def _probes(feeds: Mapping[str, Array]) -> Inputs:
-    """Return the inputs as they are, and louder."""
-    loud = {name: array * array.dtype.type(LOUD) for name, array in feeds.items() if array.dtype.kind == "f"}
-    probes = {described(feeds): feeds}
-    return {**probes, f"{described(feeds)} × {LOUD}": {**feeds, **loud}} if loud else probes
+    """Return the inputs as they are, louder, and negative: padding with zeros shows only beside such."""
+    floats = {name: array for name, array in feeds.items() if array.dtype.kind == "f"}
+    loud = {name: array * array.dtype.type(LOUD) for name, array in floats.items()}
+    negative = {name: -np.abs(array) for name, array in floats.items()}
+    label = described(feeds)
+    others = {f"{label} × {LOUD}": loud, f"{label}, negative": negative} if floats else {}
+    return {label: feeds, **{name: {**feeds, **changed} for name, changed in others.items()}}

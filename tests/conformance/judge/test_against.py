@@ -187,6 +187,18 @@ def test_a_lost_output_is_told() -> None:
     assert "it gives no output" in judged(after, MODELS["residual"]).headline()
 
 
+CASES = Path(__file__).parents[4] / "shared" / "data" / "onnx-cases"
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="needs ../shared/data")
+def test_padding_that_was_moved_into_a_pool_shows_without_input_of_its_own() -> None:
+    """Zeros are larger than a window of negative numbers; a maximum pool's own padding is not."""
+    files = (str(CASES / f"converter_pad_maxpool_{each}.onnx") for each in ("after", "before"))
+    result = CliRunner().invoke(app, ["verify", next(files), "--against", next(files), "--no-cache"])
+    assert result.exit_code == 1
+    assert "at        y (MaxPool)" in result.stdout
+
+
 def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
