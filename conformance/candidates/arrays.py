@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from refimpl.errors import CandidateError, MobileInstError
 from refimpl.ops.operation import Array
+
+Given = Array | Mapping[str, Array]
+"""What a candidate is given: images, or a graph's inputs by name, in the graph's order."""
+
+
+def operands_of(given: Given) -> list[Array]:
+    """Return what a function is called with."""
+    return list(given.values()) if isinstance(given, Mapping) else [given]
 
 
 def attempted(
@@ -35,8 +47,22 @@ def attempted(
     except passed:
         raise
     except Exception as error:
-        raise CandidateError(f"it crashes: {type(error).__name__}: {first_line(error)}") from error
+        raise CandidateError(f"it crashes: {crash_of(error)}") from error
     return named_arrays(result)
+
+
+def crash_of(error: BaseException) -> str:
+    """Return an error in one line, with the place in the user's own code at which it happened."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not is_ours(frame.filename)]
+    own = [frame for frame in theirs if not frame.filename.startswith((sys.prefix, sys.base_prefix, "<"))]
+    places = [f" ({Path(frame.filename).name}:{frame.lineno})" for frame in own or theirs]
+    return f"{type(error).__name__}: {first_line(error)}{places[-1] if places else ''}"
+
+
+def is_ours(filename: str) -> bool:
+    """Tell whether a file of code belongs to this project."""
+    return any(f"{os.sep}{package}{os.sep}" in filename for package in ("conformance", "golden", "refimpl"))
 
 
 def first_line(error: BaseException) -> str:

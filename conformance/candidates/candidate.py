@@ -71,6 +71,8 @@ class OwnGraph:
 class Candidate(Protocol):
     """An implementation under test, whose runs are given float32 images (B, 3, H, W).
 
+    Beside a graph of somebody's they are given its input, or several by name, in the graph's order.
+
     What has a body here need not be written by a class that derives from this one.
     """
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from conformance.bounds import BFLOAT16, Declaration
+from conformance.candidates.arrays import Given, operands_of
 from conformance.candidates.plain import GraphlessCandidate
 from conformance.pictures.graph_inputs import read_array
 from refimpl.errors import CandidateError, FileError
@@ -83,7 +84,7 @@ class DumpCandidate(GraphlessCandidate):
                 "reverse order"
             )
 
-    def run(self, images: Array) -> dict[str, Array]:
+    def run(self, images: Given) -> dict[str, Array]:
         """Return the outputs, if the folder is of these images as far as it tells.
 
         Raises
@@ -91,18 +92,17 @@ class DumpCandidate(GraphlessCandidate):
         CandidateError
             The folder's own input is another.
         """
+        (fed,) = operands_of(images)
         for name in INPUT_NAMES:
             given = self.tensors.get(name)
-            if given is not None and not np.array_equal(
-                given.reshape(-1), images.astype(given.dtype).reshape(-1)
-            ):
+            if given is not None and not np.array_equal(given.ravel(), fed.astype(given.dtype).ravel()):
                 raise CandidateError(
                     f"the dumps in {self.folder} are of another input: "
                     f"its {name!r} differs from the one judged"
                 )
         return {name: self.tensors[name] for name in self.outputs}
 
-    def capture(self, images: Array) -> dict[str, Array]:
+    def capture(self, images: Given) -> dict[str, Array]:
         """Return all tensors but the input."""
         return {name: array for name, array in self.tensors.items() if name not in INPUT_NAMES}
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from conformance.bounds import FLOAT32, FLOAT64, Declaration, Format
-from conformance.candidates.candidate import OwnGraph
+from conformance.candidates.arrays import Given
+from conformance.candidates.candidate import Candidate, OwnGraph
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.recorded import graph_recording
 from refimpl import Recording
@@ -16,7 +17,7 @@ from refimpl.errors import ShapeError
 from refimpl.ops.operation import Array
 
 
-class EvaluatedGraph:
+class EvaluatedGraph(Candidate):
     """Any ONNX graph, computed in NumPy.
 
     Parameters
@@ -29,6 +30,7 @@ class EvaluatedGraph:
         The arithmetic it is judged by; that in which it is computed by default.
     """
 
+    declaration = Declaration()
     captures_all = True
 
     def __init__(
@@ -40,22 +42,26 @@ class EvaluatedGraph:
         self.declaration = declaration or Declaration(self.arithmetic, storage)
         self.latest: tuple[dict[str, Array], Recording] | None = None
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the outputs; ``feeds`` have the graph's names of its inputs, or are in its order."""
-        run = self._recording(feeds)
+    def run(self, images: Given) -> dict[str, Array]:
+        """Return the outputs; inputs have the graph's names of them, or are in its order."""
+        run = self._recording(images)
         return {name: run.tensors[tensor] for name, tensor in run.outputs.items()}
 
-    def capture(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def capture(self, images: Given) -> dict[str, Array]:
         """Return every tensor that a node makes."""
-        run = self._recording(feeds)
+        run = self._recording(images)
         return {name: run.tensors[name] for _, name in run.results()}
 
-    def own_graph(self, feeds: Mapping[str, Array]) -> OwnGraph:
+    def own_graph(self, images: Given) -> OwnGraph:
         """Return the graph and what it is fed."""
-        return OwnGraph(self.graph, self.graph, own_feeds(self.graph, feeds))
+        return OwnGraph(self.graph, self.graph, own_feeds(self.graph, self._named(images)))
 
-    def _recording(self, feeds: Mapping[str, Array]) -> Recording:
+    def _named(self, images: Given) -> Mapping[str, Array]:
+        return images if isinstance(images, Mapping) else dict.fromkeys(list(self.graph.inputs)[:1], images)
+
+    def _recording(self, images: Given) -> Recording:
         """Return the run on an input; the latest is kept, since a verdict asks for it several times."""
+        feeds = self._named(images)
         if self.latest is None or not _same(self.latest[0], feeds):
             given, narrow, dtype = own_feeds(self.graph, feeds), self.storage, self.arithmetic.name
             stored = None if narrow in (FLOAT32, FLOAT64) else lambda x: narrow.rounded(x).astype(dtype)

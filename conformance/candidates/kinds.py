@@ -11,11 +11,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from conformance.bounds import CPU, FLOAT32, Declaration, Format, format_of
-from conformance.bounds.formats import BFLOAT16
-from conformance.candidates.arrays import first_line
+from conformance.bounds import CPU, FLOAT32, FORMATS, Declaration, Format
+from conformance.candidates.arrays import crash_of, first_line
 from conformance.candidates.candidate import NEEDED_OUTPUTS, OUTPUTS, Candidate
 from conformance.candidates.dumps import DumpCandidate
+from conformance.candidates.evaluated import EvaluatedGraph
+from conformance.candidates.graph_dumps import GraphDumps
 from conformance.candidates.ncnn import NCNN_RUNTIME
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, checked_candidate
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, declared_by
@@ -26,7 +27,7 @@ from conformance.candidates.pytorch import PyTorchCandidate
 from conformance.candidates.qnn import Npu, NpuCandidate, npu_graph
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl import MobileInstConfig
-from refimpl.errors import CandidateError, ConfigurationError, FileError, MobileInstError
+from refimpl.errors import CandidateError, ConfigurationError, FileError
 from refimpl.ops.operation import Array
 
 GROUP = "mobileinst.candidates"
@@ -42,7 +43,7 @@ class Request:
     options
         What follows the colon of ``--candidate NAME:OPTIONS``.
     config, weights
-        The network it should be.
+        The network it should be; None and nothing where it should be the graph of ``model``.
     model
         The model file named on the command line, if any.
     arithmetic, storage
@@ -53,10 +54,12 @@ class Request:
         Seconds that ONNX Runtime may take for a run, in a process of its own; None: in this one.
     trusted
         Whether files may be read that can run code of whoever wrote them.
+    wide
+        Whether it is to compute in float64, as far as it lets.
     """
 
     options: str
-    config: MobileInstConfig
+    config: MobileInstConfig | None
     weights: Mapping[str, Array]
     model: Path | None = None
     arithmetic: Format | None = None
@@ -64,6 +67,7 @@ class Request:
     threads: int = 0
     timeout: float | None = None
     trusted: bool = False
+    wide: bool = False
 
     @property
     def declaration(self) -> Declaration:
@@ -112,14 +116,14 @@ def graph_candidate(
     Raises
     ------
     ConfigurationError
-        Another candidate: it computes a network of its own.
+        Another candidate: it does not run the graph itself.
     """
     name, _, options = text.partition(":")
     if name == "qnn":
         return npu_graph(graph, Npu.parse(options), timeout=timeout)
     if name != "onnxruntime":
         raise ConfigurationError(
-            f"--candidate {text} cannot be given a graph; with --graph-only expected onnxruntime or qnn"
+            f"--candidate {text} does not run the graph itself; expected onnxruntime or qnn"
         )
     return runtime_graph(graph, runtime_options(options, threads), declaration, timeout)
 
@@ -139,19 +143,27 @@ def pytorch(request: Request) -> Candidate:
                 f"{request.options}: reading a .pt2 unpickles, which can run code of whoever wrote it; "
                 "give --trust if you know who did, or export to ONNX"
             )
-        return PyTorchCandidate.load(Path(request.options), request.declaration)
-    return PyTorchCandidate(_made(_named(request.options), "named_modules"), request.declaration)
+        return PyTorchCandidate.load(Path(request.options), request.declaration, request.wide)
+    module = _made(_named(request.options), "named_modules")
+    return PyTorchCandidate(module, request.declaration, request.wide)
 
 
 def python(request: Request) -> Candidate:
     """``python:FILE.py:NAME``, a function of the images."""
-    return PythonCandidate(_named(request.options), declaration=request.declaration)
+    function = _named(request.options)
+    if not callable(function):
+        raise ConfigurationError(
+            f"{request.options} is {type(function).__name__}, which cannot be called; name a function"
+        )
+    return PythonCandidate(function, declaration=request.declaration)
 
 
 def dumps(request: Request) -> Candidate:
     """``dumps:FOLDER``."""
     if not request.options:
         raise ConfigurationError("--candidate dumps:FOLDER names the folder; there is none after the colon")
+    if request.config is None:
+        return GraphDumps(Path(request.options), _graph_of(request), request.declaration)
     return DumpCandidate(Path(request.options), NEEDED_OUTPUTS, request.declaration, OUTPUTS)
 
 
@@ -162,17 +174,24 @@ def _shipped(runtime: PhoneRuntime, request: Request) -> Candidate:
 
 def numpy_network(request: Request) -> Candidate:
     """``numpy:FORMAT``: float64, float32, float16 or bfloat16."""
-    if request.options in ("bfloat16", ""):
-        return NumpyCandidate(request.config, request.weights, BFLOAT16 if request.options else FLOAT32)
-    try:
-        storage = format_of(request.options)
-    except (TypeError, MobileInstError) as error:
-        raise ConfigurationError(f"--candidate numpy:{request.options}: there is no such format") from error
+    storage = FORMATS.get(request.options or FLOAT32.name)
+    if storage is None:
+        raise ConfigurationError(f"--candidate numpy:{request.options}: there is no such format")
+    if request.config is None:
+        return EvaluatedGraph(_graph_of(request), storage)
     return NumpyCandidate(request.config, request.weights, storage)
+
+
+def _graph_of(request: Request) -> OnnxGraph:
+    """Return the graph that a candidate should be."""
+    if request.model is None:
+        raise ConfigurationError("there is no graph beside which to judge: name its .onnx file")
+    return OnnxGraph.load(request.model)
 
 
 PHONE_RUNTIMES = {each.name: each for each in (NCNN_RUNTIME,)}
 """What is shipped on phones: a line each."""
+
 
 KINDS: dict[str, Kind] = {
     "onnxruntime": onnx_runtime,
@@ -233,9 +252,7 @@ def _named(text: str) -> Any:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise CandidateError(
-            f"{path}: cannot be imported: {type(error).__name__}: {first_line(error)}"
-        ) from error
+        raise CandidateError(f"{path}: cannot be imported: {crash_of(error)}") from error
     if not hasattr(module, name):
         raise ConfigurationError(f"{path} has no {name!r}")
     return getattr(module, name)
@@ -245,7 +262,11 @@ def _made(value: Any, method: str) -> Any:
     """Return ``value`` if it has a method, else what calling it returns."""
     if hasattr(value, method) and not isinstance(value, type):
         return value
+    if not callable(value):
+        raise ConfigurationError(
+            f"{type(value).__name__} is no module and cannot be called; name a module, or what returns one"
+        )
     try:
         return value()
     except Exception as error:
-        raise CandidateError(f"cannot be made: {type(error).__name__}: {first_line(error)}") from error
+        raise CandidateError(f"cannot be made: {crash_of(error)}") from error

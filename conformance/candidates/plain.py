@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from conformance.bounds import FLOAT32, FLOAT64, Declaration, Format
-from conformance.candidates.arrays import attempted
+from conformance.candidates.arrays import Given, attempted, operands_of
 from conformance.candidates.candidate import Candidate, OwnGraph
 from refimpl import MobileInst, MobileInstConfig, record
 from refimpl.graph import Graph, Node
@@ -33,23 +34,27 @@ class GraphlessCandidate(Candidate):
         self.declaration = declaration or Declaration()
         self.sources: dict[str, tuple[str, ...]] = {}
 
-    def capture(self, images: Array) -> Mapping[str, Array]:
+    @abstractmethod
+    def run(self, images: Given) -> Mapping[str, Array]:
+        """Return the outputs by name."""
+
+    def capture(self, images: Given) -> Mapping[str, Array]:
         """Return every tensor that can be had by name: the outputs, unless a subclass has more."""
         return self.run(images)
 
-    def own_graph(self, images: Array) -> OwnGraph:
+    def own_graph(self, images: Given) -> OwnGraph:
         """Return which tensor was computed from which, each as a node of its own name."""
         return OwnGraph(Graph([Node(name, "", listed, (name,)) for name, listed in self.sources.items()]))
 
 
 class PythonCandidate(GraphlessCandidate):
-    """A callable that takes images and returns arrays.
+    """A callable that takes images, or the inputs of a graph, and returns arrays.
 
     Parameters
     ----------
     function
-        Takes float32 (B, 3, H, W); returns a mapping, an object with ``items()`` or fields, or a sequence of
-        arrays.
+        Takes float32 (B, 3, H, W), or a graph's inputs one after another; returns a mapping, an object with
+        ``items()`` or fields, or a sequence of arrays.
     capture
         Returns more tensors by name, if there is such a function.
     declaration
@@ -66,13 +71,14 @@ class PythonCandidate(GraphlessCandidate):
         self.function = function
         self.more = capture
 
-    def run(self, images: Array) -> dict[str, Array]:
+    def run(self, images: Given) -> dict[str, Array]:
         """Call the function."""
-        return attempted(self.function, images)
+        return attempted(lambda given: self.function(*operands_of(given)), images)
 
-    def capture(self, images: Array) -> dict[str, Array]:
+    def capture(self, images: Given) -> dict[str, Array]:
         """Call the capturing function, or else the function."""
-        return attempted(self.more or self.function, images)
+        function = self.more or self.function
+        return attempted(lambda given: function(*operands_of(given)), images)
 
 
 class NumpyCandidate(GraphlessCandidate):
@@ -97,13 +103,13 @@ class NumpyCandidate(GraphlessCandidate):
         rounded = {name: self._rounded(np.asarray(array)) for name, array in weights.items()}
         self.network = MobileInst(config, rounded)
 
-    def run(self, images: Array) -> dict[str, Array]:
+    def run(self, images: Given) -> dict[str, Array]:
         """Return the outputs."""
-        return self._tensors(images)[0]
+        return self._tensors(*operands_of(images))[0]
 
-    def capture(self, images: Array) -> dict[str, Array]:
+    def capture(self, images: Given) -> dict[str, Array]:
         """Return every tensor."""
-        return self._tensors(images)[1]
+        return self._tensors(*operands_of(images))[1]
 
     def _tensors(self, images: Array) -> tuple[dict[str, Array], dict[str, Array]]:
         operations = {name: self._rounding(function) for name, function in OPERATIONS.items()}

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from conformance.bounds import FORMATS, RUNTIMES, Declaration
-from conformance.candidates.arrays import attempted, first_line
+from conformance.candidates.arrays import Given, attempted, crash_of, operands_of
 from conformance.candidates.candidate import FUSION_REACH, Candidate, OwnGraph
 from conformance.candidates.child_process import STARTING, crashed, hung, next_line, start
 from conformance.candidates.kinds import Request, make
@@ -87,15 +88,22 @@ class IsolatedCandidate(Candidate):
         """Whether it computes anew what it is given."""
         return bool(self.hello["reruns"])
 
-    def run(self, images: Array) -> dict[str, Array]:
-        """Return its outputs; ``images`` is changed if the candidate changes it."""
+    @property
+    def constants(self) -> list[Array] | None:
+        """What it holds, if it is to compute in float64."""
+        count, folder = self.hello["constants"], Path(self.folder.name)
+        files = [folder / f"constant_{place}.npy" for place in range(count or 0)]
+        return None if count is None else [np.load(file, allow_pickle=False) for file in files]
+
+    def run(self, images: Given) -> dict[str, Array]:
+        """Return its outputs; ``images`` are changed if the candidate changes them."""
         return self._call("run", images)
 
-    def capture(self, images: Array) -> dict[str, Array]:
+    def capture(self, images: Given) -> dict[str, Array]:
         """Return its tensors."""
         return self._call("capture", images)
 
-    def own_graph(self, images: Array) -> OwnGraph:
+    def own_graph(self, images: Given) -> OwnGraph:
         """Return the names of its nodes, as far as it tells."""
         return OwnGraph(Graph(self.nodes))
 
@@ -104,18 +112,20 @@ class IsolatedCandidate(Candidate):
         self._stop()
         self.folder.cleanup()
 
-    def _call(self, method: str, images: Array) -> dict[str, Array]:
+    def _call(self, method: str, images: Given) -> dict[str, Array]:
         if self.process is None:
             self._start()
         folder = Path(self.folder.name)
-        np.save(folder / "images.npy", images)
-        answer = self._ask({"call": method}, self.timeout)
+        _save_inputs(folder, images)
+        names = list(images) if isinstance(images, Mapping) else None
+        answer = self._ask({"call": method, "inputs": names}, self.timeout)
         self.nodes = [
             Node(name, kind, tuple(inputs), tuple(outputs)) for name, kind, inputs, outputs in answer["nodes"]
         ]
         self.complete = bool(answer["captures_all"])
-        if images.flags.writeable:
-            images[...] = np.load(folder / "images.npy", allow_pickle=False)
+        for place, array in enumerate(operands_of(images)):
+            if array.flags.writeable:
+                array[...] = np.load(_input_file(folder, place), allow_pickle=False)
         return {
             name: np.load(folder / f"tensor_{place}.npy", allow_pickle=False)
             for place, name in enumerate(answer["tensors"])
@@ -127,12 +137,13 @@ class IsolatedCandidate(Candidate):
         return self._ask(
             {
                 "candidate": self.text,
-                "config": dataclasses.asdict(request.config),
+                "config": None if request.config is None else dataclasses.asdict(request.config),
                 "model": None if request.model is None else str(request.model),
                 "arithmetic": request.arithmetic.name if request.arithmetic else None,
                 "storage": request.storage.name if request.storage else None,
                 "threads": request.threads,
                 "trusted": request.trusted,
+                "wide": request.wide,
             },
             max(self.timeout or 0.0, STARTING),
         )
@@ -185,6 +196,15 @@ class IsolatedCandidate(Candidate):
         return status
 
 
+def _input_file(folder: Path, place: int) -> Path:
+    return folder / f"input_{place}.npy"
+
+
+def _save_inputs(folder: Path, given: Given) -> None:
+    for place, array in enumerate(operands_of(given)):
+        np.save(_input_file(folder, place), array)
+
+
 # --- the candidate's side -------------------------------------------------------------------------
 
 
@@ -204,13 +224,13 @@ def main(folder: Path) -> None:
         try:
             if candidate is None:
                 candidate = _make(question, folder)
-                answer = _introduction(candidate)
+                answer = _introduction(candidate, folder)
             else:
-                answer = _answer(candidate, question["call"], folder)
+                answer = _answer(candidate, question["call"], question["inputs"], folder)
         except MobileInstError as error:
             answer = {"error": str(error), "kind": type(error).__name__}
         except (Exception, KeyboardInterrupt) as error:  # the candidate's own
-            answer = {"error": f"it crashes: {type(error).__name__}: {first_line(error)}"}
+            answer = {"error": f"it crashes: {crash_of(error)}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
@@ -218,18 +238,19 @@ def main(folder: Path) -> None:
 def _make(question: dict[str, Any], folder: Path) -> Candidate:
     request = Request(
         "",
-        MobileInstConfig(**question["config"]),
+        MobileInstConfig(**question["config"]) if question["config"] else None,
         load_file(folder / WEIGHTS),
         Path(question["model"]) if question["model"] else None,
         FORMATS.get(question["arithmetic"] or ""),
         FORMATS.get(question["storage"] or ""),
         question["threads"],
         trusted=question["trusted"],
+        wide=question["wide"],
     )
     return make(question["candidate"], request)
 
 
-def _introduction(candidate: Candidate) -> dict[str, Any]:
+def _introduction(candidate: Candidate, folder: Path) -> dict[str, Any]:
     declared = candidate.declaration
     if declared.runtime.name not in RUNTIMES:
         known = ", ".join(RUNTIMES)
@@ -241,16 +262,26 @@ def _introduction(candidate: Candidate) -> dict[str, Any]:
         "weights": declared.weights.name if declared.weights else None,
         "fusion_reach": getattr(candidate, "fusion_reach", FUSION_REACH),
         "reruns": getattr(candidate, "reruns", True),
+        "constants": _save_constants(candidate, folder),
     }
 
 
-def _answer(candidate: Candidate, method: str, folder: Path) -> dict[str, Any]:
-    images = np.load(folder / "images.npy", allow_pickle=False)
-    tensors = attempted(getattr(candidate, method), images, passed=MobileInstError)
+def _save_constants(candidate: Candidate, folder: Path) -> int | None:
+    constants = getattr(candidate, "constants", None)
+    for place, array in enumerate(constants or ()):
+        np.save(folder / f"constant_{place}.npy", array)
+    return None if constants is None else len(constants)
+
+
+def _answer(candidate: Candidate, method: str, names: list[str] | None, folder: Path) -> dict[str, Any]:
+    count = 1 if names is None else len(names)
+    arrays = [np.load(_input_file(folder, place), allow_pickle=False) for place in range(count)]
+    given: Any = arrays[0] if names is None else dict(zip(names, arrays, strict=True))
+    tensors = attempted(getattr(candidate, method), given, passed=MobileInstError)
     for place, array in enumerate(tensors.values()):
         np.save(folder / f"tensor_{place}.npy", array, allow_pickle=False)
-    np.save(folder / "images.npy", images)
-    own = candidate.own_graph(images)
+    _save_inputs(folder, given)
+    own = candidate.own_graph(given)
     return {
         "tensors": list(tensors),
         "captures_all": candidate.captures_all,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from conformance.bounds import Declaration
-from conformance.candidates.arrays import attempted, first_line
+from conformance.candidates.arrays import Given, attempted, first_line, operands_of
 from conformance.candidates.plain import GraphlessCandidate
 from conformance.graph.pytorch_replay import import_torch
 from refimpl.errors import FileError
@@ -22,9 +23,12 @@ class PyTorchCandidate(GraphlessCandidate):
     Parameters
     ----------
     module
-        Called with float32 images (B, 3, H, W), in the mode it is given in; usually ``module.eval()``.
+        Called with float32 images (B, 3, H, W), or with a graph's inputs one after another, in the mode it is
+        given in; usually ``module.eval()``.
     declaration
         The arithmetic it is judged by.
+    wide
+        Whether it is to compute in float64, as far as it lets.
 
     Raises
     ------
@@ -34,13 +38,15 @@ class PyTorchCandidate(GraphlessCandidate):
 
     captures_all = True
 
-    def __init__(self, module: Any, declaration: Declaration | None = None) -> None:
+    def __init__(self, module: Any, declaration: Declaration | None = None, wide: bool = False) -> None:
         super().__init__(declaration)
         self.torch = import_torch()
-        self.module = module
+        self.wide = wide
+        self.constants = list(self._as_numpy(dict(module.state_dict())).values()) if wide else None
+        self.module = copy.deepcopy(module).double() if wide else module
 
     @classmethod
-    def load(cls, path: Path, declaration: Declaration | None = None) -> PyTorchCandidate:
+    def load(cls, path: Path, declaration: Declaration | None = None, wide: bool = False) -> PyTorchCandidate:
         """Read a program that ``torch.export.save`` wrote (``.pt2``).
 
         Raises
@@ -53,22 +59,25 @@ class PyTorchCandidate(GraphlessCandidate):
             raise FileError(f"{path}: there is no such file")
         logging.disable()  # PyTorch would show the traceback of what is caught here
         try:
-            return cls(torch.export.load(path).module(), declaration)
+            return cls(torch.export.load(path).module(), declaration, wide)
         except Exception as error:  # PyTorch raises types of many libraries here
             raise FileError(f"{path}: is no exported program: {first_line(error)}") from error
         finally:
             logging.disable(logging.NOTSET)
 
-    def run(self, images: Array) -> dict[str, Array]:
+    def run(self, images: Given) -> dict[str, Array]:
         """Run it without gradients and return its outputs."""
         return attempted(self._returned, images)
 
-    def _returned(self, images: Array) -> Any:
+    def _returned(self, images: Given) -> Any:
         with self.torch.no_grad():
-            result = self.module(self.torch.from_numpy(np.require(images, requirements="W")))
-        return self._as_numpy(result)
+            return self._as_numpy(self.module(*map(self._tensor, operands_of(images))))
 
-    def capture(self, images: Array) -> dict[str, Array]:
+    def _tensor(self, array: Array) -> Any:
+        tensor = self.torch.from_numpy(np.require(array, requirements="W"))
+        return tensor.double() if self.wide and tensor.is_floating_point() else tensor
+
+    def capture(self, images: Given) -> dict[str, Array]:
         """Run it with every operator's result written down, in order, attention not fused."""
         from conformance.candidates.pytorch_capture import Capture
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from importlib.metadata import entry_points
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import typer
 
+from conformance.candidates.arrays import is_ours
 from conformance.cli import (
     bench,
     cache,
@@ -105,16 +105,12 @@ def main() -> None:
 def _our_fault(error: Exception) -> str:
     """Say in one line what happened, where, and where to report it."""
     frames = traceback.extract_tb(error.__traceback__)
-    here = next((frame for frame in reversed(frames) if _is_ours(frame.filename)), frames[-1])
+    here = next((frame for frame in reversed(frames) if is_ours(frame.filename)), frames[-1])
     place = f"{Path(here.filename).name}:{here.lineno}"
     return (
         f"this is a fault of mobileinst {__version__}, not of your input: {type(error).__name__}: {error} "
         f"({place}); please report this line and the command to {REPORT_TO}"
     )
-
-
-def _is_ours(filename: str) -> bool:
-    return any(f"{os.sep}{package}{os.sep}" in filename for package in ("conformance", "golden", "refimpl"))
 
 
 def _fail(message: str, code: int = 2) -> None:

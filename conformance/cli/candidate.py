@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 import typer
 
+from conformance.candidates.candidate import Candidate
 from conformance.candidates.kinds import KINDS, PHONE_RUNTIMES, Request, make
 from conformance.candidates.process import IsolatedCandidate
 from conformance.cli.command_help import CANDIDATE
@@ -17,7 +19,6 @@ from conformance.cli.output_files import Reads
 from conformance.judge.network import weights_hash
 from conformance.reports.report import InputReport, Report
 from refimpl.errors import CandidateError, ConfigurationError
-from refimpl.ops.operation import Array
 
 
 def _files_in(text: str) -> Iterator[str]:
@@ -89,6 +90,25 @@ class Limit:
     wanted: bool
 
 
+@contextmanager
+def made_beside_graph(text: str, request: Request, limit: Limit) -> Iterator[Candidate]:
+    """Give a candidate that should be the graph of ``request.model``; others' code in a process of its own.
+
+    Raises
+    ------
+    CandidateError
+        It cannot be made.
+    """
+    if text.partition(":")[0] in TRUSTED and not limit.wanted:
+        yield make(text, request)
+        return
+    isolated = IsolatedCandidate(text, request, limit.seconds)
+    try:
+        yield isolated
+    finally:
+        isolated.close()
+
+
 def judge_candidate(text: str, request: Request, course: Course, limit: Limit) -> Report:
     """Judge the candidate that ``NAME`` or ``NAME:OPTIONS`` stands for, on every input."""
     kind = text.partition(":")[0]
@@ -100,17 +120,17 @@ def judge_candidate(text: str, request: Request, course: Course, limit: Limit) -
     try:
         isolated = IsolatedCandidate(text, request, limit.seconds)
     except CandidateError as error:
-        return _not_made(name, request, course.inputs, error)
+        return _not_made(name, request, course, error)
     try:
         return course.judge(isolated, name)
     finally:
         isolated.close()
 
 
-def _not_made(name: str, request: Request, inputs: Mapping[str, Array], error: CandidateError) -> Report:
+def _not_made(name: str, request: Request, course: Course, error: CandidateError) -> Report:
     items = [
         InputReport(label, x.shape, hashlib.sha256(x.tobytes()).hexdigest(), [], [], [], None, [str(error)])
-        for label, x in inputs.items()
+        for label, x in course.inputs.items()
     ]
-    model = {"config": asdict(request.config), "weights_sha256": weights_hash(request.weights)}
+    model = {"config": asdict(course.config), "weights_sha256": weights_hash(request.weights)}
     return Report(items, name, model, str(request.declaration))

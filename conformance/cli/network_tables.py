@@ -9,7 +9,7 @@ from rich.table import Table
 
 from conformance.cli.options import console
 from conformance.cli.terminal import coloured
-from conformance.cli.verify_graph import COLOURS
+from conformance.cli.verdict import COLOURS
 from conformance.reports.report import Comparison, Decision, InputReport, Report
 
 

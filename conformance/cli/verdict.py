@@ -26,6 +26,24 @@ def print_verdict(report: Report) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
+def print_beside(report: Report, all_steps: bool) -> None:
+    """Print the verdict on what should mean what a graph does, and its tensors."""
+    print_verdict(report)
+    steps = report.leading.steps
+    title = "Tensors" if all_steps else "Tensors, of each operator the worst"
+    console.print(comparison_table(title, steps if all_steps else notable(steps)))
+    console.print(f"Tolerance: {report.tolerance}.", style="dim", highlight=False)
+
+
+def notable(rows: Sequence[Comparison]) -> list[Comparison]:
+    """Return the rows that fail, and for each operator the one that uses most of its bound."""
+    most: dict[str, Comparison] = {}
+    for row in rows:
+        if row.operation not in most or (row.utilisation or 0) > (most[row.operation].utilisation or 0):
+            most[row.operation] = row
+    return [row for row in rows if row.verdict == "fail" or most[row.operation] is row]
+
+
 def comparison_table(title: str, rows: Sequence[Comparison]) -> Table:
     """Return a table of comparisons that fits 80 columns."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from conformance.candidates.kinds import Request
 from conformance.cli import options, verify_options
+from conformance.cli.candidate import Limit, Trust, check_candidate, made_beside_graph
 from conformance.cli.job import Job
 from conformance.cli.report_files import ReportFiles
-from conformance.cli.terminal import console
-from conformance.cli.verdict import comparison_table, print_verdict
-from conformance.cli.verify_graph import Shapes, feeds_of, notable
+from conformance.cli.verdict import print_beside
+from conformance.cli.verify_graph import Shapes, feeds_of
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.against import Inputs, verify_against
+from conformance.judge.against import Inputs, verify_against, verify_export
 from conformance.judge.envelope_cache import cache_folder
 from conformance.pictures.graph_inputs import described
 from conformance.reports.report import Report
@@ -41,35 +42,55 @@ class AgainstVerdict(Job):
     all_steps: options.AllSteps = False
     no_cache: verify_options.NoCache = False
     files: ReportFiles
+    timeout: verify_options.Timeout = None
+    trust: Trust = False
 
     def check(self) -> None:
         """Refuse a verdict on nothing, and options about a table that is not printed."""
         if self.model_file is None:
             raise ConfigurationError("--against judges a model of yours: name its .onnx file")
         self.files.check_printed("--all-steps", self.all_steps)
+        if self.is_module:
+            check_candidate(str(self.against), {"--trust": self.trust})
+        elif self.trust or self.timeout is not None:
+            flag = "--trust" if self.trust else "--timeout"
+            raise ConfigurationError(f"{flag} has no effect beside a graph; leave it out")
 
     def run(self) -> int:
         """Judge, write and print; 0 if the meaning is kept, else 1."""
         with options.working("graphs") as progress:
             report = self.report(progress)
         if self.files.write_report(report, self.command_line):
-            print_verdict(report)
-            steps = report.leading.steps
-            title = "Tensors" if self.all_steps else "Tensors, of each operator the worst"
-            console.print(comparison_table(title, steps if self.all_steps else notable(steps)))
-            console.print(f"Tolerance: {report.tolerance}.", style="dim", highlight=False)
+            print_beside(report, self.all_steps)
         return report.exit_code
 
     def report(self, progress: options.Progress) -> Report:
-        """Judge both graphs on inputs from files, or on three random ones."""
+        """Judge on inputs from files, or on three random ones."""
         assert self.model_file is not None
         assert self.against is not None
-        after, before = OnnxGraph.load(self.model_file), OnnxGraph.load(Path(self.against))
-        feeds = feeds_of(before, self.inputs or (), self.shapes or (), self.seed)
-        names = (self.model_file.name, Path(self.against).name)
+        after = OnnxGraph.load(self.model_file)
         cache = None if self.no_cache else cache_folder()
-        inputs = _probes(feeds) if len(self.inputs or ()) < len(before.inputs) else {described(feeds): feeds}
+        if self.is_module:
+            inputs = self._inputs(after)
+            request = Request("", None, {}, self.model_file, trusted=self.trust, wide=True)
+            limit = Limit(self.timeout or verify_options.LONGEST, self.timeout is not None)
+            names = (self.model_file.name, self.against)
+            with made_beside_graph(self.against, request, limit) as module:
+                return verify_export(after, module, inputs, names=names, progress=progress, cache=cache)
+        before = OnnxGraph.load(Path(self.against))
+        names = (self.model_file.name, Path(self.against).name)
+        inputs = self._inputs(before)
         return verify_against(after, before, inputs, names=names, progress=progress, cache=cache)
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it is beside a PyTorch module."""
+        return str(self.against).startswith("pytorch:")
+
+    def _inputs(self, graph: OnnxGraph) -> Inputs:
+        feeds = feeds_of(graph, self.inputs or (), self.shapes or (), self.seed)
+        random = len(self.inputs or ()) < len(graph.inputs)
+        return _probes(feeds) if random else {described(feeds): feeds}
 
 
 def _probes(feeds: Mapping[str, Array]) -> Inputs:

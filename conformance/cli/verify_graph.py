@@ -11,30 +11,28 @@ import typer
 from rich.table import Table
 
 from conformance.bounds import Declaration
-from conformance.candidates.kinds import graph_candidate
+from conformance.candidates.kinds import Request, graph_candidate
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, declared_by
 from conformance.candidates.onnx_runtime_process import runtime_graph
 from conformance.cli import options, verify_options
-from conformance.cli.candidate import Kind, check_candidate
+from conformance.cli.candidate import OWN_PROCESS, Kind, Limit, Trust, check_candidate, made_beside_graph
 from conformance.cli.command_help import INPUT
 from conformance.cli.formats import DeclaredFormats
-from conformance.cli.job import Job
+from conformance.cli.job import Beside, Job
 from conformance.cli.report_files import ReportFiles
 from conformance.cli.reproduction import Reproduce, say_reproduced
 from conformance.cli.terminal import coloured
+from conformance.cli.verdict import COLOURS, notable, print_beside
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.against import verify_beside
 from conformance.judge.any_graph import verify_graph
 from conformance.judge.branches import with_branches_shown
 from conformance.judge.envelope_cache import cache_folder
-from conformance.pictures.graph_inputs import graph_inputs
+from conformance.pictures.graph_inputs import described, graph_inputs
 from conformance.reports.report import Comparison, InputReport, Report
 from conformance.reproduction.folder import reproduce_node
 from refimpl.errors import ConfigurationError
 from refimpl.ops.operation import Array
-
-COLOURS = {"pass": "green", "fail": "red", "inherited": "magenta"} | dict.fromkeys(
-    ("absent", "not judged", "tie"), "yellow"
-)
 
 GraphOnly = Annotated[
     bool,
@@ -57,7 +55,7 @@ Shapes = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class GraphVerdict(Job):
-    """Judge a runtime on any ONNX graph, node by node."""
+    """Judge a runtime on any ONNX graph, node by node, or any other candidate of it, tensor by tensor."""
 
     doing = "a verdict on any graph (MODEL.onnx --graph-only)"
     chosen_by = ("graph_only",)
@@ -75,6 +73,7 @@ class GraphVerdict(Job):
     files: ReportFiles
     timeout: verify_options.Timeout = None
     candidate: Kind = None
+    trust: Annotated[Trust, Beside("candidate")] = False
 
     def check(self) -> None:
         """Refuse a verdict on nothing, and options about a table that is not printed."""
@@ -82,20 +81,49 @@ class GraphVerdict(Job):
             raise ConfigurationError("--graph-only judges a model of yours: name its .onnx file")
         self.files.check_printed("--all-steps", self.all_steps)
         given = {
-            "MODEL": self.model_file,
             "--threads": self.threads,
+            "--trust": self.trust,
             "--arithmetic": self.declared.arithmetic,
             "--storage": self.declared.storage,
         }
         check_candidate(self.candidate or "onnxruntime", given)
+        if self.reproduction and not self._shows_nodes:
+            raise ConfigurationError(
+                f"--reproduce has no effect on --candidate {self.candidate}, which has no nodes; leave it out"
+            )
 
     def run(self) -> int:
         """Judge, write and print; 0 if the graph is computed rightly, else 1."""
         with options.working("graph") as progress:
-            report = self.report(progress)
+            report = self.report(progress) if self._shows_nodes else self._beside(progress)
         if self.files.write_report(report, self.command_line):
-            print_graph_report(report, self.all_steps)
+            (print_graph_report if self._shows_nodes else print_beside)(report, self.all_steps)
         return report.exit_code
+
+    @property
+    def _shows_nodes(self) -> bool:
+        """Whether the candidate runs the graph itself."""
+        return self.candidate is None or self.candidate.partition(":")[0] in OWN_PROCESS
+
+    def _beside(self, progress: options.Progress) -> Report:
+        """Judge another candidate, whose tensors are looked for."""
+        assert self.model_file is not None
+        assert self.candidate is not None
+        graph = OnnxGraph.load(self.model_file)
+        feeds = feeds_of(graph, self.inputs or (), self.shapes or (), self.seed)
+        formats = self.declared.formats
+        request = Request("", None, {}, self.model_file, *formats, self.threads or 0, trusted=self.trust)
+        limit = Limit(self.timeout or verify_options.LONGEST, self.timeout is not None)
+        progress("candidate")
+        with made_beside_graph(self.candidate, request, limit) as candidate:
+            return verify_beside(
+                candidate,
+                graph,
+                {described(feeds): feeds},
+                names=(self.candidate, self.model_file.name),
+                progress=progress,
+                cache=None if self.no_cache else cache_folder(),
+            )
 
     def report(self, progress: options.Progress) -> Report:
         """Judge the file on inputs from files or seeded random ones."""
@@ -162,15 +190,6 @@ def print_graph_report(report: Report, all_nodes: bool) -> None:
     options.console.print(f"Tolerance, {report.tolerance}.", style="dim", highlight=False)
     style = "bold green" if report.verdict == "pass" else "bold red"
     options.console.print(report.headline(), style=style, highlight=False, soft_wrap=True)
-
-
-def notable(rows: Sequence[Comparison]) -> list[Comparison]:
-    """Return the rows that fail, and for each operator the one that uses most of its bound."""
-    most: dict[str, Comparison] = {}
-    for row in rows:
-        if row.operation not in most or (row.utilisation or 0) > (most[row.operation].utilisation or 0):
-            most[row.operation] = row
-    return [row for row in rows if row.verdict == "fail" or most[row.operation] is row]
 
 
 def _table(title: str, rows: Sequence[Comparison]) -> Table:

@@ -35,8 +35,8 @@ Against = Annotated[
     typer.Option(
         "--against",
         metavar="BEFORE.onnx",
-        help="What the model was made from: judge whether a simplifier, optimiser, quantiser or converter "
-        "kept the meaning.",
+        help="What the model was made from, .onnx or pytorch:FILE.py:NAME: judge whether an exporter, "
+        "simplifier, optimiser, quantiser or converter kept the meaning.",
     ),
     Reads(_named_files),
 ]

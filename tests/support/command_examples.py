@@ -83,11 +83,15 @@ EXAMPLES: dict[type[Job], list[str]] = {
         for ran in ("--dump n.out", PHONE)
     ],
     AgainstVerdict: [
-        f"verify g.onnx --against g.onnx --input g.npy --shape 2x3 --seed 1 --all-steps --no-cache {REPORTS}"
+        f"verify g.onnx --against {before} --input g.npy --shape 2x3 --seed 1 --all-steps "
+        f"--no-cache {REPORTS}"
+        for before in ("g.onnx", "pytorch:m.pt2 --trust --timeout 60")
     ],
     GraphVerdict: [
         "verify g.onnx --graph-only --input g.npy --shape 2x3 --seed 1 --threads 1 --all-steps "
-        f"--candidate onnxruntime:level=all --reproduce rep --no-cache {FORMATS} {REPORTS} --timeout 60"
+        f"--candidate onnxruntime:level=all --reproduce rep --no-cache {FORMATS} {REPORTS} --timeout 60",
+        "verify g.onnx --graph-only --input g.npy --shape 2x3 --seed 1 --all-steps "
+        f"--candidate pytorch:m.pt2 --trust --no-cache {FORMATS} {REPORTS} --timeout 60",
     ],
     NetworkVerdict: [
         f"verify n.onnx {given} --input p.png --input x.npy {joined} --size 64x96 --threads 1 --all-steps "

@@ -34,6 +34,8 @@ from conformance.cli import (
     faults,
     held_out_evaluation,
     planted,
+    verify_against,
+    verify_graph,
     verify_recorded,
     verify_tnn,
 )
@@ -210,6 +212,8 @@ def light(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     """In place of the long work, what it returns: here options are followed, not judged."""
     for module, name in ((course, "verify"), (verify_tnn, "judge")):
         monkeypatch.setattr(module, name, lambda *given, **_: replace(report(), inputs=[named(given[3])]))
+    for module, name in ((verify_graph, "verify_beside"), (verify_against, "verify_export")):
+        monkeypatch.setattr(module, name, lambda *_, **__: report())
     monkeypatch.setattr(candidate, "IsolatedCandidate", lambda *_: SimpleNamespace(close=lambda: None))
     monkeypatch.setattr(course, "reproduce", lambda *_: None)
     monkeypatch.setattr(verify_recorded, "judge_folder", lambda _: replace(report(), model={"nodes": 1}))
