@@ -9,21 +9,36 @@ per family, registered under the ONNX name; the functions that are approximated 
 from conformance.bounds.allowances import (
     CPU,
     HEXAGON,
+    MNN,
     MOBILE,
     NCNN,
     ONNX_RUNTIME,
+    OPENVINO,
     RUNTIMES,
+    TILES,
     Allowance,
     Runtime,
+    with_winograd,
 )
 from conformance.bounds.bias import BiasTest, bias_test, utilisation
-from conformance.bounds.copies import copied_weights
+from conformance.bounds.copies import copied_weights, narrowed_attributes
 from conformance.bounds.declaration import DEFAULT, Declaration
-from conformance.bounds.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, FORMATS, Format, format_of
+from conformance.bounds.formats import (
+    BFLOAT16,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    FORMATS,
+    TRUNCATED_FLOAT16,
+    WEIGHT_FORMATS,
+    Format,
+    format_of,
+)
 from conformance.bounds.introduced import introduced_bound, introduced_bounds
 from conformance.bounds.propagation import carried_bounds, propagated_bound
 from conformance.bounds.recurrent import RECURRENT, step_by_step
 from conformance.bounds.step import RULES, Shared
+from conformance.bounds.winograd import winograd_applies
 
 __all__ = [
     "BFLOAT16",
@@ -34,12 +49,17 @@ __all__ = [
     "FLOAT64",
     "FORMATS",
     "HEXAGON",
+    "MNN",
     "MOBILE",
     "NCNN",
     "ONNX_RUNTIME",
+    "OPENVINO",
     "RECURRENT",
     "RULES",
     "RUNTIMES",
+    "TILES",
+    "TRUNCATED_FLOAT16",
+    "WEIGHT_FORMATS",
     "Allowance",
     "BiasTest",
     "Declaration",
@@ -52,7 +72,10 @@ __all__ = [
     "format_of",
     "introduced_bound",
     "introduced_bounds",
+    "narrowed_attributes",
     "propagated_bound",
     "step_by_step",
     "utilisation",
+    "winograd_applies",
+    "with_winograd",
 ]

@@ -101,20 +101,30 @@ class Runtime:
     one_pass_variance
         Variances are computed as E[x²] − E[x]², which cancels when the mean is large.
     winograd_tile
-        Convolutions of 3×3 and stride 1 may use Winograd's F(t×t, 3×3), t = 2 or 4; 0: they do not.
+        Convolutions of 3×3 and stride 1 may use Winograd's F(t×t, 3×3), t = 2, 4 or 6; 0: they do not.
+    winograd_points
+        At which its polynomials are evaluated, infinity aside: the first t + 1.
     rounds_operands
         Operands are rounded to the arithmetic's format first; products and sums of them are of float32.
     stores_when_used
         A result may be handed on wider than it is stored; then what uses it may round it first. And softmax
         stores its exponentials before it divides them by their sum.
+    narrows_vectors
+        Where weights are declared narrower, biases, tables, what norms scale by and HardSigmoid's slope are,
+        too.
+    adds_constants_first
+        (x + b) + c may be computed as x + (b + c) where b and c are constants.
     """
 
     name: str
     allowances: Mapping[str, Allowance] = field(repr=False)
     one_pass_variance: bool = False
     winograd_tile: int = 0
+    winograd_points: tuple[float, ...] = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
     rounds_operands: bool = False
     stores_when_used: bool = False
+    narrows_vectors: bool = False
+    adds_constants_first: bool = False
 
 
 CPU = Runtime("cpu", _CPU)
@@ -146,7 +156,26 @@ NCNN = replace(CPU, name="ncnn", stores_when_used=True)
 """ncnn on a CPU. With bfloat16 storage, its MatMul hands on float32, which Softmax rounds; exponentials that
 are stored, over the sum of those before, give its results to the last bit (960 of 960 numbers of a layer)."""
 
-RUNTIMES = {each.name: each for each in (CPU, ONNX_RUNTIME, OLD_ONNX_RUNTIME, MOBILE, HEXAGON, NCNN)}
+OPENVINO = replace(
+    CPU, name="openvino", stores_when_used=True, narrows_vectors=True, adds_constants_first=True
+)
+"""OpenVINO's CPU plugin; (x + b) + c is x + (b + c) by its ``AddAddFusion``."""
+
+MNN = replace(CPU, name="mnn", narrows_vectors=True, winograd_points=(0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5))
+"""MNN on a CPU; the points of its ``WinogradGenerater`` are multiples of a half."""
+
+
+def with_winograd(runtime: Runtime, tile: int) -> Runtime:
+    """Return a runtime of whose 3×3 convolutions Winograd's F(tile×tile, 3×3) is declared; 0: none."""
+    return replace(runtime, name=f"{runtime.name} F({tile},3)", winograd_tile=tile) if tile else runtime
+
+
+TILES = (2, 4, 6)
+"""Of Winograd's convolutions."""
+_ALL = (CPU, ONNX_RUNTIME, OLD_ONNX_RUNTIME, MOBILE, HEXAGON, NCNN, OPENVINO, MNN)
+RUNTIMES = {
+    each.name: each for plain in _ALL for each in (plain, *(with_winograd(plain, tile) for tile in TILES))
+}
 """Runtimes by name."""
 
 

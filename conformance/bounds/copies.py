@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
 from conformance.bounds.declaration import Declaration
+from conformance.bounds.formats import Format
 from refimpl import Recording, Step
+from refimpl.graph import Node
 from refimpl.ops import TRAITS, Trait
 from refimpl.ops.operation import Array
 
@@ -15,16 +19,32 @@ def copied_weights(recording: Recording, declaration: Declaration) -> dict[str, 
 
     And of what is added to a matrix product: converters make it the bias of one layer. Numbers below the
     format's smallest normal one may be flushed; where a batch norm is folded in, that is the product with
-    its factor. Nothing where no format of weights is declared.
+    its factor. Other vectors only of a runtime that narrows them. Nothing where no format is declared.
     """
     copied = declaration.weights
     if copied is None:
         return {}
-    return {
-        name: np.where(size < copied.smallest_normal / factor, size, copied.unit_roundoff * size)
+    found = {
+        name: _narrowed(recording.tensors[name], copied, factor)
         for name, factor in _factors(recording).items()
-        for size in [np.abs(recording.tensors[name])]
     }
+    return found | dict(_vectors(recording, copied) if declaration.runtime.narrows_vectors else ())
+
+
+def narrowed_attributes(
+    step: Node, operands: Sequence[Array | None], declaration: Declaration
+) -> Array | float:
+    """Return what a HardSigmoid's slope and offset, stored as weights are, may be off by in its result."""
+    copied = declaration.weights
+    if copied is None or not declaration.runtime.narrows_vectors or step.op_type != "HardSigmoid":
+        return 0.0
+    slope, offset = step.attributes.get("alpha", 0.2), step.attributes.get("beta", 0.5)
+    return copied.unit_roundoff * (np.abs(slope * np.asarray(operands[0])) + abs(offset))
+
+
+def _narrowed(x: Array, copied: Format, factor: Array | float = 1.0) -> Array:
+    size = np.abs(x)
+    return np.where(size < copied.smallest_normal / factor, size, copied.unit_roundoff * size)
 
 
 def _factors(recording: Recording) -> dict[str, Array | float]:
@@ -39,16 +59,46 @@ def _factors(recording: Recording) -> dict[str, Array | float]:
         elif Trait.PRODUCTS in traits or (step.op_type == "Add" and products & {*step.inputs}):
             products |= {*step.outputs} if step.op_type != "Conv" else set()
             operands = step.inputs[1:2] if step.op_type == "Conv" else step.inputs
-            found |= {moved[name]: _norm_behind(recording, step) for name in operands if name in moved}
+            factor = _factor(recording, _norm_behind(recording, step))
+            found |= {moved[name]: factor for name in operands if name in moved}
     return found
 
 
-def _norm_behind(recording: Recording, step: Step) -> Array | float:
-    """Return what a batch norm behind a convolution multiplies each channel by; at least 2⁻²⁴."""
+def _vectors(recording: Recording, copied: Format) -> Iterator[tuple[str, Array]]:
+    """Yield biases, what norms scale and shift by, tables and factors, each with its error.
+
+    What a batch norm folded into a convolution shifts by is computed first, and narrowed then.
+    """
+    fixed = {*recording.weights, *recording.constants}
+    for step in recording.steps:
+        names = [name for name in step.inputs if name in fixed]
+        if step.op_type == "Conv":
+            norm = _norm_behind(recording, step)
+            if norm is None:
+                yield from ((name, _narrowed(recording.tensors[name], copied)) for name in step.uses[2:])
+                continue
+            shift, mean = (recording.tensors[norm.inputs[place]] for place in (2, 3))
+            biases = [recording.tensors[name] for name in step.uses[2:]]
+            factor = _scale(recording, norm)
+            yield norm.inputs[2], _narrowed(shift + (sum(biases) - mean) * factor, copied)
+        elif step.op_type in ("LayerNormalization", "Add", "Mul"):
+            yield from ((name, _narrowed(recording.tensors[name], copied)) for name in names)
+
+
+def _norm_behind(recording: Recording, step: Step) -> Step | None:
+    """Return the batch norm that uses a convolution's result."""
     users = recording.graph.consumers.get(step.outputs[0], [])
-    norm = next((user for user in users if user.op_type == "BatchNormalization"), None)
-    if norm is None or step.op_type != "Conv":
+    norms = [user for user in users if user.op_type == "BatchNormalization"]
+    return norms[0] if norms and step.op_type == "Conv" else None  # type: ignore[return-value]
+
+
+def _factor(recording: Recording, norm: Step | None) -> Array | float:
+    """Return by what a norm's folding multiplies a kernel's channels, in size; at least 2⁻²⁴."""
+    if norm is None:
         return 1.0
+    return np.maximum(np.abs(_scale(recording, norm)), 2.0**-24).reshape(-1, 1, 1, 1)
+
+
+def _scale(recording: Recording, norm: Step) -> Array:
     scale, variance = (recording.tensors[norm.inputs[place]] for place in (1, 4))
-    factor = np.abs(scale) / np.sqrt(variance + norm.attributes.get("epsilon", 1e-5))
-    return np.maximum(factor, 2.0**-24).reshape(-1, 1, 1, 1)
+    return np.asarray(scale / np.sqrt(variance + norm.attributes.get("epsilon", 1e-5)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -53,8 +53,13 @@ FLOAT16 = Format("float16", 2.0**-11, 2.0**-14, 65504.0)
 BFLOAT16 = Format("bfloat16", 2.0**-8, 2.0**-126, 2.0**127 * (2 - 2.0**-7))
 
 
+TRUNCATED_FLOAT16 = replace(FLOAT16, name="float16, truncated", unit_roundoff=2.0**-10)
+"""Of weights whose last bits were cut off: off by up to twice a rounding."""
+
 FORMATS = {each.name: each for each in (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)}
 """Formats by name."""
+WEIGHT_FORMATS = FORMATS | {TRUNCATED_FLOAT16.name: TRUNCATED_FLOAT16}
+"""Formats of weights alone, too."""
 
 
 def format_of(dtype: DTypeLike) -> Format:

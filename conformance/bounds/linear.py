@@ -11,11 +11,10 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import maximum_filter
 
 from conformance.bounds.formats import FLOAT32, FLOAT64, gamma
 from conformance.bounds.step import Bound, Step, is_float, rule
-from refimpl.ops import OPERATIONS
+from conformance.bounds.winograd import winograd_applies, winograd_magnitude
 from refimpl.ops.operation import Array
 
 _SAFE_LARGEST, _SAFE_TERMS = 1e30, 2**20
@@ -85,11 +84,10 @@ def accumulated(step: Step, n: int, size: Array) -> Array:
 def conv(step: Step) -> Bound:
     """γ_{K+1} · (abs(W) ∗ abs(x) + abs(b)), K the products of one output; more if Winograd's is declared."""
     w = step.required(1)
-    terms = math.prod(w.shape[1:]) + 1
-    if not (step.runtime.winograd_tile and _winograd_applies(step, w)):
-        return of_products(step, terms)
-    size = np.maximum(of_magnitudes(step, terms, *step.inputs), _winograd_magnitude(step, w))
-    return accumulated(step, terms, size)
+    direct = of_products(step, math.prod(w.shape[1:]) + 1)
+    if not (step.runtime.winograd_tile and winograd_applies(step.attributes, w)):
+        return direct
+    return np.maximum(direct, accumulated(step, *winograd_magnitude(step, w)))
 
 
 @rule("ConvTranspose")
@@ -152,42 +150,3 @@ def _summed_terms(step: Step) -> int:
         else {c for c in left if left.count(c) == 1}
     )
     return math.prod(n for label, n in lengths.items() if label not in kept)
-
-
-# --- Winograd -------------------------------------------------------------------------------------
-
-_TRANSFORM_NORMS = {2: (3.0, 1.5, 2.0), 4: (19.0, 1.0, 10.0)}
-"""Tile → row-sum norms of Lavin & Gray's Aᵀ, G and Bᵀ for F(tile × tile, 3 × 3)."""
-
-
-def _winograd_applies(step: Step, w: Array) -> bool:
-    ones = all(set(step.attributes.get(name) or (1,)) == {1} for name in ("strides", "dilations"))
-    return ones and w.shape[2:] == (3, 3)
-
-
-def _winograd_magnitude(step: Step, w: Array) -> Array:
-    """Return the transforms' norms times Σ over channels of the tile's largest input · the largest tap.
-
-    Source: Barabasz, Anderson, Soodhalter & Gregg, *Error analysis and improving the accuracy of Winograd
-    convolution*, 2020: the error of a tile is bounded by the norms, not by abs(W) ∗ abs(x), since the
-    transforms mix its elements.
-    """
-    tile = step.runtime.winograd_tile
-    norms = _TRANSFORM_NORMS[tile]
-    # Where the tiles begin is the runtime's choice: any tile that can hold the output.
-    reach = 2 * (tile + 1) + 1
-    nearby = maximum_filter(np.abs(step.required(0)), size=(1, 1, reach, reach), mode="constant")
-    taps = np.zeros_like(w)
-    taps[:, :, 1, 1] = np.abs(w).max(axis=(2, 3))
-    # A tile's transforms are sums of up to t + 2 terms on either axis: their roundings join those of the
-    # channels.
-    transforms = 1 + 4 * (tile + 2) / w.shape[1]
-    amplification = math.prod(norms) ** 2 * transforms
-    size = OPERATIONS["Conv"](nearby, taps, **_centred(step.attributes))
-    bias = step.operand(2)
-    shift = 0.0 if bias is None else np.abs(bias).reshape(1, -1, 1, 1)
-    return np.asarray(amplification * size + shift)
-
-
-def _centred(attributes: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in attributes.items() if name in ("pads", "auto_pad", "group")}

@@ -96,6 +96,11 @@ class Candidate(Protocol):
         return FUSION_REACH
 
     @property
+    def without_winograd(self) -> str:
+        """How it is told to do without Winograd's convolutions; empty: it cannot be."""
+        return ""
+
+    @property
     def remarks(self) -> Sequence[str]:
         """What a reader of the verdict should know of its runs, after them."""
         return ()

@@ -6,8 +6,10 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,7 +82,68 @@ NCNN = Converter(
     lambda folder: [folder / "model.ncnn.param", folder / "model.ncnn.bin"],
     read_ncnn,
 )
-CONVERTERS = {each.name: each for each in (NCNN,)}
+
+
+def _ovc(source: Path, folder: Path, said: Sequence[str]) -> list[str]:
+    program = (
+        "import sys, openvino; "
+        "openvino.save_model(openvino.convert_model(sys.argv[1]), 'model.xml', compress_to_fp16=%s)"
+    )
+    return [sys.executable, "-P", "-c", program % said[0], str(source)]
+
+
+def _whole_ir(xml: Path) -> None:
+    """Raise `FileError` unless every constant of an IR lies within its weights."""
+    held = xml.with_suffix(".bin").stat().st_size
+    text = xml.read_text(encoding="utf-8")
+    if not text.rstrip().endswith("</net>"):
+        raise FileError(f"{xml.name} is cut off")
+    ends = [int(offset) + int(size) for offset, size in _CONSTANTS.findall(text)]
+    if max(ends, default=0) > held:
+        raise FileError(f"{xml.name} has constants up to byte {max(ends)}, its weights are {held}")
+
+
+_CONSTANTS = re.compile(r'offset="(\d+)" size="(\d+)"')
+
+OPENVINO = Converter(
+    "openvino",
+    "openvino",
+    ("openvino",),
+    (".xml", ".bin"),
+    # Unless told so, it stores weights in float16.
+    {"float32": ["False"], "float16": ["True"]},
+    _ovc,
+    lambda folder: [folder / "model.xml", folder / "model.bin"],
+    _whole_ir,
+)
+
+
+def _mnnconvert(source: Path, folder: Path, said: Sequence[str]) -> list[str]:
+    # The command of that name installs a package by pip, and sends a log of each conversion.
+    program = "import sys, MNN, _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
+    files = ["--modelFile", str(source), "--MNNModel", str(folder / "model.mnn"), "--bizCode", "none"]
+    return [sys.executable, "-P", "-c", program, "-f", "ONNX", *files, *said]
+
+
+def _whole_mnn(model: Path) -> None:
+    """Raise `FileError` unless the table that a flatbuffer begins with lies within it."""
+    content = model.read_bytes()
+    root = int.from_bytes(content[:4], "little")
+    if not 4 <= root < len(content) - 4:
+        raise FileError(f"{model.name} is no flatbuffer, or cut off")
+
+
+MNN = Converter(
+    "mnn",
+    "MNN",
+    ("MNN",),
+    (".mnn",),
+    {"float32": [], "float16": ["--fp16"]},
+    _mnnconvert,
+    lambda folder: [folder / "model.mnn"],
+    _whole_mnn,
+)
+CONVERTERS = {each.name: each for each in (NCNN, OPENVINO, MNN)}
 """Runtime → its converter."""
 
 
@@ -172,7 +235,7 @@ def _record(converter: Converter, source: Path, precision: str, command: list[st
         "runtime": converter.name,
         "precision": precision,
         "inputs": {name: info.shape for name, info in OnnxGraph.load(source, partly=True).declared.items()},
-        "converter": [Path(command[0]).name, *(Path(word).name for word in command[1:])],
+        "converter": [Path(command[0]).name, *(word.replace(str(source.parent), "") for word in command[1:])],
         "versions": {name: importlib.metadata.version(name) for name in converter.versions},
     }
 

@@ -17,10 +17,12 @@ from conformance.candidates.candidate import NEEDED_OUTPUTS, OUTPUTS, Candidate
 from conformance.candidates.dumps import DumpCandidate
 from conformance.candidates.evaluated import EvaluatedGraph
 from conformance.candidates.graph_dumps import GraphDumps
+from conformance.candidates.mnn import MNN_RUNTIME
 from conformance.candidates.ncnn import NCNN_RUNTIME
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, checked_candidate
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, declared_by
 from conformance.candidates.onnx_runtime_process import runtime_graph
+from conformance.candidates.openvino import OPENVINO_RUNTIME
 from conformance.candidates.phone_runtime import PhoneRuntime
 from conformance.candidates.plain import NumpyCandidate, PythonCandidate
 from conformance.candidates.pytorch import PyTorchCandidate
@@ -189,7 +191,7 @@ def _graph_of(request: Request) -> OnnxGraph:
     return OnnxGraph.load(request.model)
 
 
-PHONE_RUNTIMES = {each.name: each for each in (NCNN_RUNTIME,)}
+PHONE_RUNTIMES = {each.name: each for each in (NCNN_RUNTIME, OPENVINO_RUNTIME, MNN_RUNTIME)}
 """What is shipped on phones: a line each."""
 
 

@@ -10,14 +10,20 @@ import numpy as np
 
 from conformance.bounds import BFLOAT16, FLOAT16, FLOAT32, FORMATS, NCNN, Declaration
 from conformance.candidates.candidate import Candidate, OwnGraph
-from conformance.candidates.phone_runtime import THREADS, PhoneRuntime, RuntimeOption, Settings, one_picture
+from conformance.candidates.phone_runtime import (
+    SWITCH,
+    THREADS,
+    PhoneRuntime,
+    RuntimeOption,
+    Settings,
+    one_picture,
+)
 from refimpl.errors import CandidateError, ConfigurationError, FileError
 from refimpl.graph import Graph, Node
 from refimpl.ops.operation import Array
 
 MAGIC = "7767517"
 """The first line of a ``.param`` in text."""
-SWITCH = ("on", "off")
 OPTIONS = (
     THREADS,
     RuntimeOption("winograd", "on", "Winograd's convolutions, F(2,3) to F(6,3) as it chooses", SWITCH),
@@ -49,6 +55,7 @@ class NcnnCandidate(Candidate):
     """
 
     captures_all = True
+    without_winograd = "winograd=off"
     fusion_reach = 8
     """MultiHeadAttention is one layer: eight steps of ours."""
 

@@ -55,6 +55,7 @@ _SCHEMA = {
     "properties": {"inputs": {"type": "object", "additionalProperties": {"type": ["array", "null"]}}},
     "required": ["inputs"],
 }
+SWITCH = ("on", "off")
 THREADS = RuntimeOption("threads", "1", "threads within an operator")
 
 

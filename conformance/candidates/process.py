@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from conformance.bounds import FORMATS, RUNTIMES, Declaration
+from conformance.bounds import FORMATS, RUNTIMES, WEIGHT_FORMATS, Declaration
 from conformance.candidates.arrays import Given, attempted, crash_of, operands_of
 from conformance.candidates.candidate import FUSION_REACH, Candidate, OwnGraph
 from conformance.candidates.child_process import STARTING, crashed, hung, next_line, start
@@ -68,7 +68,7 @@ class IsolatedCandidate(Candidate):
     def declaration(self) -> Declaration:
         """The arithmetic it is judged by."""
         said = self.hello
-        weights = FORMATS.get(said["weights"] or "")
+        weights = WEIGHT_FORMATS.get(said["weights"] or "")
         return Declaration(
             FORMATS[said["arithmetic"]], FORMATS[said["storage"]], RUNTIMES[said["runtime"]], weights
         )
@@ -82,6 +82,11 @@ class IsolatedCandidate(Candidate):
     def fusion_reach(self) -> int:
         """How many steps in a row it may have fused."""
         return int(self.hello["fusion_reach"])
+
+    @property
+    def without_winograd(self) -> str:
+        """How it is told to do without Winograd's convolutions."""
+        return str(self.hello["without_winograd"])
 
     @property
     def reruns(self) -> bool:
@@ -260,6 +265,7 @@ def _introduction(candidate: Candidate, folder: Path) -> dict[str, Any]:
         "storage": declared.storage.name,
         "runtime": declared.runtime.name,
         "weights": declared.weights.name if declared.weights else None,
+        "without_winograd": getattr(candidate, "without_winograd", ""),
         "fusion_reach": getattr(candidate, "fusion_reach", FUSION_REACH),
         "reruns": getattr(candidate, "reruns", True),
         "constants": _save_constants(candidate, folder),

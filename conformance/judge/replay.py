@@ -7,7 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from conformance.bounds import FLOAT32, Declaration, Format, Shared, carried_bounds, copied_weights
+from conformance.bounds import (
+    FLOAT32,
+    Declaration,
+    Format,
+    Shared,
+    carried_bounds,
+    copied_weights,
+    narrowed_attributes,
+)
 from conformance.bounds.worst_element import is_varied, unlike_rounding
 from conformance.graph.evaluation import evaluate_node
 from refimpl import Recording, Step
@@ -128,6 +136,8 @@ class Replay:
         self.bounds: dict[str, Array | None] = {}
         self.scales: dict[str, Array | None] = {}
         self.fixed = {*recording.weights, *recording.constants}
+        self.constant = {*self.fixed}
+        self.added: dict[str, Array] = {}
         for name in [*recording.weights, *recording.constants]:
             self.values[name] = array = recording.tensors[name]
             if folded is not None:
@@ -153,6 +163,29 @@ class Replay:
             call = (step, operands, before, outputs, declared)
             after = carried_bounds(*call, probable=probable, shared=shared)
             errors.update(zip(step.outputs, after, strict=False))
+        self._widen(step.outputs[0], narrowed_attributes(step, operands, self.declaration))
+        if self.constant.issuperset(step.uses):
+            self.constant.update(step.outputs)
+        elif self.declaration.runtime.adds_constants_first and step.op_type == "Add":
+            self._allow_constants_first(step)
+
+    def _allow_constants_first(self, step: Step) -> None:
+        """Widen the bound of (x + b) + c, c constant, by the roundings of x + b and of b + c."""
+        constants = [self.values[name] for name in step.inputs if name in self.constant]
+        (result,), before = step.outputs, [name for name in step.inputs if name in self.added]
+        if len(constants) != 1:
+            return
+        total = constants[0] + sum(self.added[name] for name in before)
+        for name in before:
+            sizes = np.abs(self.values[name]) + np.abs(total)
+            self._widen(result, self.declaration.arithmetic.unit_roundoff * sizes)
+        self.added[result] = total
+
+    def _widen(self, name: str, error: Array | float) -> None:
+        """Add to how far a correct tensor may be off, where that is known."""
+        for errors in (self.bounds, self.scales) if np.any(error) else ():
+            held = errors.get(name, 0.0)
+            errors[name] = None if held is None else np.asarray(held + error)
 
     def _declared(self, step: Step) -> Declaration:
         """Return what a step is computed with.

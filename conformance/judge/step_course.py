@@ -14,6 +14,7 @@ from conformance.judge.alignment import CandidateTensors
 from conformance.judge.conditioning import explain_large_errors
 from conformance.judge.course import Course, Judged, first_wrong
 from conformance.judge.diagnosis import diagnose, steps_behind, unexplained
+from conformance.judge.fast_convolution import winograd_explains
 from conformance.judge.node_reading import Side, read_nodes
 from conformance.judge.replay import DATA_MOVEMENT
 from conformance.judge.steps import compare_steps
@@ -58,22 +59,26 @@ class StepCourse(Course):
 
     def compare_steps(self, own: OwnGraph | None) -> None:
         """Look for every step of the reference."""
-        given = {row.name: row.candidate for row in self.outputs if row.candidate is not None}
-        self.steps, self.fault = compare_steps(
-            self.recording,
-            given,
-            CandidateTensors(self.captured),
-            self.declared,
-            captures_all=self.candidate.captures_all,
-            own=own,
-            folded=self.folded,
-            reach=self.reach,
-        )
+        self.steps, self.fault = self._compared(self.declared, own)
         self.fault = self.fault or _output_fault(self.outputs, self.recording)
         if not self.candidate.captures_all:
             self._look_at_strangers()
         if first_wrong([*self.outputs, *self.nodes, *self.steps]) is None:
             self.remarks += explain_large_errors(self.recording, self.outputs, self.steps)
+
+    def _compared(
+        self, declared: Declaration, own: OwnGraph | None = None
+    ) -> tuple[list[Comparison], Fault | None]:
+        return compare_steps(
+            self.recording,
+            {row.name: row.candidate for row in self.outputs if row.candidate is not None},
+            CandidateTensors(self.captured),
+            declared,
+            captures_all=self.candidate.captures_all,
+            own=own,
+            folded=self.folded,
+            reach=self.reach,
+        )
 
     def _look_at_strangers(self) -> None:
         """Say which of the candidate's tensors are like none of the network's: they were not judged."""
@@ -91,6 +96,9 @@ class StepCourse(Course):
 
     def diagnose(self) -> None:
         """Name the mistake, and move the fault to where it is made."""
+        if said := self._winograd():
+            self.evidence.append(said)
+            return
         own = self.candidate.own_graph(self.given(self.feeds))
         graph = None if own is None else own.graph
         wrong = first_wrong([*self.outputs, *self.steps]) is not None
@@ -108,6 +116,12 @@ class StepCourse(Course):
             self.evidence += explained.evidence
             self.evidence += unexplained(self.diagnoses, self.evidence) if wrong else []
             self.fault = _placed(self.fault, self.diagnoses, self.steps, self.recording)
+
+    def _winograd(self) -> str | None:
+        """Say which of Winograd's convolutions explains what fails."""
+        cure = getattr(self.candidate, "without_winograd", "")
+        found = (self.recording, self.steps, self.captured, self.declared)
+        return winograd_explains(*found, lambda declared: self._compared(declared)[0], cure)
 
     def _guessed(self, fault: Fault, graph: OnnxGraph) -> Stretch:
         """Return the stretch of the tensor that was taken for the first wrong step's."""

@@ -22,6 +22,7 @@ from conformance.bounds import (
     FLOAT16,
     FLOAT32,
     FLOAT64,
+    MNN,
     MOBILE,
     RULES,
     Declaration,
@@ -36,6 +37,7 @@ from conformance.bounds import (
 from conformance.bounds.allowances import ONNX_RUNTIME
 from conformance.bounds.carry import CARRIED
 from conformance.bounds.formats import gamma
+from conformance.bounds.winograd import transforms
 from conformance.evidence.bound_measurement import (
     IMPLEMENTATIONS,
     Implementation,
@@ -310,7 +312,7 @@ def test_a_one_pass_variance_has_to_be_declared() -> None:
 
 # --- Winograd -------------------------------------------------------------------------------------
 
-WINOGRAD = {
+WINOGRAD: dict[Any, Any] = {
     2: (
         [[1, 1, 1, 0], [0, 1, -1, -1]],
         [[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]],
@@ -338,9 +340,9 @@ WINOGRAD = {
 }
 
 
-def winograd(x: Array, w: Array, tile: int, rounded: Callable[[Array], Array]) -> Array:
+def winograd(x: Array, w: Array, tile: int, rounded: Callable[[Array], Array], matrices: Any = None) -> Array:
     """Convolve 3 × 3 without padding by Lavin & Gray's F(tile × tile, 3 × 3), every product rounded."""
-    a, g, b = (np.array(m, np.float64) for m in WINOGRAD[tile])
+    a, g, b = (np.array(m, np.float64) for m in WINOGRAD[matrices or tile])
     tiles = sliding_window_view(x[0], (tile + 2, tile + 2), axis=(1, 2))[:, ::tile, ::tile]
     data = rounded(rounded(b @ tiles) @ b.T)
     kernel = rounded(rounded(g @ w) @ g.T)
@@ -349,6 +351,22 @@ def winograd(x: Array, w: Array, tile: int, rounded: Callable[[Array], Array]) -
     )
     result = rounded(rounded(a @ total) @ a.T)
     return result.transpose(0, 1, 3, 2, 4).reshape(1, w.shape[0], *(tile * n for n in result.shape[1:3]))
+
+
+@pytest.mark.parametrize("points", [CPU.winograd_points, MNN.winograd_points])
+@pytest.mark.parametrize("tile", [2, 4, 6])
+@settings(max_examples=15, deadline=None)
+@given(seed=SEEDS, channels=st.integers(1, 8))
+def test_winograd_in_any_points_is_within_its_bound(
+    points: tuple[float, ...], tile: int, seed: int, channels: int
+) -> None:
+    """And some of it is used: the bound is no blank cheque."""
+    x, w = operands(seed, FLOAT32, (1, channels, 2 * tile + 2, 2 * tile + 2), (3, channels, 3, 3))
+    WINOGRAD["points"] = transforms(tile, points)
+    assert np.allclose(winograd(x, w, tile, lambda v: v, "points"), OPERATIONS["Conv"](x, w))
+    declared = Declaration(runtime=replace(CPU, winograd_tile=tile, winograd_points=points))
+    candidate = winograd(x, w, tile, FLOAT32.rounded, "points")
+    assert 1 / 10_000 < worst("Conv", (x, w), {}, candidate, declared) <= 1
 
 
 @pytest.mark.parametrize("tile", [2, 4])

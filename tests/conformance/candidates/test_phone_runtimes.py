@@ -31,13 +31,13 @@ from refimpl.ops.operation import Array
 from refimpl.scenes import render_picture
 
 runtimes = pytest.mark.runtimes
-SIZE = (128, 128)
+SIZE, LARGE = (128, 128), (128, 192)
 
 
 @functools.cache
-def picture() -> Array:
+def picture(size: tuple[int, int] = SIZE) -> Array:
     """Return a rendered picture, float32, of a size of which every pooling window is whole."""
-    images = preprocess(render_picture(*SIZE, 0), sizing="native")[0].astype(np.float32)
+    images = preprocess(render_picture(*size, 0), sizing="native")[0].astype(np.float32)
     images.flags.writeable = False
     return images
 
@@ -58,12 +58,14 @@ def converted(folder: Path, runtime: str, precision: str = "float32") -> Path:
     return convert(converter, folder / "m.onnx", place, precision)[0]
 
 
-def judged(text: str, config: MobileInstConfig = CONFIG, drawn: Weights | None = None) -> Report:
+def judged(
+    text: str, config: MobileInstConfig = CONFIG, drawn: Weights | None = None, images: Array | None = None
+) -> Report:
     """Return the verdict on a candidate in a process of its own."""
     own = weights() if drawn is None else drawn
     candidate = IsolatedCandidate(text, Request("", config, own), 100.0)
     try:
-        return verify(candidate, config, own, {"scene": picture()})
+        return verify(candidate, config, own, {"scene": picture() if images is None else images})
     finally:
         candidate.close()
 
@@ -73,6 +75,11 @@ RIGHT = [
     ("ncnn", "float32", "winograd=off"),
     ("ncnn", "float16", "weights=float16"),
     ("ncnn", "float32", "storage=bfloat16"),
+    ("openvino", "float32", "storage=float32"),
+    ("openvino", "float16", "weights=float16"),
+    ("mnn", "float32", "winograd=off"),
+    ("mnn", "float32", "winograd=6"),
+    ("mnn", "float16", "winograd=off,weights=float16"),
 ]
 
 
@@ -92,6 +99,25 @@ def test_weights_of_float16_are_seen_unless_declared(folder: Path) -> None:
     assert report.verdict == "fail"
 
 
+@runtimes
+def test_openvino_in_bfloat16_passes(folder: Path) -> None:
+    judged(f"openvino:{converted(folder, 'openvino')},storage=bfloat16").raise_on_failure()
+
+
+@runtimes
+def test_the_winograd_that_mnn_chooses_fails_and_is_named(tmp_path: Path) -> None:
+    """Its tiles of 6×6 lose twelve bits where maps are large; told to do without, it passes."""
+    config = MobileInstConfig.preset("topformer-tiny", **{**FIELDS, "dim": 64})
+    drawn = Weights.seeded(config, seed=0).astype(np.float32)
+    onnx.save(export(MobileInst(config, drawn), picture(LARGE)), tmp_path / "m.onnx")
+    model = convert(CONVERTERS["mnn"], tmp_path / "m.onnx", tmp_path / "m.mnn")[0]
+    report = judged(f"mnn:{model}", config, drawn, picture(LARGE))
+    assert report.verdict == "fail"
+    assert "Winograd's F(6×6, 3×3) explains it" in report.headline()
+    assert "winograd=off cures it" in report.headline()
+    judged(f"mnn:{model},winograd=off", config, drawn, picture(LARGE)).raise_on_failure()
+
+
 def planted(source: Path, target: Path, weight: str) -> None:
     """Write a model whose one weight is off by 5 % in a slice."""
     model = onnx.load(source)
@@ -103,12 +129,12 @@ def planted(source: Path, target: Path, weight: str) -> None:
 
 
 @runtimes
-@pytest.mark.parametrize("runtime", ["ncnn"])
 @pytest.mark.parametrize(
-    ("weight", "place"),
+    ("runtime", "weight", "place"),
     [
-        ("mask_decoder.lateral.1.conv.weight", "mask_decoder.lateral.1"),
-        ("backbone.tpm.layer3.conv.0.c.weight", "backbone.tpm.layer3"),
+        ("ncnn", "mask_decoder.lateral.1.conv.weight", "mask_decoder.lateral.1"),
+        ("openvino", "backbone.tpm.layer3.conv.0.c.weight", "backbone.tpm.layer3"),
+        ("mnn", "mask_decoder.lateral.1.conv.weight", "mask_decoder.lateral.1"),
     ],
 )
 def test_a_wrong_weight_is_found_where_it_is(
@@ -117,7 +143,8 @@ def test_a_wrong_weight_is_found_where_it_is(
     planted(folder / "m.onnx", tmp_path / "m.onnx", weight)
     converter = CONVERTERS[runtime]
     model = convert(converter, tmp_path / "m.onnx", tmp_path / f"m{converter.suffixes[0]}")[0]
-    report = judged(f"{runtime}:{model}")
+    off = {"mnn": ",winograd=off"}.get(runtime, "")
+    report = judged(f"{runtime}:{model}{off}")
     assert report.verdict == "fail"
     fault = report.leading.first_fault
     assert fault is not None
@@ -142,12 +169,7 @@ def test_a_pooling_of_uneven_windows_goes_wrong_on_the_way(tmp_path: Path) -> No
     own = narrow_network.picture()
     onnx.save(export(narrow_network.network(), own), tmp_path / "m.onnx")
     model = convert(CONVERTERS["ncnn"], tmp_path / "m.onnx", tmp_path / "m.param")[0]
-    candidate = IsolatedCandidate(f"ncnn:{model},winograd=off", Request("", CONFIG, weights()), 100.0)
-    try:
-        report = verify(candidate, CONFIG, weights(), {"scene": own})
-    finally:
-        candidate.close()
-    assert report.verdict == "fail"
+    assert judged(f"ncnn:{model},winograd=off", images=own).verdict == "fail"
 
 
 @runtimes
