@@ -85,7 +85,7 @@ def onnx_runtime(request: Request) -> Candidate:
     """``onnxruntime:level=basic,threads=2,provider=NAME,disabled=A+B``; other keys are the provider's."""
     if request.model is None:
         raise ConfigurationError("--candidate onnxruntime runs a model: name its .onnx file")
-    graph = OnnxGraph.load(request.model)
+    graph = OnnxGraph.load(request.model, partly=True)
     declaration = declared_by(graph, request.arithmetic, request.storage)
     return OnnxRuntimeCandidate(
         graph,

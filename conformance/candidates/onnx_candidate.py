@@ -10,7 +10,7 @@ import numpy as np
 
 from conformance.bounds import Declaration
 from conformance.candidates.candidate import Candidate, OwnGraph
-from conformance.candidates.onnx_runtime import RuntimeOptions
+from conformance.candidates.onnx_runtime import RuntimeOptions, is_blocked
 from conformance.candidates.onnx_runtime_process import runtime_graph
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl.errors import CandidateError, ShapeError
@@ -76,8 +76,6 @@ class OnnxRuntimeCandidate(Candidate):
         Seconds that a run may take, in a process of its own; None: in this one, as long as it likes.
     """
 
-    captures_all = True
-
     def __init__(
         self,
         graph: OnnxGraph,
@@ -91,6 +89,11 @@ class OnnxRuntimeCandidate(Candidate):
         self.input = images_input(graph) if others else only_input(graph)
         self.others = others
         self.model = runtime_graph(graph, options or RuntimeOptions(threads=threads), declaration, timeout)
+
+    @property
+    def captures_all(self) -> bool:
+        """Whether no tensor of it is in a layout that cannot be read."""
+        return not any(map(is_blocked, self.graph.model.graph.node))
 
     @property
     def declaration(self) -> Declaration:

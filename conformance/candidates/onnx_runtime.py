@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import importlib
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+import ml_dtypes
 import numpy as np
 import onnx
 
@@ -198,7 +200,8 @@ class OnnxRuntimeGraph:
 
     def capture(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run the model unoptimised and return every node's output by name, in topological order."""
-        model = exposed(self.graph.model)
+        made = (name for node in self.graph.model.graph.node if not is_blocked(node) for name in node.output)
+        model = exposed(self.graph.model, set(made))
         tensors = self._run(model, feeds, replace(self.options, level="disabled"))
         names = [name for node in model.graph.node for name in node.output if name in tensors]
         # An output may be an input or a constant, which no node makes.
@@ -238,10 +241,37 @@ def run_session(session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
         The runtime fails.
     """
     with named_failure(feeds):
-        results = session.run(None, dict(feeds))
+        results = _results(session, feeds)
         named = zip((output.name for output in session.get_outputs()), results, strict=True)
         # What is no array is a sequence, or an optional that holds nothing.
         return {name: result for name, result in named if isinstance(result, np.ndarray)}
+
+
+_BFLOAT16 = "tensor(bfloat16)"
+
+
+def _results(session: Any, feeds: Mapping[str, Array]) -> list[Any]:
+    """Run a session; bfloat16, which NumPy has not, goes in and comes out as float32."""
+    narrow = {each.name for each in session.get_inputs() if each.type == _BFLOAT16}
+    if not narrow and all(each.type != _BFLOAT16 for each in session.get_outputs()):
+        return list(session.run(None, dict(feeds)))
+    values = {name: _ort_value(array, name in narrow) for name, array in feeds.items()}
+    return [_array(value) for value in session.run_with_ort_values(None, values)]
+
+
+def _ort_value(array: Array, narrow: bool) -> Any:
+    if not narrow:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+    bits = array.astype(ml_dtypes.bfloat16).view(np.uint16)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, onnx.TensorProto.BFLOAT16)
+
+
+def _array(value: Any) -> Any:
+    if not value.is_tensor() or value.data_type() != _BFLOAT16:
+        return value.numpy()
+    count = int(np.prod(value.shape()))
+    bits = np.ctypeslib.as_array(ctypes.cast(value.data_ptr(), ctypes.POINTER(ctypes.c_uint16)), (count,))
+    return bits.view(ml_dtypes.bfloat16).astype(np.float32).reshape(value.shape())
 
 
 @contextmanager
@@ -267,6 +297,11 @@ def declared_by(
     chosen = arithmetic or FLOAT32
     coarser = max(chosen, own, key=lambda format: format.unit_roundoff)
     return Declaration(chosen, storage or coarser, runtime_of_version(onnxruntime.__version__))
+
+
+def is_blocked(node: onnx.NodeProto) -> bool:
+    """Tell whether a node makes tensors in blocks of channels, as wide as a processor likes."""
+    return node.domain == "com.microsoft.nchwc" and node.op_type != "ReorderOutput"
 
 
 def exposed(model: onnx.ModelProto, names: Collection[str] | None = None) -> onnx.ModelProto:

@@ -16,7 +16,7 @@ from conformance.cli import options
 from conformance.cli.job import Job
 from conformance.cli.options import JsonFile
 from conformance.evidence.benchmark import NUMPY, Timing, measure, peak_memory
-from conformance.evidence.judge_benchmark import LIMITS, measure_judging
+from conformance.evidence.judge_benchmark import COUNT, LIMITS, measure_judging
 from conformance.evidence.video_benchmark import (
     PAPER_MILLISECONDS,
     IntervalTiming,
@@ -128,7 +128,7 @@ class BenchJudge(Bench):
         config, weights = self.network.config, self.network.load()
         images = _scene(self.sides, self.network.seed or 0)
         rows, memory = [], 0.0
-        for count, advance in _counted(self.threads or [1, 2], 4 * (self.repeats + 1)):
+        for count, advance in _counted(self.threads or [1, 2], COUNT * (self.repeats + 1)):
             timings, memory = measure_judging(config, weights, images, count, self.repeats, advance)
             rows += [_stage_row(one, timings[0], count) for one in timings]
         if self.files.write({"stages": rows, "peak_memory_mb": memory}):

@@ -35,6 +35,15 @@ Inputs = Annotated[
     typer.Option("--inputs", min=0, help="Pictures for each correct run. Default: 5, with --quick 1."),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Chooses each fault's network and place.")]
+Exporter = Annotated[
+    str,
+    typer.Option(
+        "--exporter",
+        metavar="|".join(fault_score.EXPORTERS),
+        help="Put the faults into this project's own exports, or those of an independent PyTorch "
+        "implementation by either of PyTorch's exporters (extra: torch).",
+    ),
+]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes.")]
 
 
@@ -49,6 +58,8 @@ class Faults:
     [bold]Examples[/bold]
 
       mobileinst faults --quick
+
+      mobileinst faults --quick --exporter dynamo
 
       mobileinst faults --leave-one-out --seed 1
 
@@ -131,6 +142,7 @@ class Scoring(Job):
     names: Names = None
     networks: Networks = None
     inputs: Inputs = None
+    exporter: Exporter = fault_score.OWN
     workers: Workers = 1
     files: JsonFile
 
@@ -142,6 +154,9 @@ class Scoring(Job):
         """Judge faulty and correct networks; 1 if a harmful fault is missed or a correct run fails."""
         names, networks = tuple(self.names or ()), self.networks or list(MODELS)
         _check(names, networks)
+        if self.exporter not in fault_score.EXPORTERS:
+            expected = ", ".join(fault_score.EXPORTERS)
+            raise ConfigurationError(f"no exporter {self.exporter!r} for faults; expected one of {expected}")
         chosen = [task for task in self.tasks(networks) if not names or task.fault.startswith(names)]
         pictures = self.most_pictures if self.inputs is None else self.inputs
         trials, outcomes = _judged(chosen, false_alarms.correct_runs(pictures), self.workers)
@@ -164,7 +179,7 @@ class FullScore(Scoring):
 
     def tasks(self, networks: Sequence[str]) -> list[fault_score.Task]:
         """Return where each fault is put."""
-        return fault_score.tasks(networks, self.per_fault)
+        return fault_score.tasks(networks, self.per_fault, self.exporter)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +195,7 @@ class QuickScore(Scoring):
 
     def tasks(self, networks: Sequence[str]) -> list[fault_score.Task]:
         """Return where each fault is put."""
-        return fault_score.quick_tasks(networks, self.seed)
+        return fault_score.quick_tasks(networks, self.seed, self.exporter)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +217,8 @@ class LeftOutScore(Scoring):
 
     def tasks(self, networks: Sequence[str]) -> list[fault_score.Task]:
         """Return where each fault is put."""
-        return [replace(task, left_out=True) for task in fault_score.quick_tasks(networks, self.seed)]
+        tasks = fault_score.quick_tasks(networks, self.seed, self.exporter)
+        return [replace(task, left_out=True) for task in tasks]
 
 
 MODES = (Catalogue, FaultyModels, PlantedErrors, LeftOutScore, QuickScore, FullScore)

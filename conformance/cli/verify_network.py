@@ -82,7 +82,7 @@ class NetworkVerdict(Job):
         size = options.parse_size(self.size, step=1)
         if own and network.is_trained and not self.network.is_given:
             size = size or options.TRAINED_SIZE
-        graph = OnnxGraph.load(self.model_file) if self.model_file else None
+        graph = OnnxGraph.load(self.model_file, partly=True) if self.model_file else None
         config, weights = network.load()
         progress("inputs")
         fed = self._fed(graph, size)

@@ -107,7 +107,7 @@ def _faulty(name: str) -> Trial:
     """Return the network with a mistake at the last place where it changes anything."""
     run = recording(np.float32)
     for injection in reversed(injections(CATALOGUE[name], ShapedGraph.of_recording(run))):
-        candidate = _in_onnx_runtime(injected(exported(), run, injection))
+        candidate = _in_onnx_runtime(injected(exported(), injection))
         outputs, own = candidate.run(images()), right_outputs(images())
         if any(np.abs(outputs[key] - own[key]).max() > 1e-3 for key in NEEDED_OUTPUTS):
             return Trial(candidate)

@@ -139,7 +139,7 @@ class Deployment:
     def mistaken(self, name: str) -> onnx.ModelProto:
         """Return the model with a mistake of the catalogue, at the first place where it can be made."""
         graph = ShapedGraph.of_recording(self.recording)
-        return injected(self.model, self.recording, injections(CATALOGUE[name], graph)[0])
+        return injected(self.model, injections(CATALOGUE[name], graph)[0])
 
     def measure(self, name: str, model: onnx.ModelProto) -> Deployed:
         """Run a model on the pictures, and have it judged on the first."""

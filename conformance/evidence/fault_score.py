@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,14 @@ from refimpl.graph import Graph, Node
 from refimpl.ops.operation import Array
 
 SIZE = (96, 160)
+INDEPENDENT_SIZE = (128, 192)
+"""TorchScript's exporter writes TopFormer's adaptive pooling only where its windows are of one size."""
+OWN = "own"
+EXPORTERS = (OWN, "torchscript", "dynamo")
+"""Whose model takes the faults: the project's own export, or an independent implementation's, by the extra
+``torch``, through either of PyTorch's exporters."""
+NOT_EXPORTED = {"torchscript": ("sparseinst-topformer-tiny", "topformer-base")}
+"""Exporter → networks it refuses: a pyramid pools to 6×6."""
 NARROW: dict[str, Any] = {"dim": 32, "num_queries": 7, "num_classes": 5}
 MODELS: dict[str, dict[str, Any]] = {
     "topformer-tiny": NARROW,
@@ -45,42 +54,105 @@ fault does harm."""
 
 @dataclass(frozen=True)
 class Case:
-    """A correct network with an input, in float64, as ONNX, and as ONNX Runtime computes it."""
+    """A correct network with an input, in float64, as ONNX, and as ONNX Runtime computes it.
+
+    Attributes
+    ----------
+    name, config, weights, images
+    recording
+        The reference's run.
+    reference
+        Its outputs in float64.
+    model
+        The export that takes the faults.
+    graph
+        The export as the faults see it.
+    outputs, captured
+        What ONNX Runtime computes of it.
+    places
+        The reference's tensor → the export's that it is.
+    independent
+        The export is another implementation's.
+    """
 
     name: str
     config: MobileInstConfig
     weights: Weights
     images: Array
     recording: Recording
-    model: onnx.ModelProto
     reference: dict[str, Array]
+    model: onnx.ModelProto
+    graph: ShapedGraph
     outputs: dict[str, Array]
     captured: dict[str, Array]
+    places: Mapping[str, str]
+    independent: bool
 
-    @functools.cached_property
-    def graph(self) -> ShapedGraph:
-        """The network as the faults see it."""
-        return ShapedGraph.of_recording(self.recording)
+    def injected(self, injection: Injection) -> onnx.ModelProto:
+        """Return the export with a fault in it; in the project's own the names give no hint to the judge."""
+        faulty = injected(self.model, injection)
+        return faulty if self.independent else anonymous(faulty)
 
-    def output_name(self, tensor: str) -> str:
-        """Return a recorded tensor's name in the model."""
-        named = {recorded: output for output, recorded in self.recording.outputs.items()}
-        return named.get(tensor, tensor)
+    def beside(self, expected: str | None) -> set[str]:
+        """Return the calls at which a diagnosis is at the right place, by the first wrong tensor."""
+        call = self.recording.graph.producer(expected) if expected else None
+        return set() if call is None else near(self.recording.graph, call)
+
+    def held(self, step: str) -> str:
+        """Return a step, or the first behind it that the export holds: Gemm is a product and a sum."""
+        while step not in self.places:
+            users = self.recording.graph.consumers.get(step, [])
+            if len(users) != 1:
+                break
+            step = users[0].outputs[0]
+        return step
 
 
 @functools.cache
-def case(name: str, seed: int = 0) -> Case:
-    """Return one of `MODELS` with seeded weights."""
+def case(name: str, exporter: str = OWN, seed: int = 0) -> Case:
+    """Return one of `MODELS` with seeded weights, in an export of `EXPORTERS`."""
     config = MobileInstConfig.preset(name, **MODELS[name])
     weights = Weights.seeded(config, seed)
-    (images,) = rendered_input(SIZE, seed=seed).values()
+    independent = exporter != OWN
+    (images,) = rendered_input(INDEPENDENT_SIZE if independent else SIZE, seed=seed).values()
     recording = record(MobileInst(config, weights), images)
-    model = onnx_export.to_onnx(recording, name, OPSET)
     truth = MobileInst(config, weights.astype(np.float64))(images.astype(np.float64))
+    model = (
+        _implementation()(name, MODELS[name], weights, images, exporter)
+        if independent
+        else onnx_export.to_onnx(recording, name, OPSET)
+    )
     candidate = OnnxRuntimeCandidate(OnnxGraph.load(model), threads=1)
-    outputs = dict(candidate.run(images))
-    captured = dict(candidate.capture(images))
-    return Case(name, config, weights, images, recording, model, dict(truth.items()), outputs, captured)
+    outputs, captured = dict(candidate.run(images)), dict(candidate.capture(images))
+    if independent:
+        report = verify(candidate, config, weights, {"scene": images}).leading
+        places = {row.name: row.candidate for row in report.steps if row.candidate}
+        graph = ShapedGraph.of_onnx(OnnxGraph.load(model), {**captured, "images": images})
+    else:
+        named = {tensor: output for output, tensor in recording.outputs.items()}
+        places = {name: named.get(name, name) for name in recording.tensors}
+        graph = ShapedGraph.of_recording(recording)
+    return Case(
+        name,
+        config,
+        weights,
+        images,
+        recording,
+        dict(truth.items()),
+        model,
+        graph,
+        outputs,
+        captured,
+        places,
+        independent,
+    )
+
+
+def _implementation() -> Callable[..., onnx.ModelProto]:
+    """Return the function that exports another implementation's network; nothing here knows it by name."""
+    (point,) = entry_points(group="mobileinst.implementations")
+    exported: Callable[..., onnx.ModelProto] = point.load()
+    return exported
 
 
 @dataclass(frozen=True)
@@ -149,29 +221,37 @@ class Task:
     fault: str
     number: int
     left_out: bool = False
+    exporter: str = OWN
 
 
-def tasks(models: Sequence[str], per_fault: int) -> list[Task]:
+def tasks(models: Sequence[str], per_fault: int, exporter: str = OWN) -> list[Task]:
     """Return up to ``per_fault`` injections of each fault into each model, evenly from first to last."""
     chosen = []
-    for model in models:
+    for model in _exported(models, exporter):
         for fault in CATALOGUE.values():
-            count = len(injections(fault, case(model).graph))
+            count = len(injections(fault, case(model, exporter).graph))
             places = {round(i * (count - 1) / max(per_fault - 1, 1)) for i in range(min(per_fault, count))}
-            chosen += [Task(model, fault.name, place) for place in sorted(places)]
+            chosen += [Task(model, fault.name, place, exporter=exporter) for place in sorted(places)]
     return chosen
 
 
-def quick_tasks(models: Sequence[str], seed: int = 0) -> list[Task]:
+def _exported(models: Sequence[str], exporter: str) -> list[str]:
+    return [model for model in models if model not in NOT_EXPORTED.get(exporter, ())]
+
+
+def quick_tasks(models: Sequence[str], seed: int = 0, exporter: str = OWN) -> list[Task]:
     """Return one injection of each fault, into one of the models that it fits."""
     rng = np.random.default_rng(seed)
     chosen = []
     for fault in CATALOGUE.values():
-        counts = {model: len(injections(fault, case(model).graph)) for model in models}
+        counts = {
+            model: len(injections(fault, case(model, exporter).graph))
+            for model in _exported(models, exporter)
+        }
         fitting = [model for model, count in counts.items() if count]
         if fitting:
             model = fitting[int(rng.integers(len(fitting)))]
-            chosen.append(Task(model, fault.name, int(rng.integers(counts[model]))))
+            chosen.append(Task(model, fault.name, int(rng.integers(counts[model])), exporter=exporter))
     return chosen
 
 
@@ -196,19 +276,19 @@ def _results(chosen: Sequence[Task], workers: int) -> Iterable[Trial]:
 
 def trial(task: Task) -> Trial:
     """Put one fault into its model and judge it."""
-    chosen = case(task.model)
+    chosen = case(task.model, task.exporter)
     injection = injections(CATALOGUE[task.fault], chosen.graph)[task.number]
-    model = anonymous(injected(chosen.model, chosen.recording, injection))
     try:
-        candidate = OnnxRuntimeCandidate(OnnxGraph.load(model), threads=1)
+        candidate = OnnxRuntimeCandidate(OnnxGraph.load(chosen.injected(injection)), threads=1)
         outputs, captured = candidate.run(chosen.images), candidate.capture(chosen.images)
     except MobileInstError as error:
         return _crashed(task, injection, str(error))
     with _without(task.fault if task.left_out else ""):
         report = verify(candidate, chosen.config, chosen.weights, {"scene": chosen.images}).inputs[0]
     expected = _expected(chosen, captured, report)
-    blamed = report.first_fault.step if report.first_fault else None
-    described, misleading = told(report, near(chosen.graph, injection.call), blamed == expected)
+    blamed = chosen.held(report.first_fault.step) if report.first_fault else None
+    beside = chosen.beside(expected) if chosen.independent else near(chosen.graph, injection.call)
+    described, misleading = told(report, beside, blamed == expected)
     return Trial(
         fault=task.fault,
         category=injection.fault.category,
@@ -335,7 +415,9 @@ def _expected(chosen: Case, captured: Mapping[str, Array], report: InputReport) 
     """
     held = {_fingerprint(array) for array in captured.values()}
     for row in report.steps:
-        name = chosen.output_name(row.name)
+        name = chosen.places.get(row.name)
+        if name is None:
+            continue
         same = _same_output(chosen, captured, name) if name in chosen.outputs else None
         if not (_fingerprint(chosen.captured[name]) in held if same is None else same):
             return row.name

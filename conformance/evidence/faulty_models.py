@@ -104,7 +104,7 @@ def _harmful(chosen: Case, fault: Fault) -> Iterator[tuple[Case, Injection, onnx
     """Yield the fault at places, from all over the network, where it runs and does harm."""
     every = injections(fault, chosen.graph)
     for injection in every[:: len(every) // MOST_PLACES + 1]:
-        model = injected(chosen.model, chosen.recording, injection)
+        model = injected(chosen.model, injection)
         try:
             outputs = OnnxRuntimeCandidate(OnnxGraph.load(model), threads=1).run(chosen.images)
         except MobileInstError:

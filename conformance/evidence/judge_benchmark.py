@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import numpy_helper
 from threadpoolctl import threadpool_limits
 
 from conformance.bounds.envelope import SAMPLES, envelope
@@ -15,6 +18,7 @@ from conformance.evidence.benchmark import Timing, peak_megabytes
 from conformance.graph import onnx_export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.alignment import CandidateTensors
+from conformance.judge.network import verify
 from conformance.judge.nodes import judge_nodes
 from conformance.judge.steps import compare_steps
 from refimpl import MobileInst, MobileInstConfig, Weights, record
@@ -24,8 +28,16 @@ FORWARD = "float64 forward"
 NODES = "every node replayed, with bounds"
 ENVELOPE = f"noise envelope of {SAMPLES} samples"
 STEPS = "every step of the reference, aligned, with bounds"
-LIMITS = {NODES: 5.0, ENVELOPE: SAMPLES + 1.0}
+DIAGNOSES = {
+    "weight": "diagnosis of a weight × 1.37",
+    "resize": "diagnosis of corners aligned in a resize",
+    "noise": "diagnosis of noise, which nothing explains",
+}
+"""Mistake → its stage."""
+LIMITS = {NODES: 5.0, ENVELOPE: SAMPLES + 1.0, **dict.fromkeys(DIAGNOSES.values(), 3.0)}
 """Stage → the forwards it may cost."""
+COUNT = 4 + len(DIAGNOSES)
+"""Stages."""
 
 
 def measure_judging(
@@ -37,6 +49,8 @@ def measure_judging(
     progress: Callable[[], None] = lambda: None,
 ) -> tuple[list[Timing], float]:
     """Time the stages of the verdict on our own export, in turn, after one warm-up of each.
+
+    The diagnoses are those of exports with a mistake in the middle of the network.
 
     Parameters
     ----------
@@ -59,24 +73,71 @@ def measure_judging(
         seconds: dict[str, list[float]] = {name: [] for name in stages}
         for repeat in range(repeats + 1):
             for name, stage in stages.items():
-                start = time.perf_counter()
-                stage()
+                taken = stage()
                 if repeat:
-                    seconds[name].append(time.perf_counter() - start)
+                    seconds[name].append(taken)
                 progress()
     return [Timing(name, threads, tuple(each)) for name, each in seconds.items()], peak_megabytes()
 
 
-def _stages(config: MobileInstConfig, weights: Weights, images: Array) -> dict[str, Callable[[], Any]]:
+def _stages(config: MobileInstConfig, weights: Weights, images: Array) -> dict[str, Callable[[], float]]:
+    """Return each stage, which says how many seconds it took."""
     narrow, wide = (MobileInst(config, weights.astype(dtype)) for dtype in (np.float32, np.float64))
-    candidate = OnnxRuntimeCandidate(OnnxGraph.load(onnx_export.export(narrow, images)))
+    model = onnx_export.export(narrow, images)
+    candidate = OnnxRuntimeCandidate(OnnxGraph.load(model))
     captured = candidate.capture(images)
     recording = record(wide, images.astype(np.float64))
     declared = candidate.declaration
     given, feeds = {name: name for name in recording.outputs}, candidate.feeds(images)
-    return {
+    stages: dict[str, Callable[[], Any]] = {
         FORWARD: lambda: wide(images.astype(np.float64)),
         NODES: lambda: judge_nodes(candidate.graph, feeds, captured, declared, wide_float16=True),
         ENVELOPE: lambda: envelope(recording, declared),
         STEPS: lambda: compare_steps(recording, given, CandidateTensors(captured), declared),
     }
+    diagnoses = {
+        stage: partial(_diagnosing, _mistaken(model, mistake), config, weights, images)
+        for mistake, stage in DIAGNOSES.items()
+    }
+    return {**{name: partial(_timed, stage) for name, stage in stages.items()}, **diagnoses}
+
+
+def _timed(stage: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    stage()
+    return time.perf_counter() - start
+
+
+def _diagnosing(model: onnx.ModelProto, config: MobileInstConfig, weights: Weights, images: Array) -> float:
+    """Judge a wrong model; return the seconds from the beginning of the diagnosis, the last stage, on."""
+    begun: list[float] = []
+    candidate = OnnxRuntimeCandidate(OnnxGraph.load(model))
+    report = verify(
+        candidate, config, weights, {"scene": images}, progress=lambda said: begun.append(time.perf_counter())
+    )
+    assert report.verdict == "fail"
+    return time.perf_counter() - begun[-1]
+
+
+def _mistaken(model: onnx.ModelProto, mistake: str) -> onnx.ModelProto:
+    """Return a model with a mistake in it."""
+    wrong = onnx.ModelProto()
+    wrong.CopyFrom(model)
+    if mistake == "resize":
+        resizes = [node for node in wrong.graph.node if node.op_type == "Resize"]
+        modes = (
+            x for x in resizes[len(resizes) // 2].attribute if x.name == "coordinate_transformation_mode"
+        )
+        next(modes).s = b"align_corners"
+        return wrong
+    kernels = [tensor for tensor in wrong.graph.initializer if len(tensor.dims) == 4]
+    kernel = kernels[len(kernels) // 2]
+    array = numpy_helper.to_array(kernel).copy()
+    if mistake == "weight":
+        array[: len(array) // 4] *= 1.37
+    else:
+        array += (
+            np.float32(0.05) * array.std() * np.random.default_rng(0).standard_normal(array.shape, np.float32)
+        )
+    kernel.CopyFrom(numpy_helper.from_array(array, kernel.name))
+    return wrong

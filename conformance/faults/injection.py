@@ -11,7 +11,6 @@ from onnx import helper, numpy_helper
 
 from conformance.faults.catalogue import Fault, Variant
 from conformance.faults.graph import ShapedGraph
-from refimpl import Recording
 from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
@@ -26,22 +25,27 @@ class Injection:
     fault: Fault
     call: Node
     variant: Variant
+    graph: ShapedGraph
 
 
 def injections(fault: Fault, graph: ShapedGraph) -> list[Injection]:
     """Return every way to put a fault into a graph."""
-    return [Injection(fault, call, variant) for call in graph.nodes for variant in fault.at(graph, call)]
+    return [
+        Injection(fault, call, variant, graph) for call in graph.nodes for variant in fault.at(graph, call)
+    ]
 
 
-def injected(model: onnx.ModelProto, recording: Recording, injection: Injection) -> onnx.ModelProto:
-    """Return the model, exported from the recording in `OPSET`, with a fault in it.
+def injected(model: onnx.ModelProto, injection: Injection) -> onnx.ModelProto:
+    """Return a model, of operator set 18 or later, with a fault in it.
 
-    Inputs, outputs and all other tensors keep their names; lengths are declared of the inputs only.
+    The injection is of the model's own graph or of the one it was exported from. Inputs, outputs and other
+    tensors keep their names; lengths are declared of the inputs only.
     """
-    renamed = {tensor: output for output, tensor in recording.outputs.items()}
+    renamed = {tensor: output for output, tensor in injection.graph.outputs.items()}
     faulty = onnx.ModelProto()
     faulty.CopyFrom(model)
-    place = next(i for i, node in enumerate(faulty.graph.node) if node.name == injection.call.name)
+    made = renamed.get(injection.call.outputs[0], injection.call.outputs[0])
+    place = next(i for i, node in enumerate(faulty.graph.node) if made in node.output)
     del faulty.graph.node[place]
     for offset, call in enumerate(injection.variant.calls):
         faulty.graph.node.insert(place + offset, _proto(call, renamed))

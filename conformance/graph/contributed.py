@@ -141,12 +141,11 @@ def _fused_gemm(node: Node, write: Writer) -> None:
 @meaning("FusedMatMul", "TransposeMatMul")
 def _fused_mat_mul(node: Node, write: Writer) -> None:
     """A product of transposed operands, times ``alpha``."""
-    if node.attributes.get("transBatchA") or node.attributes.get("transBatchB"):
-        raise UnsupportedOperationError("transposes a batch axis")
     operands = []
-    for place, name in enumerate(("transA", "transB")):
+    for place, side in enumerate("AB"):
         x = write.operand(place)
-        operands.append(_swapped(write, x) if node.attributes.get(name) else x)
+        batch, matrix = (bool(node.attributes.get(f"trans{kind}{side}")) for kind in ("Batch", ""))
+        operands.append(_transposed(write, x, batch, matrix) if batch or matrix else x)
     alpha = node.attributes.get("alpha", 1.0)
     if alpha == 1.0:
         write.add("MatMul", *operands, result=write.wanted(0))
@@ -155,13 +154,14 @@ def _fused_mat_mul(node: Node, write: Writer) -> None:
     write.add("Mul", y, write.constant(np.float32(alpha)), result=write.wanted(0))
 
 
-def _swapped(write: Writer, x: str) -> str:
-    """Swap the last two axes of a tensor whose rank is known."""
+def _transposed(write: Writer, x: str, batch: bool, matrix: bool) -> str:
+    """Move the first axis behind the batch's, and swap the last two, of a tensor whose rank is known."""
     kind = write.context.types.get(x)
     if kind is None or not kind.tensor_type.HasField("shape"):
         raise UnsupportedOperationError(f"transposes {x!r}, whose rank is not known")
     rank = len(kind.tensor_type.shape.dim)
-    return write.add("Transpose", x, perm=(*range(rank - 2), rank - 1, rank - 2))
+    *others, row, column = (*range(1, rank - 1), 0, rank - 1) if batch else range(rank)
+    return write.add("Transpose", x, perm=(*others, column, row) if matrix else (*others, row, column))
 
 
 # --- activations ----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import ml_dtypes
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -205,6 +206,8 @@ def _external_range(tensor: onnx.TensorProto, entries: dict[str, str], path: Pat
 
 
 def _dtype(tensor: onnx.TensorProto) -> np.dtype[Any]:
+    if tensor.data_type == onnx.TensorProto.BFLOAT16:
+        return np.dtype(ml_dtypes.bfloat16)
     if tensor.data_type not in ONNX_DTYPES:
         names = {code: name for name, code in onnx.TensorProto.DataType.items()}
         kind = names.get(tensor.data_type, tensor.data_type)
@@ -240,7 +243,9 @@ def array_of(tensor: onnx.TensorProto) -> Array:
             f"tensor {tensor.name!r}: shape {tuple(tensor.dims)} of {dtype} needs {count * unit} "
             f"{'bytes' if tensor.HasField('raw_data') else 'elements'}, the file holds {present}"
         )
-    return np.asarray(numpy_helper.to_array(tensor))
+    array = np.asarray(numpy_helper.to_array(tensor))
+    # NumPy has no bfloat16; float32 holds its values exactly.
+    return array.astype(np.float32) if tensor.data_type == onnx.TensorProto.BFLOAT16 else array
 
 
 def _typed_field(tensor: onnx.TensorProto) -> str:

@@ -83,6 +83,16 @@ class OnnxGraph(Graph):
             name for node in self.nodes for name in node.outputs if name not in named or makes_sequences(node)
         )
 
+    @functools.cached_property
+    def bfloat16(self) -> frozenset[str]:
+        """Tensors of this type, which NumPy has not: they are held in float32."""
+        code = onnx.TensorProto.BFLOAT16
+        if not _mentions(self.model.graph, code):
+            return frozenset()
+        inferred = onnx.shape_inference.infer_shapes(self.model).graph
+        infos = (*inferred.input, *inferred.value_info, *inferred.output)
+        return frozenset(info.name for info in infos if info.type.tensor_type.elem_type == code)
+
     @classmethod
     def load(cls, source: Source, *, partly: bool = False) -> OnnxGraph:
         """Read a graph from a path, bytes or a model.
@@ -136,6 +146,13 @@ def _initializers(graph: onnx.GraphProto) -> dict[str, Array]:
         names = ", ".join(tensor.values.name for tensor in graph.sparse_initializer)
         raise UnsupportedOperationError(f"sparse initializers are outside the vocabulary: {names}")
     return {tensor.name: array_of(tensor) for tensor in graph.initializer}
+
+
+def _mentions(graph: onnx.GraphProto, code: int) -> bool:
+    """Tell whether an input, a weight or an attribute says a type."""
+    declared = (info.type.tensor_type.elem_type for info in graph.input)
+    given = (attribute.i for node in graph.node for attribute in node.attribute if attribute.name == "to")
+    return code in (*declared, *given, *(tensor.data_type for tensor in graph.initializer))
 
 
 def _ranks(model: onnx.ModelProto, opset: int) -> dict[str, int]:

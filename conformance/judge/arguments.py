@@ -27,9 +27,9 @@ DEFAULT_SIZE = (320, 640)
 def as_candidate(given: Any) -> tuple[Candidate, str]:
     """Return the candidate and what to call it."""
     if isinstance(given, str | os.PathLike):
-        return OnnxRuntimeCandidate(OnnxGraph.load(Path(given))), Path(given).name
+        return OnnxRuntimeCandidate(OnnxGraph.load(Path(given), partly=True)), Path(given).name
     if isinstance(given, onnx.ModelProto):
-        return OnnxRuntimeCandidate(OnnxGraph.load(given)), given.graph.name or "model"
+        return OnnxRuntimeCandidate(OnnxGraph.load(given, partly=True)), given.graph.name or "model"
     return checked_candidate(given), type(given).__name__
 
 

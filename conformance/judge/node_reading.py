@@ -201,7 +201,8 @@ def _scalar(node: Node, place: int, constants: Mapping[str, Array]) -> float | N
 
 def _filled(node: Node, side: Side) -> dict[str, Any]:
     """Return the attributes with defaults filled in, and axes counted from the front."""
-    parameters = inspect.signature(OPERATIONS[node.op_type]).parameters.values()
+    operation = OPERATIONS.get(node.op_type)  # None: a runtime's own
+    parameters = inspect.signature(operation).parameters.values() if operation else ()
     defaults = {x.name: x.default for x in parameters if x.kind is x.KEYWORD_ONLY}
     given = {name: value for name, value in node.attributes.items() if value is not None}
     told = {name: value for name, value in {**defaults, **given}.items() if name not in _UNREAD}

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from conformance.bounds import (
+    BFLOAT16,
     FLOAT16,
     RECURRENT,
     Declaration,
@@ -194,6 +195,8 @@ class _Judge:
 
     def _declared(self, made: Sequence[str]) -> Declaration:
         """Return what results are declared to be computed with: stored as they are."""
+        if self.graph.bfloat16.intersection(made):
+            return replace(self.declared, storage=BFLOAT16)
         arrays = [self.known[name] for name in made]
         return replace(self.declared, storage=_stored_format(arrays, self.declared.storage))
 

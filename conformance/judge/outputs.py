@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -112,8 +113,11 @@ def compare_outputs(
             if match
             else Comparison.absent(name, name, reference.shape, "absent")
         )
+    further = further_outputs(rows, outputs)
     problems = [
-        f"its output {name!r} {array.shape} is none of the reference's" for name, array in free.items()
+        f"its output {name!r} {array.shape} is none of the reference's"
+        for name, array in free.items()
+        if name not in further
     ]
     problems += [
         f"it gives no output {row.name!r} of shape {row.shape}"
@@ -123,6 +127,19 @@ def compare_outputs(
     if all(row.candidate is None for row in rows):
         problems.append("none of its outputs is one of the reference's")
     return rows, problems
+
+
+def further_outputs(rows: Sequence[Comparison], outputs: Mapping[str, Array]) -> list[str]:
+    """Return the outputs that a candidate has besides the reference's: they are not judged.
+
+    One is in place of the reference's, and no further, if one that is needed is absent, or one of its size.
+    """
+    taken = {row.candidate for row in rows}
+    absent = [row for row in rows if row.candidate is None]
+    if any(row.name in NEEDED_OUTPUTS for row in absent) or len(absent) == len(rows):
+        return []
+    sizes = {math.prod(row.shape) for row in absent}
+    return [name for name, array in outputs.items() if name not in taken and array.size not in sizes]
 
 
 def _paired(name: str, reference: Array, allowed: float, free: Mapping[str, Array]) -> Match | None:

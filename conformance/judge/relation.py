@@ -244,30 +244,55 @@ def _along(values: Array, axis: int, rank: int) -> Array:
 
 
 def _on_a_grid(pair: _Pair) -> Iterator[str]:
-    """Tell whether the numbers are multiples of a step, or each slice's of the first axis of its own."""
-    step = _step(pair.wrong, pair.right)
+    """Tell whether the numbers are multiples of a step, or each slice's of the first axis of its own.
+
+    They may be some steps off, by a wrong zero point, or each slice times a factor, by a wrong scale.
+    """
+    step = _step(pair.wrong)
     if step:
-        yield f"is the right one rounded to multiples of {step:.6g}"
+        off = int(np.rint(np.median(pair.wrong - pair.right) / step))
+        if np.abs(pair.wrong - off * step - pair.right).max() <= step:
+            moved = f", {off:+d} steps" if off else ""
+            yield f"is the right one rounded to multiples of {step:.6g}{moved}"
         return
     if pair.right.ndim > 1 and pair.right[0].size >= 2 * ELEMENTS_PER_PARAMETER:
-        steps = np.array([_step(*rows) for rows in zip(pair.wrong, pair.right, strict=True)])
+        steps = np.array([_step(row) for row in pair.wrong])
         if (steps > 0).all():
-            each = f"a step for each of its {pair.axis(0)}, {_range(steps)}"
-            yield f"is the right one rounded to multiples of {each}"
+            yield from _scaled_rows(pair, steps)
 
 
-def _step(wrong: Array, right: Array) -> float:
-    """Return the step of which all numbers are multiples, near the right ones; 0 where there is none."""
-    levels = np.unique(wrong)
+def _scaled_rows(pair: _Pair, steps: Array) -> Iterator[str]:
+    """Tell of rows on grids of their own whether they are the right ones, or those times a factor."""
+    rows = [x.reshape(len(steps), -1) for x in (pair.right, pair.wrong)]
+    each = f"a step for each of its {pair.axis(0)}, {_range(steps)}"
+    factors = np.array([_line_through_zero(*row) for row in zip(*rows, strict=True)])
+    for factor, said in (
+        (np.ones(len(steps)), ""),
+        (factors, f", and has a factor of its own for each, {_range(factors)}"),
+    ):
+        left = np.abs(rows[1] - factor[:, None] * rows[0]).max(1)
+        if (left <= steps).all():
+            yield f"is the right one rounded to multiples of {each}{said}"
+            return
+
+
+def _line_through_zero(x: Array, y: Array) -> float:
+    square = float(x @ x)
+    return float(x @ y) / square if square else 0.0
+
+
+def _step(numbers: Array) -> float:
+    """Return the step of which all numbers are multiples; 0 where there is none."""
+    levels = np.unique(numbers)
     gaps = np.diff(levels)
     gaps = gaps[gaps > 1e-5 * np.abs(levels).max(initial=0.0)]
-    if gaps.size < 2 or np.abs(wrong - right).max() > gaps.min():
+    if gaps.size < 2:
         return 0.0
     counts = np.rint((levels[-1] - levels[0]) / gaps.min())
     step = float((levels[-1] - levels[0]) / counts)
-    places = (wrong - levels[0]) / step
+    places = (numbers - levels[0]) / step
     on_grid = bool(np.abs(places - np.rint(places)).max() < 0.01)
-    return step if on_grid and counts * 2 < wrong.size + 2 * GRID else 0.0
+    return step if on_grid and counts * 2 < numbers.size + 2 * GRID else 0.0
 
 
 def _in_slices(pair: _Pair) -> Iterator[str]:

@@ -6,6 +6,7 @@ batch norms folded or not.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -242,7 +243,25 @@ def _permutation(ours: Array, theirs: Array) -> str:
         order = [np.lexsort(x.T[::-1]) for x in (first, second)]
         if np.allclose(first[order[0]], second[order[1]], rtol=SAME, atol=0):
             return f"has its {_axis(axis, ours.ndim)} in another order"
+    return _read_otherwise(ours, theirs) or _mixed(ours, theirs)
+
+
+def _read_otherwise(ours: Array, theirs: Array) -> str:
+    """Say that the same numbers in memory were read with their axes in another order."""
+    for order in list(itertools.permutations(range(ours.ndim)))[1:]:
+        named = ", ".join(_axis(axis, ours.ndim) for axis in order)
+        back = ours.reshape([ours.shape[axis] for axis in order]).transpose(np.argsort(order))
+        if np.allclose(back, theirs, rtol=SAME, atol=0):
+            return f"was read as if stored by {named}"
+        if np.allclose(ours.transpose(order).ravel(), theirs.ravel(), rtol=SAME, atol=0):
+            return f"was stored by {named}, and not read so"
     return ""
+
+
+def _mixed(ours: Array, theirs: Array) -> str:
+    """Say that the numbers are the same, in an order that no axis tells."""
+    same = np.allclose(np.sort(ours, None), np.sort(theirs, None), rtol=SAME, atol=0)
+    return "has the same numbers in another order" if same and ours.size >= FEWEST else ""
 
 
 def _one_number(ours: Array, theirs: Array, wrong: Array) -> str:

@@ -23,7 +23,7 @@ from refimpl.topformer import Features, attention, pool_pyramid, transformer_blo
 
 torch = pytest.importorskip("torch")
 
-from pytorch_export import align_corners, scale_attention, scale_bias  # noqa: E402
+from pytorch_faults import align_corners, scale_attention, scale_bias  # noqa: E402
 
 from golden.sources import independent  # noqa: E402
 from golden.sources.independent.instance_decoder import DecoderLayer, LocalFeatures, PositionEmbeddingSine  # noqa: E402

@@ -9,41 +9,27 @@ verdicts mislead.
 from __future__ import annotations
 
 import argparse
-import functools
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from pytorch_export import export
 
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
-from conformance.evidence.fault_score import near, told
+from conformance.evidence.fault_score import EXPORTERS, NOT_EXPORTED, Case, case, told
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.network import verify
 from conformance.reports.report import InputReport
-from golden.sources import independent
-from golden.sources.independent.weights import load
-from refimpl import MobileInst, MobileInstConfig, Recording, Weights, record
 from refimpl.errors import MobileInstError
-from refimpl.inference import preprocess
-from refimpl.scenes import render_picture
 
 Array = NDArray[Any]
-NARROW: dict[str, Any] = {"dim": 32, "num_queries": 7, "num_classes": 5}
-NETWORKS: dict[str, dict[str, Any]] = {
-    "topformer-tiny": NARROW,
-    "seaformer-tiny": NARROW,
-    "sparseinst-topformer-tiny": {**NARROW, "kernel_dim": 16, "mask_convs": 1},
-}
-EXPORTERS = ((False, 17), (True, 18))
+NETWORKS = ("topformer-tiny", "seaformer-tiny", "sparseinst-topformer-tiny")
+WEIGHTS = 5
+"""Their seed."""
 HARM = 1e-3
 """Of an output's largest element: a mistake that moves no output further is not counted."""
 UNARY = ("Relu", "Sigmoid", "Tanh", "HardSwish", "Softplus", "Neg", "Abs", "Elu", "Identity")
@@ -52,56 +38,6 @@ BINARY = ("Add", "Sub", "Mul")
 
 class NotHere(Exception):
     """The kind of mistake cannot be at the place that was drawn."""
-
-
-@dataclass(frozen=True)
-class Right:
-    """A right export and what the judge found of it.
-
-    Attributes
-    ----------
-    model, config, weights, images
-        The export, and what it should be.
-    recording
-        The reference's run.
-    places
-        The reference's step → the export's tensor that it is.
-    captured
-        The export's tensors.
-    """
-
-    model: onnx.ModelProto
-    config: MobileInstConfig
-    weights: Weights
-    images: Array
-    recording: Recording
-    places: Mapping[str, str]
-    captured: Mapping[str, Array]
-
-
-@functools.cache
-def right(network: str, dynamo: bool, opset: int) -> Right:
-    """Export an independent network, and judge it."""
-    config = MobileInstConfig.preset(network, **NETWORKS[network])
-    weights = Weights.seeded(config, seed=5)
-    images, _ = preprocess(render_picture(128, 192, seed=9), sizing="native", dtype=np.float32)
-    fields = NETWORKS[network]
-    module: Any = (
-        independent.SparseInst("topformer-tiny", **fields)
-        if config.architecture == "sparseinst"
-        else independent.MobileInst(network, **fields)
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        path = export(
-            load(module, weights), torch.from_numpy(images), Path(folder) / "it.onnx", dynamo, opset
-        )
-        model = onnx.load(path)
-    candidate = OnnxRuntimeCandidate(OnnxGraph.load(model), threads=1)
-    report = verify(candidate, config, weights, {"scene": images}).leading
-    assert report.verdict == "pass", report
-    places = {row.name: row.candidate for row in report.steps if row.candidate}
-    recording = record(MobileInst(config, weights), images)
-    return Right(model, config, weights, images, recording, places, dict(candidate.capture(images)))
 
 
 # --- what goes wrong ------------------------------------------------------------------------------
@@ -393,10 +329,10 @@ def trials(count: int, seed: int) -> Iterator[Blind]:
 def trial(kind: str, seed: int, number: int) -> Blind | None:
     """Judge one mistake; None where it has no place, cannot run or does no harm."""
     rng = np.random.default_rng((seed, number))
-    network = list(NETWORKS)[int(rng.integers(len(NETWORKS)))]
-    # TorchScript's exporter refuses SparseInst's adaptive pooling at this size.
-    dynamo, opset = EXPORTERS[1 if "sparseinst" in network else int(rng.integers(len(EXPORTERS)))]
-    it = right(network, dynamo, opset)
+    network = NETWORKS[int(rng.integers(len(NETWORKS)))]
+    exporters = [name for name in EXPORTERS[1:] if network not in NOT_EXPORTED.get(name, ())]
+    exporter = exporters[int(rng.integers(len(exporters)))]
+    it = case(network, exporter, WEIGHTS)
     model = onnx.ModelProto()
     model.CopyFrom(it.model)
     try:
@@ -410,18 +346,15 @@ def trial(kind: str, seed: int, number: int) -> Blind | None:
         return None
     report = verify(candidate, it.config, it.weights, {"scene": it.images}).leading
     expected = _expected(it, captured)
-    blamed = _held(it, report.first_fault.step) if report.first_fault else None
-    call = next((step for step in it.recording.steps if expected in step.outputs), None)
-    beside = set() if call is None else near(it.recording.graph, call)
-    described, misleading = told(report, beside, blamed == expected)
-    exporter = "dynamo" if dynamo else "TorchScript"
+    blamed = it.held(report.first_fault.step) if report.first_fault else None
+    described, misleading = told(report, it.beside(expected), blamed == expected)
     failed = report.verdict == "fail"
     return Blind(
         kind, network, exporter, number, failed, blamed == expected, described, misleading, expected, report
     )
 
 
-def _does_harm(it: Right, outputs: Mapping[str, Array]) -> bool:
+def _does_harm(it: Case, outputs: Mapping[str, Array]) -> bool:
     return any(
         outputs[name].shape != it.captured[name].shape
         or not np.isfinite(outputs[name]).all()
@@ -430,17 +363,7 @@ def _does_harm(it: Right, outputs: Mapping[str, Array]) -> bool:
     )
 
 
-def _held(it: Right, step: str) -> str:
-    """Return a step, or the first behind it that the right export holds: Gemm is a product and a sum."""
-    while step not in it.places:
-        users = it.recording.graph.consumers.get(step, [])
-        if len(users) != 1:
-            break
-        step = users[0].outputs[0]
-    return step
-
-
-def _expected(it: Right, captured: Mapping[str, Array]) -> str | None:
+def _expected(it: Case, captured: Mapping[str, Array]) -> str | None:
     """Return the first step whose tensor, as it was before the mistake, is held under no name any more."""
     held = {(array.shape, array.tobytes()) for array in captured.values()}
     for step, name in it.places.items():

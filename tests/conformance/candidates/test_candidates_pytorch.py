@@ -20,7 +20,7 @@ from refimpl.errors import CandidateError, FileError
 
 torch = pytest.importorskip("torch")
 
-from pytorch_export import scale_attention, scale_bias  # noqa: E402
+from pytorch_faults import scale_attention, scale_bias  # noqa: E402
 
 from golden.sources import independent  # noqa: E402
 from golden.sources.independent.weights import load  # noqa: E402

@@ -10,11 +10,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pytorch_export import export  # noqa: E402
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from golden.sources.independent import MobileInst, SparseInst  # noqa: E402
+from golden.sources.independent.export import export  # noqa: E402
 from golden.sources.independent.mobileinst import build_backbone  # noqa: E402
 from golden.sources.independent.resnet import ResNet50  # noqa: E402
 

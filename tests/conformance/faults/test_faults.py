@@ -36,7 +36,7 @@ def test_every_fault_that_fits_gives_a_valid_model() -> None:
     chosen = case(MODEL)
     for fault in CATALOGUE.values():
         for injection in injections(fault, chosen.graph)[:1]:
-            model = injected(chosen.model, chosen.recording, injection)
+            model = injected(chosen.model, injection)
             onnx.checker.check_model(model)
             assert set(OnnxGraph.load(model).outputs) == set(chosen.recording.outputs)
 
@@ -45,7 +45,7 @@ def test_an_injected_epsilon_is_that_of_the_formula() -> None:
     chosen = case(MODEL)
     first = injections(CATALOGUE["normalization/batch norm epsilon"], chosen.graph)[0]
     assert first.variant.detail == "epsilon = 0.001"
-    faulty = OnnxGraph.load(injected(chosen.model, chosen.recording, first))
+    faulty = OnnxGraph.load(injected(chosen.model, first))
     output, (x, *names) = first.call.outputs[0], first.call.inputs
     tensors = evaluate(faulty, {"images": chosen.images}, np.float64)
     scale, bias, mean, variance = (chosen.weights[name].astype(np.float64)[:, None, None] for name in names)

@@ -161,9 +161,25 @@ def test_a_missing_output_is_reported_absent(folder: Path, model: onnx.ModelProt
     assert {row["name"]: row["verdict"] for row in report["outputs"]}["global_queries"] == "absent"
 
 
-def test_an_output_of_nothing_known_fails(folder: Path, model: onnx.ModelProto) -> None:
-    model.graph.node.append(helper.make_node("Exp", ["masks"], ["probabilities"], name="probabilities"))
+def _with_probabilities(model: onnx.ModelProto, of: str) -> None:
+    model.graph.node.append(helper.make_node("Exp", [of], ["probabilities"], name="probabilities"))
     model.graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, None))
+
+
+def test_a_further_output_is_said_not_to_be_judged(folder: Path, model: onnx.ModelProto) -> None:
+    _with_probabilities(model, "masks")
+    report = judge(folder, model)
+    assert report["verdict"] == "pass"
+    assert any("probabilities" in remark and "not judged" in remark for remark in report["remarks"])
+
+
+@pytest.mark.parametrize("name", ["masks", "kernels"])
+def test_an_output_in_place_of_another_fails(folder: Path, model: onnx.ModelProto, name: str) -> None:
+    """Of one that is needed, or of one's size: it may be meant for it."""
+    _with_probabilities(model, name)
+    outputs = [info for info in model.graph.output if info.name != name]
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
     report = judge(folder, model)
     assert report["verdict"] == "fail"
     assert any("probabilities" in problem for problem in report["problems"])

@@ -18,9 +18,10 @@ from refimpl.scenes import render_picture
 
 torch = pytest.importorskip("torch")
 
-from pytorch_export import align_corners, export, scale_attention, scale_bias  # noqa: E402
+from pytorch_faults import align_corners, scale_attention, scale_bias  # noqa: E402
 
 from golden.sources import independent  # noqa: E402
+from golden.sources.independent.export import export  # noqa: E402
 from golden.sources.independent.weights import load  # noqa: E402
 
 pytestmark = pytest.mark.runtimes

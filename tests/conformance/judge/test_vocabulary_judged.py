@@ -279,6 +279,18 @@ CASES = {
     "FusedMatMul": One(
         "FusedMatMul", (normal(2, 5, 8), normal(2, 6, 8)), {"alpha": 0.3, "transB": 1}, domain="com.microsoft"
     ),
+    "FusedMatMul of batches transposed": One(
+        "FusedMatMul",
+        (normal(5, 3, 2, 8), normal(8, 3, 2, 6)),
+        {"transBatchA": 1, "transBatchB": 1},
+        domain="com.microsoft",
+    ),
+    "FusedMatMul of batches and matrices transposed": One(
+        "FusedMatMul",
+        (normal(8, 3, 2, 5), normal(6, 3, 2, 8)),
+        {"transBatchA": 1, "transBatchB": 1, "transA": 1, "transB": 1},
+        domain="com.microsoft",
+    ),
     **{name: One(name, LINE, domain="com.microsoft") for name in ("Gelu", "QuickGelu", "FastGelu")},
     "BiasGelu": One("BiasGelu", (normal(4, 30), normal(30)), domain="com.microsoft"),
     "FastGelu of a sum": One("FastGelu", (normal(4, 30), normal(30)), domain="com.microsoft"),

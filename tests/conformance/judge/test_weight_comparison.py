@@ -42,6 +42,17 @@ def _element(w: Array) -> Array:
     return w
 
 
+STEP = 0.01
+
+
+def _levels(w: Array, step: Array | float) -> Array:
+    return (np.round(w / step) * step).astype(np.float32)
+
+
+def _scales(w: Array) -> Array:
+    return np.abs(w).max(axis=(1, 2, 3), keepdims=True) / np.float32(127)
+
+
 ALTERED: dict[str, tuple[Callable[[Array], Array], str]] = {
     "factor": (lambda w: w * np.float32(1.37), "is 1.37 × yours, everywhere"),
     "sign": (lambda w: -w, "is -1 × yours, everywhere"),
@@ -53,11 +64,24 @@ ALTERED: dict[str, tuple[Callable[[Array], Array], str]] = {
     "float16": (lambda w: w.astype(np.float16).astype(np.float32), "is yours rounded to float16"),
     "element": (_element, "at [2, 1, 0, 0], where yours is"),
     "shift": (lambda w: w + np.float32(0.03125), "is +0.03125 beside yours, everywhere"),
+    "read as (in, out)": (
+        lambda w: np.swapaxes(w.reshape(w.shape[1], w.shape[0], *w.shape[2:]), 0, 1),
+        "was read as if stored by input channels, output channels, rows, columns",
+    ),
+    "mixed up": (
+        lambda w: RNG.permutation(w.ravel()).reshape(w.shape),
+        "has the same numbers in another order",
+    ),
+    "zero point": (lambda w: _levels(w, STEP) + np.float32(2 * STEP), ", +2 steps"),
+    "scales of other channels": (
+        lambda w: _levels(w, _scales(w)) * np.roll(_scales(w), 1, 0) / _scales(w),
+        ", and has a factor of its own for each",
+    ),
     "noise": (lambda w: w + RNG.normal(size=w.shape).astype(np.float32) * 0.01, "is off by"),
 }
 
 
-UNLIKE = ("zeros", "order", "order of inputs")
+UNLIKE = ("zeros", "order", "order of inputs", "read as (in, out)", "mixed up")
 """What resembles no weight is not taken for one where names are lost."""
 
 
