@@ -84,6 +84,39 @@ def hard_swish(site: Site) -> Iterator[Variant]:
 
 
 @fault(
+    "activation/GELU or SiLU instead of ReLU",
+    "Relu",
+    source="Hendrycks & Gimpel, Gaussian Error Linear Units (2016): GELU, and x · σ(x) beside it",
+)
+def smooth_relu(site: Site) -> Iterator[Variant]:
+    """x · Φ(x) or x · σ(x) instead of ReLU."""
+    yield site.instead("GELU", "Gelu", site.call.inputs[0])
+    yield site.instead("SiLU", "Swish", site.call.inputs[0], alpha=1.0)
+
+
+@fault("activation/SiLU instead of hard swish", "HardSwish", source=_V3)
+def silu(site: Site) -> Iterator[Variant]:
+    """x · σ(x) instead of its piecewise form, x · ReLU6(x + 3) / 6."""
+    yield site.instead("SiLU", "Swish", site.call.inputs[0], alpha=1.0)
+
+
+@fault("activation/ReLU instead of GELU", "Gelu", source="Hendrycks & Gimpel (2016)")
+def rough_gelu(site: Site) -> Iterator[Variant]:
+    """ReLU instead of GELU."""
+    yield site.instead("ReLU", "Relu", site.call.inputs[0])
+
+
+@fault(
+    "activation/hard sigmoid of slope 1/2",
+    "HardSigmoid",
+    source="Courbariaux et al., Binarized Neural Networks (2016): clip((x + 1) / 2, 0, 1)",
+)
+def hard_sigmoid_of_half(site: Site) -> Iterator[Variant]:
+    """HardSigmoid of slope 1/2, as binarised networks have it."""
+    yield site.changed("alpha = 0.5", alpha=0.5)
+
+
+@fault(
     "activation/missing",
     "Relu",
     "Clip",

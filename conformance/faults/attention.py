@@ -11,6 +11,8 @@ from conformance.faults.catalogue import Rewriting, Site, Variant, fault
 
 _VASWANI = "Vaswani et al., Attention Is All You Need (2017), §3.2.1"
 _TORCH_MHA = "PyTorch, torch.nn.MultiheadAttention: in_proj_weight packs q, k, v"
+_NEVER = -1e4
+"""What masks add to a logit: below float16's range it would be infinite."""
 _SOFTMAX = "ONNX Softmax-11 and -13: axis 1 of a matrix, then −1; TNN uses 1 when it is absent"
 
 
@@ -121,6 +123,27 @@ def logits_transposed(site: Site) -> Iterator[Variant]:
         )
 
 
+@fault("attention/causal mask", "MatMul", source="Vaswani et al. (2017), §3.2.3: masked in a decoder of text")
+def causal(site: Site) -> Iterator[Variant]:
+    """A query attends to no key after its own place."""
+    shape = site.output_shape
+    if _makes_logits(site) and shape[-1] == shape[-2] > 1:
+        yield site.after("causal", "Add", np.triu(np.full(shape[-2:], _NEVER), 1))
+
+
+@fault(
+    "attention/keys masked",
+    "MatMul",
+    source="PyTorch, torch.nn.MultiheadAttention: key_padding_mask, of a batch padded to its largest picture",
+)
+def keys_masked(site: Site) -> Iterator[Variant]:
+    """The last keys are taken for padding."""
+    keys = site.output_shape[-1]
+    if _makes_logits(site):
+        for count in sorted({keys // 2, keys // 4} - {0}):
+            yield site.after(f"the last {count}", "Add", np.where(np.arange(keys) < keys - count, 0, _NEVER))
+
+
 @fault("attention/projections in another order", "Split", source=_TORCH_MHA)
 def projection_order(site: Site) -> Iterator[Variant]:
     """The packed projection is read as k, q, v (or v, k, q or q, v, k)."""
@@ -178,6 +201,18 @@ def heads_merged(site: Site) -> Iterator[Variant]:
         yield site.instead(
             "as it lies", "Reshape", site.call.inputs[0], np.asarray(site.output_shape, np.int64)
         )
+
+
+@fault(
+    "attention/heads in another order",
+    "Transpose",
+    source="timm against Hugging Face: a packed projection's heads, split in another order",
+)
+def heads_reversed(site: Site) -> Iterator[Variant]:
+    """The heads of one of queries, keys and values are reversed."""
+    maker, shape = site.producer(0), site.output_shape
+    if len(shape) == 4 and maker is not None and maker.op_type == "Reshape" and 1 < shape[1] <= 16:
+        yield site.after("reversed", "Gather", np.arange(shape[1])[::-1].astype(np.int64), axis=1)
 
 
 @fault(

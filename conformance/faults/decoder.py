@@ -211,6 +211,19 @@ def layer_skipped(site: Site) -> Iterator[Variant]:
 
 
 @fault(
+    "decoder/kernels normalised",
+    "MatMul",
+    source="paper, §3.4: cosine similarity compares kernels of length one; the masks need their length",
+)
+def kernels_normalised(site: Site) -> Iterator[Variant]:
+    """Kernels of length one times the mask features."""
+    if _makes_masks(site):
+        rewriting = Rewriting(site)
+        unit = rewriting.apply("LpNormalization", site.call.inputs[0], axis=-1, p=2)
+        yield rewriting.same("length 1", {0: unit})
+
+
+@fault(
     "decoder/masks scaled",
     "MatMul",
     source="attention's 1/√d (Vaswani et al., 2017) applied to the product of kernels and mask features",

@@ -87,6 +87,30 @@ def no_shift(site: Site) -> Iterator[Variant]:
         yield site.fed("β = 0", {2: np.zeros_like(parameters[1])})
 
 
+@fault(
+    "normalization/statistics not loaded",
+    "BatchNormalization",
+    source=f"{_TORCH_BN}: running_mean is 0 and running_var 1 until they are trained or loaded",
+)
+def initial_statistics(site: Site) -> Iterator[Variant]:
+    """Mean 0 and variance 1, as a norm is made."""
+    if parameters := _parameters(site):
+        zeros, ones = np.zeros_like(parameters[2]), np.ones_like(parameters[3])
+        yield site.fed("μ = 0, σ² = 1", {3: zeros, 4: ones})
+
+
+@fault(
+    "normalization/scale and shift exchanged",
+    "BatchNormalization",
+    "LayerNormalization",
+    source="ONNX BatchNormalization: X, scale, B, mean, var; Caffe and Darknet store them otherwise",
+)
+def exchanged(site: Site) -> Iterator[Variant]:
+    """γ stands for β and β for γ."""
+    if site.constant(1) is not None and site.constant(2) is not None:
+        yield site.fed("γ and β", {1: site.call.inputs[2], 2: site.call.inputs[1]})
+
+
 @fault("normalization/mean not subtracted", "BatchNormalization", source=_FOLDING)
 def no_mean(site: Site) -> Iterator[Variant]:
     """The fold forgets −μγ/σ in the bias."""
@@ -179,6 +203,26 @@ def no_affine(site: Site) -> Iterator[Variant]:
         if site.has(2):
             operands[2] = np.zeros_like(scale)
         yield site.fed("γ = 1, β = 0", operands)
+
+
+@fault(
+    "normalization/RMS norm",
+    "LayerNormalization",
+    source="Zhang & Sennrich, Root Mean Square Layer Normalization (2019)",
+)
+def root_mean_square(site: Site) -> Iterator[Variant]:
+    """The mean is not subtracted: divided by the root of the mean square."""
+    given = {"axis": site.attribute("axis", -1), "epsilon": site.attribute("epsilon", 1e-5)}
+    rewriting = Rewriting(site)
+    x, scale, *shift = site.call.inputs
+    axes = np.asarray([given["axis"]], np.int64)
+    square = rewriting.apply("ReduceMean", rewriting.apply("Mul", x, x), axes, keepdims=1)
+    size = rewriting.apply("Sqrt", rewriting.apply("Add", square, np.asarray(given["epsilon"], np.float32)))
+    normed = rewriting.apply("Div", x, size)
+    if shift:
+        yield rewriting.result("with β", "Add", rewriting.apply("Mul", normed, scale), shift[0])
+    else:
+        yield rewriting.result("without β", "Mul", normed, scale)
 
 
 @fault(

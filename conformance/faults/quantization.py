@@ -73,13 +73,7 @@ def half_storage(site: Site) -> Iterator[Variant]:
 def brain_half_storage(site: Site) -> Iterator[Variant]:
     """A tensor passes through bfloat16, undeclared."""
     if _is_data(site):
-        # Runtimes on the CPU have no bfloat16; Veltkamp's splitting rounds to 8 bits in float32 (Dekker,
-        # 1971).
-        rewriting = Rewriting(site)
-        made = rewriting.apply(site.call.op_type, *site.call.inputs, **site.call.attributes)
-        large = rewriting.apply("Mul", made, np.asarray(2.0**16 + 1))
-        variant = rewriting.result("undeclared", "Sub", large, rewriting.apply("Sub", large, made))
-        yield replace(variant, formats=(FLOAT32, BFLOAT16))
+        yield _stored(site, TensorProto.BFLOAT16, BFLOAT16)
 
 
 @fault(

@@ -83,6 +83,11 @@ class OnnxGraph(Graph):
             name for node in self.nodes for name in node.outputs if name not in named or makes_sequences(node)
         )
 
+    @property
+    def random(self) -> dict[str, str]:
+        """Nodes that are random: their names, and what is said of them."""
+        return {name: why for name, why in self.unknown.items() if why in RANDOM.values()}
+
     @functools.cached_property
     def bfloat16(self) -> frozenset[str]:
         """Tensors of this type, which NumPy has not: they are held in float32."""
@@ -302,9 +307,17 @@ def _accepted(proto: onnx.NodeProto, name: str, context: Context) -> list[Node]:
         raise UnsupportedOperationError(f"malformed operands or attributes: {error}") from error
     for node in forms:
         if node.op_type not in OPERATIONS:
-            raise _UnknownOperatorError("no such operation")
+            raise _UnknownOperatorError(RANDOM.get(node.op_type, "no such operation"))
         _check_call(node)
     return forms
+
+
+RANDOM = {
+    "Dropout": "is random, as in training: export in evaluation mode",
+    **dict.fromkeys(("Bernoulli", "Multinomial"), "is random"),
+    **dict.fromkeys(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"), "is random"),
+}
+"""Operators that are random → what is said of them; of Dropout only those in training mode are left."""
 
 
 def _with_bodies(proto: onnx.NodeProto, name: str, context: Context) -> Node:

@@ -164,7 +164,7 @@ def _dropout(node: Node, context: Context) -> list[Node]:
     """Dropout does nothing at inference: its mask keeps all."""
     training_mode = context.known.get(node.inputs[2], True) if len(node.inputs) > 2 else False
     if np.any(training_mode):
-        raise UnsupportedOperationError("Dropout as in training; export in evaluation mode")
+        return [node]  # outside the vocabulary: it is random
     nodes = [Node(node.name, "Identity", node.inputs[:1], node.outputs[:1])] if node.outputs[0] else []
     if len(node.outputs) > 1:
         shape = f"{node.outputs[1]}/shape"

@@ -137,6 +137,8 @@ class _Course(StepCourse):
         """Look for every step of the reference, and at what users make of the outputs."""
         further = further_outputs(self.outputs, self.shipped)
         self.remarks += [f"its outputs {', '.join(further)} are further ones, and not judged"] * bool(further)
+        random = own.graph.random if own and own.graph else {}
+        self.problems += [f"its node {name!r} {why}; the network is not" for name, why in random.items()]
         super().compare_steps(own)
         self.decisions = self._decisions()
 

@@ -191,9 +191,10 @@ def test_an_operator_newer_than_its_operator_set() -> None:
     ("opset", "operator", "operands", "attributes", "outputs"),
     [
         (13, "Dropout", {"x": X, "r": np.float32(0.5), "t": np.array(True)}, {}, 1),
+        (13, "RandomUniformLike", {"x": X}, {}, 1),
         (9, "Add", {"x": X, "b": X}, {"axis": 1}, 1),
     ],
-    ids=["training", "unknown attribute"],
+    ids=["training", "random", "unknown attribute"],
 )
 def test_forms_outside_the_vocabulary(
     opset: int, operator: str, operands: Operands, attributes: dict[str, Any], outputs: int

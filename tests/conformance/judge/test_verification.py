@@ -161,6 +161,19 @@ def test_a_missing_output_is_reported_absent(folder: Path, model: onnx.ModelProt
     assert {row["name"]: row["verdict"] for row in report["outputs"]}["global_queries"] == "absent"
 
 
+def test_dropout_left_on_is_named(folder: Path, model: onnx.ModelProto) -> None:
+    """A runtime that seeds itself alike would repeat it; users' would not."""
+    place, softmax = next((i, n) for i, n in enumerate(model.graph.node) if n.op_type == "Softmax")
+    made, softmax.output[0] = softmax.output[0], "kept"
+    given = [numpy_helper.from_array(np.float32(0.1), "ratio"), numpy_helper.from_array(np.True_, "training")]
+    model.graph.initializer.extend(given)
+    dropout = helper.make_node("Dropout", ["kept", "ratio", "training"], [made], name="left on")
+    model.graph.node.insert(place + 1, dropout)
+    report = judge(folder, model)
+    assert report["verdict"] == "fail"
+    assert any("'left on' is random, as in training" in problem for problem in report["problems"])
+
+
 def _with_probabilities(model: onnx.ModelProto, of: str) -> None:
     model.graph.node.append(helper.make_node("Exp", [of], ["probabilities"], name="probabilities"))
     model.graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, None))
@@ -170,7 +183,8 @@ def test_a_further_output_is_said_not_to_be_judged(folder: Path, model: onnx.Mod
     _with_probabilities(model, "masks")
     report = judge(folder, model)
     assert report["verdict"] == "pass"
-    assert any("probabilities" in remark and "not judged" in remark for remark in report["remarks"])
+    remarks = report["inputs"][0]["remarks"]
+    assert any("probabilities" in remark and "not judged" in remark for remark in remarks)
 
 
 @pytest.mark.parametrize("name", ["masks", "kernels"])
@@ -182,7 +196,8 @@ def test_an_output_in_place_of_another_fails(folder: Path, model: onnx.ModelProt
     model.graph.output.extend(outputs)
     report = judge(folder, model)
     assert report["verdict"] == "fail"
-    assert any("probabilities" in problem for problem in report["problems"])
+    wrong = [row["candidate"] for row in report["outputs"] if row["verdict"] == "fail"]
+    assert wrong == ["probabilities"] or any("probabilities" in problem for problem in report["problems"])
 
 
 def test_a_model_of_other_outputs_only_fails(folder: Path, model: onnx.ModelProto) -> None:
