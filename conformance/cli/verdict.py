@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from rich.table import Table
 
 from conformance.cli.terminal import coloured, console
@@ -30,9 +31,41 @@ def print_beside(report: Report, all_steps: bool) -> None:
     """Print the verdict on what should mean what a graph does, and its tensors."""
     print_verdict(report)
     steps = report.leading.steps
+    if any(row.noise for row in steps):
+        print_noise(steps, all_steps)
+        return
     title = "Tensors" if all_steps else "Tensors, of each operator the worst"
     console.print(comparison_table(title, steps if all_steps else notable(steps)))
     console.print(f"Tolerance: {report.tolerance}.", style="dim", highlight=False)
+
+
+def print_noise(steps: Sequence[Comparison], all_steps: bool) -> None:
+    """Print what each layer of a quantised graph loses, those with most noise of their own first."""
+    rows = [row for row in steps if row.noise]
+    shown = rows if all_steps else sorted(rows, key=_introduced)[:NOISIEST]
+    title = "Signal to noise in dB" + ("" if all_steps else f", the {len(shown)} noisiest of {len(rows)}")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in ("tensor", "operator"):
+        table.add_column(name, no_wrap=True)
+    for name in ("total", "own", "expected", "alone", "cut off"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for row in shown:
+        assert row.noise is not None
+        figures = (row.noise.total, row.noise.introduced, row.noise.expected, row.noise.alone)
+        cells = ["-" if value is None or np.isinf(value) else f"{value:.1f}" for value in figures]
+        verdict = coloured(row.verdict, COLOURS[row.verdict])
+        cut_off = f"{row.noise.saturated:.1%}"
+        table.add_row(within(row.name, 22), within(row.operation, OPERATOR), *cells, cut_off, verdict)
+    console.print(table)
+
+
+def _introduced(row: Comparison) -> float:
+    return row.noise.introduced if row.noise else np.inf
+
+
+NOISIEST = 12
+"""Layers that are printed."""
 
 
 def notable(rows: Sequence[Comparison]) -> list[Comparison]:

@@ -18,6 +18,7 @@ from conformance.cli.verify_graph import Shapes, feeds_of
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.against import Inputs, verify_against, verify_export
 from conformance.judge.envelope_cache import cache_folder
+from conformance.judge.quantised_against import is_quantised, verify_quantised
 from conformance.pictures.graph_inputs import described
 from conformance.reports.report import Report
 from refimpl.errors import ConfigurationError
@@ -79,6 +80,10 @@ class AgainstVerdict(Job):
                 return verify_export(after, module, inputs, names=names, progress=progress, cache=cache)
         before = OnnxGraph.load(Path(self.against))
         names = (self.model_file.name, Path(self.against).name)
+        if is_quantised(after) and not is_quantised(before):
+            feeds = feeds_of(before, self.inputs or (), self.shapes or (), self.seed)
+            label = described(feeds)
+            return verify_quantised(after, before, feeds, label=label, names=names, progress=progress)
         inputs = self._inputs(before)
         return verify_against(after, before, inputs, names=names, progress=progress, cache=cache)
 

@@ -46,6 +46,31 @@ class Detail:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """A quantised tensor's ratios of signal to noise, in decibels.
+
+    Attributes
+    ----------
+    total
+        Beside the float graph's own run, everything upstream included.
+    introduced
+        Beside the same step on the quantised graph's own operands.
+    expected
+        What the scales of its weights and its result let expect of that.
+    saturated
+        Share of its numbers that lie beyond its range.
+    alone
+        What would be left of the worst output if nothing else were quantised; of those with most noise only.
+    """
+
+    total: float
+    introduced: float
+    expected: float
+    saturated: float
+    alone: float | None = None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """One tensor of the reference beside the candidate's.
 
@@ -82,6 +107,8 @@ class Comparison:
         In what they are.
     detail
         A closer look, for the one tensor worth it.
+    noise
+        Of a quantised tensor beside a float graph's.
     """
 
     name: str
@@ -98,6 +125,7 @@ class Comparison:
     systematic: bool = False
     reason: str | None = None
     detail: Detail | None = None
+    noise: Noise | None = None
 
     @classmethod
     def absent(
@@ -480,7 +508,9 @@ class InputReport:
         """Return the report as plain data; numbers that are not finite become strings."""
         plain = {"verdict": self.verdict, **dataclasses.asdict(self)}
         for key in ("outputs", "steps", "nodes"):
-            plain[key] = [_finite(row) for row in plain[key]]
+            plain[key] = [
+                _finite({**row, "noise": row["noise"] and _finite(row["noise"])}) for row in plain[key]
+            ]
         plain["decisions"] = [decision.to_json() for decision in self.decisions]
         return plain
 

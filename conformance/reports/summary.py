@@ -73,7 +73,7 @@ def _items(report: Report) -> Iterator[tuple[str, str]]:
         yield "flipped", leading.flipped
     more = f", the first of {len(report.inputs)}" if len(report.inputs) > 1 else ""
     yield "input", leading.name + more
-    yield from (("remark", remark) for remark in leading.remarks[:1])
+    yield from (("remark", remark) for remark in leading.remarks[:2])
 
 
 def _place(leading: InputReport) -> Iterator[tuple[str, str]]:
