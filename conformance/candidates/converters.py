@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from conformance.candidates.candidate import Candidate
 from conformance.candidates.child_process import safe_environment
-from conformance.candidates.phone_runtime import RECORD
+from conformance.candidates.phone_runtime import RECORD, PhoneRuntime
 from conformance.conversion.ncnn_model import read_ncnn
 from conformance.files import atomic_write
 from conformance.graph.onnx_graph import OnnxGraph
@@ -192,6 +193,27 @@ def convert(converter: Converter, source: Path, model: Path, precision: str = "f
         _check(converter, files)
         record = _record(converter, source, precision, command)
         return _kept(files, converter.places(model), record)
+
+
+def shipped(runtime: PhoneRuntime, text: str, source: Path | None) -> Candidate:
+    """Return the candidate of ``MODEL,name=value``, or that of an ONNX file, converted for it.
+
+    Raises
+    ------
+    ConfigurationError
+        There is neither.
+    MobileInstError
+        As of `convert` and `PhoneRuntime.candidate`.
+    """
+    if source is None or runtime.names_model(text):
+        return runtime.candidate(text)
+    given = dict(word.partition("=")[::2] for word in text.split(",") if word)
+    folder = tempfile.TemporaryDirectory(prefix=f"{runtime.name}-")
+    place = Path(folder.name) / f"model{runtime.suffix}"
+    files = convert(CONVERTERS[runtime.name], source, place, given.get("weights", "float32"))
+    candidate = runtime.candidate(",".join([str(files[0]), *([text] if text else [])]))
+    candidate.converted_in = folder  # type: ignore[attr-defined]  # as long as it may read from there
+    return candidate
 
 
 def _run(converter: Converter, command: list[str], folder: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from conformance.bounds import CPU, FLOAT32, FORMATS, Declaration, Format
 from conformance.candidates.arrays import crash_of, first_line
 from conformance.candidates.candidate import NEEDED_OUTPUTS, OUTPUTS, Candidate
+from conformance.candidates.converters import shipped
 from conformance.candidates.dumps import DumpCandidate
 from conformance.candidates.evaluated import EvaluatedGraph
 from conformance.candidates.graph_dumps import GraphDumps
@@ -170,8 +171,8 @@ def dumps(request: Request) -> Candidate:
 
 
 def _shipped(runtime: PhoneRuntime, request: Request) -> Candidate:
-    """``NAME:MODEL,option=value``; ``NAME:help`` lists the options."""
-    return runtime.candidate(request.options)
+    """``NAME:MODEL,option=value``, or ``NAME:option=value`` with an ONNX file that is converted for it."""
+    return shipped(runtime, request.options, request.model)
 
 
 def numpy_network(request: Request) -> Candidate:

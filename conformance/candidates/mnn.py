@@ -8,8 +8,16 @@ from typing import Any
 import numpy as np
 
 from conformance.bounds import FLOAT32, MNN, TRUNCATED_FLOAT16, Declaration, with_winograd
+from conformance.candidates.arrays import Given
 from conformance.candidates.candidate import Candidate, OwnGraph
-from conformance.candidates.phone_runtime import SWITCH, THREADS, PhoneRuntime, RuntimeOption, Settings
+from conformance.candidates.phone_runtime import (
+    SWITCH,
+    THREADS,
+    PhoneRuntime,
+    RuntimeOption,
+    Settings,
+    only_array,
+)
 from refimpl.errors import CandidateError, ConfigurationError, FileError
 from refimpl.graph import Graph, Node
 from refimpl.ops.operation import Array
@@ -78,14 +86,14 @@ class MnnCandidate(Candidate):
         weights = TRUNCATED_FLOAT16 if values["weights"] == "float16" else None
         return Declaration(FLOAT32, FLOAT32, with_winograd(MNN, tile), weights)
 
-    def run(self, images: Array) -> dict[str, Array]:
+    def run(self, images: Given) -> dict[str, Array]:
         """Return the outputs."""
         self._feed(images)
         self.interpreter.runSession(self.session)
         outputs = self.interpreter.getSessionOutputAll(self.session)
         return {name: self._values(tensor) for name, tensor in outputs.items()}
 
-    def capture(self, images: Array) -> dict[str, Array]:
+    def capture(self, images: Given) -> dict[str, Array]:
         """Return every operation's results, in the order in which they are made, and the outputs."""
         found: dict[str, Array] = {}
         made: list[Node] = []
@@ -105,20 +113,21 @@ class MnnCandidate(Candidate):
         outputs = self.interpreter.getSessionOutputAll(self.session)
         return found | {name: self._values(tensor) for name, tensor in outputs.items()}
 
-    def own_graph(self, images: Array) -> OwnGraph:
+    def own_graph(self, images: Given) -> OwnGraph:
         """Return its operations; MNN does not say what each takes."""
         return OwnGraph(Graph(self.nodes))
 
-    def _feed(self, images: Array) -> None:
-        self.settings.check_shape(images)
+    def _feed(self, images: Given) -> None:
+        array = only_array(images)
+        self.settings.check_shape(array)
         inputs = self.interpreter.getSessionInputAll(self.session)
         if len(inputs) != 1:
             raise CandidateError(f"the model has {len(inputs)} inputs; expected one, the pictures")
         (place,) = inputs.values()
-        if tuple(place.getShape()) != images.shape:
-            self.interpreter.resizeTensor(place, images.shape)
+        if tuple(place.getShape()) != array.shape:
+            self.interpreter.resizeTensor(place, array.shape)
             self.interpreter.resizeSession(self.session)
-        place.copyFromHostTensor(self._host(images.shape, np.ascontiguousarray(images, np.float32)))
+        place.copyFromHostTensor(self._host(array.shape, array))
 
     def _host(self, shape: tuple[int, ...], values: Array) -> Any:
         return self.mnn.Tensor(shape, self.mnn.Halide_Type_Float, values, self.mnn.Tensor_DimensionType_Caffe)
@@ -131,4 +140,5 @@ class MnnCandidate(Candidate):
         return np.array(host.getNumpyData(), np.float32, copy=True).reshape(shape)
 
 
-MNN_RUNTIME = PhoneRuntime("mnn", "MNN", ".mnn", OPTIONS, MnnCandidate)
+WAYS = ("winograd=on", "winograd=6", "winograd=off", "winograd=off,weights=float16")
+MNN_RUNTIME = PhoneRuntime("mnn", "MNN", ".mnn", OPTIONS, MnnCandidate, WAYS)

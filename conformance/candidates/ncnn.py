@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from conformance.bounds import BFLOAT16, FLOAT16, FLOAT32, FORMATS, NCNN, Declaration
+from conformance.candidates.arrays import Given
 from conformance.candidates.candidate import Candidate, OwnGraph
 from conformance.candidates.phone_runtime import (
     SWITCH,
@@ -17,6 +18,7 @@ from conformance.candidates.phone_runtime import (
     RuntimeOption,
     Settings,
     one_picture,
+    only_array,
 )
 from refimpl.errors import CandidateError, ConfigurationError, FileError
 from refimpl.graph import Graph, Node
@@ -73,16 +75,16 @@ class NcnnCandidate(Candidate):
         halved = values["weights"] == "float16"
         return Declaration(FLOAT32, FORMATS[values["storage"]], NCNN, weights=FLOAT16 if halved else None)
 
-    def run(self, images: Array) -> dict[str, Array]:
+    def run(self, images: Given) -> dict[str, Array]:
         """Return the outputs, as users run it: blobs are freed when they are used up."""
         return self._extracted(images, self.net.output_names(), light=True)
 
-    def capture(self, images: Array) -> dict[str, Array]:
+    def capture(self, images: Given) -> dict[str, Array]:
         """Return every blob, in the order of the layers; none is overwritten in place."""
         names = [blob.name for blob in self.net.blobs() if blob.name != self.input]
         return self._extracted(images, names, light=False)
 
-    def own_graph(self, images: Array) -> OwnGraph:
+    def own_graph(self, images: Given) -> OwnGraph:
         """Return its layers."""
         names = [blob.name for blob in self.net.blobs()]
         return OwnGraph(
@@ -110,9 +112,10 @@ class NcnnCandidate(Candidate):
         option.use_fp16_packed = option.use_fp16_storage = option.use_fp16_arithmetic = False
         option.use_bf16_storage = option.use_bf16_packed = settings.values["storage"] == BFLOAT16.name
 
-    def _extracted(self, images: Array, names: list[str], light: bool) -> dict[str, Array]:
-        self.settings.check_shape(images)
-        picture = np.ascontiguousarray(one_picture(images, "ncnn"), np.float32)
+    def _extracted(self, images: Given, names: list[str], light: bool) -> dict[str, Array]:
+        array = only_array(images)
+        self.settings.check_shape(array)
+        picture = np.ascontiguousarray(one_picture(array, "ncnn"))
         extractor = self.net.create_extractor()
         extractor.set_light_mode(light)
         extractor.input(self.input, self.ncnn.Mat(picture))
@@ -154,4 +157,5 @@ def _unknown(package: Any, param: Path) -> str:
     return f"it lacks the operators {', '.join(lacking)}" if lacking else "it is malformed"
 
 
-NCNN_RUNTIME = PhoneRuntime("ncnn", "ncnn", ".param", OPTIONS, NcnnCandidate)
+WAYS = ("winograd=on", "winograd=off", "weights=float16", "storage=bfloat16")
+NCNN_RUNTIME = PhoneRuntime("ncnn", "ncnn", ".param", OPTIONS, NcnnCandidate, WAYS)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from conformance.bounds import FLOAT16, FLOAT32, FORMATS, OPENVINO, Declaration
-from conformance.candidates.arrays import first_line
+from conformance.candidates.arrays import Given, first_line
 from conformance.candidates.candidate import Candidate, OwnGraph
-from conformance.candidates.phone_runtime import THREADS, PhoneRuntime, RuntimeOption, Settings
+from conformance.candidates.phone_runtime import THREADS, PhoneRuntime, RuntimeOption, Settings, only_array
 from refimpl.errors import CandidateError, ConfigurationError, FileError
 from refimpl.graph import Graph, Node
 from refimpl.ops.operation import Array
@@ -68,11 +68,11 @@ class OpenVinoCandidate(Candidate):
         halved = values["weights"] == "float16"
         return Declaration(FLOAT32, FORMATS[values["storage"]], OPENVINO, weights=FLOAT16 if halved else None)
 
-    def run(self, images: Array) -> dict[str, Array]:
+    def run(self, images: Given) -> dict[str, Array]:
         """Return the outputs of the model as it is."""
         return self._results(self.compiled, images)
 
-    def capture(self, images: Array) -> dict[str, Array]:
+    def capture(self, images: Given) -> dict[str, Array]:
         """Return every operation's results; showing them keeps the plugin from fusing most of them."""
         if self.exposed is None:
             model = self.model.clone()
@@ -82,7 +82,7 @@ class OpenVinoCandidate(Candidate):
             self.exposed = self._compiled(model)
         return self._results(self.exposed, images)
 
-    def own_graph(self, images: Array) -> OwnGraph:
+    def own_graph(self, images: Given) -> OwnGraph:
         """Return its operations by the names that the IR has for them."""
         nodes = [
             Node(
@@ -106,10 +106,11 @@ class OpenVinoCandidate(Candidate):
         except Exception as error:  # OpenVINO raises RuntimeError
             raise ConfigurationError(f"OpenVINO refuses the model: {first_line(error)}") from error
 
-    def _results(self, compiled: Any, images: Array) -> dict[str, Array]:
-        self.settings.check_shape(images)
+    def _results(self, compiled: Any, images: Given) -> dict[str, Array]:
+        array = only_array(images)
+        self.settings.check_shape(array)
         try:
-            results = compiled(np.asarray(images, np.float32))
+            results = compiled(array)
         except Exception as error:  # OpenVINO raises RuntimeError
             raise CandidateError(f"OpenVINO cannot run the model: {first_line(error)}") from error
         return {_name(output): np.array(values, copy=True) for output, values in results.items()}
@@ -121,4 +122,5 @@ def _name(output: Any) -> str:
     return names[0] if names else f"{output.get_node().get_friendly_name()}:{output.get_index()}"
 
 
-OPENVINO_RUNTIME = PhoneRuntime("openvino", "openvino", ".xml", OPTIONS, OpenVinoCandidate)
+WAYS = ("storage=float32", "weights=float16", "storage=bfloat16")
+OPENVINO_RUNTIME = PhoneRuntime("openvino", "openvino", ".xml", OPTIONS, OpenVinoCandidate, WAYS)

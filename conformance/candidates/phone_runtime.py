@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conformance.candidates.arrays import first_line
+import numpy as np
+
+from conformance.candidates.arrays import Given, first_line, operands_of
 from conformance.candidates.candidate import Candidate
 from conformance.json_files import read_json
 from refimpl.errors import ConfigurationError, FileError, MissingDependencyError, ShapeError
@@ -113,6 +115,8 @@ class PhoneRuntime:
     options
     make
         The package, the settings → the candidate.
+    ways
+        The options under which `mobileinst matrix` judges it.
     """
 
     name: str
@@ -120,6 +124,7 @@ class PhoneRuntime:
     suffix: str
     options: Sequence[RuntimeOption]
     make: Callable[[Any, Settings], Candidate]
+    ways: Sequence[str] = ("",)
 
     @property
     def is_installed(self) -> bool:
@@ -139,6 +144,13 @@ class PhoneRuntime:
         settings = self.settings(text)
         return self.make(self.imported(), settings)
 
+    def names_model(self, text: str) -> bool:
+        """Tell whether the text begins with a model, not with an option."""
+        return not self._is_option(text.partition(",")[0])
+
+    def _is_option(self, word: str) -> bool:
+        return not word or word.partition("=")[0] in {option.name for option in self.options}
+
     def settings(self, text: str) -> Settings:
         """Return what ``MODEL,name=value,…`` says; errors as of `candidate`."""
         path, *pairs = text.split(",")
@@ -153,7 +165,8 @@ class PhoneRuntime:
             known[name].check(value)
         if not path.endswith(self.suffix):
             raise ConfigurationError(
-                f"--candidate {self.name}:MODEL{self.suffix} names the model; given is {path or 'none'!r}"
+                f"--candidate {self.name}:MODEL{self.suffix} names the model, or MODEL.onnx does; "
+                f"given is {path or 'none'!r}"
             )
         if not Path(path).is_file():
             raise FileError(f"{path}: there is no such file")
@@ -177,6 +190,20 @@ class PhoneRuntime:
             values = "|".join(option.values) or "N"
             lines.append(f"  {option.name}={values}  {option.says} (default: {option.default})")
         return "\n".join(lines)
+
+
+def only_array(given: Given) -> Array:
+    """Return the pictures, or the only input of another graph, float32.
+
+    Raises
+    ------
+    ShapeError
+        The graph has several inputs.
+    """
+    arrays = operands_of(given)
+    if len(arrays) != 1:
+        raise ShapeError(f"this candidate takes one input, not {len(arrays)}")
+    return np.ascontiguousarray(arrays[0], np.float32)
 
 
 def one_picture(images: Array, runtime: str) -> Array:

@@ -23,6 +23,7 @@ from conformance.cli import (
     faults,
     lint,
     losses,
+    matrix,
     run,
     track,
     verify,
@@ -49,6 +50,7 @@ app = typer.Typer(
 add_command(app, "verify", verify.Verify, *verify.MODES)
 add_command(app, "export", export.Export)
 add_command(app, "convert", convert.Convert)
+add_command(app, "matrix", matrix.Matrix)
 add_command(app, "lint", lint.Lint)
 add_command(app, "run", run.Run)
 add_command(app, "explain", explain.Explain, *explain.MODES)

@@ -60,7 +60,7 @@ TRUSTED = ("numpy", "dumps")
 """Kinds that run no code of others; they are given a process of their own only with a time limit."""
 FORMATS = ("--arithmetic", "--storage")
 TAKES = {"numpy": (), "qnn": ("MODEL",), "pytorch": (*FORMATS, "--trust")}
-TAKES |= dict.fromkeys(("dumps", "python"), FORMATS) | dict.fromkeys(PHONE_RUNTIMES, ())
+TAKES |= dict.fromkeys(("dumps", "python"), FORMATS) | dict.fromkeys(PHONE_RUNTIMES, ("MODEL",))
 """What else on the command line changes a candidate of these kinds; other kinds may take anything."""
 
 

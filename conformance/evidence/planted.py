@@ -11,7 +11,8 @@ import functools
 import tempfile
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,9 @@ import numpy as np
 import onnx
 
 from conformance.bounds import Declaration
-from conformance.candidates.kinds import Request, graph_candidate, make
+from conformance.candidates.candidate import Candidate
+from conformance.candidates.kinds import PHONE_RUNTIMES, Request, graph_candidate, make
+from conformance.candidates.process import IsolatedCandidate
 from conformance.evidence.fault_score import MODELS, SIZE
 from conformance.evidence.planting import FLOAT_KINDS, KINDS, Planted, plant
 from conformance.graph.evaluation import evaluate_node, widened_all
@@ -172,9 +175,10 @@ class FloatSubject(Subject):
         with tempfile.TemporaryDirectory(prefix="planted-") as folder:
             path = Path(folder) / "model.onnx"
             onnx.save(model, path)
-            candidate = make(self.candidate, Request("", self.config, self.weights, path, threads=1))
-            report = verify(candidate, self.config, self.weights, {"scene": self.images}).leading
-        return report, candidate.declaration.arithmetic.unit_roundoff
+            request = Request("", self.config, self.weights, path, threads=1)
+            with _made(self.candidate, request) as candidate:
+                report = verify(candidate, self.config, self.weights, {"scene": self.images}).leading
+                return report, candidate.declaration.arithmetic.unit_roundoff
 
     def _effect(self, planted: Planted) -> tuple[float, list[str]]:
         """Return the largest change among the altered nodes' results, in roundings, and those results."""
@@ -194,6 +198,19 @@ class FloatSubject(Subject):
             return np.inf
         largest = float(np.abs(right).max(initial=0.0)) * self.unit_roundoff
         return float(np.abs(result - right).max(initial=0.0)) / largest if largest else np.inf
+
+
+@contextmanager
+def _made(text: str, request: Request) -> Iterator[Candidate]:
+    """Give a candidate; a phone's runtime in a process of its own, which may crash."""
+    if text.partition(":")[0] not in PHONE_RUNTIMES:
+        yield make(text, request)
+        return
+    isolated = IsolatedCandidate(text, request)
+    try:
+        yield isolated
+    finally:
+        isolated.close()
 
 
 class QuantizedSubject(Subject):

@@ -31,6 +31,7 @@ from conformance.cli.export import Export
 from conformance.cli.job import Job
 from conformance.cli.lint import Lint
 from conformance.cli.losses import Losses
+from conformance.cli.matrix import Matrix
 from conformance.cli.run import Run
 from conformance.cli.verify_against import AgainstVerdict
 from conformance.cli.verify_graph import GraphVerdict
@@ -106,6 +107,11 @@ EXAMPLES: dict[type[Job], list[str]] = {
         for joined in ("--batch", "--frames")
     ],
     Convert: ["convert t.onnx c.param --to ncnn --precision float16 --force"],
+    Matrix: [
+        f"matrix {given} --no-cache --html h --markdown m {JSON}"
+        for network in NETWORKS
+        for given in (f"{network} --size 64x96", f"n.onnx {network}")
+    ],
     Export: [
         f"export e.onnx {given} --size 64x96 --batch-size 2 --video {how} --save-weights s.npz --force"
         for given in NETWORKS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,10 @@ from conformance.candidates.converters import CONVERTERS, convert
 from conformance.candidates.kinds import PHONE_RUNTIMES, Request, make
 from conformance.candidates.process import IsolatedCandidate
 from conformance.conversion.ncnn_model import read_ncnn
+from conformance.evidence import runtime_matrix
 from conformance.graph.onnx_export import export
 from conformance.judge.network import verify
+from conformance.reports.matrix_report import markdown_table, page_of_table
 from conformance.reports.report import Report
 from refimpl import MobileInst, MobileInstConfig, Weights
 from refimpl.errors import ConfigurationError, FileError, MissingDependencyError, ShapeError
@@ -229,8 +232,8 @@ def test_a_runtime_that_is_not_installed_names_its_extra(
         ("m.param,speed=9", "no option speed; known: threads, winograd"),
         ("m.param,winograd=maybe", "winograd=maybe: expected on, off"),
         ("m.param,threads=0", "threads=0: expected a number from 1"),
-        ("m.onnx", "names the model; given is 'm.onnx'"),
-        ("", "names the model; given is 'none'"),
+        ("m.onnx", "names the model.*given is 'm.onnx'"),
+        ("", "names the model.*given is 'none'"),
         ("none.param", "there is no such file"),
     ],
 )
@@ -293,3 +296,32 @@ def test_seaformer_passes(tmp_path: Path, runtime: str) -> None:
     converter = CONVERTERS[runtime]
     model = convert(converter, tmp_path / "m.onnx", tmp_path / f"m{converter.suffixes[0]}")[0]
     judged(f"{runtime}:{model}", config, drawn).raise_on_failure()
+
+
+@runtimes
+def test_the_matrix_holds_every_runtime_and_names_what_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two runtimes here, for time; one of them as if it were not installed."""
+    absent = replace(PHONE_RUNTIMES["mnn"], package="no_such_runtime")
+    few = {"openvino": replace(PHONE_RUNTIMES["openvino"], ways=("storage=float32",)), "mnn": absent}
+    monkeypatch.setattr(runtime_matrix, "PHONE_RUNTIMES", few)
+    monkeypatch.setattr(runtime_matrix, "OTHERS", {"onnxruntime": ("level=all",)})
+    monkeypatch.chdir(tmp_path)
+    line = ["matrix", *OPTIONS, "--seed", "0", "--size", "64x96", "--no-cache"]
+    files = ["--json", "m.json", "--markdown", "m.md", "--html", "m.html"]
+    result = CliRunner().invoke(conformance.cli.app, [*line, *files])
+    assert result.exit_code == 0, result.output
+    cells = json.loads(Path("m.json").read_text())["cells"]
+    assert [(cell["runtime"], cell["verdict"]) for cell in cells] == [
+        ("onnxruntime", "pass"),
+        ("openvino", "pass"),
+        ("mnn", "not installed"),
+    ]
+    assert "| openvino | " in Path("m.md").read_text()
+    assert Path("m.html").read_text().count("<tr>") == 4
+
+
+def test_cells_of_tables_cannot_break_out_of_them() -> None:
+    assert "<b>" not in page_of_table("t", ["h"], [["<b>"]], "c")
+    assert markdown_table(["h"], [["a|b"]]).splitlines()[-1] == r"| a\|b |"

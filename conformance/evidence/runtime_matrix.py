@@ -1,0 +1,158 @@
+"""Every runtime that is installed × precision × conversion: one model of the network, judged in each."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from conformance.candidates.candidate import Candidate
+from conformance.candidates.converters import CONVERTERS
+from conformance.candidates.kinds import PHONE_RUNTIMES, Request, make
+from conformance.candidates.process import IsolatedCandidate
+from conformance.judge.network import verify
+from conformance.reports.report import InputReport, Report
+from refimpl import MobileInstConfig, Weights
+from refimpl.errors import MobileInstError
+from refimpl.ops.operation import Array
+
+LONGEST = 300.0
+"""Seconds that a run may take."""
+OTHERS = {"onnxruntime": ("level=all", "level=disabled"), "qnn": ("snapdragon-8-gen-2",)}
+"""Runtimes that take ONNX files as they are → ways in which they are asked to run them."""
+MODULES = {"onnxruntime": "onnxruntime", "qnn": "onnxruntime_qnn"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One runtime, asked to run the model in one way.
+
+    Attributes
+    ----------
+    runtime, version
+    way
+        Its options.
+    route
+        What converted the model.
+    verdict
+        ``pass``, ``fail``, ``not judged``; ``refused`` if it cannot be run, ``not installed``.
+    steps, judged
+        How many steps the network has there, and how many were judged.
+    worst, worst_step
+        The largest error over bound of a step, and where.
+    says
+        Why it fails or is refused.
+    seconds
+        Of conversion, runs and verdict.
+    """
+
+    runtime: str
+    version: str
+    way: str
+    route: str
+    verdict: str
+    steps: int = 0
+    judged: int = 0
+    worst: float | None = None
+    worst_step: str = ""
+    says: str = ""
+    seconds: float = 0.0
+
+
+def runtime_matrix(
+    model: Path,
+    config: MobileInstConfig,
+    weights: Weights,
+    inputs: Mapping[str, Array],
+    progress: Callable[[str], None] = lambda stage: None,
+    cache: Path | None = None,
+) -> Iterator[Cell]:
+    """Yield a cell for each runtime and way; a runtime that is not installed has one.
+
+    Parameters
+    ----------
+    model
+        The network as an ONNX file.
+    config, weights
+        The network it should be.
+    inputs
+        Name → images.
+    progress
+        Called with what is judged.
+    cache
+        Where envelopes are kept; None: nowhere.
+    """
+    for runtime, way in _ways():
+        progress(f"{runtime}:{way}")
+        package = MODULES.get(runtime) or PHONE_RUNTIMES[runtime].package
+        if importlib.util.find_spec(package) is None:
+            yield Cell(runtime, "", "", "", "not installed", says=f"extra {runtime}")
+            continue
+        known = (runtime, _version(package), way, _route(runtime))
+        began = time.monotonic()
+        try:
+            request = Request("", config, weights, model, threads=0 if runtime in PHONE_RUNTIMES else 1)
+            with _made(f"{runtime}:{way}", request) as candidate:
+                report = verify(candidate, config, weights, inputs, name=runtime, cache=cache)
+        except MobileInstError as error:
+            yield Cell(*known, "refused", says=str(error), seconds=time.monotonic() - began)
+            continue
+        yield _judged(known, report, time.monotonic() - began)
+
+
+def _ways() -> Iterator[tuple[str, str]]:
+    for runtime, ways in {**OTHERS, **{name: each.ways for name, each in PHONE_RUNTIMES.items()}}.items():
+        package = MODULES.get(runtime) or PHONE_RUNTIMES[runtime].package
+        installed = importlib.util.find_spec(package) is not None
+        yield from ((runtime, way) for way in (ways if installed else ways[:1]))
+
+
+def _version(package: str) -> str:
+    names = importlib.metadata.packages_distributions().get(package, [])
+    return importlib.metadata.version(names[0]) if names else ""
+
+
+def _route(runtime: str) -> str:
+    if runtime not in CONVERTERS:
+        return "ONNX as it is"
+    converter = CONVERTERS[runtime]
+    return f"{converter.package} {_version(converter.package)}"
+
+
+@contextmanager
+def _made(text: str, request: Request) -> Iterator[Candidate]:
+    if text.partition(":")[0] not in PHONE_RUNTIMES:
+        yield make(text, request)
+        return
+    isolated = IsolatedCandidate(text, request, LONGEST)
+    try:
+        yield isolated
+    finally:
+        isolated.close()
+
+
+def _judged(known: tuple[str, str, str, str], report: Report, seconds: float) -> Cell:
+    item = report.leading
+    rows = [row for row in item.steps if row.utilisation is not None]
+    worst = max(rows, key=lambda row: row.utilisation or 0.0, default=None)
+    return Cell(
+        *known,
+        report.verdict,
+        steps=len(item.steps),
+        judged=sum(row.verdict in ("pass", "fail") for row in item.steps),
+        worst=worst.utilisation if worst else None,
+        worst_step=worst.name if worst else "",
+        says=_says(item) if report.verdict == "fail" else "",
+        seconds=seconds,
+    )
+
+
+def _says(item: InputReport) -> str:
+    """Say in a few words why it fails."""
+    fault = item.first_fault
+    place = f"at {fault.step}" if fault else ""
+    return ": ".join(filter(None, [place, *item.problems[:1], item.likely]))
