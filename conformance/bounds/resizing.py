@@ -75,9 +75,17 @@ def _steepest(x: Array, axis: int) -> Array:
 
 
 def _linear(step: Step, x: Array, inexact: list[int]) -> Array:
-    """Interpolate the bound itself: the weights are positive, and `_steepest` at both ends suffices."""
-    resized = sum(s != 1.0 for s in _scales(step, x).values())
+    """Interpolate the bound itself: the weights are positive, and `_steepest` at both ends suffices.
+
+    Where a + w·(b − a) is computed, or the same on two axes at once, differences of neighbours are rounded:
+    two of each axis, by at most 2·u of the largest of them.
+    """
+    axes = [axis for axis, s in _scales(step, x).items() if s != 1.0]
+    resized = len(axes)
     bound = step.gamma(2 ** max(resized, 1) + 3 * resized) * np.abs(x) + 4**resized * step.floor
+    if axes:
+        size = [3 if axis in axes else 1 for axis in range(x.ndim)]
+        bound = bound + step.gamma(4 * resized) * maximum_filter(np.abs(x), size=size, mode="nearest")
     for axis in inexact:
         bound = bound + _coordinate_roundoff(step) * (_ramp(x, axis) + 1.5) * _steepest(x, axis)
     return np.asarray(step.run(bound, *step.inputs[1:]))

@@ -9,12 +9,14 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from conformance.candidates.qnn_lint import CHIP, lint_for_npu
 from conformance.cli import options
 from conformance.cli.job import Job
 from conformance.cli.options import JsonFile
 from conformance.cli.output_files import Reads
-from conformance.tnn.lint import Finding, lint
-from conformance.tnn.traps import FAILS, REMARK
+from conformance.graph.findings import ELSEWHERE, FAILS, FAULTS, REMARK, Finding
+from conformance.tnn.lint import TARGETS, lint
+from refimpl.errors import ConfigurationError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,25 +24,27 @@ class Lint(Job):
     """List what in an ONNX file will break or silently change on the way to a phone.
 
     Exits 0 if nothing will, 1 if something will, 2 on bad usage or input. What one device
-    cannot run is a remark.
+    cannot run, or leaves to the CPU, is a remark. For Snapdragon's NPU its own library is asked.
 
     [bold]Examples[/bold]
 
       mobileinst lint mine.onnx --target tnn
 
-      mobileinst lint mine.onnx --json findings.json
+      mobileinst lint mine.onnx --target qnn:snapdragon-8-gen-3 --json findings.json
     """
 
     doing = "a model"
 
     model_file: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The file to look at."), Reads()]
-    target: Annotated[str, typer.Option("--target", help="Where it is to run: tnn.")] = "tnn"
+    target: Annotated[
+        str, typer.Option("--target", help=f"Where it is to run: tnn, qnn or qnn:CHIP; qnn is qnn:{CHIP}.")
+    ] = "tnn"
     files: JsonFile
 
     def run(self) -> int:
         """Look, write and print; 1 if something is found."""
         with options.working("looking"):
-            findings = lint(self.model_file, self.target)
+            findings = self._findings()
         content = {
             "verdict": "fail" if _faults(findings) else "pass",
             "model": str(self.model_file),
@@ -51,9 +55,17 @@ class Lint(Job):
             _print(self.model_file, self.target, findings)
         return 1 if _faults(findings) else 0
 
+    def _findings(self) -> list[Finding]:
+        name, _, chip = self.target.partition(":")
+        if name == "qnn":
+            return lint_for_npu(self.model_file, chip or CHIP)
+        if self.target not in TARGETS:
+            raise ConfigurationError(f"target {self.target!r}; known: {', '.join(TARGETS)}, qnn")
+        return lint(self.model_file, self.target)
+
 
 def _faults(findings: list[Finding]) -> list[Finding]:
-    return [finding for finding in findings if finding.severity != REMARK]
+    return [finding for finding in findings if finding.severity in FAULTS]
 
 
 def _print(path: Path, target: str, findings: list[Finding]) -> None:
@@ -63,8 +75,9 @@ def _print(path: Path, target: str, findings: list[Finding]) -> None:
     fails = sum(finding.severity == FAILS for finding in faults)
     said = [f"{fails} will fail"] * bool(fails)
     said += [f"{len(faults) - fails} will silently change the meaning"] * (len(faults) > fails)
-    remarked = len(findings) - len(faults)
-    remark = f"; {remarked} cannot run on some devices" if remarked else ""
+    counts = {each: sum(finding.severity == each for finding in findings) for each in (REMARK, ELSEWHERE)}
+    remark = f"; {counts[REMARK]} cannot run on some devices" if counts[REMARK] else ""
+    remark += f"; {counts[ELSEWHERE]} on the CPU instead" if counts[ELSEWHERE] else ""
     verdict = "FAIL" if faults else "PASS"
     if faults:
         text = f"{verdict}  {path.name} on {target}: {', '.join(said)}{remark}"

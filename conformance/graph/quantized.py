@@ -5,6 +5,8 @@ from __future__ import annotations
 from conformance.graph.onnx_graph import OnnxGraph
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+LARGEST_FACTOR = 127
+"""Steps from its zero point that Snapdragon's NPU keeps of an 8-bit product's second operand."""
 
 
 def quantized_results(graph: OnnxGraph) -> list[str]:

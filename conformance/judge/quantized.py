@@ -16,7 +16,7 @@ from conformance.bounds import propagated_bound
 from conformance.bounds.worst_element import largest_in
 from conformance.graph.evaluation import widened
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.graph.quantized import DEQUANTIZE, QUANTIZE, quantized_results
+from conformance.graph.quantized import DEQUANTIZE, LARGEST_FACTOR, QUANTIZE, quantized_results
 from conformance.reports.report import Comparison
 from conformance.threads import in_threads
 from refimpl.graph import Node
@@ -49,8 +49,6 @@ EXPONENTIAL = 2.0**-10
 OF_UNIT_INTERVAL = ("HardSigmoid", "Sigmoid")
 """Operators whose 16-bit results the NPU shows in steps of 2⁻¹⁶, whatever scale the graph gives them."""
 UNIT_STEP = 2.0**-16
-LARGEST_FACTOR = 127
-"""Steps from its zero point that the NPU keeps of an 8-bit product's second operand."""
 ANOTHER = 0.1
 """Of its spread: an output that moves by more when integers are shown is another."""
 DEEPEST = 2

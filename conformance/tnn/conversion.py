@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from conformance.bounds.carry import passed_on
 from conformance.bounds.propagation import carried_bounds
 from conformance.graph.evaluation import evaluate_node, run, widened, widened_all
+from conformance.graph.findings import REMARK
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.onnx_graph import evaluate as evaluate_onnx
 from conformance.tnn.attributes import LostAttribute, lost_attributes
@@ -27,7 +28,7 @@ from conformance.tnn.fields import Parameters
 from conformance.tnn.graph import TnnGraph
 from conformance.tnn.model import BFLOAT16, RawBuffer
 from conformance.tnn.proto import InputDeclaration, Layer
-from conformance.tnn.traps import REMARK, TRAPS, Source, Trap, source_of
+from conformance.tnn.traps import TRAPS, Source, Trap, source_of
 from refimpl.errors import MobileInstError, ShapeError
 from refimpl.graph import Node
 

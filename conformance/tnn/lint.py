@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from conformance.graph.findings import CHANGES, FAILS, Finding
 from conformance.graph.onnx_file import Source as OnnxSource
 from conformance.graph.onnx_file import read_model
 from conformance.tnn.registry import lost_settings
-from conformance.tnn.traps import CHANGES, FAILS, LATEST_OPSET, OLDEST_OPSET, TRAPS, Source, source_of
+from conformance.tnn.traps import LATEST_OPSET, OLDEST_OPSET, TRAPS, Source, source_of
 from refimpl.errors import ConfigurationError, FileError, MobileInstError
 from refimpl.graph import Node
 
 TARGETS = ("tnn",)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that will not survive.
-
-    Attributes
-    ----------
-    rule
-        Name of the rule.
-    node
-        The node, input or "model" it is about.
-    severity
-        "fails", "changes the meaning", or "fails on some devices".
-    happens, instead
-        What happens, and what to do.
-    """
-
-    rule: str
-    node: str
-    severity: str
-    happens: str
-    instead: str
-
-    def __str__(self) -> str:
-        """Return the finding as one line."""
-        return f"{self.rule}: {self.node}: {self.severity}: {self.happens}; {self.instead}"
 
 
 def lint(model: OnnxSource, target: str = "tnn") -> list[Finding]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.bounds.worst_element import Worst, worst_of
+from conformance.graph.findings import FAILS
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.tnn.conversion import Conversion, compare_conversion
 from conformance.tnn.devices import known_faults
@@ -26,7 +27,6 @@ from conformance.tnn.lint import lint
 from conformance.tnn.rounding import allowed_outputs, declared
 from conformance.tnn.runner import DEVICES, PRECISIONS, Settings, found_arithmetic
 from conformance.tnn.text import read_input, read_output
-from conformance.tnn.traps import FAILS
 from refimpl.errors import FileError, MobileInstError
 
 Array = NDArray[Any]

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from conformance.graph.findings import CHANGES, FAILS, REMARK
 from conformance.graph.onnx_file import array_of, node_of
 from conformance.tnn.meaning import same_pads
 from conformance.tnn.registry import CONVERTED
@@ -28,9 +29,6 @@ Array = NDArray[Any]
 Shape = tuple[int, ...]
 Meaning = Callable[["Source", Node, list[Array]], Array]
 
-FAILS = "fails"
-CHANGES = "changes the meaning"
-REMARK = "fails on some devices"
 OLDEST_OPSET, LATEST_OPSET = 9, 24
 _ROOT_2 = math.sqrt(2)
 _GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)

@@ -77,3 +77,27 @@ def test_a_long_sum_is_held_to_wide_arithmetic() -> None:
     assert half is not None
     assert np.all(bound < 4 * FLOAT16.unit_roundoff * truth)
     assert np.all(half > 1000 * bound)
+
+
+def between(x: Array, axis: int, length: int) -> tuple[Array, Array, Array]:
+    """Return, for twice as many places along an axis, the elements before and after, and the weight."""
+    places = (np.arange(2 * length) + 0.5) / 2 - 0.5
+    low = np.floor(places)
+    weight = (places - low).astype(np.float16).reshape(-1, *(1,) * (x.ndim - 1 - axis))
+    before, after = (x.take(np.clip(low + i, 0, length - 1).astype(int), axis) for i in (0, 1))
+    return before, after, weight
+
+
+def test_resizing_by_rounded_differences_stays_within() -> None:
+    """a + v·(b − a) + w·(c − a) + v·w·(a − b − c + d), every operation in float16."""
+    # Between a large element and a small one, what is left of the large one's rounding is most.
+    x = normal(1, 200, 20, 20) * np.where(RNG.random((1, 200, 20, 20)) < 0.1, 100, 1)
+    sizes = np.array([1, 200, 40, 40])
+    attributes = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    truth = OPERATIONS["Resize"](x, None, None, sizes, **attributes)
+    bound = introduced_bound("Resize", (x, None, None, sizes), attributes, truth, ON_NPU)
+    top, bottom, w = between(x.astype(np.float16), 2, 20)
+    (a, b, v), (c, d, _) = between(top, 3, 20), between(bottom, 3, 20)
+    made = a + v * (b - a) + w * (c - a) + v * w * (a - b - c + d)
+    assert bound is not None
+    assert (np.abs(made.astype(np.float64) - truth) <= bound).all()

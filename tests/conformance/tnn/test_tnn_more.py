@@ -8,6 +8,7 @@ import shutil
 import pytest
 from tnn_data import file, graph_names, unpacked
 
+from conformance.graph.findings import REMARK
 from conformance.tnn.lint import lint
 from conformance.tnn.survey import (
     CORRECT,
@@ -18,7 +19,6 @@ from conformance.tnn.survey import (
     models_in,
     survey,
 )
-from conformance.tnn.traps import REMARK
 
 #: What the runs showed; all the others agree with ONNX Runtime.
 VERDICTS = {

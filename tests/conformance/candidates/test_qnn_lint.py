@@ -1,0 +1,109 @@
+"""`lint --target qnn`: what the NPU leaves to the CPU, by its own library, and what it computes otherwise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import narrow_network
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
+
+import conformance.cli
+from conformance.graph.onnx_export import export
+from conformance.graph.quantizing import quantized_for_npu
+from refimpl import MobileInst, MobileInstConfig, Weights
+from refimpl.errors import ConfigurationError
+
+pytestmark = pytest.mark.runtimes
+
+
+def lint(model: onnx.ModelProto, folder: Path, target: str = "qnn") -> tuple[int, list[dict[str, Any]]]:
+    """Return the exit code and the findings of a model."""
+    onnx.save(model, folder / "m.onnx")
+    words = ["lint", str(folder / "m.onnx"), "--target", target, "--json", str(folder / "f.json")]
+    run = CliRunner().invoke(conformance.cli.app, words)
+    if isinstance(run.exception, ConfigurationError):
+        raise run.exception
+    return run.exit_code, json.loads((folder / "f.json").read_text())["findings"]
+
+
+def graph(*nodes: onnx.NodeProto, size: Any = 8) -> onnx.ModelProto:
+    """Return a model of x and y, 1×3×8×8."""
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", [1, 3, size, size]), ("y", None))
+    ]
+    half = numpy_helper.from_array(np.float32(0.5), "half")
+    made = helper.make_graph(list(nodes), "graph", ends[:1], ends[1:], [half])
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_a_right_export_passes(tmp_path: Path) -> None:
+    assert lint(export(narrow_network.network(), narrow_network.picture()), tmp_path) == (0, [])
+
+
+def test_what_the_npu_does_not_take_is_named(tmp_path: Path) -> None:
+    branches = {
+        name: helper.make_graph(
+            [helper.make_node(op_type, ["a"], [name], name=op_type)],
+            name,
+            [],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)],
+        )
+        for name, op_type in (("then", "Relu"), ("other", "Neg"))
+    }
+    model = graph(
+        helper.make_node("Relu", ["x"], ["a"], name="first"),
+        helper.make_node("ReduceMax", ["a"], ["m"], name="most", keepdims=0),
+        helper.make_node("Greater", ["m", "half"], ["c"], name="asked"),
+        helper.make_node(
+            "If", ["c"], ["b"], then_branch=branches["then"], else_branch=branches["other"], name="if"
+        ),
+        helper.make_node("Celu", ["b"], ["y"], name="celu"),
+    )
+    code, found = lint(model, tmp_path)
+    assert code == 0
+    named = {item["node"] for item in found if item["severity"] == "runs on the CPU instead"}
+    assert {"If 'if'", "Celu 'celu'"} <= named
+    assert "Relu 'first'" not in named
+
+
+def test_a_dynamic_input_fails(tmp_path: Path) -> None:
+    code, found = lint(graph(helper.make_node("Relu", ["x"], ["y"], name="r"), size="n"), tmp_path)
+    assert code == 1
+    assert [item["rule"] for item in found] == ["dynamic-input"]
+
+
+def test_a_float_model_on_a_chip_for_integers_is_refused(tmp_path: Path) -> None:
+    model = export(narrow_network.network(), narrow_network.picture())
+    code, found = lint(model, tmp_path, "qnn:snapdragon-778g")
+    assert code == 1
+    assert [item["rule"] for item in found] == ["refused"]
+    with pytest.raises(ConfigurationError, match="names no chip"):
+        lint(model, tmp_path, "qnn:snapdragon-9")
+
+
+def test_quantised_models_are_looked_at(tmp_path: Path) -> None:
+    config = MobileInstConfig.preset("seaformer-tiny", **narrow_network.FIELDS)
+    weights = Weights.seeded(config, seed=1).folded().astype(np.float32)
+    pictures = [narrow_network.picture()]
+    quantised = quantized_for_npu(export(MobileInst(config, weights), pictures[0]), pictures)
+    code, found = lint(quantised, tmp_path)
+    assert code == 1
+    joined = [item["node"] for item in found if item["rule"] == "joined-convolutions"]
+    assert len(joined) == 4
+    assert all("attn/Concat" in node for node in joined)
+    assert "wide-weight" not in {item["rule"] for item in found}
+    for tensor in quantised.graph.initializer:
+        if tensor.name.endswith("stem_block.0.c.weight_quantized"):
+            unsigned = (numpy_helper.to_array(tensor).astype(np.int16) + 128).clip(0, 255).astype(np.uint8)
+            tensor.CopyFrom(numpy_helper.from_array(unsigned, tensor.name))
+        if tensor.name.endswith("stem_block.0.c.weight_zero_point"):
+            tensor.CopyFrom(numpy_helper.from_array(np.uint8(100), tensor.name))
+    _, found = lint(quantised, tmp_path)
+    assert [item["rule"] for item in found].count("wide-weight") == 1
