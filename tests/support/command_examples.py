@@ -149,9 +149,11 @@ EXAMPLES: dict[type[Job], list[str]] = {
         "faults --planted 1 --network topformer-tiny --candidate onnxruntime:level=basic --quantize a8w8 "
         f"--seed 1 {JSON}"
     ],
-    faults.LeftOutScore: [f"faults {FAULTS} --leave-one-out --inputs 0 --seed 1 --workers 1 {JSON}"],
-    faults.QuickScore: [f"faults {FAULTS} --quick --inputs 0 --seed 1 --workers 1 {JSON}"],
-    faults.FullScore: [f"faults {FAULTS} --inputs 0 --per-fault 1 --workers 1 {JSON}"],
+    faults.LeftOutScore: [
+        f"faults {FAULTS} --leave-one-out --inputs 0 --seed 1 --workers 1 --exporter own {JSON}"
+    ],
+    faults.QuickScore: [f"faults {FAULTS} --quick --inputs 0 --seed 1 --workers 1 --exporter own {JSON}"],
+    faults.FullScore: [f"faults {FAULTS} --inputs 0 --per-fault 1 --workers 1 --exporter own {JSON}"],
     track.OracleDemo: [f"track --demo --oracle {TRACKER} {JSON}"],
     track.Demo: [
         f"track --demo {TRACKER} {given} {JSON}"
