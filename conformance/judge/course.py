@@ -14,12 +14,14 @@ import numpy as np
 from conformance.bounds import Declaration
 from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import OwnGraph
+from conformance.judge.coverage import covered
 from conformance.judge.envelope_cache import cached_envelope
 from conformance.judge.fusions import find_fusion
 from conformance.judge.movement import another, frozen_problem, moving, still
 from conformance.judge.nodes import judge_nodes
 from conformance.judge.outputs import other_when_captured, run_twice, spread
 from conformance.judge.quantized import judge_units, only_as_shipped
+from conformance.judge.steps import FUSION_REACH
 from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport
 from refimpl import Recording
 from refimpl.errors import CandidateError, MobileInstError
@@ -67,6 +69,8 @@ class Course(ABC):
         Folder in which envelopes are kept; None: nowhere.
     alone
         Whether this is the only input; then it is tried what an input of the judge's own changes.
+    reach
+        How many steps in a row the candidate may fuse.
     """
 
     candidate: Judged
@@ -90,6 +94,7 @@ class Course(ABC):
     evidence: list[str] = field(default_factory=list)
     fault: Fault | None = None
     alone: bool = True
+    reach: int = FUSION_REACH
 
     @abstractmethod
     def given(self, feeds: Mapping[str, Array]) -> Any:
@@ -242,6 +247,7 @@ class Course(ABC):
             self.decisions,
             self.remarks,
             self.evidence,
+            covered(self.recording, self.steps or self.nodes, self.reach),
         )
 
     def _wrong_node(self) -> Fault | None:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -383,6 +384,8 @@ def _extreme(choose: Callable[..., float], values: Iterable[float | None]) -> fl
     return choose(given) if given else None
 
 
+FEW = 20
+"""If only one of so many steps is judged, it is a verdict on outputs."""
 UNRELATED = "is off by"
 """How a clause of the evidence begins that tells no relation, only a size."""
 BOTH_LISTED = " there; the reference "
@@ -417,6 +420,8 @@ class InputReport:
         What is worth knowing and no fault.
     evidence
         What differs there, read from the numbers alone: weights, nodes, how the tensor relates to the right.
+    covered
+        The share of the multiply–accumulates that was judged, alone or fused; None if there are none.
     """
 
     name: str
@@ -431,6 +436,7 @@ class InputReport:
     decisions: list[Decision] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     evidence: list[str] = field(default_factory=list)
+    covered: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -482,10 +488,18 @@ class InputReport:
     def coverage(self) -> str:
         """How much was judged, in words: a verdict on outputs alone cannot see what hides inside."""
         rows, what = (self.steps, "steps") if self.steps else (self.nodes, "results of nodes")
-        judged = 0 if self.outputs_only else sum(row.verdict in ("pass", "fail") for row in rows)
-        return (
-            f"{judged} of {len(rows)} {what} judged" if judged else "outputs only, nothing inside was judged"
-        )
+        counts = Counter(row.verdict for row in rows)
+        judged = 0 if self.outputs_only else counts["pass"] + counts["fail"]
+        if not judged:
+            return "outputs only, nothing inside was judged"
+        parts = [f"{judged} of {len(rows)} {what} judged"]
+        parts += [
+            f"{count} {verdict}" for verdict, count in counts.items() if verdict not in ("pass", "fail")
+        ]
+        if judged < len(rows) and self.covered is not None:
+            parts.append(f"{100 * self.covered:.0f} % of the multiply–accumulates judged")
+        few = "outputs only but for some: " * (judged * FEW < len(rows))
+        return few + "; ".join(parts)
 
     @property
     def outputs_only(self) -> bool:

@@ -66,7 +66,7 @@ def _items(report: Report) -> Iterator[tuple[str, str]]:
     yield from _place(leading)
     if leading.verdict == "fail" and leading.likely:
         yield "likely", leading.likely
-    yield "coverage", "; ".join([leading.coverage, *_others(leading.steps or leading.nodes)])
+    yield "coverage", "; ".join([leading.coverage, *_failing(leading.steps or leading.nodes)])
     if leading.outputs:
         yield "outputs", ", ".join(_counted(leading.outputs))
     if leading.flipped:
@@ -101,9 +101,9 @@ def _error(row: Comparison) -> str:
     return f"{said}; {row.reason}" if row.reason else said
 
 
-def _others(rows: Sequence[Comparison]) -> list[str]:
-    """Return what counts of rows are no pass."""
-    return [said for said in _counted(rows) if not said.endswith(" pass")]
+def _failing(rows: Sequence[Comparison]) -> list[str]:
+    """Say how many rows fail, if any does."""
+    return [said for said in _counted(rows) if said.endswith(" fail")]
 
 
 def _counted(rows: Sequence[Comparison]) -> list[str]:
