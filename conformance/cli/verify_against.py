@@ -15,6 +15,8 @@ from conformance.cli.job import Job
 from conformance.cli.report_files import ReportFiles
 from conformance.cli.verdict import print_beside
 from conformance.cli.verify_graph import Shapes, feeds_of
+from conformance.conversion.ncnn_graph import ncnn_graph
+from conformance.conversion.ncnn_model import read_ncnn
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.against import Inputs, verify_against, verify_export
 from conformance.judge.envelope_cache import cache_folder
@@ -69,7 +71,7 @@ class AgainstVerdict(Job):
         """Judge on inputs from files, or on three random ones."""
         assert self.model_file is not None
         assert self.against is not None
-        after = OnnxGraph.load(self.model_file)
+        after = self._after(self.model_file)
         cache = None if self.no_cache else cache_folder()
         if self.is_module:
             inputs = self._inputs(after)
@@ -86,6 +88,21 @@ class AgainstVerdict(Job):
             return verify_quantised(after, before, feeds, label=label, names=names, progress=progress)
         inputs = self._inputs(before)
         return verify_against(after, before, inputs, names=names, progress=progress, cache=cache)
+
+    def _after(self, path: Path) -> OnnxGraph:
+        """Read the model; ncnn's two files as the graph that they mean."""
+        if path.suffix != ".param":
+            return OnnxGraph.load(path)
+        if self.is_module:
+            raise ConfigurationError(
+                "--against pytorch: is for an .onnx file; name the one ncnn's was made from"
+            )
+        before = OnnxGraph.load(Path(str(self.against)))
+        shapes = {
+            name: [side if isinstance(side, int) else 1 for side in info.shape or ()]
+            for name, info in before.declared.items()
+        }
+        return OnnxGraph.load(ncnn_graph(read_ncnn(path), shapes, list(before.outputs)))
 
     @property
     def is_module(self) -> bool:

@@ -58,7 +58,7 @@ class Trial:
     size
         How much the first wrong result differs, in steps or in roundings of its largest element.
     expected
-        The tensors of which any may be blamed: the first that the judge sees of it.
+        The tensors of which any may be blamed: up to the first that the judge sees of it.
     blamed
         The one that is; None: the verdict is no failure, or names no place.
     detected
@@ -278,15 +278,18 @@ def _blamed(report: InputReport, nodes: Collection[str]) -> tuple[str | None, bo
 
 
 def first_seen(graph: Graph, wrong: Collection[str], seen: Collection[str]) -> list[str]:
-    """Return, of some tensors and what is computed of them, the first on each way that are seen."""
-    found, waiting = [], list(wrong)
+    """Return some tensors and what is computed of them, up to the first on each way that are seen.
+
+    What a runtime fused with the wrong node may be blamed as that node itself, or as what it became.
+    """
+    found: dict[str, None] = {}
+    waiting = list(wrong)
     while waiting:
         name = waiting.pop()
-        if name in seen:
-            found.append(name)
-        else:
+        if name not in found and name not in seen:
             waiting += [each for user in graph.consumers.get(name, []) for each in user.outputs]
-    return list(dict.fromkeys(found))
+        found[name] = None
+    return list(found)
 
 
 def judge_planted(

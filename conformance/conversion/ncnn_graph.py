@@ -1,0 +1,389 @@
+"""What a model of ncnn means, as an ONNX graph: each layer as the nodes that its parameters describe.
+
+ncnn has no batch axis: blobs are (C, H, W), (H, W) or (W). The graph is given the source's inputs and outputs
+under their names and with that axis, so that the two can be compared.
+
+Source: github.com/Tencent/ncnn, ``src/layer/*.cpp`` and its wiki, *operators*.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from conformance.conversion.ncnn_model import NcnnLayer
+from refimpl.errors import UnsupportedOperationError
+from refimpl.ops.operation import Array
+
+OPSET = 18
+ABSENT = -233
+"""A side that Reshape leaves out."""
+_ORDERS = ("whc", "hwc", "wch", "cwh", "hcw", "chw")
+_BINARY = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow")
+_REVERSED = {7: "Sub", 8: "Div"}
+_REDUCED = {0: "ReduceSum", 3: "ReduceMean", 4: "ReduceMax", 5: "ReduceMin", 6: "ReduceProd", 8: "ReduceL2"}
+
+
+def ncnn_graph(
+    layers: Sequence[NcnnLayer], inputs: Mapping[str, Sequence[int]], outputs: Sequence[str]
+) -> onnx.ModelProto:
+    """Return the graph that the layers compute.
+
+    Parameters
+    ----------
+    layers
+        As `read_ncnn` returns them.
+    inputs
+        Of the source: name → shape (1, …), in the order of the model's own.
+    outputs
+        Of the source, in order: ncnn's converter calls the n-th ``out`` and n.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        A layer, or a way of it, whose meaning is not written down here.
+    """
+    writer = _Writer()
+    for layer, (name, shape) in zip((x for x in layers if x.kind == "Input"), inputs.items(), strict=False):
+        writer.node("Squeeze", [name, writer.shape(0)], layer.tops[0])
+        writer.ranks[layer.tops[0]] = len(shape) - 1
+    for layer in (each for each in layers if each.kind != "Input"):
+        if layer.kind not in _LAYERS:
+            raise UnsupportedOperationError(
+                f"layer {layer.name}: what {layer.kind} means is not written down"
+            )
+        writer.prefix = layer.name
+        _LAYERS[layer.kind](writer, layer)
+    for place, name in enumerate(outputs):
+        writer.node("Unsqueeze", [f"out{place}", writer.shape(0)], name)
+    given = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)) for name, shape in inputs.items()
+    ]
+    made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+    graph = helper.make_graph(writer.nodes, "ncnn", given, made, writer.initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+
+
+class _Writer:
+    """Nodes on their way into a graph, and how many axes each blob has."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.ranks: dict[str, int] = {}
+        self.prefix = ""
+        self._numbers = itertools.count()
+
+    def fresh(self, what: str) -> str:
+        """Return a name that is not taken."""
+        return f"{self.prefix}/{what}_{next(self._numbers)}"
+
+    def node(self, kind: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
+        """Add a node and return the tensor that it makes."""
+        output = output or self.fresh(kind)
+        self.nodes.append(helper.make_node(kind, list(inputs), [output], self.fresh("node"), **attributes))
+        return output
+
+    def constant(self, array: Array) -> str:
+        """Add a constant; of half precision it is stored so, and widened where it is used."""
+        name = self.fresh("constant")
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        if array.dtype != np.float16:
+            return name
+        return self.node("Cast", [name], to=TensorProto.FLOAT)
+
+    def shape(self, *sides: int) -> str:
+        """Add a list of whole numbers."""
+        return self.constant(np.array(sides, np.int64))
+
+    def scalar(self, value: float) -> str:
+        """Add a number."""
+        return self.constant(np.array(value, np.float32))
+
+    def done(self, layer: NcnnLayer, name: str, rank: int) -> None:
+        """Give a layer's only blob."""
+        self.node("Identity", [name], layer.tops[0])
+        self.ranks[layer.tops[0]] = rank
+
+    def like(self, layer: NcnnLayer, name: str) -> None:
+        """Give a layer's only blob, of as many axes as its first operand."""
+        self.done(layer, name, self.ranks[layer.bottoms[0]])
+
+
+def _activated(writer: _Writer, layer: NcnnLayer, name: str) -> str:
+    kind, params = layer.param(9), layer.param(10, ())
+    if kind == 0:
+        return name
+    if kind == 1:
+        return writer.node("Relu", [name])
+    if kind == 2:
+        return writer.node("LeakyRelu", [name], alpha=float(params[0]))
+    if kind == 3:
+        return writer.node("Clip", [name, *map(writer.scalar, params[:2])])
+    if kind == 4:
+        return writer.node("Sigmoid", [name])
+    if kind == 6:
+        slope = writer.node("HardSigmoid", [name], alpha=float(params[0]), beta=float(params[1]))
+        return writer.node("Mul", [name, slope])
+    raise UnsupportedOperationError(f"layer {layer.name}: activation {kind} is not written down")
+
+
+def _convolution(writer: _Writer, layer: NcnnLayer) -> None:
+    wide, high = layer.param(1), layer.param(11, layer.param(1))
+    left = layer.param(4)
+    top, right = layer.param(14, left), layer.param(15, left)
+    pads = [top, left, layer.param(16, top), right]
+    if min(pads) < 0 or layer.param(18, 0.0):
+        raise UnsupportedOperationError(f"layer {layer.name}: padding {pads} is not written down")
+    kernel, groups = layer.weights[0], layer.param(7, 1)
+    kernel = kernel.reshape(layer.param(0), -1, high, wide)
+    operands = [writer.node("Unsqueeze", [layer.bottoms[0], writer.shape(0)]), writer.constant(kernel)]
+    operands += [writer.constant(bias) for bias in layer.weights[1:]]
+    made = writer.node(
+        "Conv",
+        operands,
+        strides=[layer.param(13, layer.param(3, 1)), layer.param(3, 1)],
+        dilations=[layer.param(12, layer.param(2, 1)), layer.param(2, 1)],
+        pads=pads,
+        group=groups,
+    )
+    writer.done(layer, writer.node("Squeeze", [_activated(writer, layer, made), writer.shape(0)]), 3)
+
+
+def _pooling(writer: _Writer, layer: NcnnLayer) -> None:
+    if layer.param(7) or layer.param(5) not in (0, 1):
+        raise UnsupportedOperationError(f"layer {layer.name}: this pooling is not written down")
+    maximum, left = layer.param(0) == 0, layer.param(3)
+    top = layer.param(13, left)
+    x = writer.node("Unsqueeze", [layer.bottoms[0], writer.shape(0)])
+    if layer.param(4):
+        made = writer.node("GlobalMaxPool" if maximum else "GlobalAveragePool", [x])
+        writer.done(layer, writer.node("Squeeze", [made, writer.shape(0, 2, 3)]), 1)
+        return
+    how: dict[str, Any] = {
+        "kernel_shape": [layer.param(11, layer.param(1)), layer.param(1)],
+        "strides": [layer.param(12, layer.param(2, 1)), layer.param(2, 1)],
+        "pads": [top, left, layer.param(15, top), layer.param(14, left)],
+        "ceil_mode": int(layer.param(5) == 0),
+    }
+    counted: dict[str, Any] = {} if maximum else {"count_include_pad": layer.param(6)}
+    made = writer.node("MaxPool" if maximum else "AveragePool", [x], **how, **counted)
+    writer.done(layer, writer.node("Squeeze", [made, writer.shape(0)]), 3)
+
+
+def _interp(writer: _Writer, layer: NcnnLayer) -> None:
+    kind, sides = layer.param(0), (layer.param(3), layer.param(4))
+    if kind not in (1, 2) or not all(sides) or layer.param(6):
+        raise UnsupportedOperationError(f"layer {layer.name}: this way of resizing is not written down")
+    x = writer.node("Unsqueeze", [layer.bottoms[0], writer.shape(0)])
+    nearest = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    how: dict[str, Any] = nearest if kind == 1 else {"mode": "linear"}
+    made = writer.node("Resize", [x, "", "", writer.shape(*sides)], axes=[2, 3], **how)
+    writer.done(layer, writer.node("Squeeze", [made, writer.shape(0)]), 3)
+
+
+def _binary(writer: _Writer, layer: NcnnLayer) -> None:
+    kind = layer.param(0)
+    operands = (
+        list(layer.bottoms) if not layer.param(1) else [layer.bottoms[0], writer.scalar(layer.param(2))]
+    )
+    ranks = {writer.ranks[name] for name in layer.bottoms}
+    if len(ranks) > 1 or not (kind < len(_BINARY) or kind in _REVERSED):
+        raise UnsupportedOperationError(f"layer {layer.name}: this BinaryOp is not written down")
+    if kind in _REVERSED:
+        operands.reverse()
+    writer.like(layer, writer.node(_REVERSED.get(kind) or _BINARY[kind], operands))
+
+
+def _reshape(writer: _Writer, layer: NcnnLayer) -> None:
+    sides = [layer.param(number, ABSENT) for number in (2, 11, 1, 0)]
+    given = [side for side in sides if side != ABSENT]
+    target = [] if 6 in layer.params else [writer.shape(*given)]
+    if 6 in layer.params:
+        # Written from the innermost side on: "0w,-1".
+        words = layer.param(6).split(",")[::-1]
+        given = [0] * len(words)
+        target = [writer.node("Concat", [_side(writer, layer, word) for word in words], axis=0)]
+    elif not given or 0 in given:
+        raise UnsupportedOperationError(f"layer {layer.name}: this Reshape is not written down")
+    writer.done(layer, writer.node("Reshape", [layer.bottoms[0], *target]), len(given))
+
+
+def _side(writer: _Writer, layer: NcnnLayer, word: str) -> str:
+    """Return a side of an expression: a number, or the side of a blob, as in ``1h``."""
+    if word.removeprefix("-").isdecimal():
+        return writer.shape(int(word))
+    blob, side = word[:-1], word[-1:]
+    if not blob.isdecimal() or int(blob) >= len(layer.bottoms) or side not in "whc" or not side:
+        raise UnsupportedOperationError(f"layer {layer.name}: the side {word!r} is not written down")
+    name = layer.bottoms[int(blob)]
+    place = writer.ranks[name] - 1 - "whc".index(side)
+    return writer.node("Gather", [writer.node("Shape", [name]), writer.shape(place)], axis=0)
+
+
+def _permute(writer: _Writer, layer: NcnnLayer) -> None:
+    rank, order = writer.ranks[layer.bottoms[0]], layer.param(0)
+    axes = "chw"[3 - rank :]
+    # ncnn lists sides from the innermost on.
+    wanted = [side for side in reversed(_ORDERS[order]) if side in axes]
+    writer.like(
+        layer, writer.node("Transpose", [layer.bottoms[0]], perm=[axes.index(side) for side in wanted])
+    )
+
+
+def _concat(writer: _Writer, layer: NcnnLayer) -> None:
+    writer.like(layer, writer.node("Concat", layer.bottoms, axis=layer.param(0)))
+
+
+def _mat_mul(writer: _Writer, layer: NcnnLayer) -> None:
+    first, second = layer.bottoms
+    ranks = [writer.ranks[name] for name in layer.bottoms]
+    if min(ranks) < 2:
+        raise UnsupportedOperationError(
+            f"layer {layer.name}: {first} has {ranks[0]} axes and {second} {ranks[1]}; ncnn takes a matrix "
+            "of one row for a vector"
+        )
+    if layer.param(0):
+        swapped = [*range(ranks[1] - 2), ranks[1] - 1, ranks[1] - 2]
+        second = writer.node("Transpose", [second], perm=swapped)
+    writer.done(layer, writer.node("MatMul", [first, second]), max(ranks))
+
+
+def _gemm(writer: _Writer, layer: NcnnLayer) -> None:
+    m, n, k = (layer.param(number) for number in (7, 8, 9))
+    weights, taken = iter(layer.weights), iter(layer.bottoms)
+    swapped = [bool(layer.param(2)), bool(layer.param(3))]
+    shapes = [(k, m) if swapped[0] else (m, k), (n, k) if swapped[1] else (k, n)]
+    operands = [
+        writer.constant(next(weights).reshape(shape)) if layer.param(constant) else next(taken)
+        for constant, shape in zip((4, 5), shapes, strict=True)
+    ]
+    moved = [
+        writer.node("Transpose", [x], perm=[1, 0]) if swap else x
+        for x, swap in zip(operands, swapped, strict=True)
+    ]
+    made = writer.node("MatMul", moved)
+    added = {0: (1, 1), 1: (m, 1), 2: (m, 1), 3: (m, n), 4: (1, n)}.get(layer.param(10, -1))
+    if layer.param(6) and added:
+        made = writer.node("Add", [made, writer.constant(next(weights).reshape(added))])
+    if layer.param(0, 1.0) != 1.0 or layer.param(1, 1.0) != 1.0 or [*taken]:
+        raise UnsupportedOperationError(f"layer {layer.name}: this Gemm is not written down")
+    writer.done(layer, made, 2)
+
+
+def _layer_norm(writer: _Writer, layer: NcnnLayer) -> None:
+    scale, shift = layer.weights or [
+        np.ones(layer.param(0), np.float32),
+        np.zeros(layer.param(0), np.float32),
+    ]
+    operands = [layer.bottoms[0], writer.constant(scale), writer.constant(shift)]
+    writer.like(layer, writer.node("LayerNormalization", operands, axis=-1, epsilon=layer.param(1, 1e-5)))
+
+
+def _memory(writer: _Writer, layer: NcnnLayer) -> None:
+    sides = [side for side in (layer.param(number) for number in (2, 11, 1, 0)) if side]
+    writer.done(layer, writer.constant(layer.weights[0].reshape(sides)), len(sides))
+
+
+def _reduction(writer: _Writer, layer: NcnnLayer) -> None:
+    kind, axes = layer.param(0), layer.param(3, ())
+    rank = writer.ranks[layer.bottoms[0]]
+    if layer.param(1, 1):
+        axes = tuple(range(rank))
+    if not axes:
+        # None of the axes are reduced: nothing is.
+        writer.like(layer, layer.bottoms[0])
+        return
+    if kind not in _REDUCED or layer.param(2, 1.0) != 1.0:
+        raise UnsupportedOperationError(f"layer {layer.name}: this Reduction is not written down")
+    keeps = int(layer.param(4))
+    made = writer.node(_REDUCED[kind], [layer.bottoms[0], writer.shape(*axes)], keepdims=keeps)
+    writer.done(layer, made, rank if keeps else rank - len(axes))
+
+
+def _attention(writer: _Writer, layer: NcnnLayer) -> None:
+    if layer.param(5) or len(layer.bottoms) > 3:
+        raise UnsupportedOperationError(f"layer {layer.name}: a masked attention is not written down")
+    embedding, heads = layer.param(0), layer.param(1)
+    bottoms = [*layer.bottoms, layer.bottoms[-1], layer.bottoms[-1]][:3]
+    scale = layer.param(6, 1 / np.sqrt(embedding / heads))
+    split = writer.shape(-1, heads, embedding // heads)
+
+    def projected(name: str, place: int) -> str:
+        matrix, bias = layer.weights[2 * place : 2 * place + 2]
+        product = writer.node("MatMul", [name, writer.constant(matrix.reshape(len(bias), -1).T)])
+        return writer.node("Add", [product, writer.constant(bias)])
+
+    query, key, value = (projected(name, place) for place, name in enumerate(bottoms))
+    query = writer.node("Mul", [query, writer.scalar(scale)])
+    query, key, value = (writer.node("Reshape", [name, split]) for name in (query, key, value))
+    query, value = (writer.node("Transpose", [name], perm=[1, 0, 2]) for name in (query, value))
+    logits = writer.node("MatMul", [query, writer.node("Transpose", [key], perm=[1, 2, 0])])
+    weighted = writer.node("MatMul", [writer.node("Softmax", [logits], axis=-1), value])
+    merged = writer.node("Transpose", [weighted], perm=[1, 0, 2])
+    merged = writer.node("Reshape", [merged, writer.shape(-1, embedding)])
+    writer.done(layer, projected(merged, 3), 2)
+
+
+def _split(writer: _Writer, layer: NcnnLayer) -> None:
+    for top in layer.tops:
+        writer.node("Identity", layer.bottoms, top)
+        writer.ranks[top] = writer.ranks[layer.bottoms[0]]
+
+
+def _softmax(writer: _Writer, layer: NcnnLayer) -> None:
+    writer.like(layer, writer.node("Softmax", layer.bottoms, axis=layer.param(0)))
+
+
+def _clip(writer: _Writer, layer: NcnnLayer) -> None:
+    limits = [
+        writer.scalar(layer.param(0, -np.finfo(np.float32).max)),
+        writer.scalar(layer.param(1, np.finfo(np.float32).max)),
+    ]
+    writer.like(layer, writer.node("Clip", [*layer.bottoms, *limits]))
+
+
+def _hard_sigmoid(writer: _Writer, layer: NcnnLayer) -> None:
+    how: dict[str, Any] = {"alpha": float(layer.param(0, 0.2)), "beta": float(layer.param(1, 0.5))}
+    writer.like(layer, writer.node("HardSigmoid", layer.bottoms, **how))
+
+
+def _relu(writer: _Writer, layer: NcnnLayer) -> None:
+    slope = float(layer.param(0, 0.0))
+    made = (
+        writer.node("LeakyRelu", layer.bottoms, alpha=slope) if slope else writer.node("Relu", layer.bottoms)
+    )
+    writer.like(layer, made)
+
+
+def _sigmoid(writer: _Writer, layer: NcnnLayer) -> None:
+    writer.like(layer, writer.node("Sigmoid", layer.bottoms))
+
+
+_LAYERS: dict[str, Callable[[_Writer, NcnnLayer], None]] = {
+    "BinaryOp": _binary,
+    "Clip": _clip,
+    "Concat": _concat,
+    "Convolution": _convolution,
+    "ConvolutionDepthWise": _convolution,
+    "Gemm": _gemm,
+    "HardSigmoid": _hard_sigmoid,
+    "Interp": _interp,
+    "LayerNorm": _layer_norm,
+    "MatMul": _mat_mul,
+    "MemoryData": _memory,
+    "MultiHeadAttention": _attention,
+    "Permute": _permute,
+    "Pooling": _pooling,
+    "ReLU": _relu,
+    "Reduction": _reduction,
+    "Reshape": _reshape,
+    "Sigmoid": _sigmoid,
+    "Softmax": _softmax,
+    "Split": _split,
+}
