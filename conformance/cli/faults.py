@@ -290,7 +290,9 @@ def _score_table(trials: Sequence[Trial]) -> Table:
     table = Table(title="Faults", title_justify="left", box=None, pad_edge=False)
     table.add_column("category")
     # Without its own entry none can be named.
-    found = ("described", "misleading") if left_out else ("named", "first", *BASELINES)
+    found = (
+        ("described", "misleading") if left_out else ("named", "first", "described", "misleading", *BASELINES)
+    )
     for column in ("faults", "harmless", "detected", "localised", *found):
         table.add_column(column, justify="right")
     for category, score in fault_score.by_category(trials).items():
@@ -302,7 +304,7 @@ def _score_table(trials: Sequence[Trial]) -> Table:
 
 def _cells(score: Score, left_out: bool) -> list[str]:
     told = [score.described, score.misleading]
-    named = [score.named, score.first, *(score.baselines.get(name, 0) for name in BASELINES)]
+    named = [score.named, score.first, *told, *(score.baselines.get(name, 0) for name in BASELINES)]
     counts = [score.detected, score.localised, *(told if left_out else named)]
     return [str(score.faults), str(score.harmless), *(_share(count, score.faults) for count in counts)]
 

@@ -95,7 +95,8 @@ def _write(temporary: Path, folder: Path, fault: Fault, networks: Sequence[str])
     chosen, injection, model = found
     file = re.sub("[^a-z0-9]+", "-", fault.name.lower()).strip("-") + ".onnx"
     onnx.save(model, temporary / file)
-    command = _command(folder, chosen.name, file)
+    page = folder / Path(file).with_suffix(".html")
+    command = shlex.join([*verifying(folder, chosen.name, file), "--html", str(page)])
     variant, call = injection.variant, injection.call
     return [FaultyModel(fault.name, fault.happens, variant.detail, chosen.name, call.name, file, command)]
 
@@ -113,11 +114,12 @@ def _harmful(chosen: Case, fault: Fault) -> Iterator[tuple[Case, Injection, onnx
             yield chosen, injection, model
 
 
-def _command(folder: Path, network: str, file: str) -> str:
+def verifying(folder: Path, network: str, file: str) -> list[str]:
+    """Return the words of the command that judges a model in a folder with its network's weights and input."""
     fields = [word for name, value in MODELS[network].items() for word in ("--set", f"{name}={value}")]
     words = ["mobileinst", "verify", folder / file, "--model", network, *fields]
     words += ["--weights", folder / f"{network}.safetensors", "--input", folder / f"{network}.npy"]
-    return shlex.join(map(str, [*words, "--html", folder / Path(file).with_suffix(".html")]))
+    return list(map(str, words))
 
 
 def _readme(written: Sequence[FaultyModel]) -> str:

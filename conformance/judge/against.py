@@ -158,7 +158,8 @@ def _turned(item: InputReport) -> InputReport:
     said = [text.replace("the reference", "the export") for text in item.evidence if is_telling(text)]
     said = [text.replace("the candidate", "the module") for text in said]
     known = [f"the module computes it with {found.named}; the export does not" for found in item.diagnoses]
-    return replace(item, first_fault=fault, diagnoses=[], evidence=[*known[:1], *said])
+    sides = dict(zip(item.subgraphs, reversed(item.subgraphs.values()), strict=True))
+    return replace(item, first_fault=fault, diagnoses=[], evidence=[*known[:1], *said], subgraphs=sides)
 
 
 class Wide(EvaluatedGraph):

@@ -22,7 +22,7 @@ from conformance.judge.nodes import judge_nodes
 from conformance.judge.outputs import other_when_captured, run_twice, spread
 from conformance.judge.quantized import judge_units, only_as_shipped
 from conformance.judge.steps import FUSION_REACH
-from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport
+from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport, PlacedNode
 from refimpl import Recording
 from refimpl.errors import CandidateError, MobileInstError
 from refimpl.ops.operation import Array
@@ -92,6 +92,7 @@ class Course(ABC):
     decisions: list[Decision] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     evidence: list[str] = field(default_factory=list)
+    subgraphs: dict[str, list[PlacedNode]] = field(default_factory=dict)
     fault: Fault | None = None
     alone: bool = True
     reach: int = FUSION_REACH
@@ -248,6 +249,7 @@ class Course(ABC):
             self.remarks,
             self.evidence,
             covered(self.recording, self.steps or self.nodes, self.reach),
+            self.subgraphs,
         )
 
     def _wrong_node(self) -> Fault | None:

@@ -23,7 +23,8 @@ from refimpl.ops.operation import Array
 
 MOST = 6
 """Nodes without a counterpart beyond which the two sides are only listed."""
-_SILENT = DATA_MOVEMENT | {"Constant", "Shape", "Size", "ConstantOfShape", "Range", "Cast", "Identity"}
+SILENT = DATA_MOVEMENT | {"Constant", "Shape", "Size", "ConstantOfShape", "Range", "Cast", "Identity"}
+"""What only makes or moves numbers, and is not told of a side."""
 _UNREAD = ("kernel_shape", "num_outputs", "stash_type", "momentum", "roi", "to", "keepdims", "allowzero")
 """Attributes that the operands' shapes tell, or that change nothing."""
 _PER_AXIS = {"pads": 0, "strides": 1, "dilations": 1}
@@ -136,7 +137,7 @@ def _told(side: Side) -> Iterator[_Told]:
     for node in side.nodes:
         if _reverses(node, side.constants):
             yield _Told("reversal (Slice)", node.name, {})
-        elif node.op_type not in _SILENT and not _is_constant(node, side):
+        elif node.op_type not in SILENT and not _is_constant(node, side):
             yield from _canonical(node, side)
 
 

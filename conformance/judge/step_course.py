@@ -15,13 +15,13 @@ from conformance.judge.conditioning import explain_large_errors
 from conformance.judge.course import Course, Judged, first_wrong
 from conformance.judge.diagnosis import diagnose, steps_behind, unexplained
 from conformance.judge.fast_convolution import winograd_explains
-from conformance.judge.node_reading import Side, read_nodes
+from conformance.judge.node_reading import SILENT, Side, read_nodes
 from conformance.judge.replay import DATA_MOVEMENT
 from conformance.judge.steps import compare_steps
 from conformance.judge.strangers import like_nothing, not_finite
 from conformance.judge.stretch import Stretch, wrong_stretch
 from conformance.judge.weight_comparison import compare_constants, compare_weights
-from conformance.reports.report import Comparison, Diagnosis, Fault
+from conformance.reports.report import Comparison, Diagnosis, Fault, PlacedNode
 from refimpl import Recording
 from refimpl.graph import Graph
 from refimpl.ops.operation import Array
@@ -134,9 +134,19 @@ class StepCourse(Course):
         origins = _origins(self.recording.graph, self.recording.weights)
         ours = Side(stretch.calls, ShapedGraph.of_recording(self.recording), origins)
         theirs = Side(stretch.nodes, ShapedGraph.of_onnx(graph, self.captured))
+        self.subgraphs = {"reference": _placed_nodes(ours), "candidate": _placed_nodes(theirs)}
         self.evidence += read_nodes(ours, theirs)
         if not any(said.startswith("weight") for said in self.evidence):
             self.evidence += compare_constants(ours, theirs, self.weights)
+
+
+def _placed_nodes(side: Side) -> list[PlacedNode]:
+    """Return the nodes but those that only make or move constants."""
+    return [
+        PlacedNode(node.name, node.op_type, tuple(node.uses), node.outputs)
+        for node in side.nodes
+        if node.op_type not in SILENT or any(name not in side.constants for name in node.uses)
+    ]
 
 
 def _origins(graph: Graph, weights: Sequence[str]) -> dict[str, str]:

@@ -10,10 +10,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from conformance.reports import subgraph_figure
 from conformance.reports.architecture_figure import Box, architecture_figure
 from conformance.reports.charts import depth_chart, heat_map, histogram
 from conformance.reports.decision_charts import margin_chart, mask_pictures
 from conformance.reports.report import Report
+from conformance.reports.subgraph_figure import subgraph_figures
 from refimpl import __version__
 
 TEMPLATE = "report_template.html"
@@ -67,6 +69,8 @@ def html_report(report: Report) -> str:
         box_of=_box_numbers(figure.boxes if figure else []),
         depth=depth_chart(rows, fault),
         focus=_focus(leading, fault),
+        subgraphs=subgraph_figures(leading["subgraphs"]),
+        node_box=(subgraph_figure.WIDTH, subgraph_figure.HEIGHT),
         heat_map=heat_map,
         map_is_whole=_map_is_whole,
         histogram=histogram,

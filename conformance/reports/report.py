@@ -386,6 +386,18 @@ def _extreme(choose: Callable[..., float], values: Iterable[float | None]) -> fl
 
 FEW = 20
 """If only one of so many steps is judged, it is a verdict on outputs."""
+
+
+@dataclass(frozen=True)
+class PlacedNode:
+    """A node at the first fault, of either side, as a picture shows it: what it computes of what."""
+
+    name: str
+    operation: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
 UNRELATED = "is off by"
 """How a clause of the evidence begins that tells no relation, only a size."""
 BOTH_LISTED = " there; the reference "
@@ -422,6 +434,8 @@ class InputReport:
         What differs there, read from the numbers alone: weights, nodes, how the tensor relates to the right.
     covered
         The share of the multiply–accumulates that was judged, alone or fused; None if there are none.
+    subgraphs
+        ``reference`` and ``candidate`` → the nodes from the last tensors that agree to the first wrong one.
     """
 
     name: str
@@ -437,6 +451,7 @@ class InputReport:
     remarks: list[str] = field(default_factory=list)
     evidence: list[str] = field(default_factory=list)
     covered: float | None = None
+    subgraphs: dict[str, list[PlacedNode]] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:

@@ -9,9 +9,11 @@ verdicts mislead.
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from onnx import helper, numpy_helper
 
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
 from conformance.evidence.fault_score import EXPORTERS, NOT_EXPORTED, Case, case, told
+from conformance.evidence.faulty_models import verifying
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.network import verify
 from conformance.reports.report import InputReport
@@ -312,6 +315,7 @@ class Blind:
     misleading: bool
     expected: str | None
     report: InputReport
+    model: onnx.ModelProto
 
 
 def trials(count: int, seed: int) -> Iterator[Blind]:
@@ -349,8 +353,9 @@ def trial(kind: str, seed: int, number: int) -> Blind | None:
     blamed = it.held(report.first_fault.step) if report.first_fault else None
     described, misleading = told(report, it.beside(expected), blamed == expected)
     failed = report.verdict == "fail"
+    placed = blamed == expected
     return Blind(
-        kind, network, exporter, number, failed, blamed == expected, described, misleading, expected, report
+        kind, network, exporter, number, failed, placed, described, misleading, expected, report, model
     )
 
 
@@ -387,12 +392,28 @@ def table(found: Sequence[Blind]) -> str:
     return "\n".join(lines)
 
 
+def write(found: Sequence[Blind], folder: Path) -> None:
+    """Write the models, what judges them, and the commands, which write Markdown and JSON beside them."""
+    folder.mkdir()
+    commands = []
+    for place, each in enumerate(found, start=1):
+        it = case(each.network, each.exporter, WEIGHTS)
+        onnx.save(each.model, folder / f"{place:02}.onnx")
+        it.weights.save(folder / f"{each.network}.safetensors")
+        np.save(folder / f"{each.network}.npy", it.images)
+        words = verifying(folder, each.network, f"{place:02}.onnx")
+        words += ["--markdown", str(folder / f"{place:02}.md"), "--json", str(folder / f"{place:02}.json")]
+        commands.append(shlex.join(words))
+    (folder / "commands.sh").write_text("\n".join(commands) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Judge, and print the table and what was missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbose", action="store_true", help="every verdict, not only what was missed")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="the models too, with commands.sh")
     given = parser.parse_args()
     found = []
     for each in trials(given.count, given.seed):
@@ -406,6 +427,8 @@ def main() -> None:
             for said in each.report.evidence:
                 print(f"    {said[:160]}", flush=True)
     print(table(found))
+    if given.write:
+        write(found, given.write)
 
 
 if __name__ == "__main__":

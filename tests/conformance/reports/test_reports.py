@@ -32,7 +32,7 @@ from conformance.reports.decision_charts import FLIPPED, INSIDE, OUTSIDE, TIED, 
 from conformance.reports.html_report import html_report, marked, used
 from conformance.reports.junit_report import junit_report
 from conformance.reports.markdown_report import markdown_report
-from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport, Report
+from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport, PlacedNode, Report
 from refimpl import MobileInst, MobileInstConfig, Weights, record
 from refimpl.errors import CandidateError, ConfigurationError, ShapeError, VerificationError
 
@@ -93,6 +93,9 @@ HOSTILE_REPORT = report_of(
     first_fault=Fault(HOSTILE, HOSTILE, "network", (HOSTILE,)),
     problems=[HOSTILE],
     diagnoses=[Diagnosis(HOSTILE, HOSTILE, HOSTILE, HOSTILE, 0.5, HOSTILE)],
+    subgraphs={
+        side: [PlacedNode(HOSTILE, HOSTILE, (HOSTILE,), (HOSTILE,))] for side in ("reference", "candidate")
+    },
 )
 UNUSUAL = {
     "nothing compared": report_of(),

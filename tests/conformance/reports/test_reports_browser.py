@@ -75,6 +75,13 @@ def opened(browser: Any, page: Path) -> Callable[[tuple[int, int], str], Any]:
     return open_page
 
 
+def test_both_sides_of_the_fault_are_drawn(opened: Callable[..., Any]) -> None:
+    driver = opened(DESKTOP, "light")
+    drawings = driver.find_elements(By.CSS_SELECTOR, "#subgraphs svg")
+    assert len(drawings) == 2
+    assert all("HardSigmoid" in drawing.text for drawing in drawings)
+
+
 def test_it_opens_offline_without_a_complaint(opened: Callable[..., Any], page: Path) -> None:
     driver = opened(DESKTOP, "light")
     assert driver.title.startswith("FAIL")
