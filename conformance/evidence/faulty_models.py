@@ -115,7 +115,7 @@ def _harmful(chosen: Case, fault: Fault) -> Iterator[tuple[Case, Injection, onnx
 
 
 def verifying(folder: Path, network: str, file: str) -> list[str]:
-    """Return the words of the command that judges a model in a folder with its network's weights and input."""
+    """Return the words of the command that judges a model by the weights and the input in its folder."""
     fields = [word for name, value in MODELS[network].items() for word in ("--set", f"{name}={value}")]
     words = ["mobileinst", "verify", folder / file, "--model", network, *fields]
     words += ["--weights", folder / f"{network}.safetensors", "--input", folder / f"{network}.npy"]
