@@ -67,3 +67,6 @@ def _remove(files: list[Path]) -> None:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise FileError(f"{path}: cannot be removed: {error.strerror or error}") from error
+
+
+MODES = (CacheContents,)

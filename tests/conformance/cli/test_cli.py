@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import pytest
+import typer
 from narrow_network import CONFIG, OPTIONS, network, picture, weights
 from onnx import TensorProto, helper
 from PIL import Image
@@ -288,6 +289,28 @@ def test_help_has_examples(command: Callable[..., Finished], name: str) -> None:
     assert finished.code == 0
     assert "Examples" in finished.out
     assert f"mobileinst {name}" in finished.out
+
+
+def test_the_overview_says_of_each_command_what_its_help_says_first(command: Callable[..., Finished]) -> None:
+    """The overview imports no command; the line that it has of each is the command's own."""
+    whole = typer.main.get_command(conformance.cli.app)
+    for name, listed in conformance.cli.COMMANDS.items():
+        told = whole.commands[name].help.partition("\n\n")[0]  # type: ignore[attr-defined]
+        assert listed.help == " ".join(told.split())
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["lint", "--help"]])
+def test_what_is_not_asked_for_is_not_imported(words: list[str]) -> None:
+    """NumPy for the version or the overview, ONNX Runtime for what runs nothing: each is most of a second."""
+    program = (
+        "import sys; from conformance.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    loaded = set(run.stderr.split())
+    assert not loaded & {"hypothesis", "torch"}
+    assert words[0] == "lint" or not loaded & {"numpy", "onnx", "onnxruntime", "refimpl"}
 
 
 def test_the_commands_are_all_there(command: Callable[..., Finished]) -> None:
