@@ -13,7 +13,7 @@ from conformance.candidates.candidate import Candidate, OwnGraph
 from conformance.candidates.onnx_runtime import RuntimeOptions, is_blocked
 from conformance.candidates.onnx_runtime_process import runtime_graph
 from conformance.graph.onnx_graph import OnnxGraph
-from refimpl.errors import CandidateError, ShapeError
+from refimpl.errors import CandidateError, ShapeError, UnsupportedOperationError
 from refimpl.ops.operation import Array
 
 MEMBERS = ("run", "capture", "own_graph", "declaration", "captures_all")
@@ -107,8 +107,16 @@ class OnnxRuntimeCandidate(Candidate):
         ------
         ShapeError, CandidateError
             The input does not fit, or the runtime fails.
+        UnsupportedOperationError
+            Neither the vocabulary nor the runtime knows an operator.
         """
-        return self.model.run(self.feeds(images))
+        try:
+            return self.model.run(self.feeds(images))
+        except CandidateError as error:
+            known = next(iter(self.graph.unknown.items()), None)
+            if known is None:
+                raise
+            raise UnsupportedOperationError(f"{known[0]}: {known[1]}, and {error}") from error
 
     def capture(self, images: Array) -> dict[str, Array]:
         """Run the model unoptimised and return every node's output by name, in topological order."""

@@ -227,9 +227,9 @@ def test_bench_of_the_judge(command: Callable[..., Finished], tmp_path: Path) ->
     finished = command("bench", *arguments, "--json", tmp_path / "j.json")
     assert finished.code == 0
     stages = {row["stage"]: row for row in json.loads((tmp_path / "j.json").read_text())["stages"]}
-    assert len(stages) == 4
+    assert len(stages) == 7
     assert stages["float64 forward"]["ratio"] == 1
-    assert [row["limit"] for row in stages.values()] == [None, 5.0, 9.0, None]
+    assert [row["limit"] for row in stages.values()] == [None, 5.0, 9.0, None, 3.0, 3.0, 3.0]
     assert all(row["median"] > 0 for row in stages.values())
     assert "every node replayed" in finished.out
 
