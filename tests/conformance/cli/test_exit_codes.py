@@ -83,6 +83,8 @@ def test_what_nobody_foresaw_is_70_in_one_line(
 
 
 NEED_A_PLACE = ["lint", "export", "derive", "golden judge", "golden export", "golden train", "golden curve"]
+NEEDED = {**dict.fromkeys(NEED_A_PLACE, ["it"]), "convert": ["it", "--to", "ncnn"]}
+"""Command → what it cannot do without."""
 
 
 @pytest.mark.parametrize("name", sorted(set(MODES.values())))
@@ -93,8 +95,7 @@ def test_no_command_lets_an_error_become_a_verdict(
         raise ValueError("unforeseen")
 
     monkeypatch.setattr("conformance.cli.job._filled", failing)
-    place = ["it"] * (name in NEED_A_PLACE)
-    assert run(*name.split(), *place)[0] == 70
+    assert run(*name.split(), *NEEDED.get(name, []))[0] == 70
 
 
 def test_a_reader_that_is_gone_is_no_verdict(tmp_path: Path) -> None:
