@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import typer
+from rich.padding import Padding
 from rich.progress import Progress
 from rich.table import Table
 
@@ -82,7 +83,7 @@ class Catalogue(Job):
 
     def run(self) -> int:
         """Print it."""
-        options.console.print(_catalogue())
+        _print_catalogue()
         return 0
 
 
@@ -252,13 +253,15 @@ def _check(names: Sequence[str], networks: Sequence[str]) -> None:
             )
 
 
-def _catalogue() -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("fault", "what is computed instead", "source"):
-        table.add_column(column, overflow="fold")
+def _print_catalogue() -> None:
+    """Print each fault, what is computed instead, and its source, whose address is kept in one piece."""
     for fault in CATALOGUE.values():
-        table.add_row(fault.name, fault.happens, fault.source)
-    return table
+        named, scheme, rest = fault.source.partition("https://")
+        options.console.print(fault.name, style="bold", highlight=False)
+        for line in (fault.happens, named.rstrip(", ")):
+            options.console.print(Padding(line, (0, 0, 0, 2), expand=False), highlight=False)
+        if rest:
+            options.console.print(f"  {scheme}{rest}", soft_wrap=True, highlight=False)
 
 
 def _print(trials: Sequence[Trial], outcomes: Sequence[Outcome]) -> None:

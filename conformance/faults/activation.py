@@ -8,13 +8,14 @@ import numpy as np
 
 from conformance.faults.catalogue import Site, Variant, fault
 
-_V3 = "Howard et al., Searching for MobileNetV3 (2019), §5.2"
+_V3 = "Howard et al., Searching for MobileNetV3 (2019), §5.2, https://arxiv.org/abs/1905.02244"
 
 
 @fault(
     "activation/hard sigmoid of slope 0.2",
     "HardSigmoid",
-    source="ONNX HardSigmoid: alpha defaults to 0.2; PyTorch's Hardsigmoid has 1/6",
+    source="ONNX HardSigmoid: alpha defaults to 0.2, PyTorch has 1/6; met in Paddle2ONNX, "
+    "https://github.com/PaddlePaddle/Paddle/issues/47198",
 )
 def hard_sigmoid_slope(site: Site) -> Iterator[Variant]:
     """HardSigmoid with ONNX's (and Keras') default slope 0.2 instead of 1/6."""
@@ -43,7 +44,7 @@ def _is_relu6(site: Site) -> bool:
 @fault(
     "activation/ReLU6 without its bound",
     "Clip",
-    source="ONNX Clip-11: min and max moved from attributes to inputs; converters drop one",
+    source="onnx2keras: a Clip without its min and max, https://github.com/gmalivenko/onnx2keras/issues/167",
 )
 def unbounded_relu6(site: Site) -> Iterator[Variant]:
     """ReLU6 computed as ReLU."""
@@ -52,7 +53,9 @@ def unbounded_relu6(site: Site) -> Iterator[Variant]:
 
 
 @fault(
-    "activation/ReLU6 without its floor", "Clip", source="ONNX Clip-11: an absent min means no lower bound"
+    "activation/ReLU6 without its floor",
+    "Clip",
+    source="ONNX Clip: an absent min is no lower bound, https://onnx.ai/onnx/operators/onnx__Clip.html",
 )
 def floorless_relu6(site: Site) -> Iterator[Variant]:
     """ReLU6 keeps what is negative."""
@@ -63,14 +66,20 @@ def floorless_relu6(site: Site) -> Iterator[Variant]:
 @fault(
     "activation/ReLU6 instead of ReLU",
     "Relu",
-    source="Sandler et al., MobileNetV2 (2018): ReLU6; TopFormer's pyramid uses ReLU",
+    source="Sandler et al., MobileNetV2 (2018): ReLU6; TopFormer's pyramid uses ReLU, "
+    "https://arxiv.org/abs/1801.04381",
 )
 def relu6(site: Site) -> Iterator[Variant]:
     """ReLU is cut at 6."""
     yield site.instead("cut at 6", "Clip", site.call.inputs[0], _scalar(0), _scalar(6))
 
 
-@fault("activation/leaky ReLU", "Relu", source="PyTorch, LeakyReLU: negative_slope 0.01; Darknet: 0.1")
+@fault(
+    "activation/leaky ReLU",
+    "Relu",
+    source="DW2TF: the slope is Darknet's 0.1 or a framework's default, "
+    "https://github.com/jinyu121/DW2TF/issues/2",
+)
 def leaky(site: Site) -> Iterator[Variant]:
     """ReLU leaks what is negative."""
     for slope in (0.01, 0.1):
@@ -86,7 +95,8 @@ def hard_swish(site: Site) -> Iterator[Variant]:
 @fault(
     "activation/GELU or SiLU instead of ReLU",
     "Relu",
-    source="Hendrycks & Gimpel, Gaussian Error Linear Units (2016): GELU, and x · σ(x) beside it",
+    source="Hendrycks & Gimpel, Gaussian Error Linear Units (2016): GELU, and x · σ(x) beside it, "
+    "https://arxiv.org/abs/1606.08415",
 )
 def smooth_relu(site: Site) -> Iterator[Variant]:
     """x · Φ(x) or x · σ(x) instead of ReLU."""
@@ -100,7 +110,11 @@ def silu(site: Site) -> Iterator[Variant]:
     yield site.instead("SiLU", "Swish", site.call.inputs[0], alpha=1.0)
 
 
-@fault("activation/ReLU instead of GELU", "Gelu", source="Hendrycks & Gimpel (2016)")
+@fault(
+    "activation/ReLU instead of GELU",
+    "Gelu",
+    source="Hendrycks & Gimpel, Gaussian Error Linear Units (2016), https://arxiv.org/abs/1606.08415",
+)
 def rough_gelu(site: Site) -> Iterator[Variant]:
     """ReLU instead of GELU."""
     yield site.instead("ReLU", "Relu", site.call.inputs[0])
@@ -109,7 +123,8 @@ def rough_gelu(site: Site) -> Iterator[Variant]:
 @fault(
     "activation/hard sigmoid of slope 1/2",
     "HardSigmoid",
-    source="Courbariaux et al., Binarized Neural Networks (2016): clip((x + 1) / 2, 0, 1)",
+    source="Courbariaux et al., Binarized Neural Networks (2016): clip((x + 1) / 2, 0, 1), "
+    "https://arxiv.org/abs/1602.02830",
 )
 def hard_sigmoid_of_half(site: Site) -> Iterator[Variant]:
     """HardSigmoid of slope 1/2, as binarised networks have it."""
@@ -122,7 +137,8 @@ def hard_sigmoid_of_half(site: Site) -> Iterator[Variant]:
     "Clip",
     "HardSigmoid",
     "Sigmoid",
-    source="TNN: an activation fused into a convolution is lost when its output is declared",
+    source="ACETONE: an activation fused into a layer that others read too, "
+    "https://github.com/onera/acetone/issues/56",
 )
 def missing(site: Site) -> Iterator[Variant]:
     """The activation is left out."""
@@ -130,7 +146,10 @@ def missing(site: Site) -> Iterator[Variant]:
 
 
 @fault(
-    "activation/GELU by tanh", "Gelu", source="PyTorch, GELU: approximate='tanh'; Hendrycks & Gimpel (2016)"
+    "activation/GELU by tanh",
+    "Gelu",
+    source="Pocket TTS: trained with GELU's tanh form, run with the exact one, "
+    "https://github.com/kyutai-labs/pocket-tts/pull/278",
 )
 def gelu_tanh(site: Site) -> Iterator[Variant]:
     """GELU by its tanh approximation instead of erf, or the reverse."""
@@ -139,7 +158,9 @@ def gelu_tanh(site: Site) -> Iterator[Variant]:
 
 
 @fault(
-    "activation/GELU by sigmoid", "Gelu", source="Hendrycks & Gimpel (2016): x σ(1.702 x), OpenAI's QuickGELU"
+    "activation/GELU by sigmoid",
+    "Gelu",
+    source="CLIP, QuickGELU: x σ(1.702 x), https://github.com/openai/CLIP/blob/main/clip/model.py",
 )
 def quick_gelu(site: Site) -> Iterator[Variant]:
     """GELU as x · σ(1.702 x)."""

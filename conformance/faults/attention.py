@@ -9,11 +9,8 @@ import numpy as np
 
 from conformance.faults.catalogue import Rewriting, Site, Variant, fault
 
-_VASWANI = "Vaswani et al., Attention Is All You Need (2017), §3.2.1"
-_TORCH_MHA = "PyTorch, torch.nn.MultiheadAttention: in_proj_weight packs q, k, v"
 _NEVER = -1e4
 """What masks add to a logit: below float16's range it would be infinite."""
-_SOFTMAX = "ONNX Softmax-11 and -13: axis 1 of a matrix, then −1; TNN uses 1 when it is absent"
 
 
 def _scale(site: Site) -> float | None:
@@ -28,7 +25,11 @@ def _makes_logits(site: Site) -> bool:
     return any(user.op_type == "Softmax" for user in site.consumers())
 
 
-@fault("attention/scale missing", "Mul", source=_VASWANI)
+@fault(
+    "attention/scale missing",
+    "Mul",
+    source="Vaswani et al., Attention Is All You Need (2017), §3.2.1, https://arxiv.org/abs/1706.03762",
+)
 def scale_missing(site: Site) -> Iterator[Variant]:
     """Logits without 1/√d."""
     scale = _scale(site)
@@ -39,8 +40,8 @@ def scale_missing(site: Site) -> Iterator[Variant]:
 @fault(
     "attention/scale doubled",
     "Mul",
-    source="PyTorch, scaled_dot_product_attention scales by itself; "
-    "queries scaled before it are scaled twice",
+    source="Transformers, OPT: queries scaled before an attention that scales them, "
+    "https://github.com/huggingface/transformers/pull/38290",
 )
 def scale_doubled(site: Site) -> Iterator[Variant]:
     """1/√d applied twice."""
@@ -49,7 +50,12 @@ def scale_doubled(site: Site) -> Iterator[Variant]:
         yield site.fed("factor 1/d", {1: np.full(site.shape(1), scale * scale)})
 
 
-@fault("attention/scale of the whole width", "Mul", source=f"{_VASWANI}: d is that of one head")
+@fault(
+    "attention/scale of the whole width",
+    "Mul",
+    source="Vaswani et al., Attention Is All You Need (2017), §3.2.1: d is that of one head, "
+    "https://arxiv.org/abs/1706.03762",
+)
 def scale_of_width(site: Site) -> Iterator[Variant]:
     """1/√(heads · d) instead of 1/√d."""
     scale = _scale(site)
@@ -61,7 +67,8 @@ def scale_of_width(site: Site) -> Iterator[Variant]:
 @fault(
     "attention/scale added",
     "MatMul",
-    source="TopFormer's attention has no scale; PyTorch's scaled_dot_product_attention adds it",
+    source="TopFormer, Attention: a scale that is set and never used, "
+    "https://github.com/hustvl/TopFormer/blob/main/mmseg/models/backbones/topformer.py",
 )
 def scale_added(site: Site) -> Iterator[Variant]:
     """Logits times 1/√d where the network has none."""
@@ -70,7 +77,12 @@ def scale_added(site: Site) -> Iterator[Variant]:
         yield site.after("1/√d", "Mul", np.asarray(site.shape(0)[-1] ** -0.5))
 
 
-@fault("attention/softmax over the wrong axis", "Softmax", source=_SOFTMAX)
+@fault(
+    "attention/softmax over the wrong axis",
+    "Softmax",
+    source="ONNX-MLIR: Softmax-13's default axis, −1, used for Softmax-11's, 1, "
+    "https://github.com/onnx/onnx-mlir/issues/832",
+)
 def softmax_axis(site: Site) -> Iterator[Variant]:
     """Softmax over queries, or heads, instead of keys."""
     rank = len(site.output_shape)
@@ -79,7 +91,12 @@ def softmax_axis(site: Site) -> Iterator[Variant]:
             yield site.changed(f"axis {axis}", axis=axis)
 
 
-@fault("attention/softmax of a flattened matrix", "Softmax", source=_SOFTMAX)
+@fault(
+    "attention/softmax of a flattened matrix",
+    "Softmax",
+    source="OpenVINO: Softmax flattens to a matrix before opset 13, and not since, "
+    "https://github.com/openvinotoolkit/openvino/issues/37823",
+)
 def softmax_flattened(site: Site) -> Iterator[Variant]:
     """Opset 11's softmax: all axes from 1 on are one."""
     shape = site.output_shape
@@ -92,7 +109,8 @@ def softmax_flattened(site: Site) -> Iterator[Variant]:
 @fault(
     "attention/softmax applied twice",
     "Softmax",
-    source="PyTorch, CrossEntropyLoss takes logits: a softmax left in the model",
+    source="Lightning Bolts: softmax in the model and in its loss, "
+    "https://github.com/Lightning-Universe/lightning-bolts/issues/654",
 )
 def softmax_twice(site: Site) -> Iterator[Variant]:
     """The softmax of the softmax."""
@@ -102,7 +120,8 @@ def softmax_twice(site: Site) -> Iterator[Variant]:
 @fault(
     "attention/softmax missing",
     "Softmax",
-    source="linear attention: Katharopoulos et al., Transformers are RNNs (2020)",
+    source="Katharopoulos et al., Transformers are RNNs (2020): linear attention, "
+    "https://arxiv.org/abs/2006.16236",
 )
 def softmax_missing(site: Site) -> Iterator[Variant]:
     """Logits used as weights."""
@@ -112,7 +131,8 @@ def softmax_missing(site: Site) -> Iterator[Variant]:
 @fault(
     "attention/queries and keys swapped",
     "MatMul",
-    source="PyTorch, einsum('bhqd,bhkd->bhqk'): letters exchanged",
+    source="llm.c: K Qᵀ for Q Kᵀ, as a column-major product looks, "
+    "https://github.com/karpathy/llm.c/pull/531",
 )
 def logits_transposed(site: Site) -> Iterator[Variant]:
     """Each key asks the queries: logits transposed."""
@@ -123,7 +143,12 @@ def logits_transposed(site: Site) -> Iterator[Variant]:
         )
 
 
-@fault("attention/causal mask", "MatMul", source="Vaswani et al. (2017), §3.2.3: masked in a decoder of text")
+@fault(
+    "attention/causal mask",
+    "MatMul",
+    source="Vaswani et al., Attention Is All You Need (2017), §3.2.3: masked in a decoder of text, "
+    "https://arxiv.org/abs/1706.03762",
+)
 def causal(site: Site) -> Iterator[Variant]:
     """A query attends to no key after its own place."""
     shape = site.output_shape
@@ -134,7 +159,8 @@ def causal(site: Site) -> Iterator[Variant]:
 @fault(
     "attention/keys masked",
     "MatMul",
-    source="PyTorch, torch.nn.MultiheadAttention: key_padding_mask, of a batch padded to its largest picture",
+    source="PyTorch, MultiheadAttention: key_padding_mask, of a padded batch, "
+    "https://docs.pytorch.org/docs/stable/generated/torch.nn.MultiheadAttention.html",
 )
 def keys_masked(site: Site) -> Iterator[Variant]:
     """The last keys are taken for padding."""
@@ -144,7 +170,12 @@ def keys_masked(site: Site) -> Iterator[Variant]:
             yield site.after(f"the last {count}", "Add", np.where(np.arange(keys) < keys - count, 0, _NEVER))
 
 
-@fault("attention/projections in another order", "Split", source=_TORCH_MHA)
+@fault(
+    "attention/projections in another order",
+    "Split",
+    source="Transformers, OPT-IML: a packed projection in the order k, v, q, "
+    "https://github.com/huggingface/transformers/pull/21519",
+)
 def projection_order(site: Site) -> Iterator[Variant]:
     """The packed projection is read as k, q, v (or v, k, q or q, v, k)."""
     outputs = site.call.outputs
@@ -168,7 +199,8 @@ def _splits_heads(site: Site) -> bool:
 @fault(
     "attention/heads interleaved",
     "Reshape",
-    source="timm against Hugging Face: channels as (heads, d) or (d, heads)",
+    source="Guided diffusion, use_new_attention_order: heads split before or after q, k, v, "
+    "https://github.com/openai/guided-diffusion/blob/main/guided_diffusion/unet.py",
 )
 def heads_interleaved(site: Site) -> Iterator[Variant]:
     """Channels are read as (d, heads) instead of (heads, d)."""
@@ -192,7 +224,8 @@ def heads_interleaved(site: Site) -> Iterator[Variant]:
 @fault(
     "attention/heads merged without permutation",
     "Transpose",
-    source="PyTorch, Tensor.view against permute: heads merged as they lie",
+    source="transformer-from-scratch: heads merged by reshape, without permute, "
+    "https://github.com/jsbaan/transformer-from-scratch/pull/6",
 )
 def heads_merged(site: Site) -> Iterator[Variant]:
     """(heads, N, d) is reshaped to (N, heads · d) without a transpose."""
@@ -206,7 +239,8 @@ def heads_merged(site: Site) -> Iterator[Variant]:
 @fault(
     "attention/heads in another order",
     "Transpose",
-    source="timm against Hugging Face: a packed projection's heads, split in another order",
+    source="SGLang: rows packed head by head, read as one block for each of q, k, v, "
+    "https://github.com/sgl-project/sglang/issues/40127",
 )
 def heads_reversed(site: Site) -> Iterator[Variant]:
     """The heads of one of queries, keys and values are reversed."""
@@ -218,7 +252,8 @@ def heads_reversed(site: Site) -> Iterator[Variant]:
 @fault(
     "attention/position added to the values",
     "MatMul",
-    source="Carion et al., DETR (2020), appendix A.3: positions join queries and keys only",
+    source="Carion et al., DETR (2020), appendix A.3: positions join queries and keys only, "
+    "https://arxiv.org/abs/2005.12872",
 )
 def position_in_values(site: Site) -> Iterator[Variant]:
     """The position embedding is added to the values as to the keys."""
@@ -231,7 +266,11 @@ def position_in_values(site: Site) -> Iterator[Variant]:
             yield site.fed("as keys", {0: user.outputs[0]})
 
 
-@fault("attention/position missing", "Add", source="Carion et al., DETR (2020), §3.2")
+@fault(
+    "attention/position missing",
+    "Add",
+    source="Carion et al., DETR (2020), §3.2, https://arxiv.org/abs/2005.12872",
+)
 def position_missing(site: Site) -> Iterator[Variant]:
     """The position embedding is not added."""
     for index in (0, 1):

@@ -189,7 +189,7 @@ class Fault:
     happens
         What is computed instead, in one line.
     source
-        Where it is documented.
+        A paper, or a page, file or thread whose link ends it, that shows the mistake.
     variants
         Yields the fault's variants at a site: none if it cannot be there.
     """

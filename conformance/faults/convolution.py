@@ -8,15 +8,18 @@ import numpy as np
 
 from conformance.faults.catalogue import Rewriting, Site, Variant, fault
 
-_TF = "TensorFlow, tf.nn.convolution: padding SAME pads more at the end"
-
 
 def _kernel(site: Site) -> np.ndarray | None:
     weight = site.constant(1)
     return weight if weight is not None and weight.ndim == 4 else None
 
 
-@fault("convolution/padded at the end", "Conv", source=_TF)
+@fault(
+    "convolution/padded at the end",
+    "Conv",
+    source="TensorNets: SAME pads the end more in TensorFlow, both ends alike elsewhere, "
+    "https://github.com/taehoonlee/tensornets/issues/25",
+)
 def same_padding(site: Site) -> Iterator[Variant]:
     """TensorFlow's SAME padding: an odd row or column goes to the end."""
     pads, strides = site.attribute("pads", (0, 0, 0, 0)), site.attribute("strides", (1, 1))
@@ -25,7 +28,10 @@ def same_padding(site: Site) -> Iterator[Variant]:
 
 
 @fault(
-    "convolution/padded with the border", "Conv", source="PyTorch, Conv2d: padding_mode replicate or reflect"
+    "convolution/padded with the border",
+    "Conv",
+    source="SpeechBrain: Conv reflected the border, whatever its padding_mode, "
+    "https://github.com/speechbrain/speechbrain/issues/125",
 )
 def padding_mode(site: Site) -> Iterator[Variant]:
     """The border is repeated, or reflected, instead of padding with zeros."""
@@ -43,7 +49,8 @@ def padding_mode(site: Site) -> Iterator[Variant]:
 @fault(
     "convolution/kernel flipped",
     "Conv",
-    source="SciPy, signal.convolve2d against correlate2d; Theano's Conv2d flipped its filters",
+    source="Keras: Theano flips kernels, TensorFlow does not, "
+    "https://github.com/keras-team/keras/issues/3015",
 )
 def kernel_flipped(site: Site) -> Iterator[Variant]:
     """A true convolution instead of a cross-correlation."""
@@ -52,7 +59,12 @@ def kernel_flipped(site: Site) -> Iterator[Variant]:
         yield site.fed("both axes", {1: np.ascontiguousarray(weight[:, :, ::-1, ::-1])})
 
 
-@fault("convolution/kernel transposed", "Conv", source="Keras HWIO and PyTorch OIHW weights")
+@fault(
+    "convolution/kernel transposed",
+    "Conv",
+    source="VoxelMorph: all axes of a Keras kernel reversed for PyTorch, "
+    "https://github.com/voxelmorph/voxelmorph/issues/425",
+)
 def kernel_transposed(site: Site) -> Iterator[Variant]:
     """Height and width of the kernel are exchanged."""
     weight = _kernel(site)
@@ -63,7 +75,8 @@ def kernel_transposed(site: Site) -> Iterator[Variant]:
 @fault(
     "convolution/channels in and out exchanged",
     "Conv",
-    source="PyTorch, ConvTranspose2d stores IOHW, Conv2d OIHW",
+    source="TVM, conv2d_transpose: I and O of the kernel's layout mixed up, "
+    "https://github.com/apache/tvm/pull/9336",
 )
 def weight_transposed(site: Site) -> Iterator[Variant]:
     """Weights read as (in, out)."""
@@ -76,7 +89,8 @@ def weight_transposed(site: Site) -> Iterator[Variant]:
     "convolution/linear weight transposed",
     "MatMul",
     "Gemm",
-    source="PyTorch, Linear stores (out, in); ONNX MatMul wants (in, out)",
+    source="LLMs from scratch: a weight of (out, in) used as (in, out), "
+    "https://github.com/rasbt/LLMs-from-scratch/issues/857",
 )
 def linear_transposed(site: Site) -> Iterator[Variant]:
     """A square weight matrix used without, or with one more, transpose."""
@@ -88,7 +102,8 @@ def linear_transposed(site: Site) -> Iterator[Variant]:
 @fault(
     "convolution/groups interleaved",
     "Conv",
-    source="Zhang et al., ShuffleNet (2018), §3.1: channels of a grouped convolution",
+    source="Zhang et al., ShuffleNet (2018), §3.1: channels of a grouped convolution, "
+    "https://arxiv.org/abs/1707.01083",
 )
 def groups_interleaved(site: Site) -> Iterator[Variant]:
     """Output channels are ordered (n, group) instead of (group, n)."""
@@ -102,7 +117,8 @@ def groups_interleaved(site: Site) -> Iterator[Variant]:
 @fault(
     "convolution/depthwise channels shifted",
     "Conv",
-    source="PyTorch, Conv2d: groups; TensorFlow's depthwise weights are (H, W, C, multiplier)",
+    source="ExecuTorch: depthwise kernels handed on in another layout, "
+    "https://github.com/pytorch/executorch/pull/17423",
 )
 def depthwise_shifted(site: Site) -> Iterator[Variant]:
     """Each channel of a depthwise convolution gets its neighbour's kernel."""
@@ -111,7 +127,11 @@ def depthwise_shifted(site: Site) -> Iterator[Variant]:
         yield site.fed("by one", {1: np.roll(weight, 1, axis=0)})
 
 
-@fault("convolution/dilated", "Conv", source="Chen et al., DeepLab (2017): stride replaced by dilation")
+@fault(
+    "convolution/dilated",
+    "Conv",
+    source="Chen et al., DeepLab (2017): stride replaced by dilation, https://arxiv.org/abs/1606.00915",
+)
 def dilated(site: Site) -> Iterator[Variant]:
     """Dilation 2, padded to the same size."""
     weight, pads = _kernel(site), site.attribute("pads", (0, 0, 0, 0))
@@ -122,7 +142,8 @@ def dilated(site: Site) -> Iterator[Variant]:
 @fault(
     "convolution/dilation ignored",
     "Conv",
-    source="converters that read strides and pads only; TNN breaks on a Conv without dilations",
+    source="OpenVINO: the second of two dilations not read, "
+    "https://github.com/openvinotoolkit/openvino/issues/65",
 )
 def dilation_ignored(site: Site) -> Iterator[Variant]:
     """A dilated kernel is applied undilated, padded to the same size."""
@@ -137,7 +158,8 @@ def dilation_ignored(site: Site) -> Iterator[Variant]:
     "Conv",
     "Add",
     "Gemm",
-    source="Keras use_bias and PyTorch bias=False; checkpoints loaded with strict=False",
+    source="PyTorch: load_state_dict(strict=False) leaves weights out silently, "
+    "https://github.com/pytorch/examples/issues/1029",
 )
 def bias_missing(site: Site) -> Iterator[Variant]:
     """The bias is left out."""
@@ -153,7 +175,8 @@ def bias_missing(site: Site) -> Iterator[Variant]:
     "Conv",
     "Add",
     "Gemm",
-    source="Jacob et al. (2018), §3.2: a bias both folded and kept",
+    source="Jacob et al., Quantization and Training of Neural Networks (2018), §3.2: a bias folded and kept, "
+    "https://arxiv.org/abs/1712.05877",
 )
 def bias_twice(site: Site) -> Iterator[Variant]:
     """The bias is added twice."""

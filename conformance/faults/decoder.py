@@ -10,7 +10,7 @@ import numpy as np
 from conformance.faults.catalogue import Rewriting, Site, Variant, fault
 from refimpl.ops.operation import Array
 
-_DETR = "DETR, models/position_encoding.py: PositionEmbeddingSine"
+_RESIDUAL = "He et al., Deep Residual Learning (2016), https://arxiv.org/abs/1512.03385"
 TEMPERATURE = 10000.0
 EPSILON = 1e-6
 
@@ -57,20 +57,34 @@ def _other_table(site: Site, detail: str, embed: Callable[[int, int], Array]) ->
             yield site.fed(detail, {index: other})
 
 
-@fault("decoder/position x and y swapped", "Add", source=f"{_DETR} concatenates y, then x")
+@fault(
+    "decoder/position x and y swapped",
+    "Add",
+    source="DETR, PositionEmbeddingSine: concatenates y, then x, "
+    "https://github.com/facebookresearch/detr/blob/main/models/position_encoding.py",
+)
 def position_swapped(site: Site) -> Iterator[Variant]:
     """The column's embedding stands before the row's."""
     for index, table, _, _ in _positions(site):
         yield site.fed("x, y", {index: np.roll(table, table.shape[2] // 2, axis=2)})
 
 
-@fault("decoder/position not normalised", "Add", source=f"{_DETR}: normalize defaults to False")
+@fault(
+    "decoder/position not normalised",
+    "Add",
+    source="DETR, PositionEmbeddingSine: normalize defaults to False, "
+    "https://github.com/facebookresearch/detr/blob/main/models/position_encoding.py",
+)
 def position_raw(site: Site) -> Iterator[Variant]:
     """Coordinates in pixels instead of 0 … 2π."""
     yield from _other_table(site, "pixels", lambda size, c: _embed(np.arange(1.0, size + 1), c))
 
 
-@fault("decoder/position temperature", "Add", source=f"{_DETR}: temperature 10000; DAB-DETR (2022) uses 20")
+@fault(
+    "decoder/position temperature",
+    "Add",
+    source="Liu et al., DAB-DETR (2022): 20, where DETR has 10000, https://arxiv.org/abs/2201.12329",
+)
 def position_temperature(site: Site) -> Iterator[Variant]:
     """Another base of the wavelengths."""
     for temperature in (20.0, 100.0, 1000.0):
@@ -82,7 +96,10 @@ def _warmer(temperature: float) -> Callable[[int, int], Array]:
 
 
 @fault(
-    "decoder/position from zero", "Add", source=f"{_DETR}: cumsum starts at 1; Deformable DETR subtracts 0.5"
+    "decoder/position from zero",
+    "Add",
+    source="Deformable DETR: 0.5 less than DETR, which counts from 1, "
+    "https://github.com/fundamentalvision/Deformable-DETR/blob/main/models/position_encoding.py",
 )
 def position_offset(site: Site) -> Iterator[Variant]:
     """Coordinates start at 0, or at ½, instead of 1."""
@@ -97,7 +114,8 @@ def _starting(offset: float) -> Callable[[int, int], Array]:
 @fault(
     "decoder/sines before cosines",
     "Add",
-    source="Tensor2Tensor, get_timing_signal_1d: [sin, cos] halves; Vaswani et al. (2017) interleave",
+    source="Tensor2Tensor: halves of sines and cosines, which the paper interleaves, "
+    "https://github.com/tensorflow/tensor2tensor/issues/1925",
 )
 def position_halves(site: Site) -> Iterator[Variant]:
     """All sines, then all cosines, instead of alternating."""
@@ -119,7 +137,7 @@ def _joins(site: Site) -> bool:
     )
 
 
-@fault("decoder/residual missing", "Add", source="He et al., Deep Residual Learning (2016)")
+@fault("decoder/residual missing", "Add", source=_RESIDUAL)
 def residual_missing(site: Site) -> Iterator[Variant]:
     """Only one of the two summands is passed on."""
     if _joins(site):
@@ -127,7 +145,7 @@ def residual_missing(site: Site) -> Iterator[Variant]:
             yield site.instead(f"only {kept}", "Identity", kept)
 
 
-@fault("decoder/residual added twice", "Add", source="He et al., Deep Residual Learning (2016)")
+@fault("decoder/residual added twice", "Add", source=_RESIDUAL)
 def residual_twice(site: Site) -> Iterator[Variant]:
     """A summand is added twice."""
     if _joins(site):
@@ -138,7 +156,8 @@ def residual_twice(site: Site) -> Iterator[Variant]:
 @fault(
     "decoder/concatenated in another order",
     "Concat",
-    source="Detectron2 and MMDetection list pyramid levels coarse first or fine first",
+    source="Mask DINO: features listed coarse level first, their masks fine first, "
+    "https://github.com/IDEA-Research/MaskDINO/issues/127",
 )
 def concat_order(site: Site) -> Iterator[Variant]:
     """The operands are concatenated backwards."""
@@ -151,7 +170,8 @@ def concat_order(site: Site) -> Iterator[Variant]:
     "decoder/wired to another tensor",
     "Add",
     "Mul",
-    source="Liu et al., PANet (2018), §3.1: which of lateral, top-down and bottom-up map is added",
+    source="Liu et al., PANet (2018), §3.1: which of lateral, top-down and bottom-up map is added, "
+    "https://arxiv.org/abs/1803.01534",
 )
 def wired_elsewhere(site: Site) -> Iterator[Variant]:
     """An operand is another map of the same shape, such as the wrong lateral."""
@@ -179,7 +199,7 @@ def _alike(site: Site, name: str, place: int) -> list[str]:
 @fault(
     "decoder/product instead of sum",
     "Add",
-    source="Chen et al., BlendMask (2020) and YOLACT variants: fusion by product or sum",
+    source="Chen et al., BlendMask (2020): fusion by product and sum, https://arxiv.org/abs/2001.00309",
 )
 def product_for_sum(site: Site) -> Iterator[Variant]:
     """Two maps are multiplied instead of added."""
@@ -190,7 +210,7 @@ def product_for_sum(site: Site) -> Iterator[Variant]:
 @fault(
     "decoder/sum instead of product",
     "Mul",
-    source="Wan et al., SeaFormer (2023), §3.3: fusion by product or sum",
+    source="Wan et al., SeaFormer (2023), §3.3: fusion by product or sum, https://arxiv.org/abs/2301.13156",
 )
 def sum_for_product(site: Site) -> Iterator[Variant]:
     """A gate is added instead of multiplied."""
@@ -202,7 +222,8 @@ def sum_for_product(site: Site) -> Iterator[Variant]:
     "decoder/layer skipped",
     "MatMul",
     "Conv",
-    source="a perceptron built with one layer less: DETR's MLP(num_layers=3)",
+    source="Tensorflow-YOLACT: a head of one convolution, of two in the paper, "
+    "https://github.com/leohsuofnthu/Tensorflow-YOLACT/issues/14",
 )
 def layer_skipped(site: Site) -> Iterator[Variant]:
     """A layer whose input and output have one shape is left out."""
@@ -213,7 +234,8 @@ def layer_skipped(site: Site) -> Iterator[Variant]:
 @fault(
     "decoder/kernels normalised",
     "MatMul",
-    source="paper, §3.4: cosine similarity compares kernels of length one; the masks need their length",
+    source="Zhang et al., MobileInst (2023), §3.4: cosine similarity needs no length, the masks do, "
+    "https://arxiv.org/abs/2303.17594",
 )
 def kernels_normalised(site: Site) -> Iterator[Variant]:
     """Kernels of length one times the mask features."""
@@ -226,7 +248,8 @@ def kernels_normalised(site: Site) -> Iterator[Variant]:
 @fault(
     "decoder/masks scaled",
     "MatMul",
-    source="attention's 1/√d (Vaswani et al., 2017) applied to the product of kernels and mask features",
+    source="Vaswani et al., Attention Is All You Need (2017), §3.2.1: 1/√d, there for logits, "
+    "https://arxiv.org/abs/1706.03762",
 )
 def masks_scaled(site: Site) -> Iterator[Variant]:
     """The product of kernels and mask features times 1/√dim."""
@@ -237,7 +260,8 @@ def masks_scaled(site: Site) -> Iterator[Variant]:
 @fault(
     "decoder/mask features transposed",
     "MatMul",
-    source="PyTorch, Tensor.view against permute: positions flattened column by column",
+    source="REMINDER: transpose(1, 3) flattens a map column by column, "
+    "https://github.com/hieuvmphan/REMINDER/issues/6",
 )
 def mask_features_transposed(site: Site) -> Iterator[Variant]:
     """Positions are flattened column by column."""

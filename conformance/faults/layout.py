@@ -8,10 +8,13 @@ import numpy as np
 
 from conformance.faults.catalogue import Rewriting, Site, Variant, fault
 
-_VIEW = "PyTorch, Tensor.view against permute"
 
-
-@fault("layout/reshaped instead of transposed", "Transpose", source=_VIEW)
+@fault(
+    "layout/reshaped instead of transposed",
+    "Transpose",
+    source="vector-quantize-pytorch: view in place of permute, "
+    "https://github.com/lucidrains/vector-quantize-pytorch/issues/70",
+)
 def viewed(site: Site) -> Iterator[Variant]:
     """The shape is right, the elements stay where they lie."""
     moves = [axis for axis in site.attribute("perm", ()) if site.shape(0)[axis] > 1]
@@ -22,7 +25,11 @@ def viewed(site: Site) -> Iterator[Variant]:
         )
 
 
-@fault("layout/flattened column by column", "Reshape", source=f"{_VIEW}; MATLAB and Fortran order")
+@fault(
+    "layout/flattened column by column",
+    "Reshape",
+    source="Keras: MATLAB flattens column by column, https://github.com/keras-team/keras/issues/13830",
+)
 def column_major(site: Site) -> Iterator[Variant]:
     """Positions are flattened column by column."""
     before, after = site.shape(0), site.output_shape
@@ -38,7 +45,12 @@ def column_major(site: Site) -> Iterator[Variant]:
         yield rewriting.same("columns first", {0: turned})
 
 
-@fault("layout/unflattened column by column", "Reshape", source=f"{_VIEW}; MATLAB and Fortran order")
+@fault(
+    "layout/unflattened column by column",
+    "Reshape",
+    source="rp_extract: flattened in one order, reshaped in the other, "
+    "https://github.com/tuwien-musicir/rp_extract/issues/16",
+)
 def column_major_map(site: Site) -> Iterator[Variant]:
     """Positions become a map column by column."""
     before, after = site.shape(0), site.output_shape
@@ -52,7 +64,8 @@ def column_major_map(site: Site) -> Iterator[Variant]:
 @fault(
     "layout/NHWC read as NCHW",
     "Conv",
-    source="TensorFlow's NHWC and PyTorch's NCHW buffers exchanged without conversion",
+    source="NNTrainer: the dimensions of NHWC exchanged, its data not, "
+    "https://github.com/nntrainer/nntrainer/pull/697",
 )
 def channels_last(site: Site) -> Iterator[Variant]:
     """The picture's bytes are interleaved by channel but read as planes."""
@@ -63,7 +76,7 @@ def channels_last(site: Site) -> Iterator[Variant]:
 @fault(
     "layout/height and width exchanged",
     "Conv",
-    source="OpenCV's (width, height) sizes against NumPy's (height, width)",
+    source="Caffe: cv::Size(height, width), https://github.com/BVLC/caffe/issues/950",
 )
 def picture_turned(site: Site) -> Iterator[Variant]:
     """The picture is transposed in memory but read with the right size."""

@@ -9,9 +9,10 @@ import numpy as np
 from conformance.faults.catalogue import Rewriting, Site, Variant, fault
 from refimpl.ops.operation import Array
 
-_FOLDING = "Jacob et al., Quantization and Training of Neural Networks (2018), §3.2: folding batch norm"
-_TORCH_BN = "PyTorch, BatchNorm2d"
-_TORCH_LN = "PyTorch, LayerNorm"
+_FOLDING = (
+    "Jacob et al., Quantization and Training of Neural Networks (2018), §3.2: folding batch norm, "
+    "https://arxiv.org/abs/1712.05877"
+)
 
 
 def _parameters(site: Site) -> tuple[Array, Array, Array, Array] | None:
@@ -25,7 +26,8 @@ def _parameters(site: Site) -> tuple[Array, Array, Array, Array] | None:
 @fault(
     "normalization/batch norm epsilon",
     "BatchNormalization",
-    source="Keras, BatchNormalization: epsilon 1e-3; PyTorch: 1e-5",
+    source="nn-transfer: epsilon is 1e-3 in Keras, 1e-5 in PyTorch, "
+    "https://github.com/gzuidhof/nn-transfer/pull/3",
 )
 def batch_epsilon(site: Site) -> Iterator[Variant]:
     """Another framework's epsilon."""
@@ -45,7 +47,7 @@ def variance_for_deviation(site: Site) -> Iterator[Variant]:
 @fault(
     "normalization/statistics of the batch",
     "BatchNormalization",
-    source=f"{_TORCH_BN}: exported in training mode",
+    source="PyTorch: a batch norm exported in training mode, https://github.com/pytorch/pytorch/issues/75252",
 )
 def training_mode(site: Site) -> Iterator[Variant]:
     """Mean and variance of the input itself, as in training, instead of the running ones."""
@@ -68,7 +70,8 @@ def training_mode(site: Site) -> Iterator[Variant]:
 @fault(
     "normalization/batch norm without scale",
     "BatchNormalization",
-    source="Keras, BatchNormalization: scale=False",
+    source="Keras, BatchNormalization: scale=False, "
+    "https://keras.io/api/layers/normalization_layers/batch_normalization/",
 )
 def no_scale(site: Site) -> Iterator[Variant]:
     """γ is taken as 1."""
@@ -79,7 +82,8 @@ def no_scale(site: Site) -> Iterator[Variant]:
 @fault(
     "normalization/batch norm without shift",
     "BatchNormalization",
-    source="Keras, BatchNormalization: center=False",
+    source="Keras, BatchNormalization: center=False, "
+    "https://keras.io/api/layers/normalization_layers/batch_normalization/",
 )
 def no_shift(site: Site) -> Iterator[Variant]:
     """β is taken as 0."""
@@ -90,7 +94,8 @@ def no_shift(site: Site) -> Iterator[Variant]:
 @fault(
     "normalization/statistics not loaded",
     "BatchNormalization",
-    source=f"{_TORCH_BN}: running_mean is 0 and running_var 1 until they are trained or loaded",
+    source="DPC: a checkpoint without running means and variances, "
+    "https://github.com/TengdaHan/DPC/issues/10",
 )
 def initial_statistics(site: Site) -> Iterator[Variant]:
     """Mean 0 and variance 1, as a norm is made."""
@@ -103,7 +108,8 @@ def initial_statistics(site: Site) -> Iterator[Variant]:
     "normalization/scale and shift exchanged",
     "BatchNormalization",
     "LayerNormalization",
-    source="ONNX BatchNormalization: X, scale, B, mean, var; Caffe and Darknet store them otherwise",
+    source="PSPNet-Keras: Caffe's scale, offset, mean and variance read in another order, "
+    "https://github.com/Vladkryvoruchko/PSPNet-Keras-tensorflow/issues/31",
 )
 def exchanged(site: Site) -> Iterator[Variant]:
     """γ stands for β and β for γ."""
@@ -121,7 +127,9 @@ def no_mean(site: Site) -> Iterator[Variant]:
 @fault(
     "normalization/batch norm applied twice",
     "BatchNormalization",
-    source=f"{_FOLDING}; folded weights loaded into an unfolded graph",
+    source="Jacob et al., Quantization and Training of Neural Networks (2018), §3.2: folded norms leave "
+    "the graph, "
+    "https://arxiv.org/abs/1712.05877",
 )
 def applied_twice(site: Site) -> Iterator[Variant]:
     """Folded into the convolution and applied again."""
@@ -131,7 +139,8 @@ def applied_twice(site: Site) -> Iterator[Variant]:
 @fault(
     "normalization/batch norm missing",
     "BatchNormalization",
-    source="TNN: the norm after a convolution declared as output disappears",
+    source="openvino2tensorflow: of a convolution and its norm, the convolution is left, "
+    "https://github.com/PINTO0309/openvino2tensorflow/issues/68",
 )
 def batch_norm_missing(site: Site) -> Iterator[Variant]:
     """The norm is left out."""
@@ -141,7 +150,8 @@ def batch_norm_missing(site: Site) -> Iterator[Variant]:
 @fault(
     "normalization/channels permuted",
     "BatchNormalization",
-    source="channel shuffles folded into weights but not into the norm, as in ShuffleNet conversions",
+    source="FluxPrune: channels taken from a convolution, and not from its norm, "
+    "https://github.com/darsnack/FluxPrune.jl/pull/6",
 )
 def channels_permuted(site: Site) -> Iterator[Variant]:
     """The norm's parameters belong to other channels: shifted by one, or reversed."""
@@ -156,7 +166,8 @@ def channels_permuted(site: Site) -> Iterator[Variant]:
 @fault(
     "normalization/activation before the norm",
     "BatchNormalization",
-    source="He et al., Identity Mappings (2016): the order of norm and activation",
+    source="He et al., Identity Mappings (2016): the order of norm and activation, "
+    "https://arxiv.org/abs/1603.05027",
 )
 def activation_first(site: Site) -> Iterator[Variant]:
     """ReLU before the norm instead of after."""
@@ -167,7 +178,8 @@ def activation_first(site: Site) -> Iterator[Variant]:
 @fault(
     "normalization/layer norm epsilon",
     "LayerNormalization",
-    source="Hugging Face BERT: layer_norm_eps 1e-12; timm ViT: 1e-6; PyTorch: 1e-5; Keras: 1e-3",
+    source="GPT4All, BERT: epsilon 1e-5 where the checkpoint has 1e-12, "
+    "https://github.com/nomic-ai/gpt4all/pull/1946",
 )
 def layer_epsilon(site: Site) -> Iterator[Variant]:
     """Another framework's epsilon."""
@@ -179,7 +191,7 @@ def layer_epsilon(site: Site) -> Iterator[Variant]:
 @fault(
     "normalization/unbiased variance",
     "LayerNormalization",
-    source="PyTorch, torch.var: Bessel's correction is the default; LayerNorm is without",
+    source="LBANN: a layer norm by the unbiased variance, https://github.com/LBANN/lbann/pull/2024",
 )
 def unbiased(site: Site) -> Iterator[Variant]:
     """Variance divided by n − 1."""
@@ -193,7 +205,8 @@ def unbiased(site: Site) -> Iterator[Variant]:
 @fault(
     "normalization/layer norm without scale and shift",
     "LayerNormalization",
-    source=f"{_TORCH_LN}: elementwise_affine=False",
+    source="PyTorch, LayerNorm: elementwise_affine=False, "
+    "https://docs.pytorch.org/docs/stable/generated/torch.nn.LayerNorm.html",
 )
 def no_affine(site: Site) -> Iterator[Variant]:
     """γ = 1 and β = 0."""
@@ -208,7 +221,7 @@ def no_affine(site: Site) -> Iterator[Variant]:
 @fault(
     "normalization/RMS norm",
     "LayerNormalization",
-    source="Zhang & Sennrich, Root Mean Square Layer Normalization (2019)",
+    source="Zhang & Sennrich, Root Mean Square Layer Normalization (2019), https://arxiv.org/abs/1910.07467",
 )
 def root_mean_square(site: Site) -> Iterator[Variant]:
     """The mean is not subtracted: divided by the root of the mean square."""
@@ -228,7 +241,8 @@ def root_mean_square(site: Site) -> Iterator[Variant]:
 @fault(
     "normalization/layer norm missing",
     "LayerNormalization",
-    source="Xiong et al., On Layer Normalization in the Transformer Architecture (2020)",
+    source="Xiong et al., On Layer Normalization in the Transformer Architecture (2020), "
+    "https://arxiv.org/abs/2002.04745",
 )
 def layer_norm_missing(site: Site) -> Iterator[Variant]:
     """The norm is left out."""
@@ -238,7 +252,7 @@ def layer_norm_missing(site: Site) -> Iterator[Variant]:
 @fault(
     "normalization/norm before the residual",
     "LayerNormalization",
-    source="Liu et al., Swin Transformer V2 (2022), §3.2: res-post-norm; Xiong et al. (2020)",
+    source="Liu et al., Swin Transformer V2 (2022), §3.2: res-post-norm, https://arxiv.org/abs/2111.09883",
 )
 def norm_before_residual(site: Site) -> Iterator[Variant]:
     """x + norm(f) instead of norm(x + f)."""
@@ -259,7 +273,8 @@ def norm_before_residual(site: Site) -> Iterator[Variant]:
 @fault(
     "normalization/layer norm over tokens",
     "LayerNormalization",
-    source=f"{_TORCH_LN}: normalized_shape counts from the last axis",
+    source="GATr's baseline: normalized_shape of all axes but the first, "
+    "https://github.com/Qualcomm-AI-research/geometric-algebra-transformer/pull/8",
 )
 def other_axis(site: Site) -> Iterator[Variant]:
     """Normalised over the tokens instead of the channels."""

@@ -8,8 +8,10 @@ import numpy as np
 
 from conformance.faults.catalogue import Rewriting, Site, Variant, fault
 
+_WINDOWS = "Zhang et al., MobileInst (2023), Table 4: max or average 8×8, https://arxiv.org/abs/2303.17594"
 
-@fault("pooling/average instead of maximum", "MaxPool", source="paper, Table 4: max or average 8×8")
+
+@fault("pooling/average instead of maximum", "MaxPool", source=_WINDOWS)
 def average(site: Site) -> Iterator[Variant]:
     """Windows are averaged."""
     kept = {
@@ -20,7 +22,7 @@ def average(site: Site) -> Iterator[Variant]:
     yield site.instead("average", "AveragePool", site.call.inputs[0], **kept)
 
 
-@fault("pooling/maximum instead of average", "AveragePool", source="paper, Table 4: max or average 8×8")
+@fault("pooling/maximum instead of average", "AveragePool", source=_WINDOWS)
 def maximum(site: Site) -> Iterator[Variant]:
     """The maximum of each window is taken."""
     kept = {
@@ -34,7 +36,8 @@ def maximum(site: Site) -> Iterator[Variant]:
 @fault(
     "pooling/padding counted",
     "AveragePool",
-    source="PyTorch, AvgPool2d: count_include_pad defaults to True, ONNX AveragePool's to 0; wrong in TNN",
+    source="ONNX-Chainer: count_include_pad is 0 in ONNX, 1 in Chainer, "
+    "https://github.com/chainer/onnx-chainer/pull/45",
 )
 def padding_counted(site: Site) -> Iterator[Variant]:
     """Zeros of the padding are counted in the mean, or not counted where they should be."""
@@ -46,7 +49,8 @@ def padding_counted(site: Site) -> Iterator[Variant]:
 @fault(
     "pooling/padded with zeros",
     "MaxPool",
-    source="ONNX MaxPool pads with −∞; TensorFlow graphs with an explicit Pad before the pool use 0",
+    source="EfficientDet in PyTorch: zeros padded before a pool of the maximum, "
+    "https://github.com/zylo117/Yet-Another-EfficientDet-Pytorch/pull/352",
 )
 def zero_padded(site: Site) -> Iterator[Variant]:
     """The border is padded with zeros instead of −∞."""
@@ -62,7 +66,8 @@ def zero_padded(site: Site) -> Iterator[Variant]:
     "pooling/subsampled",
     "MaxPool",
     "AveragePool",
-    source="strided slicing instead of pooling: x[..., ::k, ::k]",
+    source="Detectron2, LastLevelMaxPool: a window of one, every second pixel, "
+    "https://github.com/facebookresearch/detectron2/blob/main/detectron2/modeling/backbone/fpn.py",
 )
 def subsampled(site: Site) -> Iterator[Variant]:
     """The first pixel of each window is taken."""
@@ -82,7 +87,8 @@ def subsampled(site: Site) -> Iterator[Variant]:
     "pooling/window shifted",
     "MaxPool",
     "AveragePool",
-    source="ceil_mode and padding chosen so that sizes agree but windows do not (PyTorch, MaxPool2d)",
+    source="onnx2tf: padding of ceil_mode that belongs to the end, "
+    "https://github.com/PINTO0309/onnx2tf/pull/211",
 )
 def shifted(site: Site) -> Iterator[Variant]:
     """Windows start one pixel late, the last padded by repetition."""
@@ -97,7 +103,7 @@ def shifted(site: Site) -> Iterator[Variant]:
 @fault(
     "pooling/sum instead of mean",
     "ReduceMean",
-    source="ONNX ReduceSum and ReduceMean; Wan et al., SeaFormer (2023), §3.1: squeezing by the mean",
+    source="Wan et al., SeaFormer (2023), §3.1: squeezing by the mean, https://arxiv.org/abs/2301.13156",
 )
 def reduced_sum(site: Site) -> Iterator[Variant]:
     """An axis is summed instead of averaged."""
@@ -107,7 +113,7 @@ def reduced_sum(site: Site) -> Iterator[Variant]:
 @fault(
     "pooling/maximum instead of mean",
     "ReduceMean",
-    source="Woo et al., CBAM (2018): squeezing by maximum and mean",
+    source="Woo et al., CBAM (2018): squeezing by maximum and mean, https://arxiv.org/abs/1807.06521",
 )
 def reduced_maximum(site: Site) -> Iterator[Variant]:
     """The maximum along an axis instead of the mean."""

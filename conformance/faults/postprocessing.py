@@ -8,7 +8,6 @@ import numpy as np
 
 from conformance.faults.catalogue import Rewriting, Site, Variant, fault
 
-_LOGITS = "PyTorch, BCEWithLogitsLoss: models return logits, deployments append a sigmoid"
 _ENDS = ("Add", "Reshape", "Resize", "MatMul")
 
 
@@ -16,7 +15,12 @@ def _is_output(site: Site) -> bool:
     return site.output in site.graph.outputs.values()
 
 
-@fault("postprocessing/sigmoid already applied", *_ENDS, source=_LOGITS)
+@fault(
+    "postprocessing/sigmoid already applied",
+    *_ENDS,
+    source="YOLOv4-pytorch: a sigmoid in the head and in BCEWithLogitsLoss, "
+    "https://github.com/argusswift/YOLOv4-pytorch/issues/89",
+)
 def sigmoid_applied(site: Site) -> Iterator[Variant]:
     """An output is a probability instead of a logit."""
     if _is_output(site):
@@ -26,7 +30,8 @@ def sigmoid_applied(site: Site) -> Iterator[Variant]:
 @fault(
     "postprocessing/softmax already applied",
     "Add",
-    source="sigmoid and softmax classifiers: DETR has softmax with a background class, SparseInst sigmoids",
+    source="TorchGeo: softmax for the sigmoids of several labels, "
+    "https://github.com/torchgeo/torchgeo/pull/791",
 )
 def softmax_applied(site: Site) -> Iterator[Variant]:
     """An output is a softmax over classes instead of logits."""
@@ -38,7 +43,8 @@ def softmax_applied(site: Site) -> Iterator[Variant]:
     "postprocessing/ReLU after the last layer",
     "Add",
     "Conv",
-    source="DETR's MLP has a ReLU on all layers but the last",
+    source="TabTransformer: a perceptron that activates its last layer too, "
+    "https://github.com/lucidrains/tab-transformer-pytorch/issues/9",
 )
 def relu_at_the_end(site: Site) -> Iterator[Variant]:
     """An output is cut at zero."""
@@ -50,7 +56,8 @@ def relu_at_the_end(site: Site) -> Iterator[Variant]:
     "postprocessing/masks thresholded",
     "Reshape",
     "Resize",
-    source="SparseInst, inference: masks > 0.45 of the probability",
+    source="SparseInst, inference: masks > 0.45 of the probability, "
+    "https://github.com/hustvl/SparseInst/blob/main/sparseinst/config.py",
 )
 def thresholded(site: Site) -> Iterator[Variant]:
     """Masks are zeros and ones instead of logits."""
@@ -65,7 +72,8 @@ def thresholded(site: Site) -> Iterator[Variant]:
     "postprocessing/masks mirrored",
     "Reshape",
     "Resize",
-    source="pictures stored bottom-up (Windows bitmaps, OpenGL textures)",
+    source="Windows bitmaps: the bottom row first, "
+    "https://learn.microsoft.com/en-us/windows/win32/directshow/top-down-vs--bottom-up-dibs",
 )
 def mirrored(site: Site) -> Iterator[Variant]:
     """Masks are upside down."""

@@ -21,8 +21,8 @@ def _is_data(site: Site) -> bool:
 @fault(
     "quantization/float16 arithmetic",
     *_PRODUCTS,
-    source="TNN: precision AUTO and NORMAL compute in float16 on ARM; "
-    "Micikevicius et al., Mixed Precision Training (2018)",
+    source="TNN, precision AUTO and NORMAL: float16 on ARM, "
+    "https://github.com/Tencent/TNN/blob/master/include/tnn/core/common.h",
 )
 def half_arithmetic(site: Site) -> Iterator[Variant]:
     """Operands and result in float16, undeclared."""
@@ -53,7 +53,7 @@ def _stored(site: Site, code: int, narrow: Format) -> Variant:
     "Add",
     "Relu",
     "Resize",
-    source="OpenCL image buffers of mobile runtimes hold float16",
+    source="TNN: OpenCL images of halves, https://github.com/Tencent/TNN/issues/1044",
 )
 def half_storage(site: Site) -> Iterator[Variant]:
     """A tensor passes through float16, undeclared."""
@@ -68,7 +68,8 @@ def half_storage(site: Site) -> Iterator[Variant]:
     "Add",
     "Relu",
     "Resize",
-    source="TNN: precision LOW is bfloat16; PyTorch autocast on CPU",
+    source="TNN, precision LOW: bfloat16 on ARM, "
+    "https://github.com/Tencent/TNN/blob/master/include/tnn/core/common.h",
 )
 def brain_half_storage(site: Site) -> Iterator[Variant]:
     """A tensor passes through bfloat16, undeclared."""
@@ -80,7 +81,8 @@ def brain_half_storage(site: Site) -> Iterator[Variant]:
     "quantization/saturated",
     "Relu",
     "Add",
-    source="TensorRT, entropy calibration: values beyond the calibrated range saturate",
+    source="TensorRT: values beyond the calibrated range are clipped, "
+    "https://github.com/NVIDIA/TensorRT/issues/1951",
 )
 def saturated(site: Site) -> Iterator[Variant]:
     """Values beyond a calibrated range are cut."""

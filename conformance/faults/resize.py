@@ -9,15 +9,17 @@ import numpy as np
 from conformance.faults.catalogue import Rewriting, Site, Variant, fault
 from refimpl.ops.operation import Array
 
-_ONNX = "ONNX Resize: coordinate_transformation_mode"
-_TORCH = "PyTorch, torch.nn.functional.interpolate: align_corners"
-
 
 def _linear(site: Site) -> bool:
     return site.attribute("mode", "nearest") == "linear"
 
 
-@fault("resize/corners aligned", "Resize", source=_TORCH)
+@fault(
+    "resize/corners aligned",
+    "Resize",
+    source="PyTorch, interpolate: align_corners, "
+    "https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.interpolate.html",
+)
 def corners_aligned(site: Site) -> Iterator[Variant]:
     """Corner pixels are aligned (`align_corners=True`) instead of half-pixel centres."""
     if _linear(site):
@@ -27,7 +29,8 @@ def corners_aligned(site: Site) -> Iterator[Variant]:
 @fault(
     "resize/no half pixel",
     "Resize",
-    source=f"{_ONNX}; TensorFlow 1 resize_bilinear(half_pixel_centers=False)",
+    source="tf2onnx: half_pixel_centers not read, Resize without the half pixel, "
+    "https://github.com/onnx/tensorflow-onnx/issues/914",
 )
 def asymmetric(site: Site) -> Iterator[Variant]:
     """Source coordinates are `i · scale` (asymmetric) instead of half-pixel centres."""
@@ -38,7 +41,8 @@ def asymmetric(site: Site) -> Iterator[Variant]:
 @fault(
     "resize/nearest instead of bilinear",
     "Resize",
-    source="PyTorch, torch.nn.Upsample: mode defaults to nearest",
+    source="PyTorch, Upsample: mode defaults to nearest, "
+    "https://docs.pytorch.org/docs/stable/generated/torch.nn.Upsample.html",
 )
 def nearest(site: Site) -> Iterator[Variant]:
     """The nearest pixel is taken instead of interpolating."""
@@ -53,7 +57,8 @@ def nearest(site: Site) -> Iterator[Variant]:
 @fault(
     "resize/bilinear instead of nearest",
     "Resize",
-    source="Detectron2 FPN: F.interpolate(mode='nearest') in the top-down path",
+    source="Detectron2, FPN: nearest in the top-down path, "
+    "https://github.com/facebookresearch/detectron2/blob/main/detectron2/modeling/backbone/fpn.py",
 )
 def bilinear(site: Site) -> Iterator[Variant]:
     """Pixels are interpolated where the nearest is wanted."""
@@ -64,7 +69,7 @@ def bilinear(site: Site) -> Iterator[Variant]:
 @fault(
     "resize/bicubic instead of bilinear",
     "Resize",
-    source="PyTorch, torch.nn.functional.interpolate: mode='bicubic', a = −0.75",
+    source="ONNX Resize: mode cubic, cubic_coeff_a −0.75, https://onnx.ai/onnx/operators/onnx__Resize.html",
 )
 def bicubic(site: Site) -> Iterator[Variant]:
     """Cubic interpolation instead of linear."""
@@ -75,7 +80,8 @@ def bicubic(site: Site) -> Iterator[Variant]:
 @fault(
     "resize/antialiased",
     "Resize",
-    source="torchvision, Resize: antialias; Pillow always filters when shrinking",
+    source="torchvision, Resize: Pillow filters, tensors were not, "
+    "https://github.com/pytorch/vision/issues/2950",
 )
 def antialiased(site: Site) -> Iterator[Variant]:
     """A low-pass filter is applied when shrinking."""
@@ -103,7 +109,8 @@ def _triangles(size: int, new_size: int) -> Array:
 @fault(
     "resize/before the activation",
     "Resize",
-    source="TopFormer and SeaFormer injection: sigmoid, then upsampling; others reverse it",
+    source="TopFormer, InjectionMultiSum: sigmoid, then upsampling; others reverse it, "
+    "https://github.com/hustvl/TopFormer/blob/main/mmseg/models/backbones/topformer.py",
 )
 def before_activation(site: Site) -> Iterator[Variant]:
     """A map is resized before its activation instead of after."""

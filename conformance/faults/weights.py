@@ -11,7 +11,9 @@ from conformance.faults.catalogue import Site, Variant, fault
 from refimpl.ops.operation import Array
 
 _PRODUCTS = ("Conv", "MatMul", "Gemm")
-_QUANTIZATION = "Krishnamoorthi, Quantizing deep convolutional networks (2018), §3"
+_QUANTIZATION = (
+    "Krishnamoorthi, Quantizing deep convolutional networks (2018), §3, https://arxiv.org/abs/1806.08342"
+)
 
 
 def _weight(site: Site) -> Array | None:
@@ -22,7 +24,8 @@ def _weight(site: Site) -> Array | None:
 @fault(
     "weights/float16",
     *_PRODUCTS,
-    source="TNN: half models (data_type 1) store weights as float16; onnxconverter-common float16",
+    source="TNN, -half: weights stored as float16, "
+    "https://github.com/Tencent/TNN/blob/master/doc/en/user/convert_en.md",
 )
 def half(site: Site) -> Iterator[Variant]:
     """Weights rounded to float16."""
@@ -34,7 +37,8 @@ def half(site: Site) -> Iterator[Variant]:
 @fault(
     "weights/bfloat16",
     *_PRODUCTS,
-    source="TNN: precision LOW is bfloat16; Intel, BFLOAT16 hardware numerics definition (2018)",
+    source="TNN, precision LOW: bfloat16 on ARM, "
+    "https://github.com/Tencent/TNN/blob/master/include/tnn/core/common.h",
 )
 def brain_half(site: Site) -> Iterator[Variant]:
     """Weights rounded, or truncated, to bfloat16."""
@@ -66,7 +70,8 @@ def int8_per_channel(site: Site) -> Iterator[Variant]:
 @fault(
     "weights/int8 scale of another channel",
     *_PRODUCTS,
-    source=f"{_QUANTIZATION}; ONNX DequantizeLinear: axis",
+    source="Core AI: a negative axis off by one picks another channel's scale, "
+    "https://github.com/apple/coreai-torch/pull/24",
 )
 def int8_wrong_scale(site: Site) -> Iterator[Variant]:
     """8-bit weights multiplied with the neighbouring channel's scale."""
@@ -80,7 +85,8 @@ def int8_wrong_scale(site: Site) -> Iterator[Variant]:
 @fault(
     "weights/zero point off by one",
     *_PRODUCTS,
-    source="ONNX QuantizeLinear: zero point; int8 against uint8 (128) conventions",
+    source="ONNX Runtime: zero point 127 instead of 128, "
+    "https://github.com/microsoft/onnxruntime/issues/25823",
 )
 def zero_point(site: Site) -> Iterator[Variant]:
     """8-bit weights shifted by one level."""
@@ -98,7 +104,7 @@ def _levels(weight: Array, scale: Array | float) -> Array:
 @fault(
     "weights/of another layer",
     *_PRODUCTS,
-    source="checkpoints matched by shape or by order; PyTorch, load_state_dict(strict=False)",
+    source="Keras: weights loaded by order, not by name, https://github.com/keras-team/keras/issues/10777",
 )
 def stale(site: Site) -> Iterator[Variant]:
     """Weights of another layer with the same shape."""
@@ -117,7 +123,8 @@ def stale(site: Site) -> Iterator[Variant]:
     "weights/norm of another layer",
     "BatchNormalization",
     "LayerNormalization",
-    source="checkpoints matched by shape or by order",
+    source="tfjs-converter: another order of weights than assumed, seen with batch norms, "
+    "https://github.com/tensorflow/tfjs-converter/pull/178",
 )
 def stale_norm(site: Site) -> Iterator[Variant]:
     """γ of another norm with as many channels."""
@@ -133,7 +140,8 @@ def stale_norm(site: Site) -> Iterator[Variant]:
 @fault(
     "weights/channels reordered",
     "Conv",
-    source="structured pruning and channel permutation applied to one of two neighbouring layers",
+    source="Pool & Yu, Channel Permutations for N:M Sparsity (2021): neighbours follow, "
+    "https://openreview.net/forum?id=WAO1STUPWPP",
 )
 def channels_reordered(site: Site) -> Iterator[Variant]:
     """Input channels of the weights are in reversed order."""

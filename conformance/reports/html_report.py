@@ -59,7 +59,14 @@ def html_report(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, shape=shape, subscript=subscript, shade=shade, used=used, marked=marked, label=_label
+        number=number,
+        shape=shape,
+        subscript=subscript,
+        shade=shade,
+        used=used,
+        marked=marked,
+        linked=linked,
+        label=_label,
     )
     return environment.get_template(TEMPLATE).render(
         report=content,
@@ -141,6 +148,13 @@ def marked(text: str) -> Markup:
         Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
         for place, part in enumerate(parts)
     )
+
+
+def linked(text: str) -> Markup:
+    """Return the source of a fault with the address that ends it as a link."""
+    named, scheme, rest = text.partition("https://")
+    link = Markup('<a href="{0}">{0}</a>').format(scheme + rest) if rest else Markup("")
+    return escape(named) + link
 
 
 def subscript(text: str) -> Markup:

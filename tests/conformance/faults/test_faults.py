@@ -13,7 +13,8 @@ import onnxruntime
 import pytest
 from typer.testing import CliRunner
 
-from conformance.cli import app
+from conformance.cli import app, options
+from conformance.cli.terminal import PlainConsole
 from conformance.evidence.baselines import alarms
 from conformance.evidence.false_alarms import ILL_CONDITIONED, CorrectRun, judge_one
 from conformance.evidence.fault_score import Task, anonymous, case, score, trial
@@ -29,7 +30,18 @@ def test_the_catalogue_says_what_happens_and_where_it_is_documented() -> None:
     for name, fault in CATALOGUE.items():
         assert name == f"{fault.category}/{name.partition('/')[2]}"
         assert len(fault.happens) > 10
-        assert len(fault.source) > 10
+        assert re.search(r", https://\S+$|\(\d{4}\)", fault.source), f"{name}: neither a link nor a paper"
+        assert fault.source.count("https://") <= 1
+
+
+def test_the_catalogue_is_printed_within_80_columns_and_its_addresses_unbroken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(options, "console", PlainConsole(width=80))
+    lines = CliRunner().invoke(app, ["faults", "--list"]).output.splitlines()
+    addresses = [line.strip() for line in lines if line.startswith("  https://")]
+    assert addresses == [f"https://{fault.source.partition('https://')[2]}" for fault in CATALOGUE.values()]
+    assert all(len(line) <= 80 for line in lines if "https://" not in line)
 
 
 def test_every_fault_that_fits_gives_a_valid_model() -> None:

@@ -29,7 +29,7 @@ from conformance.judge.detail import detail_of
 from conformance.pictures.inputs import rendered_input
 from conformance.reports.architecture_figure import architecture_figure
 from conformance.reports.decision_charts import FLIPPED, INSIDE, OUTSIDE, TIED, margin_chart, mask_pictures
-from conformance.reports.html_report import html_report, marked, used
+from conformance.reports.html_report import html_report, linked, marked, used
 from conformance.reports.junit_report import junit_report
 from conformance.reports.markdown_report import markdown_report
 from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport, PlacedNode, Report
@@ -124,7 +124,7 @@ UNUSUAL = {
 
 
 class Page(HTMLParser):
-    """Collects what a page refers to and whether its elements are closed."""
+    """Collects what a page loads (a link is only followed by its reader) and its text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -136,7 +136,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.scripts += tag == "script"
         self.references += [
-            value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")
+            value or ""
+            for name, value in attrs
+            if name in ("src", "href", "srcset", "action") and (tag, name) != ("a", "href")
         ]
 
     def handle_data(self, data: str) -> None:
@@ -299,6 +301,11 @@ def test_what_passes_never_looks_like_more_than_its_bound() -> None:
 
 def test_backticks_of_the_catalogue_become_code() -> None:
     assert str(marked("a `b < c` d")) == "a <code>b &lt; c</code> d"
+
+
+def test_the_address_of_a_source_becomes_a_link() -> None:
+    assert str(linked("a < b, https://c.d/e")) == 'a &lt; b, <a href="https://c.d/e">https://c.d/e</a>'
+    assert str(linked("Vaswani et al. (2017)")) == "Vaswani et al. (2017)"
 
 
 @pytest.mark.parametrize("name", UNUSUAL)
