@@ -36,6 +36,7 @@ class Structure:
         self.recording = recording
         self.graph = recording.graph
         self.maps = _maps(recording)
+        self.biases = _biases(recording)
 
     def compared(self, outputs: Iterable[str]) -> set[str]:
         """Return the tensors that a candidate with these outputs should hold.
@@ -87,6 +88,20 @@ class Structure:
                 reached |= fresh & compared
                 waiting += fresh - compared
         return reached
+
+
+def _biases(recording: Recording) -> dict[str, str]:
+    """Return the matrix products to which a constant is added and that nothing else uses, each with it."""
+    fixed, users = {*recording.weights, *recording.constants}, recording.graph.consumers
+    found: dict[str, str] = {}
+    for step in recording.steps:
+        if fixed.issuperset(step.uses):
+            fixed.update(step.outputs)
+    for name in (step.outputs[0] for step in recording.steps if step.op_type == "MatMul"):
+        after = users.get(name, [])
+        if len(after) == 1 and after[0].op_type == "Add" and name not in recording.outputs.values():
+            found.update((name, other) for other in after[0].inputs if other in fixed)
+    return found
 
 
 def _maps(recording: Recording) -> set[str]:

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from conformance.bounds import Declaration
+from conformance.bounds.worst_element import worst_of
 from conformance.candidates.candidate import FUSION_REACH, OwnGraph
 from conformance.judge.alignment import LIKENESS, CandidateTensors, Match
 from conformance.judge.detail import Spotlight
@@ -122,6 +123,16 @@ class _Sides:
         maker = self.own.nodes.producer(name) if self.own else None
         return maker is not None and maker.op_type == step.op_type
 
+    def is_with_bias(self, name: str, match: Match, value: Array, bound: Array | float) -> bool:
+        """Tell whether a tensor within a product's bound is nearer to the product with its bias added."""
+        bias = self.structure.biases.get(name)
+        if bias is None or np.shape(self.recording.tensors[bias])[-1:] != value.shape[-1:]:
+            return False
+        biased = value + self.recording.tensors[bias]
+        return biased.shape == value.shape and (
+            worst_of(match.values, biased, bound).utilisation < match.worst.utilisation
+        )
+
     def wrong_output(self, name: str, value: Array, bound: Array | float) -> Match | None:
         """Return what the candidate gives for a tensor, if that is an output and not within its bound.
 
@@ -200,6 +211,8 @@ def _predict(sides: _Sides, spotlight: Spotlight, taken: Mapping[str, str]) -> d
         for name in {*sides.sought, *sides.given}.intersection(step.outputs):
             value, bound, reason = replay.values[name], replay.bound(name), None
             match = sides.match(name, value, bound) if name in sides.sought else None
+            if match and sides.is_with_bias(name, match, value, bound):
+                match = None
             if match is None and name in taken:
                 match = sides.tensors.named(taken[name], value, bound)
             if match:

@@ -325,3 +325,13 @@ def test_the_matrix_holds_every_runtime_and_names_what_fails(
 def test_cells_of_tables_cannot_break_out_of_them() -> None:
     assert "<b>" not in page_of_table("t", ["h"], [["<b>"]], "c")
     assert markdown_table(["h"], [["a|b"]]).splitlines()[-1] == r"| a\|b |"
+
+
+@runtimes
+def test_a_bias_within_the_bound_of_its_product_is_added_already(tmp_path: Path) -> None:
+    """In bfloat16 it lay within the bound of the product alone, and then seemed missing."""
+    config = MobileInstConfig.preset("topformer-tiny", dim=32, num_queries=7, num_classes=5)
+    drawn = Weights.seeded(config, seed=3).astype(np.float32)
+    onnx.save(export(MobileInst(config, drawn), picture()), tmp_path / "m.onnx")
+    model = convert(CONVERTERS["ncnn"], tmp_path / "m.onnx", tmp_path / "m.param")[0]
+    judged(f"ncnn:{model},storage=bfloat16", config, drawn).raise_on_failure()
