@@ -28,7 +28,9 @@ def described(text: str | None) -> dict[str, Any]:
     """
     help_text, _, examples = cleandoc(text or "").partition(HEADING)
     lines = [" ".join(each.split()) for each in examples.split("\n\n") if each.strip()]
-    return {"help": help_text.strip(), "cls": type("Described", (_Described,), {"examples": lines})}
+    # A terminal breaks the lines where it ends, not where the docstring does.
+    paragraphs = [" ".join(each.split()) for each in help_text.split("\n\n") if each.strip()]
+    return {"help": "\n\n".join(paragraphs), "cls": type("Described", (_Described,), {"examples": lines})}
 
 
 class _Described(TyperCommand):

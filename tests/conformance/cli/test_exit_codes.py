@@ -83,7 +83,7 @@ def test_what_nobody_foresaw_is_70_in_one_line(
 
 
 NEED_A_PLACE = ["lint", "export", "derive", "golden judge", "golden export", "golden train", "golden curve"]
-NEEDED = {**dict.fromkeys(NEED_A_PLACE, ["it"]), "convert": ["it", "--to", "ncnn"]}
+NEEDED = {**{name: ["it"] for name in NEED_A_PLACE}, "convert": ["it", "--to", "ncnn"]}
 """Command → what it cannot do without."""
 
 
