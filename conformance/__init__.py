@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import onnx
@@ -79,3 +79,64 @@ def verify(
     given = as_inputs(inputs, judged)
     report = judge(judged, network, as_weights(weights, network), given, name=name or called, frames=frames)
     return command_of(report, candidate, config, weights, inputs, frames)
+
+
+def assert_within(
+    actual: Array,
+    expected: Array | str | Callable[..., Any],
+    *operands: Any,
+    bound: Array | float | None = None,
+    arithmetic: str = "float32",
+    storage: str | None = None,
+    **attributes: Any,
+) -> None:
+    """Fail a test unless an array is what one operation makes of its operands, but for rounding.
+
+    Parameters
+    ----------
+    actual
+        What the code under test gave.
+    expected
+        The operation: an ONNX operator's name (``"Conv"``) or a function of `refimpl.ops`; it is computed in
+        float64, and each element may be off by the bound derived for it. Or an array, with ``bound``.
+    operands
+        What the code under test was given, None where absent.
+    bound
+        How far each element may be from the array expected.
+    arithmetic, storage
+        Formats in which the operation was computed and its result stored; stored as computed by default.
+    attributes
+        The operator's, as ONNX names them.
+
+    Raises
+    ------
+    VerificationError
+        It is not; an `AssertionError` that says where, by how much, and which known mistake explains it.
+    ConfigurationError
+        There is no such operation or format, or an array without a bound.
+    UnsupportedOperationError
+        Nothing bounds the operation's rounding.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from conformance import assert_within
+    >>> x = np.float32([[1.0, 2.0, 3.0]])
+    >>> assert_within(np.exp(x) / np.exp(x).sum(), "Softmax", x, axis=-1)
+    >>> assert_within(np.exp(x), "Softmax", x, axis=-1)
+    Traceback (most recent call last):
+    ...
+    refimpl.errors.VerificationError: Softmax in float32: 3 of 3 elements …
+    """
+    from conformance.judge.one_call import check_array, check_call
+    from refimpl.errors import ConfigurationError
+
+    __tracebackhide__ = True
+    if isinstance(expected, str) or callable(expected):
+        if bound is not None:
+            raise ConfigurationError("bound has no effect beside an operation, whose bound is derived")
+        check_call(actual, expected, operands, attributes, (arithmetic, storage or arithmetic))
+        return
+    if bound is None or operands or attributes:
+        raise ConfigurationError("an array is compared within a bound: give it, and no operands")
+    check_array(actual, expected, bound)

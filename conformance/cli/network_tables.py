@@ -9,16 +9,22 @@ from rich.table import Table
 
 from conformance.cli.options import console
 from conformance.cli.terminal import coloured
-from conformance.cli.verdict import COLOURS
+from conformance.cli.verdict import COLOURS, comparison_table, print_headline, print_verdict
 from conformance.reports.report import Comparison, Decision, InputReport, Report
 
 
 def print_report(report: Report, all_steps: bool) -> None:
     """Print the verdict, outputs, stages (or all steps), and where the candidate leaves the reference."""
+    print_verdict(report)
     leading = report.leading
-    shown = leading.steps if all_steps else stages(leading.steps)
-    console.print(_table("Steps" if all_steps else "Stages", shown, "introduced"))
-    console.print(_table("Outputs", leading.outputs, None))
+    if all_steps:
+        console.print(comparison_table("Steps", leading.steps))
+    else:
+        found = stages(leading.steps)
+        console.print(
+            comparison_table("Stages", [row for row, _ in found], {row.name: step for row, step in found})
+        )
+    console.print(comparison_table("Outputs", leading.outputs))
     if report.decisions:
         console.print(_decisions(report.decisions))
     console.print(f"Tolerance, {report.tolerance}.", style="dim", highlight=False)
@@ -26,8 +32,7 @@ def print_report(report: Report, all_steps: bool) -> None:
         flipped = f", flipped: {item.flipped}" if item.flipped else ""
         console.print(f"{item.verdict.upper():5} {item.name} {item.shape}{flipped}", highlight=False)
     _print_fault(leading)
-    style = "bold green" if report.verdict == "pass" else "bold red"
-    console.print(report.headline(), style=style, highlight=False, soft_wrap=True)
+    print_headline(report)
 
 
 def _print_fault(leading: InputReport) -> None:
@@ -47,8 +52,8 @@ def _print_fault(leading: InputReport) -> None:
         console.print(f"Likely mistake, {likely.named}: {said}", highlight=False)
 
 
-def stages(steps: list[Comparison]) -> list[Comparison]:
-    """Return a row for each stage: its last tensor, and the worst of what its steps introduced."""
+def stages(steps: list[Comparison]) -> list[tuple[Comparison, str]]:
+    """Return for each stage a row, with the worst of what its steps introduced, and the name of that step."""
     groups: dict[str, list[Comparison]] = {}
     for row in steps:
         parts = row.name.partition("/")[0].split(".")
@@ -57,33 +62,18 @@ def stages(steps: list[Comparison]) -> list[Comparison]:
     return [_stage(name, rows) for name, rows in groups.items()]
 
 
-def _stage(name: str, rows: list[Comparison]) -> Comparison:
+def _stage(name: str, rows: list[Comparison]) -> tuple[Comparison, str]:
     failed = [row for row in rows if row.verdict == "fail"]
-    worst = max(rows, key=lambda row: row.utilisation or 0.0)
-    held = [row for row in rows if row.verdict == "pass"]
-    shown = failed[0] if failed else (held or rows)[-1]
-    return replace(
-        shown,
-        name=name,
-        introduced_error=worst.introduced_error,
-        tolerance=worst.tolerance,
-        utilisation=worst.utilisation,
-    )
+    worst = failed[0] if failed else max(rows, key=lambda row: row.utilisation or 0.0)
+    step = worst.name.removeprefix(name).lstrip("./") or worst.operation
+    return replace(worst, name=name), step
 
 
 def _decisions(decisions: Sequence[Decision]) -> Table:
     table = Table(title="Decisions", title_justify="left", box=None, pad_edge=False)
-    table.add_column("kind")
-    for name in (
-        "decided",
-        "flipped",
-        "tied",
-        "smallest margin",
-        "allowed error",
-        "near a flip",
-        "smallest IoU",
-    ):
-        table.add_column(name, justify="right")
+    table.add_column("kind", no_wrap=True)
+    for name in ("decided", "flipped", "tied", "margin", "allowed", "near", "IoU"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
     for item in decisions:
         verdict = coloured(item.verdict, COLOURS[item.verdict])
@@ -96,28 +86,4 @@ def _decisions(decisions: Sequence[Decision]) -> Table:
         overlap = "-" if item.smallest_iou is None else f"{item.smallest_iou:.4f}"
         near = "-" if item.not_judged else str(item.near)
         table.add_row(item.kind, *counts, *margins, near, overlap, verdict)
-    return table
-
-
-def _table(title: str, rows: list[Comparison], introduced: str | None) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("stage", overflow="fold")
-    for name in ("shape", "max abs error", "relative"):
-        table.add_column(name, justify="right")
-    if introduced:
-        table.add_column(introduced, justify="right")
-    for name in ("allowed", "worst element"):
-        table.add_column(name, justify="right")
-    table.add_column("verdict")
-    for row in rows:
-        errors = [
-            row.max_abs_error,
-            row.relative_error,
-            *([row.introduced_error] if introduced else []),
-            row.tolerance,
-        ]
-        cells = ["-" if error is None else f"{error:.1e}" for error in errors]
-        place = "-" if row.worst_index is None else str(list(row.worst_index))
-        verdict = coloured(row.verdict + ", systematic" * row.systematic, COLOURS[row.verdict])
-        table.add_row(row.name, "×".join(map(str, row.shape)), *cells, place, verdict)
     return table

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from conformance.bounds import Declaration
 from conformance.candidates.kinds import Request, graph_candidate
@@ -21,15 +20,20 @@ from conformance.cli.formats import DeclaredFormats
 from conformance.cli.job import Beside, Job
 from conformance.cli.report_files import ReportFiles
 from conformance.cli.reproduction import Reproduce, say_reproduced
-from conformance.cli.terminal import coloured
-from conformance.cli.verdict import COLOURS, notable, print_beside
+from conformance.cli.verdict import (
+    comparison_table,
+    notable,
+    print_beside,
+    print_headline,
+    print_verdict,
+)
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.against import verify_beside
 from conformance.judge.any_graph import verify_graph
 from conformance.judge.branches import with_branches_shown
 from conformance.judge.envelope_cache import cache_folder
 from conformance.pictures.graph_inputs import described, graph_inputs
-from conformance.reports.report import Comparison, InputReport, Report
+from conformance.reports.report import InputReport, Report
 from conformance.reproduction.folder import reproduce_node
 from refimpl.errors import ConfigurationError
 from refimpl.ops.operation import Array
@@ -172,13 +176,14 @@ def _known(candidate: OnnxRuntimeGraph, feeds: Mapping[str, Array], item: InputR
 
 
 def print_graph_report(report: Report, all_nodes: bool) -> None:
-    """Print the nodes that fail or lead their operator, the outputs and the verdict."""
+    """Print the verdict, the nodes that fail or lead their operator, and the outputs."""
+    print_verdict(report)
     item = report.leading
     shown = item.nodes if all_nodes else notable(item.nodes)
     title = "Nodes" if all_nodes else "Nodes, of each operator the most utilised"
-    options.console.print(_table(title, shown))
+    options.console.print(comparison_table(title, shown))
     if item.outputs:
-        options.console.print(_table("Outputs", item.outputs))
+        options.console.print(comparison_table("Outputs", item.outputs))
     total = report.model["nodes"]
     judged = sum(row.verdict != "not judged" for row in item.nodes)
     options.console.print(f"{judged} results of {total} nodes judged, inputs {item.name}", highlight=False)
@@ -188,24 +193,4 @@ def print_graph_report(report: Report, all_nodes: bool) -> None:
     for remark in item.remarks:
         options.console.print(remark, highlight=False, markup=False)
     options.console.print(f"Tolerance, {report.tolerance}.", style="dim", highlight=False)
-    style = "bold green" if report.verdict == "pass" else "bold red"
-    options.console.print(report.headline(), style=style, highlight=False, soft_wrap=True)
-
-
-def _table(title: str, rows: Sequence[Comparison]) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in ("tensor", "operator"):
-        table.add_column(name, overflow="fold")
-    for name in ("shape", "error", "allowed", "error / allowed", "worst element"):
-        table.add_column(name, justify="right")
-    table.add_column("verdict")
-    for row in rows:
-        error = row.max_abs_error if row.introduced_error is None else row.introduced_error
-        figures = [
-            "-" if value is None else f"{value:.1e}" for value in (error, row.tolerance, row.utilisation)
-        ]
-        place = "-" if row.worst_index is None else str(list(row.worst_index))
-        shape = "×".join(map(str, row.shape)) or "scalar"
-        verdict = coloured(row.verdict + ", systematic" * row.systematic, COLOURS[row.verdict])
-        table.add_row(row.name, row.operation, shape, *figures, place, verdict)
-    return table
+    print_headline(report)

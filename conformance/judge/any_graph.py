@@ -22,6 +22,7 @@ from conformance.graph.recorded import graph_recording
 from conformance.judge.branches import with_branches_shown
 from conformance.judge.course import Course, Judged, first_wrong
 from conformance.judge.diagnosis import diagnose_node, unexplained
+from conformance.judge.worth_knowing import worth_knowing
 from conformance.pictures.graph_inputs import described
 from conformance.reports.report import Comparison, Report
 from refimpl import Recording
@@ -107,6 +108,7 @@ class _Course(Course):
 
     def compare_steps(self, own: OwnGraph | None) -> None:
         """Guess nothing of outputs that depend on a node without bound: no run has perturbed that."""
+        self.remarks += worth_knowing(self.recording, self.captured)
         open_ends = self._reached({row.name for row in self.nodes if row.verdict == "not judged"})
         moving = self._reached({*self.recording.inputs.values()})
         fixed = [name for name in self.recording.outputs if name not in moving]

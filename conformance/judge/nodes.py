@@ -184,6 +184,13 @@ class _Judge:
     ) -> tuple[Array | None, ...]:
         declared = self._declared([name for name in node.outputs if name in self.known])
         if self.wide.intersection(node.inputs):
+            given = [
+                x
+                for name, x in zip(node.inputs, operands, strict=True)
+                if name in self.wide and x is not None
+            ]
+            if not all(np.isfinite(x).all() for x in given):
+                return (None,) * len(truths)  # shown as infinite, it may be handed on as it was computed
             errors = [
                 FLOAT16.rounding_of(x) if name in self.wide and x is not None else 0.0
                 for name, x in zip(node.inputs, operands, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import html
 import math
 import operator
 from collections import Counter
@@ -599,6 +600,28 @@ class Report:
     def __str__(self) -> str:
         """Say the verdict, where and why, and how much was judged, in ten lines of 80 columns."""
         return "\n".join(summary(self))
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the verdict in ten lines."""
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+    def html(self) -> str:
+        """Return one self-contained page."""
+        from conformance.reports.html_report import html_report
+
+        return html_report(self)
+
+    def junit(self) -> str:
+        """Return JUnit XML, one test case for each tensor."""
+        from conformance.reports.junit_report import junit_report
+
+        return junit_report(self)
+
+    def markdown(self) -> str:
+        """Return a summary for a CI job in Markdown."""
+        from conformance.reports.markdown_report import markdown_report
+
+        return markdown_report(self)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data.

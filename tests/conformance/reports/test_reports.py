@@ -442,3 +442,25 @@ def test_every_kind_of_network_can_be_drawn(preset: str) -> None:
         for other in figure.boxes[number + 1 :]:
             beside = box.x + box.width <= other.x or other.x + other.width <= box.x
             assert beside or box.y + box.height <= other.y or other.y + other.height <= box.y
+
+
+@pytest.mark.parametrize("name", ["good", "bad", *UNUSUAL])
+def test_a_report_is_ten_lines_of_80_columns(name: str, request: pytest.FixtureRequest) -> None:
+    report = UNUSUAL[name] if name in UNUSUAL else request.getfixturevalue(name)
+    lines = str(report).splitlines()
+    assert len(lines) <= 10
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith(report.verdict.upper())
+
+
+def test_a_failing_report_says_where_and_why_before_anything_else(bad: Report) -> None:
+    said = str(bad)
+    assert f"at        {SLOPE} (HardSigmoid)" in said
+    assert "coverage  " in said
+    assert "likely    " in said
+    assert f"<pre>{said.splitlines()[0]}" in bad._repr_html_()
+    assert (bad.html(), bad.junit(), bad.markdown()) == (
+        html_report(bad),
+        junit_report(bad),
+        markdown_report(bad),
+    )
