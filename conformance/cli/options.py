@@ -119,7 +119,13 @@ Force = Annotated[
     ),
 ]
 AllSteps = Annotated[
-    bool, typer.Option("--all-steps", help="List every step, not only the stages.", rich_help_panel=RESULTS)
+    bool,
+    typer.Option(
+        "--all-steps",
+        "--table",
+        help="List every step, not only the stages or the worst.",
+        rich_help_panel=RESULTS,
+    ),
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup, escape
@@ -14,9 +14,11 @@ from conformance.reports import subgraph_figure
 from conformance.reports.architecture_figure import Box, architecture_figure
 from conformance.reports.charts import depth_chart, heat_map, histogram
 from conformance.reports.decision_charts import margin_chart, mask_pictures
-from conformance.reports.report import Report
 from conformance.reports.subgraph_figure import subgraph_figures
 from refimpl import __version__
+
+if TYPE_CHECKING:
+    from conformance.reports.report import Report
 
 TEMPLATE = "report_template.html"
 Row = Mapping[str, Any]

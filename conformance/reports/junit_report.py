@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as tree
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from conformance.reports.report import Comparison, Decision, InputReport, Report
+if TYPE_CHECKING:
+    from conformance.reports.report import Comparison, Decision, InputReport, Report
+
 
 KINDS = ("outputs", "steps", "nodes")
 UNPRINTABLE = re.compile("[^\\t\\n\\r -\\ud7ff\\ue000-\\ufffd\U00010000-\U0010ffff]")

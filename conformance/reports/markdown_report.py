@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from conformance.reports.printable import printable
-from conformance.reports.report import Comparison, Decision, InputReport, Report
+
+if TYPE_CHECKING:
+    from conformance.reports.report import Comparison, Decision, InputReport, Report
 
 MOST_ROWS = 10
 
