@@ -47,6 +47,11 @@ def _narrowed(x: Array, copied: Format, factor: Array | float = 1.0) -> Array:
     return np.where(size < copied.smallest_normal / factor, size, copied.unit_roundoff * size)
 
 
+def _of_largest(x: Array, copied: Format) -> Array:
+    largest = float(np.abs(x).max(initial=0.0))
+    return np.full(x.shape, copied.unit_roundoff * max(largest, copied.smallest_normal))
+
+
 def _factors(recording: Recording) -> dict[str, Array | float]:
     """Return the weights that are operands of products, each with what a norm behind it multiplies it by."""
     moved = {name: name for name in recording.weights}
@@ -67,11 +72,19 @@ def _factors(recording: Recording) -> dict[str, Array | float]:
 def _vectors(recording: Recording, copied: Format) -> Iterator[tuple[str, Array]]:
     """Yield biases, what norms scale and shift by, tables and factors, each with its error.
 
-    What a batch norm folded into a convolution shifts by is computed first, and narrowed then.
+    What a batch norm folded into a convolution shifts by is computed first, and narrowed then; so is a table
+    that is computed of weights alone, of which each element is a mean of some of theirs.
     """
     fixed = {*recording.weights, *recording.constants}
+    sources = {name: {name} for name in fixed}
     for step in recording.steps:
+        if sources.keys() >= {*step.uses}:
+            sources.update(dict.fromkeys(step.outputs, set().union(*(sources[name] for name in step.uses))))
+            continue
         names = [name for name in step.inputs if name in fixed]
+        for name in (each for each in step.inputs if each in sources.keys() - fixed):
+            held = ((source, recording.tensors[source]) for source in sources[name])
+            yield from ((source, _of_largest(x, copied)) for source, x in held if x.dtype.kind == "f")
         if step.op_type == "Conv":
             norm = _norm_behind(recording, step)
             if norm is None:
