@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup, escape
 
-from conformance.reports import subgraph_figure
 from conformance.reports.architecture_figure import Box, architecture_figure
 from conformance.reports.charts import depth_chart, heat_map, histogram
 from conformance.reports.decision_charts import margin_chart, mask_pictures
@@ -53,6 +52,32 @@ def html_report(report: Report) -> str:
     # A graph judged on its own is compared with no other run: its errors are all introduced.
     rows = leading["steps"] or [{**row, "max_abs_error": None} for row in leading["nodes"]]
     fault = (leading["first_fault"] or {}).get("step")
+    return (
+        _environment()
+        .get_template(TEMPLATE)
+        .render(
+            report=content,
+            leading=leading,
+            figure=figure,
+            faulty=_faulty(figure.boxes if figure else [], fault),
+            box_of=_box_numbers(figure.boxes if figure else []),
+            depth=depth_chart(rows, fault),
+            focus=_focus(leading, fault),
+            subgraphs=subgraph_figures(leading["subgraphs"]),
+            heat_map=heat_map,
+            map_is_whole=_map_is_whole,
+            histogram=histogram,
+            decided=DECISIONS,
+            flipped=[item.flipped for item in report.inputs],
+            questions=QUESTIONS,
+            margin_chart=margin_chart,
+            masks=mask_pictures(_first_picture(content["decisions"])),
+            version=__version__,
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -70,28 +95,11 @@ def html_report(report: Report) -> str:
         linked=linked,
         label=_label,
     )
-    return environment.get_template(TEMPLATE).render(
-        report=content,
-        leading=leading,
-        figure=figure,
-        faulty=_faulty(figure.boxes if figure else [], fault),
-        box_of=_box_numbers(figure.boxes if figure else []),
-        depth=depth_chart(rows, fault),
-        focus=_focus(leading, fault),
-        subgraphs=subgraph_figures(leading["subgraphs"]),
-        node_box=(subgraph_figure.WIDTH, subgraph_figure.HEIGHT),
-        heat_map=heat_map,
-        map_is_whole=_map_is_whole,
-        histogram=histogram,
-        decided=DECISIONS,
-        flipped=[item.flipped for item in report.inputs],
-        questions=QUESTIONS,
-        margin_chart=margin_chart,
-        masks=mask_pictures(
-            next((item["picture"] for item in content["decisions"] if item["picture"]), None)
-        ),
-        version=__version__,
-    )
+    return environment
+
+
+def _first_picture(decisions: Sequence[Row]) -> Any:
+    return next((item["picture"] for item in decisions if item["picture"]), None)
 
 
 def _focus(leading: Mapping[str, Any], fault: str | None) -> Row | None:

@@ -35,13 +35,15 @@ class NodeBox:
 
 @dataclass(frozen=True)
 class Subgraph:
-    """One side: its boxes, the lines between them, and the size of the drawing."""
+    """One side: its boxes, all of one size, the lines between them, and the size of the drawing."""
 
     title: str
     boxes: list[NodeBox]
     lines: list[Line]
     width: float
     height: float
+    box_width: float = WIDTH
+    box_height: float = HEIGHT
 
 
 def subgraph_figures(subgraphs: Mapping[str, Sequence[Node]]) -> list[Subgraph]:
