@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from conformance.candidates.candidate import Candidate
 from conformance.cli.options import Progress
 from conformance.cli.reproduction import say_reproduced
 from conformance.judge.network import verify
+from conformance.pictures.inputs import Resized
 from conformance.reports.report import Report
 from conformance.reproduction.folder import reproduce
 from refimpl import MobileInst, MobileInstConfig, Weights
@@ -45,6 +46,8 @@ class Course:
         The folder that a failing step is written to, if any.
     frames
         Whether the inputs are consecutive keyframes of one video.
+    resized
+        Name → the picture, resized in other ways.
     """
 
     config: MobileInstConfig
@@ -54,6 +57,7 @@ class Course:
     cache: Path | None
     reproduction: Path | None
     frames: bool = False
+    resized: Mapping[str, Resized] = field(default_factory=dict)
 
     def judge(self, candidate: Candidate, name: str, part: Part = whole) -> Report:
         """Judge a candidate on every input, and write its first wrong step to the folder."""
@@ -65,6 +69,7 @@ class Course:
             part=part,
             cache=self.cache,
             frames=self.frames,
+            resized=self.resized,
         )
         if self.reproduction is not None:
             self.progress("reproduction")

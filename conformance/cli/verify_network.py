@@ -22,7 +22,7 @@ from conformance.graph import onnx_export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.envelope_cache import cache_folder
 from conformance.judge.reuse_verification import KeyframeKernels, takes_kernels
-from conformance.pictures.inputs import load_inputs, rendered_input
+from conformance.pictures.inputs import load_inputs, rendered_input, resized_otherwise
 from conformance.reports.report import Report
 from refimpl import MobileInst
 from refimpl.errors import ConfigurationError
@@ -87,7 +87,8 @@ class NetworkVerdict(Job):
         progress("inputs")
         fed = self._fed(graph, size)
         cache = None if self.no_cache else cache_folder()
-        course = Course(config, weights, fed, progress, cache, self.reproduction, self.frames)
+        resized = resized_otherwise(self.inputs, fed) if self.inputs and not self.batch else {}
+        course = Course(config, weights, fed, progress, cache, self.reproduction, self.frames, resized)
         report = self._judge(course, graph)
         return replace(report, model={"weights": network.described, **report.model})
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from conformance.judge.alignment import CandidateTensors, aligned, layouts
 from conformance.judge.fed_picture import AFFINE, fed_picture
 from conformance.judge.relation import relation
 from conformance.judge.replay import DATA_MOVEMENT, stored_error
+from conformance.pictures.inputs import Resized, not_resized
 from conformance.reports.report import NO_MISTAKE, Comparison, Diagnosis, is_telling
 from refimpl import Recording
 from refimpl.errors import MobileInstError
@@ -74,6 +76,7 @@ def diagnose(
     given: Mapping[str, Array],
     declared: Declaration,
     placed: tuple[str, str] | None = None,
+    resized: Resized = not_resized,
 ) -> Explanation:
     """Name the mistakes that explain where a candidate first leaves the reference: a step, or else an output.
 
@@ -90,6 +93,8 @@ def diagnose(
         How the candidate computes.
     placed
         The first wrong step and the candidate's tensor in its place, where the wiring tells.
+    resized
+        The picture, resized in other ways.
     """
     first = next((row for row in (*steps, *outputs) if row.verdict == "fail"), None)
     if first is None:
@@ -97,22 +102,23 @@ def diagnose(
     graph = ShapedGraph.of_recording(recording)
     values = _AlignedValues(recording, graph, steps, captured)
     is_output = first.name in recording.outputs.values() and first.candidate in given
+    make = partial(_Search, graph, values, declared, resized=resized)
     explained = None
     if placed and first in steps and not is_output:
         there = captured[placed[1]]
-        search = _Search(graph, values, CandidateTensors({placed[0]: there}), declared, certain=True)
+        search = make(CandidateTensors({placed[0]: there}), certain=True)
         explained = search.explanation(placed[0], there, first.utilisation)
         if explained.diagnoses:
             return explained
     if first in steps and not is_output:
-        search = _Search(graph, values, _fresh(steps, first, captured), declared)
+        search = make(_fresh(steps, first, captured))
         guessed = search.explanation(first.name, _observed(first, captured), first.utilisation)
         return replace(guessed, evidence=explained.evidence) if explained else guessed
     # The run in which every tensor was captured is the one whose operands are known.
     observed = _observed(first, {**given, **captured})
     if observed is None:
         return Explanation()
-    search = _Search(graph, values, CandidateTensors({first.name: observed}), declared, certain=True)
+    search = make(CandidateTensors({first.name: observed}), certain=True)
     target = first.name if first in steps else recording.outputs[first.name]
     return search.explanation(target, observed, first.utilisation)
 
@@ -135,7 +141,7 @@ def diagnose_node(
     view = ShapedGraph.of_onnx(graph, known)
     values = {**graph.initializers, **known}
     target = CandidateTensors({node.name: known[node.name]})
-    search = _Search(view, _KnownValues(values), target, declared, certain=True)
+    search = _Search(view, _KnownValues(values), declared, target, certain=True)
     return search.explanation(node.name, known[node.name], node.utilisation)
 
 
@@ -252,22 +258,25 @@ class _Hypothesis:
 class _Search:
     """Tries the faults of the catalogue on the calls between a failing tensor and those that are known.
 
-    ``certain`` says that the candidate's tensor is known by name, not only one of many that may be it.
+    ``certain`` says that the candidate's tensor is known by name, not only one of many that may be it;
+    ``resized`` has the picture, resized in other ways.
     """
 
     def __init__(
         self,
         graph: ShapedGraph,
         values: _KnownValues,
-        candidates: CandidateTensors,
         declared: Declaration,
+        candidates: CandidateTensors,
         certain: bool = False,
+        resized: Resized = not_resized,
     ) -> None:
         self.graph = graph
         self.values = values
-        self.candidates = candidates
         self.declared = declared
+        self.candidates = candidates
         self.certain = certain
+        self.resized = resized
 
     def explanation(self, target: str, observed: Array | None, failing: float | None) -> Explanation:
         """Return the mistakes that explain a tensor, those of the catalogue first, and how it relates."""
@@ -309,7 +318,7 @@ class _Search:
         def compute(fed: Array) -> Array:
             return run(chain, {**operands, name: fed}, evaluate_node)[target]
 
-        said = fed_picture(compute, images, wrong, bound)
+        said = fed_picture(compute, images, wrong, bound, self.resized())
         return [said] if said else []
 
     def diagnoses(

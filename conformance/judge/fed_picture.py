@@ -6,7 +6,8 @@ known arrays, with two unknown numbers for each channel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 import numpy as np
 
@@ -24,7 +25,11 @@ SAME = 1e-4
 
 
 def fed_picture(
-    compute: Callable[[Array], Array], images: Array, observed: Array, allowed: Array | float
+    compute: Callable[[Array], Array],
+    images: Array,
+    observed: Array,
+    allowed: Array | float,
+    others: Iterable[tuple[str, Array]] = (),
 ) -> str:
     """Say which picture, made of the right one, gives what the candidate has.
 
@@ -38,13 +43,15 @@ def fed_picture(
         Its tensor.
     allowed
         How far rounding may carry it.
+    others
+        What else it may have been fed: how it comes about, and the images.
 
     Returns
     -------
     str
         A sentence; empty where no such picture gives the tensor.
     """
-    for said, arranged in _arrangements(images):
+    for said, arranged in chain(_arrangements(images), _exchanged(others)):
         solved = _solved(compute, arranged, observed, allowed)
         if solved is not None:
             return _told(said, *solved)
@@ -59,6 +66,12 @@ def _arrangements(images: Array) -> Iterator[tuple[str, Array]]:
     yield "laid out NHWC, read as NCHW", images.transpose(0, 2, 3, 1).reshape(images.shape)
     yield "with rows and columns exchanged", images.transpose(0, 1, 3, 2).reshape(images.shape)
     yield "mirrored, with red and blue exchanged", images[:, ::-1, :, ::-1]
+
+
+def _exchanged(others: Iterable[tuple[str, Array]]) -> Iterator[tuple[str, Array]]:
+    for said, images in others:
+        yield said, images
+        yield f"{said}, with red and blue exchanged", images[:, ::-1]
 
 
 def _solved(

@@ -23,6 +23,7 @@ from conformance.judge.recording_cache import cached_recording
 from conformance.judge.step_course import StepCourse
 from conformance.judge.systematic import judged_over_several
 from conformance.judge.track_identity import TrackIdentity, frames_of_one_video
+from conformance.pictures.inputs import Resized, not_resized
 from conformance.reports.report import Comparison, Decision, InputReport, Report
 from refimpl import MobileInst, MobileInstConfig, Recording, record
 from refimpl.inference import STRIDE
@@ -42,6 +43,7 @@ def verify(
     cache: Path | None = None,
     frames: bool = False,
     nodes: Callable[[Array], list[Comparison]] | None = None,
+    resized: Mapping[str, Resized] | None = None,
 ) -> Report:
     """Judge a candidate against the reference.
 
@@ -66,6 +68,8 @@ def verify(
         carry each track to the query it should.
     nodes
         Images → the candidate's own nodes, judged; by default its own graph is replayed, if it has one.
+    resized
+        Name → that picture, resized in other ways, for inputs that are pictures.
 
     Raises
     ------
@@ -90,6 +94,7 @@ def verify(
         course.tracks, course.judged_nodes, course.alone = tracks, nodes, alone
         course.reach = getattr(candidate, "fusion_reach", FUSION_REACH)
         course.network, course.weights = partial(_truth, part, network), wide
+        course.resized = (resized or {}).get(label, not_resized)
         course.remarks += _unpadded(fed)
         reports.append(course.follow())
     reports = judged_over_several(candidate, reports, inputs, partial(_truth, part, network), progress)

@@ -21,6 +21,7 @@ from conformance.judge.steps import compare_steps
 from conformance.judge.strangers import like_nothing, not_finite
 from conformance.judge.stretch import Stretch, wrong_stretch
 from conformance.judge.weight_comparison import compare_constants, compare_weights
+from conformance.pictures.inputs import Resized, not_resized
 from conformance.reports.report import Comparison, Diagnosis, Fault, PlacedNode
 from refimpl import Recording
 from refimpl.graph import Graph
@@ -45,12 +46,15 @@ class StepCourse(Course):
         Name → weight, as the reference has it.
     folded, reach
         As of `conformance.judge.steps.compare_steps`.
+    resized
+        The picture, resized in other ways.
     """
 
     candidate: Stepped
     weights: Mapping[str, Array] = field(default_factory=dict)
     folded: Mapping[str, Array] | None = None
     reach: int = FUSION_REACH
+    resized: Resized = not_resized
 
     @property
     def declared(self) -> Declaration:
@@ -111,7 +115,7 @@ class StepCourse(Course):
                 self._read(stretch or self._guessed(self.fault, graph), graph)
             found = (self.recording, self.steps, self.outputs, self.captured, self.shipped)
             placed = (stretch.step, stretch.tensor) if stretch else None
-            explained = diagnose(*found, self.declared, placed)
+            explained = diagnose(*found, self.declared, placed, self.resized)
             self.diagnoses = explained.diagnoses
             self.evidence += explained.evidence
             self.evidence += unexplained(self.diagnoses, self.evidence) if wrong else []

@@ -179,7 +179,12 @@ def _unequal(pairs: dict[str, tuple[Array, Array]]) -> float:
 
 
 def _differs(ours: Array, theirs: Array) -> bool:
-    return bool(np.abs(theirs - ours).max(initial=0.0) > SAME * np.abs(ours).max(initial=0.0))
+    return not _same(ours, theirs)
+
+
+def _same(ours: Array, theirs: Array) -> bool:
+    """Tell whether only folding and storing lie between: small elements are differences of large ones."""
+    return bool(np.abs(theirs - ours).max(initial=0.0) <= SAME * np.abs(ours).max(initial=0.0))
 
 
 def _resembling(
@@ -229,7 +234,7 @@ def _difference(ours: Array, theirs: Array, reference: Mapping[str, Array]) -> s
 
 def _values_of_another(theirs: Array, reference: Mapping[str, Array]) -> str:
     for name, other in reference.items():
-        if other.size == theirs.size >= FEWEST and np.allclose(other.reshape(theirs.shape), theirs, SAME, 0):
+        if other.size == theirs.size >= FEWEST and _same(other.reshape(theirs.shape), theirs):
             return f"holds the values of {name}"
     return ""
 
@@ -241,7 +246,7 @@ def _permutation(ours: Array, theirs: Array) -> str:
             continue
         first, second = (np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1) for x in (ours, theirs))
         order = [np.lexsort(x.T[::-1]) for x in (first, second)]
-        if np.allclose(first[order[0]], second[order[1]], rtol=SAME, atol=0):
+        if _same(first[order[0]], second[order[1]]):
             return f"has its {_axis(axis, ours.ndim)} in another order"
     return _read_otherwise(ours, theirs) or _mixed(ours, theirs)
 
@@ -251,16 +256,16 @@ def _read_otherwise(ours: Array, theirs: Array) -> str:
     for order in list(itertools.permutations(range(ours.ndim)))[1:]:
         named = ", ".join(_axis(axis, ours.ndim) for axis in order)
         back = ours.reshape([ours.shape[axis] for axis in order]).transpose(np.argsort(order))
-        if np.allclose(back, theirs, rtol=SAME, atol=0):
+        if _same(back, theirs):
             return f"was read as if stored by {named}"
-        if np.allclose(ours.transpose(order).ravel(), theirs.ravel(), rtol=SAME, atol=0):
+        if _same(ours.transpose(order).ravel(), theirs.ravel()):
             return f"was stored by {named}, and not read so"
     return ""
 
 
 def _mixed(ours: Array, theirs: Array) -> str:
     """Say that the numbers are the same, in an order that no axis tells."""
-    same = np.allclose(np.sort(ours, None), np.sort(theirs, None), rtol=SAME, atol=0)
+    same = _same(np.sort(ours, None), np.sort(theirs, None))
     return "has the same numbers in another order" if same and ours.size >= FEWEST else ""
 
 
