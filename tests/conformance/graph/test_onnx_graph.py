@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -245,11 +246,24 @@ def test_a_branch_without_a_result_is_named() -> None:
 
 
 def test_types_outside_the_vocabulary_are_named() -> None:
-    tensor = helper.make_tensor("w", TensorProto.BFLOAT16, [1], [1.0])
+    tensor = helper.make_tensor("w", TensorProto.FLOAT8E4M3FN, [1], [1.0])
     model = _model([helper.make_node("Relu", ["x"], ["y"])])
     model.graph.initializer.append(tensor)
-    with pytest.raises(UnsupportedOperationError, match="'w' is of type BFLOAT16"):
+    with pytest.raises(UnsupportedOperationError, match="'w' is of type FLOAT8E4M3FN"):
         OnnxGraph.load(model)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_bfloat16_weights_are_held_in_float32(raw: bool) -> None:
+    numbers = np.array([1.0, -2.5, 3.140625, 0.0], ml_dtypes.bfloat16)
+    tensor = numpy_helper.from_array(numbers, "w")
+    if not raw:
+        tensor = helper.make_tensor("w", TensorProto.BFLOAT16, [4], numbers.astype(np.float64).tolist())
+    model = _model([helper.make_node("Relu", ["x"], ["y"])])
+    model.graph.initializer.append(tensor)
+    held = OnnxGraph.load(model).initializers["w"]
+    assert held.dtype == np.float32
+    np.testing.assert_array_equal(held, [1.0, -2.5, 3.140625, 0.0])
 
 
 def test_an_unknown_attribute_is_not_ignored() -> None:

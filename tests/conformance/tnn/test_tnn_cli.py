@@ -379,10 +379,7 @@ def test_options_that_do_not_go_together(arguments, message):
 
 
 def test_options_of_tnn_need_its_files(tmp_path):
-    assert (
-        "(MODEL.tnnproto --against MODEL.onnx)"
-        in run("verify", file("gemm", ".onnx"), "--against", "x.onnx").err
-    )
+    assert "--dump has no effect" in run("verify", file("gemm", ".onnx"), "--dump", "x").err
     assert "no .tnnproto in this folder" in run("verify", tmp_path).err
     two = [file("gemm", ".tnnproto"), file("mha", ".tnnproto")]
     assert "exactly one .tnnproto" in run("verify", *two, "--against", "x.onnx").err
