@@ -318,9 +318,9 @@ class Blind:
     model: onnx.ModelProto
 
 
-def trials(count: int, seed: int) -> Iterator[Blind]:
-    """Draw mistakes until ``count`` do harm, and judge each; kinds take turns."""
-    done, number = 0, 0
+def trials(count: int, seed: int, start: int = 0) -> Iterator[Blind]:
+    """Draw mistakes from the ``start``-th on until ``count`` do harm, and judge each; kinds take turns."""
+    done, number = 0, start
     while done < count:
         kind = list(KINDS)[number % len(KINDS)]
         found = trial(kind, seed, number)
@@ -412,11 +412,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=int, default=0, help="the first draw: 12 begins with nodes")
     parser.add_argument("--verbose", action="store_true", help="every verdict, not only what was missed")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="the models too, with commands.sh")
     given = parser.parse_args()
     found = []
-    for each in trials(given.count, given.seed):
+    for each in trials(given.count, given.seed, given.start):
         found.append(each)
         if given.verbose or not (each.localised and each.described) or each.misleading:
             print(f"{each.kind}, {each.network} by {each.exporter}, draw {each.number}: {each.expected}")
