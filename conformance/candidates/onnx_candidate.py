@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.bounds import Declaration
+from conformance.bounds import BFLOAT16, Declaration
 from conformance.candidates.candidate import Candidate, OwnGraph
 from conformance.candidates.onnx_runtime import RuntimeOptions, is_blocked
 from conformance.candidates.onnx_runtime_process import runtime_graph
@@ -133,6 +133,8 @@ class OnnxRuntimeCandidate(Candidate):
         return {name: self._as_declared(name, array) for name, array in feeds.items()}
 
     def _as_declared(self, name: str, array: Array) -> Array:
+        if name in self.graph.bfloat16:
+            return BFLOAT16.rounded(array).astype(np.float32)
         dtype = self.graph.declared[name].dtype or np.dtype(np.float32)
         return array.astype(dtype, copy=False)
 

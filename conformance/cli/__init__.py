@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import entry_points, version
+from importlib.metadata import EntryPoints, entry_points, version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -98,8 +98,7 @@ def commands(names: Iterable[str]) -> typer.Typer:
         if name in chosen:
             module = import_module(f"conformance.cli.{name.replace('-', '_')}")
             add_command(application, name, getattr(module, command.form), *getattr(module, "MODES", ()))
-    # Groups of commands that other packages bring; nothing here knows them by name.
-    for point in entry_points(group="mobileinst.commands"):
+    for point in _groups():
         if point.name in chosen:
             application.add_typer(point.load(), name=point.name)
     return application
@@ -110,7 +109,7 @@ def overview() -> typer.Typer:
     application = _empty()
     for name, command in COMMANDS.items():
         application.command(name, help=command.help)(_nothing)
-    for point in entry_points(group="mobileinst.commands"):
+    for point in _groups():
         package = import_module(point.module.partition(".")[0])
         said = (package.__doc__ or "").partition("\n")[0]
         application.command(point.name, help=said)(_nothing)
@@ -118,7 +117,13 @@ def overview() -> typer.Typer:
 
 
 def _nothing() -> None:
-    """Stand for a command in the overview."""
+    """Stand for a command in the overview, which is never run."""
+    raise AssertionError("a command of the overview was run")
+
+
+def _groups() -> EntryPoints:
+    """Return the groups of commands that other packages bring; nothing here knows them by name."""
+    return entry_points(group="mobileinst.commands")
 
 
 def _empty() -> typer.Typer:
@@ -151,17 +156,17 @@ def __getattr__(name: str) -> Any:
     """Return ``app``, the whole command line, made when it is first asked for."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    groups = [point.name for point in entry_points(group="mobileinst.commands")]
-    globals()["app"] = commands([*COMMANDS, *groups])
+    globals()["app"] = commands([*COMMANDS, *(point.name for point in _groups())])
     return globals()["app"]
 
 
 def _asked_for(words: list[str]) -> typer.Typer:
-    """Return as much of the command line as these words need."""
-    if not words or words[0] in ("--help", "--version"):
+    """Return as much of the command line as these words need: its own options take no value."""
+    named = next((word for word in words if not word.startswith("-")), "")
+    before = words[: words.index(named)] if named else words
+    if named not in {*COMMANDS, *(point.name for point in _groups())} or "--help" in before:
         return overview()
-    known = {*COMMANDS, *(point.name for point in entry_points(group="mobileinst.commands"))}
-    return commands([words[0]]) if words[0] in known else overview()
+    return commands([named])
 
 
 def main() -> None:

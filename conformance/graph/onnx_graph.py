@@ -85,8 +85,8 @@ class OnnxGraph(Graph):
 
     @property
     def random(self) -> dict[str, str]:
-        """Nodes that are random: their names, and what is said of them."""
-        return {name: why for name, why in self.unknown.items() if why in RANDOM.values()}
+        """Nodes that are random, or have such within: their names, and what is said of them."""
+        return {name: why for name, why in self.unknown.items() if _IS_RANDOM in why}
 
     @functools.cached_property
     def bfloat16(self) -> frozenset[str]:
@@ -312,10 +312,11 @@ def _accepted(proto: onnx.NodeProto, name: str, context: Context) -> list[Node]:
     return forms
 
 
+_IS_RANDOM = "is random"
 RANDOM = {
-    "Dropout": "is random, as in training: export in evaluation mode",
-    **dict.fromkeys(("Bernoulli", "Multinomial"), "is random"),
-    **dict.fromkeys(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"), "is random"),
+    "Dropout": f"{_IS_RANDOM}, as in training: export in evaluation mode",
+    **dict.fromkeys(("Bernoulli", "Multinomial"), _IS_RANDOM),
+    **dict.fromkeys(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"), _IS_RANDOM),
 }
 """Operators that are random → what is said of them; of Dropout only those in training mode are left."""
 

@@ -82,7 +82,7 @@ def verify_beside(
             candidate.fit(recording.tensors)
         shape = next((array.shape for array in feeds.values()), ())
         course = _Course(candidate, feeds, label, shape, digest_of(feeds), recording, progress, cache)
-        course.alone, course.graph = len(inputs) == 1, graph
+        course.alone, course.graph, course.needed = len(inputs) == 1, graph, graph.outputs
         reports.append(course.follow())
     tolerance = getattr(candidate, "tolerance", str(candidate.declaration))
     return Report(reports, names[0], model_of(graph), tolerance, reference=names[1])
@@ -209,7 +209,7 @@ class _Course(StepCourse):
     def compare_outputs(self, outputs: Mapping[str, Array]) -> tuple[list[Comparison], list[str]]:
         """Pair the outputs of both; among dumps they are looked for."""
         given = outputs if self.candidate.reruns else self._outputs_among(outputs)
-        return compare_outputs(self.recording, self.allowed, given, list(self.recording.outputs))
+        return compare_outputs(self.recording, self.allowed, given, self.needed)
 
     def _outputs_among(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
         """Return the tensors that bear an output's name, or are one by value."""

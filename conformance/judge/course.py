@@ -19,7 +19,7 @@ from conformance.judge.envelope_cache import cached_envelope
 from conformance.judge.fusions import find_fusion
 from conformance.judge.movement import another, frozen_problem, moving, still
 from conformance.judge.nodes import judge_nodes
-from conformance.judge.outputs import other_when_captured, run_twice, spread
+from conformance.judge.outputs import infinite_outputs, other_when_captured, run_twice, spread
 from conformance.judge.quantized import judge_units, only_as_shipped
 from conformance.judge.steps import FUSION_REACH
 from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport, PlacedNode
@@ -121,6 +121,10 @@ class Course(ABC):
     def diagnose(self) -> None:
         """Name the mistake that explains the first fault."""
 
+    def further(self) -> list[str]:
+        """Return the candidate's outputs that are besides what it should give, and are not judged."""
+        return []
+
     def follow(self) -> InputReport:
         """Go all the way, or as far as the candidate lets."""
         try:
@@ -159,7 +163,7 @@ class Course(ABC):
         truths = {name: self.recording.tensors[tensor] for name, tensor in self.recording.outputs.items()}
         infinite = [name for name, truth in truths.items() if not _is_finite(truth)]
         run = partial(self._call, self.candidate.run)
-        self.shipped, self.problems = run_twice(run, self.feeds, infinite)
+        self.shipped, self.problems = run_twice(run, self.feeds)
         self.progress("noise envelope")
         declared = self.candidate.declaration
         if getattr(self.candidate, "integer", False):
@@ -168,6 +172,7 @@ class Course(ABC):
         else:
             self.allowed = cached_envelope(self.recording, declared, self.cache, self.progress)
         self.outputs, problems = self.compare_outputs(self.shipped)
+        self.problems += infinite_outputs(self.shipped, {*infinite, *self.further()})
         self.outputs = [self._as_far_as_they_tell(row) for row in self.outputs]
         self.problems += problems
 

@@ -18,12 +18,8 @@ from refimpl.ops.operation import Array
 def run_twice(
     run: Callable[[Mapping[str, Array]], Mapping[str, Array]],
     feeds: Mapping[str, Array],
-    infinite: Collection[str] = (),
 ) -> tuple[dict[str, Array], list[str]]:
-    """Run a candidate twice, and say if it rewrites its input, does not repeat itself, or is not finite.
-
-    Outputs that should be ``infinite`` may be.
-    """
+    """Run a candidate twice, and say if it rewrites its input or does not repeat itself."""
     problems = []
     given = {name: array.copy() for name, array in feeds.items()}
     outputs = {name: np.array(array) for name, array in run(given).items()}
@@ -36,12 +32,17 @@ def run_twice(
     for name, array in outputs.items():
         if name not in again or not _same(array, again[name]):
             problems.append(f"it is not repeatable: two runs on the same input differ in output {name!r}")
-        elif name not in infinite and array.dtype.kind == "f" and not np.isfinite(array).all():
-            count = np.count_nonzero(~np.isfinite(array))
-            problems.append(
-                f"its output {name!r} has {count} of {array.size} numbers that are NaN or infinite"
-            )
     return outputs, problems
+
+
+def infinite_outputs(outputs: Mapping[str, Array], but: Collection[str]) -> list[str]:
+    """Say which outputs hold NaN or infinity, but those that may."""
+    floats = {name: x for name, x in outputs.items() if x.dtype.kind == "f" and name not in but}
+    return [
+        f"its output {name!r} has {count} of {array.size} numbers that are NaN or infinite"
+        for name, array in floats.items()
+        if (count := np.count_nonzero(~np.isfinite(array)))
+    ]
 
 
 def other_when_captured(
@@ -113,7 +114,7 @@ def compare_outputs(
             if match
             else Comparison.absent(name, name, reference.shape, "absent")
         )
-    further = further_outputs(rows, outputs)
+    further = further_outputs(rows, outputs, needed)
     problems = [
         f"its output {name!r} {array.shape} is none of the reference's"
         for name, array in free.items()
@@ -129,14 +130,16 @@ def compare_outputs(
     return rows, problems
 
 
-def further_outputs(rows: Sequence[Comparison], outputs: Mapping[str, Array]) -> list[str]:
+def further_outputs(
+    rows: Sequence[Comparison], outputs: Mapping[str, Array], needed: Collection[str] = NEEDED_OUTPUTS
+) -> list[str]:
     """Return the outputs that a candidate has besides the reference's: they are not judged.
 
     One is in place of the reference's, and no further, if one that is needed is absent, or one of its size.
     """
     taken = {row.candidate for row in rows}
     absent = [row for row in rows if row.candidate is None]
-    if any(row.name in NEEDED_OUTPUTS for row in absent) or len(absent) == len(rows):
+    if any(row.name in needed for row in absent) or len(absent) == len(rows):
         return []
     sizes = {math.prod(row.shape) for row in absent}
     return [name for name, array in outputs.items() if name not in taken and array.size not in sizes]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from conformance.bounds import Declaration
-from conformance.candidates.candidate import FUSION_REACH, OwnGraph
+from conformance.candidates.candidate import FUSION_REACH, NEEDED_OUTPUTS, OwnGraph
 from conformance.faults import ShapedGraph
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.alignment import CandidateTensors
@@ -16,6 +16,7 @@ from conformance.judge.course import Course, Judged, first_wrong
 from conformance.judge.diagnosis import diagnose, steps_behind, unexplained
 from conformance.judge.fast_convolution import winograd_explains
 from conformance.judge.node_reading import SILENT, Side, read_nodes
+from conformance.judge.outputs import further_outputs
 from conformance.judge.replay import DATA_MOVEMENT
 from conformance.judge.steps import compare_steps
 from conformance.judge.strangers import like_nothing, not_finite
@@ -46,6 +47,8 @@ class StepCourse(Course):
         Name → weight, as the reference has it.
     folded, reach
         As of `conformance.judge.steps.compare_steps`.
+    needed
+        Names of the outputs that it must give.
     resized
         The picture, resized in other ways.
     """
@@ -54,6 +57,7 @@ class StepCourse(Course):
     weights: Mapping[str, Array] = field(default_factory=dict)
     folded: Mapping[str, Array] | None = None
     reach: int = FUSION_REACH
+    needed: Collection[str] = NEEDED_OUTPUTS
     resized: Resized = not_resized
 
     @property
@@ -61,8 +65,14 @@ class StepCourse(Course):
         """What its steps are computed with."""
         return self.candidate.declaration
 
+    def further(self) -> list[str]:
+        """Return the outputs besides the reference's."""
+        return further_outputs(self.outputs, self.shipped, self.needed)
+
     def compare_steps(self, own: OwnGraph | None) -> None:
         """Look for every step of the reference."""
+        further = ", ".join(self.further())
+        self.remarks += [f"its outputs {further} are further ones, and not judged"] * bool(further)
         self.steps, self.fault = self._compared(self.declared, own)
         self.fault = self.fault or _output_fault(self.outputs, self.recording)
         if not self.candidate.captures_all:

@@ -299,6 +299,13 @@ def test_the_overview_says_of_each_command_what_its_help_says_first(command: Cal
         assert listed.help == " ".join(told.split())
 
 
+@pytest.mark.parametrize("words", [["--", "explain", "--list"], ["explain", "--list"]])
+def test_a_command_is_run_wherever_it_stands(words: list[str]) -> None:
+    program = "from conformance.cli import main; main()"
+    run = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    assert "topformer-base" in run.stdout
+
+
 @pytest.mark.parametrize("words", [["--version"], ["--help"], ["lint", "--help"]])
 def test_what_is_not_asked_for_is_not_imported(words: list[str]) -> None:
     """NumPy for the version or the overview, ONNX Runtime for what runs nothing: each is most of a second."""

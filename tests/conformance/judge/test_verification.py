@@ -187,6 +187,35 @@ def test_a_further_output_is_said_not_to_be_judged(folder: Path, model: onnx.Mod
     assert any("probabilities" in remark and "not judged" in remark for remark in remarks)
 
 
+@pytest.mark.parametrize("operation", ["Log", "Sqrt", "Reciprocal"])
+def test_a_further_output_may_be_infinite(folder: Path, model: onnx.ModelProto, operation: str) -> None:
+    """It is not judged; its numbers are its maker's own."""
+    model.graph.node.append(helper.make_node("Relu", ["masks"], ["shown"]))
+    model.graph.node.append(helper.make_node("Neg", ["shown"], ["below"]))
+    model.graph.node.append(helper.make_node(operation, ["below"], ["further"]))
+    model.graph.output.append(helper.make_tensor_value_info("further", TensorProto.FLOAT, None))
+    report = judge(folder, model)
+    assert report["verdict"] == "pass", report["problems"]
+
+
+def test_dropout_in_a_branch_is_named(folder: Path, model: onnx.ModelProto) -> None:
+    place, softmax = next((i, n) for i, n in enumerate(model.graph.node) if n.op_type == "Softmax")
+    made, softmax.output[0] = softmax.output[0], "kept"
+    given = {"ratio": np.float32(0.1), "training": np.True_, "always": np.True_}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in given.items())
+    branches = {}
+    for name, node in {
+        "then_branch": helper.make_node("Dropout", ["kept", "ratio", "training"], ["a"], name="left on"),
+        "else_branch": helper.make_node("Identity", ["kept"], ["b"]),
+    }.items():
+        out = helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None)
+        branches[name] = helper.make_graph([node], name, [], [out])
+    model.graph.node.insert(place + 1, helper.make_node("If", ["always"], [made], name="choice", **branches))
+    report = judge(folder, model)
+    assert report["verdict"] == "fail"
+    assert any("'choice'" in problem and "is random" in problem for problem in report["problems"])
+
+
 @pytest.mark.parametrize("name", ["masks", "kernels"])
 def test_an_output_in_place_of_another_fails(folder: Path, model: onnx.ModelProto, name: str) -> None:
     """Of one that is needed, or of one's size: it may be meant for it."""
