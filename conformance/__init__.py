@@ -71,13 +71,21 @@ def verify(
     'pass'
     """
     # Imported here: a pytest run that does not use the plugin's fixture should not load a runtime.
-    from conformance.judge.arguments import as_candidate, as_config, as_inputs, as_weights, command_of
+    from conformance.judge.arguments import (
+        as_candidate,
+        as_config,
+        as_inputs,
+        as_resized,
+        as_weights,
+        command_of,
+    )
     from conformance.judge.network import verify as judge
 
     network = as_config(config)
     judged, called = as_candidate(candidate)
     given = as_inputs(inputs, judged)
-    report = judge(judged, network, as_weights(weights, network), given, name=name or called, frames=frames)
+    chosen: dict[str, Any] = {"name": name or called, "frames": frames, "resized": as_resized(inputs, given)}
+    report = judge(judged, network, as_weights(weights, network), given, **chosen)
     return command_of(report, candidate, config, weights, inputs, frames)
 
 

@@ -15,7 +15,7 @@ import onnx
 from conformance.candidates.candidate import Candidate
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, checked_candidate
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.pictures.inputs import load_inputs
+from conformance.pictures.inputs import Resized, load_inputs, resized_otherwise
 from conformance.reports.report import Report
 from refimpl import MobileInstConfig, Weights
 from refimpl.errors import ConfigurationError, ShapeError
@@ -58,11 +58,19 @@ def as_inputs(given: Any, candidate: Candidate) -> dict[str, Array]:
     elif isinstance(given, np.ndarray):
         inputs = {"input": given}
     else:
-        paths = [given] if isinstance(given, str | os.PathLike) else list(given)
-        inputs = load_inputs([Path(path) for path in paths], _picture_size(candidate))
+        inputs = load_inputs(_paths(given), _picture_size(candidate))
     if not inputs:
         raise ShapeError("no inputs were given; give at least one array (batch, 3, height, width) or file")
     return inputs
+
+
+def as_resized(given: Any, inputs: Mapping[str, Array]) -> dict[str, Resized]:
+    """Return label → the picture, resized in other ways, of the inputs that were read of picture files."""
+    return {} if isinstance(given, Mapping | np.ndarray) else resized_otherwise(_paths(given), inputs)
+
+
+def _paths(given: Any) -> list[Path]:
+    return [Path(path) for path in ([given] if isinstance(given, str | os.PathLike) else given)]
 
 
 def _picture_size(candidate: Candidate) -> tuple[int, int]:

@@ -101,6 +101,7 @@ def everywhere(*operators: str) -> Callable[[Way], Rewrite]:
                 raise NotHere
             return _with(model, making.nodes, making.made)
 
+        rewrite.__name__ = way.__name__
         return rewrite
 
     return rewriting
@@ -709,74 +710,72 @@ def _version(opset: int) -> Rewrite:
 
 
 WAYS: dict[str, Rewrite] = {
-    way: globals()[way]
-    for way in [
-        "relu_as_max",
-        "relu_as_clip",
-        "relu_as_where",
-        "relu_as_leaky",
-        "clip_as_min_and_max",
-        "hard_sigmoid_by_relu6",
-        "hard_sigmoid_written_out",
-        "sigmoid_written_out",
-        "sigmoid_by_tanh",
-        "softmax_written_out",
-        "softmax_in_float64",
-        "softmax_as_exp_of_log_softmax",
-        "layer_norm_written_out",
-        "layer_norm_without_its_affine",
-        "pointwise_convolution_as_product",
-        "explicit_pads",
-        "same_padding_by_name",
-        "bias_added_after",
-        "output_channels_in_halves",
-        "wide_kernel_written_larger",
-        "convolution_between_transposes",
-        "activations_channels_last",
-        "sums_channels_last",
-        "operands_exchanged",
-        "sum_as_difference",
-        "sum_of_many",
-        "quotient_as_product",
-        "product_of_transposes",
-        "linear_weights_transposed",
-        "product_by_einsum",
-        "linear_as_product_and_sum",
-        "linear_as_convolution",
-        "resized_by_scales",
-        "resized_by_sizes",
-        "resized_channels_last",
-        "mean_as_sum",
-        "split_as_slices",
-        "concatenated_by_pads",
-        "identities_between",
-        "dropout_at_rest",
-        "there_and_back_in_shape",
-        "relu_in_a_branch",
-        "factor_squared_roots",
-        "constants_as_nodes",
-        "names_scrambled",
-        "names_that_lie",
-        "outputs_renamed",
-        "outputs_in_another_order",
-        "probabilities_as_well",
-        "classes_as_well",
-        "features_as_well",
-        "masks_thresholded_as_well",
-        "any_size_declared",
-        "picture_in_bfloat16",
-        "weights_in_float64",
-        "merged_projections",
-        "functions_of_its_own",
-    ]
+    way.__name__: way
+    for way in (
+        relu_as_max,
+        relu_as_clip,
+        relu_as_where,
+        relu_as_leaky,
+        clip_as_min_and_max,
+        hard_sigmoid_by_relu6,
+        hard_sigmoid_written_out,
+        sigmoid_written_out,
+        sigmoid_by_tanh,
+        softmax_written_out,
+        softmax_in_float64,
+        softmax_as_exp_of_log_softmax,
+        layer_norm_written_out,
+        layer_norm_without_its_affine,
+        pointwise_convolution_as_product,
+        explicit_pads,
+        same_padding_by_name,
+        bias_added_after,
+        output_channels_in_halves,
+        wide_kernel_written_larger,
+        convolution_between_transposes,
+        activations_channels_last,
+        sums_channels_last,
+        operands_exchanged,
+        sum_as_difference,
+        sum_of_many,
+        quotient_as_product,
+        product_of_transposes,
+        linear_weights_transposed,
+        product_by_einsum,
+        linear_as_product_and_sum,
+        linear_as_convolution,
+        resized_by_scales,
+        resized_by_sizes,
+        resized_channels_last,
+        mean_as_sum,
+        split_as_slices,
+        concatenated_by_pads,
+        identities_between,
+        dropout_at_rest,
+        there_and_back_in_shape,
+        relu_in_a_branch,
+        factor_squared_roots,
+        constants_as_nodes,
+        names_scrambled,
+        names_that_lie,
+        outputs_renamed,
+        outputs_in_another_order,
+        probabilities_as_well,
+        classes_as_well,
+        features_as_well,
+        masks_thresholded_as_well,
+        any_size_declared,
+        picture_in_bfloat16,
+        weights_in_float64,
+        merged_projections,
+        functions_of_its_own,
+    )
 }
 WAYS |= {f"saved by ONNX Runtime, {level}": _runtime_saved(level) for level in ("BASIC", "EXTENDED", "ALL")}
 WAYS |= {"onnxsim": by_onnxsim, "onnxslim": by_onnxslim, "onnxoptimizer": by_onnxoptimizer}
 WAYS |= {f"converted to operator set {opset}": _version(opset) for opset in (19, 20, 21, 22, 23, 24)}
 OF_NORMS = {
-    "batch_norm_as_line": batch_norm_as_line,
-    "batch_norm_as_depthwise_convolution": batch_norm_as_depthwise_convolution,
-    "zero_bias_given": zero_bias_given,
+    way.__name__: way for way in (batch_norm_as_line, batch_norm_as_depthwise_convolution, zero_bias_given)
 }
 """Ways to write what PyTorch's exporters fold: of this project's own export."""
 EXPORTS = [("torchscript", opset) for opset in (11, 12, 13, 14, 15, 16, 17, 19, 20)]
@@ -856,7 +855,7 @@ def every(networks: Sequence[str] = NETWORKS) -> Iterator[Unusual]:
 def main() -> None:
     """Judge, print what failed, and a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", action="append", choices=NETWORKS)
+    parser.add_argument("--network", action="append", choices=MODELS)
     parser.add_argument("--way", help="only the ways whose names begin so")
     given = parser.parse_args()
     if given.way:

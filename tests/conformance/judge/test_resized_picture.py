@@ -9,6 +9,7 @@ import pytest
 from narrow_network import CONFIG, network, picture, weights
 from PIL import Image
 
+import conformance
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
 from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
@@ -37,6 +38,8 @@ class Fed(OnnxRuntimeCandidate):
         (Image.Resampling.BICUBIC, "resized by Pillow's bicubic"),
         (Image.Resampling.BILINEAR, "resized by Pillow's bilinear"),
         (Image.Resampling.NEAREST, "resized by Pillow's nearest"),
+        (Image.Resampling.LANCZOS, "resized by Pillow's Lanczos"),
+        (Image.Resampling.BOX, "resized by Pillow's box"),
     ],
 )
 @pytest.mark.parametrize("exchanged", [False, True], ids=["RGB", "BGR"])
@@ -54,3 +57,20 @@ def test_another_filter_is_named(tmp_path: Path, kind: Image.Resampling, said: s
     assert len(told) == 1
     assert said in told[0]
     assert ("red and blue exchanged" in told[0]) is exchanged
+
+
+@pytest.mark.runtimes
+@pytest.mark.parametrize(("rule", "said"), [("cubic", "bicubic without"), ("linear", "with corners aligned")])
+def test_pytorchs_filters_are_named(tmp_path: Path, rule: str, said: str) -> None:
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "tall.png"
+    drawn = render_picture(211, 99, seed=4)
+    Image.fromarray(drawn).save(path)
+    planes = torch.from_numpy(drawn.astype(np.float64)).permute(2, 0, 1)[None]
+    way = {"mode": "bicubic"} if rule == "cubic" else {"mode": "bilinear", "align_corners": True}
+    resized = torch.nn.functional.interpolate(planes, size=SIZE, **way)[0].permute(1, 2, 0).numpy()
+    images, _ = preprocess(resized, sizing=SIZE)
+    candidate = Fed(OnnxGraph.load(export(network(), picture())), threads=1)
+    candidate.images = images.astype(np.float32)
+    report = conformance.verify(candidate, CONFIG, weights(), path)
+    assert any(said in text for text in report.leading.evidence)
