@@ -98,20 +98,20 @@ def _vectors(recording: Recording, copied: Format) -> Iterator[tuple[str, Array]
             yield from ((name, _narrowed(recording.tensors[name], copied)) for name in names)
 
 
-def _norm_behind(recording: Recording, step: Step) -> Step | None:
+def _norm_behind(recording: Recording, step: Step) -> Node | None:
     """Return the batch norm that uses a convolution's result."""
     users = recording.graph.consumers.get(step.outputs[0], [])
     norms = [user for user in users if user.op_type == "BatchNormalization"]
-    return norms[0] if norms and step.op_type == "Conv" else None  # type: ignore[return-value]
+    return norms[0] if norms and step.op_type == "Conv" else None
 
 
-def _factor(recording: Recording, norm: Step | None) -> Array | float:
+def _factor(recording: Recording, norm: Node | None) -> Array | float:
     """Return by what a norm's folding multiplies a kernel's channels, in size; at least 2⁻²⁴."""
     if norm is None:
         return 1.0
     return np.maximum(np.abs(_scale(recording, norm)), 2.0**-24).reshape(-1, 1, 1, 1)
 
 
-def _scale(recording: Recording, norm: Step) -> Array:
+def _scale(recording: Recording, norm: Node) -> Array:
     scale, variance = (recording.tensors[norm.inputs[place]] for place in (1, 4))
     return np.asarray(scale / np.sqrt(variance + norm.attributes.get("epsilon", 1e-5)))
