@@ -52,6 +52,7 @@ ORDER = [
     "judge",
     "tnn",
     "reproduction",
+    "sweep",
     "evidence",
     "cli",
     "pytest_plugin",

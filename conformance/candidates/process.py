@@ -210,6 +210,23 @@ def _save_inputs(folder: Path, given: Given) -> None:
         np.save(_input_file(folder, place), array)
 
 
+OWN_PROCESS = ("onnxruntime", "qnn")
+"""Kinds that see to their processes themselves."""
+
+
+def apart(text: str, request: Request, timeout: float) -> Candidate:
+    """Return a candidate whose runs are in another process than this, and take so many seconds at most.
+
+    Raises
+    ------
+    MobileInstError
+        It cannot be made.
+    """
+    if text.partition(":")[0] in OWN_PROCESS:
+        return make(text, dataclasses.replace(request, timeout=timeout))
+    return IsolatedCandidate(text, request, timeout)
+
+
 # --- the candidate's side -------------------------------------------------------------------------
 
 

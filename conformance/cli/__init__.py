@@ -47,6 +47,10 @@ COMMANDS = {
         "Judge one model in every runtime that is installed, in every precision, converted by its own "
         "converter.",
     ),
+    "sweep": Command(
+        "SweepJob",
+        "Judge a candidate on thousands of pictures: all are screened, those near a limit judged in full.",
+    ),
     "lint": Command("Lint", "List what in an ONNX file will break or silently change on the way to a phone."),
     "run": Command("Run", "Segment a photograph: an annotated PNG and COCO-style results."),
     "explain": Command(

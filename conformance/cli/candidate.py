@@ -12,7 +12,7 @@ import typer
 
 from conformance.candidates.candidate import Candidate
 from conformance.candidates.kinds import KINDS, PHONE_RUNTIMES, Request, make
-from conformance.candidates.process import IsolatedCandidate
+from conformance.candidates.process import OWN_PROCESS, IsolatedCandidate
 from conformance.cli.command_help import CANDIDATE
 from conformance.cli.course import Course
 from conformance.cli.output_files import Reads
@@ -54,8 +54,6 @@ Kind = Annotated[
 Trust = Annotated[
     bool, typer.Option("--trust", help="Read a .pt2 although it can run code of whoever wrote it.")
 ]
-OWN_PROCESS = ("onnxruntime", "qnn")
-"""Kinds that see to their processes themselves."""
 TRUSTED = ("numpy", "dumps")
 """Kinds that run no code of others; they are given a process of their own only with a time limit."""
 FORMATS = ("--arithmetic", "--storage")

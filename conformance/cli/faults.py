@@ -31,9 +31,9 @@ Names = Annotated[
     typer.Argument(metavar="[FAULT]...", help="Only faults whose names begin so. Default: all."),
 ]
 Networks = Annotated[list[str] | None, typer.Option("--network", help="Only these networks; repeatable.")]
-Inputs = Annotated[
+PictureCount = Annotated[
     int | None,
-    typer.Option("--inputs", min=0, help="Pictures for each correct run. Default: 5, with --quick 1."),
+    typer.Option("--pictures", min=0, help="Pictures for each correct run. Default: 5, with --quick 1."),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Chooses each fault's network and place.")]
 Exporter = Annotated[
@@ -64,7 +64,7 @@ class Faults:
 
       mobileinst faults --leave-one-out --seed 1
 
-      mobileinst faults resize normalization --per-fault 1 --inputs 0 --json score.json
+      mobileinst faults resize normalization --per-fault 1 --pictures 0 --json score.json
 
       mobileinst faults resize attention/scale --write faulty
 
@@ -142,7 +142,7 @@ class Scoring(Job):
 
     names: Names = None
     networks: Networks = None
-    inputs: Inputs = None
+    pictures: PictureCount = None
     exporter: Exporter = fault_score.OWN
     workers: Workers = 1
     files: JsonFile
@@ -159,7 +159,7 @@ class Scoring(Job):
             expected = ", ".join(fault_score.EXPORTERS)
             raise ConfigurationError(f"no exporter {self.exporter!r} for faults; expected one of {expected}")
         chosen = [task for task in self.tasks(networks) if not names or task.fault.startswith(names)]
-        pictures = self.most_pictures if self.inputs is None else self.inputs
+        pictures = self.most_pictures if self.pictures is None else self.pictures
         trials, outcomes = _judged(chosen, false_alarms.correct_runs(pictures), self.workers)
         if self.files.write(_plain(trials, outcomes)):
             _print(trials, outcomes)

@@ -49,7 +49,7 @@ def evaluate_files(truth_path: PathLike, results_path: PathLike) -> Evaluation:
         Anything missing, of the wrong type, twice, unknown, or not of its image's size.
     """
     document = read_json(truth_path)
-    sizes = _check_truth(truth_path, document)
+    sizes = check_truth(truth_path, document)
     categories = {category["id"] for category in document["categories"]}
     results = _checked_results(results_path, read_json(results_path), sizes, categories)
     return evaluate(document, results)
@@ -93,8 +93,8 @@ def _no_detections(document: dict[str, Any]) -> COCO:
     return empty
 
 
-def _check_truth(path: PathLike, document: Any) -> Sizes:
-    """Check the ground truth; return the size of every image."""
+def check_truth(path: PathLike, document: Any) -> Sizes:
+    """Check a ground truth, and normalise its masks; return the size of every image (errors: `FileError`)."""
     if not isinstance(document, dict):
         raise FileError(f"{path}: expected an object with images, categories and annotations")
     sizes: Sizes = {}

@@ -62,12 +62,23 @@ def cached_recording(network: RecordableModel, images: Array, folder: Path | Non
 
 def _key(network: MobileInst, images: Array) -> str:
     """Return a hash of all that a run depends on: network, weights, input, and the code that computes it."""
+    return hashlib.sha256(f"{network_key(network)} {array_key(images)}".encode()).hexdigest()
+
+
+def network_key(network: MobileInst) -> str:
+    """Return a hash of a network, its weights and the code that computes it."""
     digest = hashlib.sha256(repr((np.__version__, dataclasses.asdict(network.config), network.spec)).encode())
     for source in sorted(Path(refimpl.__path__[0]).rglob("*.py")):
         digest.update(source.read_bytes())
-    for name, array in [("", images), *sorted(network.weights.items())]:
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+    for name, array in sorted(network.weights.items()):
+        digest.update(f"{name} {array_key(array)}".encode())
+    return digest.hexdigest()
+
+
+def array_key(array: Array) -> str:
+    """Return a hash of an array: dtype, shape, bytes."""
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 

@@ -103,15 +103,16 @@ def open_video(path: str | os.PathLike[str]) -> Video:
         raise FileError(f"there is no readable video {path}; give a file or a folder of pictures")
     if not place.stat().st_size:
         raise FileError(f"{path} is empty; give a whole file")
-    return _animation(place) if place.suffix.lower() in _picture_suffixes() else _film(place)
+    return _animation(place) if place.suffix.lower() in picture_suffixes() else _film(place)
 
 
-def _picture_suffixes() -> set[str]:
+def picture_suffixes() -> set[str]:
+    """Return the suffixes of files that are pictures."""
     return {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
 
 
 def _folder(folder: Path) -> Video:
-    suffixes = _picture_suffixes()
+    suffixes = picture_suffixes()
     pictures = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.name[0] != "."]
     pictures.sort(key=lambda path: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", path.name)])
     if not pictures:

@@ -33,6 +33,7 @@ from conformance.cli.lint import Lint
 from conformance.cli.losses import Losses
 from conformance.cli.matrix import Matrix
 from conformance.cli.run import Run
+from conformance.cli.sweep import SweepJob
 from conformance.cli.verify_against import AgainstVerdict
 from conformance.cli.verify_graph import GraphVerdict
 from conformance.cli.verify_network import NetworkVerdict
@@ -112,6 +113,13 @@ EXAMPLES: dict[type[Job], list[str]] = {
         for network in NETWORKS
         for given in (f"{network} --size 64x96", f"n.onnx {network}")
     ],
+    SweepJob: [
+        f"sweep {judged} {given} --inputs film --size 64x96 --share 0.5 {FORMATS} --timeout 60 --no-cache "
+        f"{where} --output swept --resume --html h {JSON}"
+        for given in NETWORKS
+        for judged in ("n.onnx --candidate onnxruntime:level=all", "--candidate pytorch:m.pt2 --trust")
+        for where in ("--workers 1", "--scheduler tcp://localhost:1")
+    ],
     Export: [
         f"export e.onnx {given} --size 64x96 --batch-size 2 --video {how} --save-weights s.npz --force"
         for given in NETWORKS
@@ -150,10 +158,10 @@ EXAMPLES: dict[type[Job], list[str]] = {
         f"--seed 1 {JSON}"
     ],
     faults.LeftOutScore: [
-        f"faults {FAULTS} --leave-one-out --inputs 0 --seed 1 --workers 1 --exporter own {JSON}"
+        f"faults {FAULTS} --leave-one-out --pictures 0 --seed 1 --workers 1 --exporter own {JSON}"
     ],
-    faults.QuickScore: [f"faults {FAULTS} --quick --inputs 0 --seed 1 --workers 1 --exporter own {JSON}"],
-    faults.FullScore: [f"faults {FAULTS} --inputs 0 --per-fault 1 --workers 1 --exporter own {JSON}"],
+    faults.QuickScore: [f"faults {FAULTS} --quick --pictures 0 --seed 1 --workers 1 --exporter own {JSON}"],
+    faults.FullScore: [f"faults {FAULTS} --pictures 0 --per-fault 1 --workers 1 --exporter own {JSON}"],
     track.OracleDemo: [f"track --demo --oracle {TRACKER} {JSON}"],
     track.Demo: [
         f"track --demo {TRACKER} {given} {JSON}"

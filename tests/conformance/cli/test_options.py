@@ -11,6 +11,7 @@ import functools
 import itertools
 import shlex
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +36,7 @@ from conformance.cli import (
     held_out_evaluation,
     matrix,
     planted,
+    sweep,
     verify_against,
     verify_graph,
     verify_recorded,
@@ -44,6 +46,7 @@ from conformance.cli.job import Beside, Job, Unless, options_of
 from conformance.evidence.planted import Result
 from conformance.judge.network import verify
 from conformance.reports.report import InputReport, Report
+from conformance.reports.sweep_report import SweepReport
 from refimpl.errors import ConfigurationError
 
 CHOOSING = {"force", "benchmark", "demo"}
@@ -230,6 +233,10 @@ def light(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
         (faults, "write_faulty_models", []),
         (faults, "_judged", ([], [])),
         (planted, "judge_planted", Result([], 0, {})),
+        (sweep, "dask_pool", nullcontext()),
+        (sweep.Sweep, "check", None),
+        (sweep, "_follow", None),
+        (sweep, "merge", SweepReport("", "", "", 1, {}, {"pass": 1}, [], [0.0], [0], [], [])),
         (held_out_evaluation, "evaluate", None),
         (held_out_evaluation, "evaluate_deployment", None),
         (held_out_evaluation, "draw_worst", None),

@@ -180,7 +180,7 @@ def test_the_baselines_are_those_of_their_libraries() -> None:
 
 def test_the_command_prints_the_score(tmp_path: Path) -> None:
     file = tmp_path / "score.json"
-    arguments = ["faults", "decoder/masks", "--network", MODEL, "--per-fault", "1", "--inputs", "0"]
+    arguments = ["faults", "decoder/masks", "--network", MODEL, "--per-fault", "1", "--pictures", "0"]
     result = CliRunner().invoke(app, [*arguments, "--json", str(file)])
     assert result.exit_code == 0, result.output
     assert "localised" in result.output

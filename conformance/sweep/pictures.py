@@ -1,0 +1,192 @@
+"""The pictures of a sweep, in order: a folder's, a video's frames, those of a COCO ground truth."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from conformance.evaluation import coco
+from conformance.json_files import read_json
+from conformance.pictures.picture import read_picture
+from conformance.video.frames import Video, open_video, picture_suffixes
+from refimpl.errors import FileError
+from refimpl.ops.operation import Array
+
+CHUNK = 8
+"""Pictures that are judged in one go, and whose rows are one part of the results."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a sweep.
+
+    Attributes
+    ----------
+    name
+        What the rows call it.
+    path
+        The file that a worker reads; None for a frame.
+    pixels
+        (H, W, 3) uint8, of a frame, which is decoded once and sent.
+    image_id
+        The ground truth's.
+    """
+
+    name: str
+    path: Path | None = None
+    pixels: Array | None = None
+    image_id: int | None = None
+
+    def read(self) -> Array:
+        """Return (H, W, 3) uint8 (errors: those of `read_picture`)."""
+        if self.pixels is not None:
+            return self.pixels
+        assert self.path is not None
+        return read_picture(self.path)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Pictures that are judged in one go.
+
+    Attributes
+    ----------
+    place
+        Its number among all.
+    pictures
+    before
+        The frame before the first, where they are frames of one video.
+    """
+
+    place: int
+    pictures: tuple[Picture, ...]
+    before: Picture | None = None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a sweep goes over.
+
+    Attributes
+    ----------
+    names
+        In order; of a video as many as it says.
+    folder
+        Where the files are.
+    video
+        The video whose frames they are; None: files.
+    truth
+        COCO's ground truth, if there is one.
+    image_ids
+        The ground truth's, of each picture.
+    """
+
+    names: Sequence[str]
+    folder: Path
+    video: Video | None = None
+    truth: dict[str, Any] | None = None
+    image_ids: Sequence[int] = ()
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.names)
+
+    @cached_property
+    def sha256(self) -> str:
+        """A hash of what there is: names, sizes, times of change."""
+        digest = hashlib.sha256()
+        files = [self.folder] if self.video else [self.folder / name for name in self.names]
+        for name, path in zip(self.names, files, strict=False):
+            about = path.stat() if path.exists() else None
+            told = [name, about.st_size, about.st_mtime_ns] if about and path.is_file() else [name]
+            digest.update(json.dumps(told).encode())
+        digest.update(str(len(self)).encode())
+        return digest.hexdigest()
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks there are."""
+        return -(-len(self) // CHUNK)
+
+    def names_of(self, place: int) -> Sequence[str]:
+        """Return the names of a chunk's pictures."""
+        return self.names[place * CHUNK : (place + 1) * CHUNK]
+
+    def at(self, places: Sequence[int]) -> list[Picture]:
+        """Return the pictures at some places, in order of places."""
+        wanted = sorted(places)
+        if self.video is None:
+            return [self._file(place) for place in wanted]
+        frames = enumerate(self.video.frames(0, max(wanted, default=0) + 1))
+        return [Picture(self.names[place], None, frame) for place, frame in frames if place in set(wanted)]
+
+    def in_chunks(self, done: frozenset[int] = frozenset()) -> Iterator[Chunk]:
+        """Yield the chunks that are not done; of a video each frame is decoded once."""
+        if self.video is None:
+            for place in (place for place in range(self.chunks) if place not in done):
+                numbers = range(place * CHUNK, min((place + 1) * CHUNK, len(self)))
+                yield Chunk(place, tuple(map(self._file, numbers)))
+            return
+        frames = self.video.frames(0, len(self))
+        before = None
+        for place in range(self.chunks):
+            names = self.names_of(place)
+            pictures = tuple(Picture(name, None, frame) for name, frame in zip(names, frames, strict=False))
+            if pictures and place not in done:
+                yield Chunk(place, pictures, before)
+            before = pictures[-1] if pictures else None
+
+    def _file(self, place: int) -> Picture:
+        identity = self.image_ids[place] if self.image_ids else None
+        return Picture(self.names[place], self.folder / self.names[place], None, identity)
+
+
+def find_pictures(path: Path) -> Pictures:
+    """Return the pictures of a folder, of a COCO ground truth (.json), or the frames of a video.
+
+    Raises
+    ------
+    FileError
+        There is nothing there, or no picture in it.
+    MissingDependencyError
+        A video file needs the extra ``video``.
+    """
+    if path.suffix.lower() == ".json":
+        return _of_truth(path)
+    if not path.is_dir():
+        return _of_video(path)
+    suffixes = picture_suffixes()
+    names = sorted(
+        str(file.relative_to(path))
+        for file in path.rglob("*")
+        if file.suffix.lower() in suffixes and file.is_file()
+    )
+    if not names:
+        raise FileError(f"{path} holds no picture; give a folder of pictures, a video or a COCO .json")
+    return Pictures(names, path)
+
+
+def _of_truth(path: Path) -> Pictures:
+    document = read_json(path)
+    coco.check_truth(path, document)
+    images = document["images"]
+    unnamed = next((image["id"] for image in images if not isinstance(image.get("file_name"), str)), None)
+    if unnamed is not None:
+        raise FileError(f"{path}: image {unnamed} has no file_name")
+    if not images:
+        raise FileError(f"{path} names no image")
+    names = [image["file_name"] for image in images]
+    return Pictures(names, path.parent, None, document, [image["id"] for image in images])
+
+
+def _of_video(path: Path) -> Pictures:
+    video = open_video(path)
+    count = video.count if video.count is not None else sum(1 for _ in video.frames())
+    if not count:
+        raise FileError(f"{path} holds no frame")
+    return Pictures([f"frame {index}" for index in range(count)], path, video)

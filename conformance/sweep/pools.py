@@ -1,0 +1,184 @@
+"""Who judges: this process, or Dask's workers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+from conformance.reports.report import InputReport
+from conformance.sweep.pictures import Chunk, Picture
+from conformance.sweep.rows import EXTRA, Rows
+from conformance.sweep.screening import Limits
+from conformance.sweep.station import Setup, Station
+from refimpl.errors import ConfigurationError, MissingDependencyError
+
+PLUGIN = "mobileinst"
+AHEAD = 3
+"""Chunks that wait or run, for each worker: none is idle, and few pictures are in memory."""
+CONNECT = 10.0
+"""Seconds that a scheduler may take to answer."""
+
+
+class Pool(Protocol):
+    """What judges pictures, here or elsewhere."""
+
+    @property
+    def described(self) -> str:
+        """Who judges, and where that can be watched."""
+
+    def calibrate(self, picture: Picture) -> InputReport | None:
+        """Judge a picture in full; None if it cannot be read."""
+
+    def judge(self, chunks: Iterable[Chunk], limits: Limits) -> Iterator[tuple[Chunk, Rows]]:
+        """Yield the rows of every chunk as it is finished."""
+
+
+class InProcess:
+    """This process judges one chunk after another."""
+
+    described = "in this process"
+
+    def __init__(self, setup: Setup) -> None:
+        self.station = Station(setup)
+        self.calibrate = self.station.calibrate
+
+    def judge(self, chunks: Iterable[Chunk], limits: Limits) -> Iterator[tuple[Chunk, Rows]]:
+        """Yield the rows of every chunk, in order."""
+        for chunk in chunks:
+            yield chunk, self.station.judge(chunk, limits)
+
+
+@contextmanager
+def dask_pool(setup: Setup, workers: int | None, scheduler: str | None) -> Iterator[Pool]:
+    """Give the workers of a scheduler, or as many new ones on this machine.
+
+    Raises
+    ------
+    MissingDependencyError
+        Dask is not installed.
+    ConfigurationError
+        There is no scheduler, or a worker has another version of the project or of the model.
+    """
+    distributed = import_distributed()
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    if scheduler is None:
+        cluster = distributed.LocalCluster(
+            n_workers=workers, threads_per_worker=1, silence_logs=logging.CRITICAL
+        )
+        with cluster, distributed.Client(cluster) as client:
+            yield DaskPool(client, setup)
+        return
+    try:
+        client = distributed.Client(scheduler, timeout=CONNECT)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"no scheduler answers at {scheduler}; start one with dask scheduler, or give --workers"
+        ) from error
+    with client:
+        yield DaskPool(client, setup)
+
+
+def import_distributed() -> Any:
+    """Return Dask's distributed.
+
+    Raises
+    ------
+    MissingDependencyError
+        It is not installed.
+    """
+    try:
+        import distributed
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"--workers and --scheduler need Dask; install the extra 'sweep': {EXTRA}"
+        ) from error
+    return distributed
+
+
+@dataclass
+class StationPlugin:
+    """Puts a station into every worker, also those that join or are started again later."""
+
+    setup_of_station: Setup
+    name: str = PLUGIN
+    station: Station | None = None
+
+    def setup(self, worker: Any) -> None:
+        """Make the station; another version of the project or of the model is refused."""
+        self.station = Station(self.setup_of_station)
+
+
+class DaskPool:
+    """Dask's workers judge."""
+
+    def __init__(self, client: Any, setup: Setup) -> None:
+        self.client = client
+        if not client.scheduler_info(n_workers=-1)["workers"]:
+            raise ConfigurationError("the scheduler has no worker; start some with dask worker")
+        client.register_plugin(_plugin(setup))
+
+    @property
+    def described(self) -> str:
+        """How many workers there are, and the dashboard's address."""
+        return f"by {self._count()} workers, dashboard {self.client.dashboard_link}"
+
+    def _count(self) -> int:
+        return max(len(self.client.scheduler_info(n_workers=-1)["workers"]), 1)
+
+    def calibrate(self, picture: Picture) -> InputReport | None:
+        """Have a picture judged in full."""
+        report: InputReport | None = self.client.submit(_calibrated, picture, pure=False).result()
+        return report
+
+    def judge(self, chunks: Iterable[Chunk], limits: Limits) -> Iterator[tuple[Chunk, Rows]]:
+        """Yield the rows of every chunk as it is finished; few are under way at once."""
+        distributed = import_distributed()
+        waiting = iter(chunks)
+        under_way = {self._submit(chunk, limits): chunk for chunk in islice(waiting, AHEAD * self._count())}
+        finished = distributed.as_completed(list(under_way))
+        for future in finished:
+            chunk = under_way.pop(future)
+            try:
+                yield chunk, future.result()
+            except distributed.scheduler.KilledWorker as error:
+                yield chunk, _lost(chunk, error)
+            for following in islice(waiting, 1):
+                new = self._submit(following, limits)
+                under_way[new] = following
+                finished.add(new)
+
+    def _submit(self, chunk: Chunk, limits: Limits) -> Any:
+        return self.client.submit(_judged, chunk, limits, pure=False, key=f"pictures-{chunk.place}")
+
+
+def _plugin(setup: Setup) -> Any:
+    """Return the plugin as a class that Dask knows as one."""
+    from distributed import WorkerPlugin
+
+    return type("Plugin", (StationPlugin, WorkerPlugin), {})(setup)
+
+
+def _station() -> Station:
+    from distributed import get_worker
+
+    station: Station = get_worker().plugins[PLUGIN].station
+    return station
+
+
+def _calibrated(picture: Picture) -> InputReport | None:
+    return _station().calibrate(picture)
+
+
+def _judged(chunk: Chunk, limits: Limits) -> Rows:
+    return _station().judge(chunk, limits)
+
+
+def _lost(chunk: Chunk, error: Exception) -> Rows:
+    """Return what is known of pictures whose workers died: nothing."""
+    says = f"its workers died, one after another: {error}"
+    told = {"judged": "broken", "verdict": "not judged", "says": says}
+    return {"pictures": [{"picture": picture.name, **told} for picture in chunk.pictures]}
