@@ -13,7 +13,7 @@ import numpy as np
 from conformance.candidates.qnn import Npu, npu_graph
 from conformance.graph.findings import CHANGES, ELSEWHERE, FAILS, Finding
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.graph.quantized import DEQUANTIZE, LARGEST_FACTOR
+from conformance.graph.quantized import DEQUANTIZE, LARGEST_FACTOR, joined_convolutions, stored_scale
 from conformance.pictures.graph_inputs import graph_inputs
 from refimpl.errors import CandidateError, ConfigurationError
 from refimpl.graph import Node
@@ -102,22 +102,10 @@ def _is_lopsided_factor(graph: OnnxGraph, node: Node) -> bool:
 
 
 def _joins_convolutions(graph: OnnxGraph, node: Node) -> bool:
-    """Tell whether quantised convolutions of one tensor are concatenated."""
-    if node.op_type != "Concat":
-        return False
-    sources = [source for name in node.uses if (source := _convolved(graph, name)) is not None]
-    return len(sources) > len({*sources})
-
-
-def _convolved(graph: OnnxGraph, name: str) -> str | None:
-    """Return the integers that a dequantised result of a convolution is made of; None of anything else."""
-    wanted = (DEQUANTIZE, "QuantizeLinear", "Conv", DEQUANTIZE)
-    for op_type in wanted:
-        maker = graph.producer(name)
-        if maker is None or maker.op_type != op_type:
-            return None
-        name = maker.inputs[0]
-    return name
+    """Tell whether three or more quantised convolutions, of weights of several scales, are concatenated."""
+    joined = joined_convolutions(graph, node) if node.op_type == "Concat" else []
+    names = [stored_scale(graph, convolution.inputs[1]) for convolution in joined]
+    return len({graph.initializers[name].tobytes() for name in names if name}) > 1 and len(joined) > 2
 
 
 RULES = (
@@ -136,8 +124,8 @@ RULES = (
     (
         "joined-convolutions",
         _joins_convolutions,
-        "the NPU computes them as one, and some of the results are up to 66 of 255 steps off",
-        "concatenate their weights to one convolution before quantising",
+        "the NPU takes the third one's weights and bias at the second one's scale, up to 66 of 255 steps off",
+        "give their weights one scale, as export --target qnn --quantize does",
     ),
 )
 """Name, what it catches, what happens, what to do instead."""

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
+from conformance.graph.onnx_graph import OnnxGraph
 from conformance.silent_onnxruntime import onnxruntime  # noqa: F401
 from refimpl.errors import ConfigurationError
+from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
 FORMATS = {"a8w8": ("QUInt8", "QInt8"), "a16w8": ("QUInt16", "QInt8")}
 """Format → types of the activations and of the weights, as ONNX Runtime names them."""
+
+MOVING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Gather")
+"""Operators whose results the quantiser gives the scale and zero point of what they move."""
 
 
 def quantized_for_npu(
@@ -50,9 +57,49 @@ def quantized_for_npu(
         source, target = Path(name) / "float.onnx", Path(name) / "quantized.onnx"
         onnx.save(model, source)
         reader = _reader(model.graph.input[0].name, images)
-        config = get_qnn_qdq_config(source, reader, activation_type=activations, weight_type=weights)
+        config = get_qnn_qdq_config(
+            source,
+            reader,
+            activation_type=activations,
+            weight_type=weights,
+            init_overrides=_as_the_npu_computes(OnnxGraph.load(model), quantization),
+            add_qtype_converts=False,
+        )
         quantize(source, target, config)
         return onnx.load(target)
+
+
+def _as_the_npu_computes(graph: OnnxGraph, quantization: str) -> dict[str, list[dict[str, Any]]]:
+    """Return ranges, as the quantiser takes them, where the NPU would compute otherwise than the graph says.
+
+    Joined convolutions of one tensor share a scale of weights; second operands of products are symmetric,
+    if of 8 bits.
+    """
+    overrides: dict[str, list[dict[str, Any]]] = {}
+    for node in graph.nodes:
+        if node.op_type == "Concat":
+            weights = _joined_weights(graph, node)
+            largest = max((float(np.abs(graph.initializers[name]).max()) for name in weights), default=0.0)
+            overrides |= {name: [{"rmin": -largest, "rmax": largest}] for name in weights}
+        elif node.op_type == "MatMul" and quantization == "a8w8" and graph.producer(node.inputs[1]):
+            overrides |= {name: [{"symmetric": True}] for name in _moved(graph, node.inputs[1])}
+    return overrides
+
+
+def _joined_weights(graph: OnnxGraph, concat: Node) -> list[str]:
+    """Return the weights of convolutions of one tensor that are concatenated, where there are several."""
+    makers = [graph.producer(name) for name in concat.uses]
+    convolutions = [node for node in makers if node is not None and node.op_type == "Conv"]
+    sources = Counter(node.inputs[0] for node in convolutions)
+    return [node.inputs[1] for node in convolutions if sources[node.inputs[0]] > 1]
+
+
+def _moved(graph: OnnxGraph, name: str) -> Iterator[str]:
+    """Yield a tensor and those whose elements it holds; the first that is quantised gives all their scale."""
+    yield name
+    maker = graph.producer(name)
+    if maker is not None and maker.op_type in MOVING:
+        yield from _moved(graph, maker.inputs[0])
 
 
 def _reader(name: str, images: Sequence[Array]) -> Any:

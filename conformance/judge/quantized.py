@@ -7,7 +7,7 @@ against float64 of the integers that went in, in steps of its own scale.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,7 +16,14 @@ from conformance.bounds import propagated_bound
 from conformance.bounds.worst_element import largest_in
 from conformance.graph.evaluation import widened
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.graph.quantized import DEQUANTIZE, LARGEST_FACTOR, QUANTIZE, quantized_results
+from conformance.graph.quantized import (
+    DEQUANTIZE,
+    LARGEST_FACTOR,
+    QUANTIZE,
+    joined_convolutions,
+    quantized_results,
+    stored_scale,
+)
 from conformance.reports.report import Comparison
 from conformance.threads import in_threads
 from refimpl.graph import Node
@@ -59,6 +66,12 @@ CUT_OFF_EARLY = "its operands are cut off to the range of its result before it i
 FACTOR_CUT_OFF = (
     f"the second operand is cut off {LARGEST_FACTOR} steps from its zero point: quantise it symmetrically"
 )
+AT_ANOTHER_SCALE = (
+    "the third convolution's weights are rounded and cut off to the second's steps, and its bias counted in "
+    "them: give joined convolutions weights of one scale"
+)
+PER_BLOCK = 32
+"""Channels that the NPU computes at once; the last ones may hold the third's integers themselves."""
 LEFT_OUT = "what its operands are rounded and cut off to, in between, is left out"
 NOT_CUT_OFF = "its operands are not cut off to the range of their integers"
 IN_UNIT_STEPS = "it is shown in steps of 2⁻¹⁶, and what follows takes it so"
@@ -219,6 +232,8 @@ class _Judge:
                 return uncut, f"{unit.name}: {row.introduced_error:.1f} steps off as written; right if {how}"
         if self._is_right_if_cut_off(unit):
             return row, f"{unit.name}: {row.introduced_error:.1f} steps off; right if {FACTOR_CUT_OFF}"
+        if self._is_right_at_another_scale(unit):
+            return row, f"{unit.name}: {row.introduced_error:.1f} steps off; right if {AT_ANOTHER_SCALE}"
         if any(node.op_type in STAGED for node in self._through(unit, 1)):
             unjudged = replace(row, tolerance=None, utilisation=None, verdict="not judged")
             return unjudged, f"{unit.name}: {row.introduced_error:.1f} steps off, not judged: {IN_STAGES}"
@@ -236,6 +251,32 @@ class _Judge:
         cut_off = np.clip(integers, point - LARGEST_FACTOR, point + LARGEST_FACTOR)
         other = replace(self, meant={**self.meant, factors[0].inputs[0]: cut_off})
         return other.row(unit, unit.made_by, steps=REQUANTISATION).verdict == "pass"
+
+    def _is_right_at_another_scale(self, unit: Unit) -> bool:
+        """Tell whether joined convolutions are explained by the third one taken at the second one's scale."""
+        joined = joined_convolutions(self.graph, unit.made_by[-1]) if unit.operation == "Concat" else []
+        if len(joined) != 3:
+            return False
+        others = [replace(self, known={**self.known, **known}) for known in self._at_scale_of(*joined[1:])]
+        whole = self._through(unit, 1)
+        return any(other.row(unit, whole).verdict == "pass" for other in others)
+
+    def _at_scale_of(self, second: Node, third: Node) -> Iterator[dict[str, Array]]:
+        """Yield what the third convolution would hold at the second one's scale, in each way there is."""
+        scales = [[stored_scale(self.graph, name) for name in node.uses[1:]] for node in (second, third)]
+        if len(scales[0]) != len(scales[1]) or None in itertools.chain(*scales):
+            return
+        others = {str(own): self.known[str(other)] for other, own in zip(*scales, strict=True)}
+        if any(scale.size != 1 for name in others for scale in (others[name], self.known[name])):
+            return
+        weight = self.graph.producer(third.inputs[1])
+        assert weight is not None
+        whole, own = self.known[weight.inputs[0]], weight.inputs[1]
+        ends = np.iinfo(whole.dtype)
+        rounded = np.floor(whole * (self.known[own] / others[own]) + 0.5).clip(ends.min, ends.max)
+        for last in (0, PER_BLOCK):
+            first = len(whole) - last
+            yield others | {weight.inputs[0]: np.concatenate([rounded[:first], whole[first:]])}
 
     def in_unit_steps(self, integers: Mapping[str, Array]) -> dict[str, Array]:
         """Return the integers that are shown in steps of 2⁻¹⁶ as those of the graph's scale would be."""

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from conformance.candidates.qnn import Npu, npu_graph
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.graph.quantizing import quantized_for_npu
 from conformance.judge.quantized import judge_units
 from conformance.reports.report import Comparison
 from refimpl.ops.operation import Array
@@ -85,3 +86,63 @@ def test_a_hard_sigmoid_is_shown_in_steps_of_its_own_and_taken_so() -> None:
     rows, remarks = judged(graph, x, captured(graph, x))
     assert [row.verdict for row in rows] == ["pass"] * 3
     assert [remark.partition(":")[0] for remark in remarks] == ["hard"]
+
+
+CHANNELS = {"first": 32, "q": 64, "k": 64, "v": 128}
+SIZES = {"first": 1.0, "q": 1.0, "k": 1.1, "v": 2.0}
+
+
+def joined(quantization: str, x: Array) -> onnx.ModelProto:
+    """Return a convolution and three of its result, joined, quantised for the NPU by the ranges of x."""
+    rng = np.random.default_rng(5)
+    arrays: dict[str, Array] = {}
+    for name, channels in CHANNELS.items():
+        arrays[f"{name}_w"] = SIZES[name] * rng.uniform(-0.2, 0.2, (channels, 32, 1, 1))
+        arrays[f"{name}_b"] = SIZES[name] * rng.uniform(-0.5, 0.5, channels)
+    nodes = [
+        helper.make_node(
+            "Conv", ["x" if name == "first" else "first", f"{name}_w", f"{name}_b"], [name], name
+        )
+        for name in CHANNELS
+    ]
+    nodes.append(helper.make_node("Concat", ["q", "k", "v"], ["y"], "joined", axis=1))
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", x.shape), ("y", None))
+    ]
+    tensors = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()]
+    graph = helper.make_graph(nodes, "joined", ends[:1], ends[1:], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return quantized_for_npu(model, [x], quantization)
+
+
+def with_a_scale_of_its_own(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model in which one convolution's weights and bias mean the same, in other steps."""
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    for tensor in other.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if tensor.name in ("k_w_scale", "k_b_quantized_scale"):
+            tensor.CopyFrom(numpy_helper.from_array(array / np.float32(1.4), tensor.name))
+        elif tensor.name in ("k_w_quantized", "k_b_quantized"):
+            tensor.CopyFrom(numpy_helper.from_array(np.rint(array * 1.4).astype(array.dtype), tensor.name))
+    return other
+
+
+@pytest.mark.parametrize("quantization", ["a8w8", "a16w8"])
+def test_joined_convolutions_are_right_as_our_quantiser_gives_them(quantization: str) -> None:
+    x = RNG.normal(size=(1, 32, 6, 6))
+    graph = OnnxGraph.load(joined(quantization, x.astype(np.float32)))
+    rows, _ = judged(graph, x, captured(graph, x))
+    assert {row.verdict for row in rows} == {"pass"}
+
+
+@pytest.mark.parametrize("quantization", ["a8w8", "a16w8"])
+def test_the_third_of_joined_convolutions_is_taken_at_the_scale_of_the_second(quantization: str) -> None:
+    x = RNG.normal(size=(1, 32, 6, 6))
+    graph = OnnxGraph.load(with_a_scale_of_its_own(joined(quantization, x.astype(np.float32))))
+    tensors = captured(graph, x)
+    rows, remarks = judged(graph, x, tensors)
+    assert [row.candidate for row in rows if row.verdict == "fail"] == ["joined"]
+    assert [remark.partition(":")[0] for remark in remarks] == ["joined"]
+    assert "second's steps" in remarks[0]

@@ -94,16 +94,17 @@ def test_quantised_models_are_looked_at(tmp_path: Path) -> None:
     pictures = [narrow_network.picture()]
     quantised = quantized_for_npu(export(MobileInst(config, weights), pictures[0]), pictures)
     code, found = lint(quantised, tmp_path)
-    assert code == 1
-    joined = [item["node"] for item in found if item["rule"] == "joined-convolutions"]
-    assert len(joined) == 4
-    assert all("attn/Concat" in node for node in joined)
-    assert "wide-weight" not in {item["rule"] for item in found}
+    assert (code, {item["rule"] for item in found}) == (0, {"cpu"})
     for tensor in quantised.graph.initializer:
+        if tensor.name.endswith("trans1.transformer_blocks.0.attn.to_k.c.weight_scale"):
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) / 2, tensor.name))
         if tensor.name.endswith("stem_block.0.c.weight_quantized"):
             unsigned = (numpy_helper.to_array(tensor).astype(np.int16) + 128).clip(0, 255).astype(np.uint8)
             tensor.CopyFrom(numpy_helper.from_array(unsigned, tensor.name))
         if tensor.name.endswith("stem_block.0.c.weight_zero_point"):
             tensor.CopyFrom(numpy_helper.from_array(np.uint8(100), tensor.name))
-    _, found = lint(quantised, tmp_path)
-    assert [item["rule"] for item in found].count("wide-weight") == 1
+    code, found = lint(quantised, tmp_path)
+    assert code == 1
+    assert {item["rule"] for item in found} == {"cpu", "wide-weight", "joined-convolutions"}
+    (joined,) = (item["node"] for item in found if item["rule"] == "joined-convolutions")
+    assert joined == "Concat 'backbone.trans1.transformer_blocks.0.attn/Concat'"
