@@ -41,9 +41,22 @@ Source: github.com/pytorch/executorch, ``backends/qualcomm/serialization/qc_sche
 ON_NPU = Declaration(FLOAT16, FLOAT32, HEXAGON)
 """Operands rounded to float16, sums wide, results handed on as they are."""
 
+MEASURED = (2, 51)
+"""The version of QNN that what is allowed was measured with."""
+
 _STRICT = {"session.disable_cpu_ep_fallback": "1"}
 _ASSIGNED = {"session.record_ep_graph_assignment_info": "1"}
 _SHOWN = 6
+
+
+def installed_qnn() -> tuple[int, ...]:
+    """Return the installed QNN's version, major and minor."""
+    version = plugin(PROVIDER).build_and_package_info.qnn_version
+    return tuple(int(number) for number in version.split(".")[:2])
+
+
+def _dotted(version: Sequence[int]) -> str:
+    return ".".join(map(str, version))
 
 
 @dataclass(frozen=True)
@@ -94,7 +107,12 @@ class Npu:
 
     @property
     def options(self) -> RuntimeOptions:
-        """How ONNX Runtime is to run a model on it."""
+        """How ONNX Runtime is to run a model on it; `ConfigurationError` if its QNN is too old."""
+        if installed_qnn() < MEASURED:
+            raise ConfigurationError(
+                f"QNN {_dotted(installed_qnn())} is older than {_dotted(MEASURED)}: "
+                "pip install --upgrade 'mobileinst-reference[qnn]'"
+            )
         chip = {"htp_arch": self.htp_arch, "soc_model": self.soc_model}
         backend = {"backend_path": str(plugin(PROVIDER).get_qnn_htp_path())}
         return RuntimeOptions(
@@ -141,7 +159,14 @@ class NpuGraph(IsolatedOnnxRuntimeGraph):
 
     @property
     def remarks(self) -> list[str]:
-        """What the NPU did not compute itself."""
+        """What the NPU did not compute itself, and whether its version is newer than what was measured."""
+        newer = (
+            f"what is allowed was measured with QNN {_dotted(MEASURED)}; this is {_dotted(installed_qnn())}"
+        )
+        return ([newer] if installed_qnn() > MEASURED else []) + self._fallen_back
+
+    @property
+    def _fallen_back(self) -> list[str]:
         if not self.fallbacks:
             return []
         named = [f"{name or 'unnamed'} ({op_type})" for name, op_type in self.fallbacks]

@@ -11,7 +11,7 @@ import functools
 import tempfile
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ import onnx
 from conformance.bounds import Declaration
 from conformance.candidates.candidate import Candidate
 from conformance.candidates.kinds import PHONE_RUNTIMES, Request, graph_candidate, make
+from conformance.candidates.onnx_runtime import OnnxRuntimeGraph
 from conformance.candidates.process import IsolatedCandidate
 from conformance.evidence.fault_score import MODELS, SIZE
 from conformance.evidence.planting import FLOAT_KINDS, KINDS, Planted, plant
@@ -31,7 +32,7 @@ from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.quantizing import quantized_for_npu
 from conformance.judge.any_graph import graph_recording
 from conformance.judge.network import verify
-from conformance.judge.quantized import judge_units, steps_between
+from conformance.judge.quantized import judge_units, only_as_shipped, steps_between
 from conformance.pictures.inputs import rendered_input
 from conformance.reports.report import Comparison, InputReport
 from refimpl import MobileInst, MobileInstConfig, Weights
@@ -226,21 +227,27 @@ class QuantizedSubject(Subject):
         first = seed + 1
         pictures = [_picture(first + place) for place in range(CALIBRATING)]
         self.model = quantized_for_npu(self.float_model, pictures, quantization)
-        self.tensors = self._captured(self.graph)
-        self.wrong_already = {row.name for row in self._rows(self.tensors) if row.verdict == "fail"}
+        self.tensors = self._runtime(self.graph).capture(self._feeds)
+        self.right = self._rows(self.tensors)
 
     @property
     def alarm(self) -> str:
         """The integer results of the right model that fail."""
-        return ", ".join(sorted(self.wrong_already))
+        shipped = self._runtime(self.graph).run(self._feeds)
+        rows, _ = only_as_shipped(self.graph, self.right, shipped, self.tensors)
+        return ", ".join(sorted(_failing(rows)))
 
     def trial(self, planted: Planted) -> Trial:
-        """Judge each integer result as the right model's; what fails there, too, is not the mistake's."""
+        """Judge each integer result as the right model's; what fails there, too, is not the mistake's.
+
+        What changes nothing that the runtime computes, as a way to resize that it does not know, has no size.
+        """
         wrong = OnnxGraph.load(planted.model)
-        captured = self._captured(wrong)
-        failing = [row.name for row in self._rows(captured) if row.verdict == "fail"]
-        blamed = next((name for name in failing if name not in self.wrong_already), None)
-        size, expected = self._effect(wrong)
+        captured = self._runtime(wrong).capture(self._feeds)
+        failing, already = _failing(self._rows(captured)), _failing(self.right)
+        blamed = next((name for name in failing if name not in already), None)
+        same = all(np.array_equal(self.tensors[name], array) for name, array in captured.items())
+        size, expected = (0.0, ()) if same else self._effect(wrong)
         return Trial(self.network, planted.kind, planted.detail, size, expected, blamed, blamed is not None)
 
     def _effect(self, wrong: OnnxGraph) -> tuple[float, tuple[str, ...]]:
@@ -254,12 +261,15 @@ class QuantizedSubject(Subject):
     def _feeds(self) -> dict[str, Array]:
         return {"images": self.images}
 
-    def _captured(self, graph: OnnxGraph) -> Mapping[str, Array]:
-        runtime = graph_candidate(self.candidate, graph, Declaration(), 1, None)
-        return runtime.capture(self._feeds)
+    def _runtime(self, graph: OnnxGraph) -> OnnxRuntimeGraph:
+        return graph_candidate(self.candidate, graph, Declaration(), 1, None)
 
     def _rows(self, captured: Mapping[str, Array]) -> list[Comparison]:
         return judge_units(self.graph, self._feeds, captured)[0]
+
+
+def _failing(rows: Iterable[Comparison]) -> list[str]:
+    return [row.name for row in rows if row.verdict == "fail"]
 
 
 def _picture(seed: int) -> Array:

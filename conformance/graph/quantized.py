@@ -9,6 +9,9 @@ QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 LARGEST_FACTOR = 127
 """Steps from its zero point that Snapdragon's NPU keeps of an 8-bit product's second operand."""
 
+MOVING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Gather")
+"""Operators whose results are their operand's elements: quantised, the same integers."""
+
 
 def quantized_results(graph: OnnxGraph) -> list[str]:
     """Return the integers that such a runtime makes, in order: what QuantizeLinear gives."""

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.graph.quantized import MOVING
 from conformance.silent_onnxruntime import onnxruntime  # noqa: F401
 from refimpl.errors import ConfigurationError
 from refimpl.graph import Node
@@ -21,9 +22,6 @@ from refimpl.ops.operation import Array
 
 FORMATS = {"a8w8": ("QUInt8", "QInt8"), "a16w8": ("QUInt16", "QInt8")}
 """Format → types of the activations and of the weights, as ONNX Runtime names them."""
-
-MOVING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Gather")
-"""Operators whose results the quantiser gives the scale and zero point of what they move."""
 
 
 def quantized_for_npu(

@@ -19,6 +19,7 @@ from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.quantized import (
     DEQUANTIZE,
     LARGEST_FACTOR,
+    MOVING,
     QUANTIZE,
     joined_convolutions,
     quantized_results,
@@ -181,6 +182,11 @@ class Unit:
         return "+".join(node.op_type for node in self._computing) or QUANTIZE
 
     @property
+    def only_moves(self) -> bool:
+        """Whether its integers are those of its operand, in another order."""
+        return all(node.op_type in MOVING for node in self._computing)
+
+    @property
     def _computing(self) -> list[Node]:
         return [node for node in self.made_by if node.op_type not in (DEQUANTIZE, "Constant")]
 
@@ -218,8 +224,8 @@ class _Judge:
             return row, f"{unit.name}: {IN_UNIT_STEPS}"
         if row.verdict != "fail" or row.introduced_error is None:
             return row, None
-        # Explained or not, it may lose no more than its own operations do.
-        steps = self._requantisation(unit.quantize, unit.made_by)
+        # Explained or not, it may lose no more than its own operations do; what only moves integers has none.
+        steps = None if unit.only_moves else self._requantisation(unit.quantize, unit.made_by)
         for depth, early in itertools.product(range(1, DEEPEST + 1), (False, True)):
             fused = self.row(unit, self._through(unit, depth), early, steps)
             if fused.verdict == "pass":

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from conformance.bounds.declaration import Declaration
 from conformance.bounds.envelope import perturbed
@@ -155,7 +155,7 @@ class _Outputs:
 
 def power(roundings: float) -> float:
     """Return how likely a bias of so many roundings is found, were the rest of the error the envelope's."""
-    return float(stats.norm.cdf((roundings - MOST) * np.sqrt(INPUTS)))
+    return float(special.ndtr((roundings - MOST) * np.sqrt(INPUTS)))
 
 
 SPREAD = "its size"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from typing import Any
 
 import narrow_network
@@ -84,6 +85,7 @@ def graph_of(*nodes: onnx.NodeProto, outputs: tuple[str, ...] = ("y",)) -> NpuGr
     return NpuGraph(OnnxGraph.load(model), Npu.parse(NPU).options, ON_NPU)
 
 
+RELU = helper.make_node("Relu", ["x"], ["y"], "relu")
 FED = {"x": np.random.default_rng(3).normal(size=(1, 3, 8, 8)).astype(np.float32)}
 
 
@@ -112,7 +114,7 @@ def test_what_names_no_chip_lists_those_there_are(text: str) -> None:
 
 
 def test_a_process_that_takes_too_long_is_a_problem_of_the_candidate() -> None:
-    slow = graph_of(helper.make_node("Relu", ["x"], ["y"], "relu"))
+    slow = graph_of(RELU)
     slow.timeout = 0.001
     with pytest.raises(CandidateError, match="hangs"):
         slow.run(FED)
@@ -122,6 +124,15 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(PLUGINS, "QNNExecutionProvider", ("no_such_module", "qnn"))
     with pytest.raises(MissingDependencyError, match=r"mobileinst-reference\[qnn\]"):
         _ = Npu.parse(NPU).options
+
+
+def test_another_qnn_is_refused_if_older_and_said_if_newer(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = importlib.import_module("onnxruntime_qnn").build_and_package_info
+    monkeypatch.setattr(package, "qnn_version", "2.50.0")
+    with pytest.raises(ConfigurationError, match=r"QNN 2\.50 is older than 2\.51"):
+        _ = Npu.parse(NPU).options
+    monkeypatch.setattr(package, "qnn_version", "3.2.1")
+    assert any("this is 3.2" in remark for remark in graph_of(RELU).remarks)
 
 
 def test_chips_are_versions_and_numbers() -> None:

@@ -88,3 +88,17 @@ def test_mistakes_are_found_on_the_npu() -> None:
     # Its pooling matrix holds 1/3, which the NPU rounds alike in all products: no alarm.
     assert not result.alarms
     assert all(trial.localised for trial in result.trials if trial.counted), result.trials
+
+
+@pytest.mark.runtimes
+def test_what_the_npu_does_not_look_at_is_no_mistake_there() -> None:
+    right = QuantizedSubject("sparseinst-topformer-tiny", "qnn:snapdragon-8-gen-2", 0, "a8w8")
+    assert not right.alarm
+    model = onnx.ModelProto()
+    model.CopyFrom(right.model)
+    node, way = next(
+        (node, each) for node in model.graph.node for each in node.attribute if each.s == b"asymmetric"
+    )
+    way.s = b"half_pixel"
+    trial = right.trial(Planted("attribute", "", (node.name,), model))
+    assert (trial.size, trial.detected) == (0.0, False)
