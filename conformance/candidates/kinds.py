@@ -132,7 +132,7 @@ def graph_candidate(
 
 
 def qnn(request: Request) -> Candidate:
-    """``qnn:CHIP``, ``qnn:htp_arch=73,soc_model=43``, with ``,strict``; other keys are the provider's."""
+    """``qnn:CHIP``, ``qnn:htp_arch=73,soc_model=43``, with ``,strict`` and the provider's options."""
     if request.model is None:
         raise ConfigurationError("--candidate qnn runs a model: name its .onnx file")
     return NpuCandidate(OnnxGraph.load(request.model), Npu.parse(request.options), timeout=request.timeout)

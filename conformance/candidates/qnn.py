@@ -41,6 +41,16 @@ Source: github.com/pytorch/executorch, ``backends/qualcomm/serialization/qc_sche
 ON_NPU = Declaration(FLOAT16, FLOAT32, HEXAGON)
 """Operands rounded to float16, sums wide, results handed on as they are."""
 
+OPTIONS = (
+    "vtcm_mb",
+    "htp_graph_finalization_optimization_mode",
+    "enable_htp_fp16_precision",
+    "enable_htp_fp16_clamp_overflow",
+    "htp_bf16_enable",
+    "offload_graph_io_quantization",
+)
+"""The provider's own options that bear on what is computed; it takes no notice of those it does not know."""
+
 MEASURED = (2, 51)
 """The version of QNN that what is allowed was measured with."""
 
@@ -102,6 +112,15 @@ class Npu:
         if not (arch.isdecimal() and soc.isdecimal()):
             raise ConfigurationError(
                 f"htp_arch={arch}, soc_model={soc}: expected two numbers, such as 73 and 43"
+            )
+        known = dict.fromkeys(version for version, _ in CHIPS.values())
+        if arch not in known:
+            # The provider would take another in its place, and say so in its log alone.
+            raise ConfigurationError(f"there is no htp_arch={arch}; expected one of {', '.join(known)}")
+        unknown = [name for name in pairs if name not in OPTIONS]
+        if unknown:
+            raise ConfigurationError(
+                f"--candidate qnn has no option {unknown[0]!r}; expected one of {', '.join(OPTIONS)}"
             )
         return cls(arch, soc, "strict" in parts, tuple(pairs.items()))
 

@@ -107,7 +107,18 @@ def test_a_chip_that_refuses_float_models_is_bad_input(chip: str) -> None:
         verify(candidate, CONFIG, weights(), {"scene": picture()})
 
 
-@pytest.mark.parametrize("text", ["", "snapdragon-9", "htp_arch=73", "htp_arch=v73,soc_model=43", "strict"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "snapdragon-9",
+        "htp_arch=73",
+        "htp_arch=v73,soc_model=43",
+        "htp_arch=99,soc_model=43",
+        f"{NPU},no_such=1",
+        "strict",
+    ],
+)
 def test_what_names_no_chip_lists_those_there_are(text: str) -> None:
     with pytest.raises(ConfigurationError):
         Npu.parse(text)
