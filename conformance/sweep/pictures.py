@@ -143,7 +143,8 @@ class Pictures:
 
     def _file(self, place: int) -> Picture:
         identity = self.image_ids[place] if self.image_ids else None
-        return Picture(self.names[place], self.folder / self.names[place], None, identity)
+        path = (self.folder / self.names[place]).absolute()  # a worker may stand in another folder
+        return Picture(self.names[place], path, None, identity)
 
 
 def find_pictures(path: Path) -> Pictures:

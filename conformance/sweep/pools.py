@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -19,8 +20,8 @@ from refimpl.errors import ConfigurationError, MissingDependencyError
 PLUGIN = "mobileinst"
 AHEAD = 3
 """Chunks that wait or run, for each worker: none is idle, and few pictures are in memory."""
-CONNECT = 10.0
-"""Seconds that a scheduler may take to answer."""
+CONNECT, WORKERS = 10.0, 60.0
+"""Seconds that a scheduler may take to answer, and the first worker to be there."""
 
 
 class Pool(Protocol):
@@ -117,8 +118,12 @@ class DaskPool:
 
     def __init__(self, client: Any, setup: Setup) -> None:
         self.client = client
-        if not client.scheduler_info(n_workers=-1)["workers"]:
-            raise ConfigurationError("the scheduler has no worker; start some with dask worker")
+        try:
+            client.wait_for_workers(1, timeout=WORKERS)
+        except OSError as error:  # TimeoutError is one
+            raise ConfigurationError(
+                "the scheduler has no worker; start some with dask worker ADDRESS --nthreads 1"
+            ) from error
         client.register_plugin(_plugin(setup))
 
     @property
@@ -142,10 +147,7 @@ class DaskPool:
         finished = distributed.as_completed(list(under_way))
         for future in finished:
             chunk = under_way.pop(future)
-            try:
-                yield chunk, future.result()
-            except distributed.scheduler.KilledWorker as error:
-                yield chunk, _lost(chunk, error)
+            yield chunk, _result(future, chunk)
             for following in islice(waiting, 1):
                 new = self._submit(following, limits)
                 under_way[new] = following
@@ -175,6 +177,26 @@ def _calibrated(picture: Picture) -> InputReport | None:
 
 def _judged(chunk: Chunk, limits: Limits) -> Rows:
     return _station().judge(chunk, limits)
+
+
+def _result(future: Any, chunk: Chunk) -> Rows:
+    """Return the rows of a chunk; of one that workers died of, that they did.
+
+    Raises
+    ------
+    ConfigurationError
+        The scheduler is gone.
+    """
+    try:
+        rows: Rows = future.result()
+    except import_distributed().scheduler.KilledWorker as error:
+        return _lost(chunk, error)
+    except (CancelledError, OSError) as error:
+        raise ConfigurationError(
+            f"the scheduler is gone ({error or type(error).__name__}); finished rows are kept: start it "
+            "again, and give --resume"
+        ) from error
+    return rows
 
 
 def _lost(chunk: Chunk, error: Exception) -> Rows:
