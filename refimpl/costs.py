@@ -135,13 +135,21 @@ def multiply_accumulates(
 
 
 def _einsum_products(equation: str, inputs: tuple[tuple[int, ...] | None, ...]) -> int:
-    labels = equation.split("->")[0].replace(" ", "").split(",")
-    sizes = {
-        label: size
-        for names, shape in zip(labels, inputs, strict=True)
-        for label, size in zip(names, shape or (), strict=True)
-    }
+    """Return how many products the sum has; axes of an ellipsis are counted from the right."""
+    terms = equation.split("->")[0].replace(" ", "").split(",")
+    sizes: dict[str, int] = {}
+    for term, shape in zip(terms, inputs, strict=True):
+        lengths = shape or ()
+        for label, length in zip(_labels(term, len(lengths)), lengths, strict=True):
+            sizes[label] = max(length, sizes.get(label, 1))
     return math.prod(sizes.values())
+
+
+def _labels(term: str, rank: int) -> list[str]:
+    """Return a label for each axis of an operand."""
+    before, dots, after = term.partition("...")
+    hidden = rank - len(before) - len(after) if dots else 0
+    return [*before, *(f"...{place}" for place in range(hidden, 0, -1)), *after]
 
 
 def _bytes_moved(step: Step, recording: Recording) -> int:

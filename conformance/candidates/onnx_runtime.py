@@ -24,6 +24,7 @@ from conformance.graph.large_models import is_large, saved
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.silent_onnxruntime import onnxruntime
 from refimpl.errors import CandidateError, ConfigurationError, MissingDependencyError, MobileInstError
+from refimpl.ops import ONNX_DTYPES
 from refimpl.ops.operation import Array
 
 LEVELS = {
@@ -292,6 +293,8 @@ def declared_by(
     """Return what ONNX Runtime is judged by: float32 arithmetic, stored in the graph's narrowest format."""
     arrays = [*graph.initializers.values()]
     dtypes = {array.dtype for array in arrays} | {info.dtype for info in graph.declared.values()}
+    casts = {node.attributes["to"] for node in graph.nodes if node.op_type == "Cast"}
+    dtypes |= {np.dtype(ONNX_DTYPES[code]) for code in casts & ONNX_DTYPES.keys()}
     formats = [format_of(dtype) for dtype in dtypes if dtype is not None and dtype.kind == "f"]
     own = max([FLOAT32, *formats], key=lambda format: format.unit_roundoff)
     chosen = arithmetic or FLOAT32

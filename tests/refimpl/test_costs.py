@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import onnx
 import pytest
 from hypothesis import given
@@ -94,3 +95,19 @@ def test_shapes_alone_give_the_same_table() -> None:
     assert [(c.step.name, c.macs, c.parameters) for c in blank] == [
         (c.step.name, c.macs, c.parameters) for c in real
     ]
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes"),
+    [
+        ("...ij,...jk->...ik", [(2, 3, 4), (2, 4, 5)]),
+        ("...ij,jk", [(6, 2, 3, 4), (4, 5)]),
+        ("a...,...b->ab...", [(2, 3, 1), (3, 4, 5)]),
+        ("ii->i", [(3, 3)]),
+    ],
+)
+def test_products_of_a_sum_in_einsteins_notation(equation: str, shapes: list[tuple[int, ...]]) -> None:
+    """As many as the sum of products of ones."""
+    count = int(np.einsum(equation, *(np.ones(shape) for shape in shapes)).sum())
+    einsum = Step("s", "Einsum", tuple("abc"[: len(shapes)]), ("y",), {"equation": equation})
+    assert multiply_accumulates(einsum, tuple(shapes), ()) == count

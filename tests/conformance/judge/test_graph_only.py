@@ -231,6 +231,21 @@ def test_an_output_that_no_node_makes(case: str) -> None:
     verify_graph(OnnxRuntimeGraph(PASSED_ON[case]), feeds).raise_on_failure()
 
 
+NARROW = [
+    "{ y = Cast<to = 10> (x) }",
+    "{ half = Cast<to = 10> (x)  more = Add(half, half)  y = Exp(more) }",
+    "{ half = Cast<to = 10> (x)  y = Cast<to = 1> (half) }",
+]
+
+
+@pytest.mark.parametrize("body", NARROW)
+def test_what_a_graph_of_float32_makes_narrower_is_rounded_so(body: str) -> None:
+    kind = "float" if "to = 1>" in body else "float16"
+    model = written(f"(float[4, 50] x) => ({kind}[4, 50] y) {body}")
+    feeds = {"x": np.random.default_rng(0).standard_normal((4, 50)).astype(np.float32)}
+    verify_graph(OnnxRuntimeGraph(OnnxGraph.load(model)), feeds).raise_on_failure()
+
+
 def test_an_output_that_no_node_makes_and_is_another_fails() -> None:
     class Negating(OnnxRuntimeGraph):
         def _run(self, *given: Any) -> dict[str, Array]:
