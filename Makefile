@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: verify test fuzz models shown mutants mutants-refimpl mutants-trackers lint types figures learn pictures clean
+.PHONY: verify test fuzz models runtime-bugs shown mutants mutants-refimpl mutants-trackers lint types figures learn pictures clean
 
 verify: .venv/installed
 	$(BIN)/mobileinst verify
@@ -24,6 +24,10 @@ shown: .venv/installed-test
 models: .venv/installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[models]'
 	$(BIN)/python -P -m conformance.evidence.models
+
+# Small graphs that released versions of ONNX Runtime compute wrongly, judged in each: docs/runtime-bugs.md.
+runtime-bugs: .venv/installed
+	$(BIN)/python -P -m conformance.evidence.runtime_bugs
 
 mutants: mutants-refimpl mutants-trackers
 

@@ -34,7 +34,6 @@ SIZES = {
         "resnext50_32x4d": 64,
         "convnext_tiny": 64,
         "swin_t": 64,
-        "inception_v3": 96,
     },
     "timm": {
         "lcnet_050": 96,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.graph.recorded import named_outputs
 from refimpl import Recording
 from refimpl.graph import Graph
 from refimpl.ops.operation import Array
@@ -41,7 +42,8 @@ class ShapedGraph(Graph):
     def of_onnx(cls, graph: OnnxGraph, tensors: Mapping[str, Array]) -> ShapedGraph:
         """Return the graph of an ONNX model of which ``tensors``, the inputs too, are known by name."""
         learned = [name for name, array in graph.initializers.items() if array.dtype.kind == "f"]
-        return cls._of(graph, {**graph.initializers, **tensors}, learned)
+        named = [replace(node, outputs=named_outputs(node)) for node in graph.nodes]
+        return cls._of(replace(graph, nodes=named), {**graph.initializers, **tensors}, learned)
 
     @classmethod
     def _of(cls, graph: Graph, tensors: Mapping[str, Array], weights: Iterable[str]) -> ShapedGraph:

@@ -66,5 +66,9 @@ def graph_recording(
 
 def _step(node: Node) -> Step:
     """Return a node whose every output has a name."""
-    outputs = tuple(name or f"{node.name}:{place}" for place, name in enumerate(node.outputs))
-    return Step(node.name, node.op_type, node.inputs, outputs, node.attributes)
+    return Step(node.name, node.op_type, node.inputs, named_outputs(node), node.attributes)
+
+
+def named_outputs(node: Node) -> tuple[str, ...]:
+    """Return a name for every output of a node, those that it leaves out too."""
+    return tuple(name or f"{node.name}:{place}" for place, name in enumerate(node.outputs))

@@ -86,6 +86,7 @@ class _Course(Course):
     """One set of inputs' way, beside float64 alone: there is no other network to compare with."""
 
     candidate: GraphCandidate
+    takes_any = False
 
     def given(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return what is fed."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -96,6 +96,8 @@ class Course(ABC):
     fault: Fault | None = None
     alone: bool = True
     reach: int = FUSION_REACH
+    takes_any: ClassVar[bool] = True
+    """Whether any numbers can be fed, in any order."""
 
     @abstractmethod
     def given(self, feeds: Mapping[str, Array]) -> Any:
@@ -216,6 +218,15 @@ class Course(ABC):
         if other is None or self.problems or self.fault is not None:
             return
         self.progress("candidate, another input")
+        try:
+            self._compare_movement(other)
+        except CandidateError as error:
+            if self.takes_any:
+                raise
+            # Lengths and factors among the inputs are not in any order those of an input that fits.
+            self.remarks.append(f"it was not seen on another input, its own in another order: {error}")
+
+    def _compare_movement(self, other: Mapping[str, Array]) -> None:
         places = {row.candidate: self.recording.outputs[row.name] for row in self.outputs if row.candidate}
         shown = {name: self.shipped[name] for name in places}
         outputs = still(shown, self._call(self.candidate.run, other))

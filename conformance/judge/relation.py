@@ -87,12 +87,16 @@ def relation(
     str
         A clause to follow "the tensor"; the place and the size of the error where no relation holds.
     """
+    lost, made = np.isfinite(right) & ~np.isfinite(wrong), np.isfinite(wrong) & ~np.isfinite(right)
+    if lost.any():
+        return f"holds {int(lost.sum())} numbers that are not finite"
+    if made.any():
+        return f"holds {int(made.sum())} finite numbers where the right one has none"
+    right, wrong = (np.where(np.isfinite(x), x, 0.0) for x in (right, wrong))
     scale = float(np.abs(right).max(initial=0.0)) or 1.0
     usable = np.zeros(()) if bound is None else np.where(np.isfinite(bound), bound, 0.0)
     allowed = np.broadcast_to(np.maximum(usable, LEAST * scale), right.shape)
     pair = _Pair(right, wrong, allowed, _AXES.get(right.ndim, ()) if axes is None else axes)
-    if not np.isfinite(wrong).all():
-        return f"holds {int((~np.isfinite(wrong)).sum())} numbers that are not finite"
     said = next(_relations(pair, known or {}), None)
     return said or f"{UNRELATED} {_size(pair)} {_where(pair)}"
 

@@ -140,3 +140,34 @@ def test_mistakes_computed_by_pytorch(
     assert item.first_fault is not None
     assert item.first_fault.step == "b"
     assert item.diagnoses[0].fault.startswith(fault), item.diagnoses
+
+
+class OneOff(OnnxRuntimeGraph):
+    """ONNX Runtime, but for its last output, which is off by a tenth."""
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return self._off(super().run(feeds))
+
+    def capture(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return self._off(super().capture(feeds))
+
+    def _off(self, tensors: dict[str, Array]) -> dict[str, Array]:
+        return tensors | {name: tensors[name] * np.float32(1.1) for name in self.graph.outputs}
+
+
+def test_a_node_that_leaves_out_outputs_before_the_wrong_one_is_named() -> None:
+    node = helper.make_node("LSTM", ["s", "w", "r"], ["", "", "cell"], name="cells", hidden_size=16)
+    rng = np.random.default_rng(0)
+    shapes = {"s": (4, 1, 2), "w": (1, 64, 2), "r": (1, 64, 16)}
+    feeds = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    graph = helper.make_graph(
+        [node],
+        "one of three",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [helper.make_tensor_value_info("cell", TensorProto.FLOAT, None)],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    report = verify_graph(OneOff(OnnxGraph.load(made)), feeds)
+    assert report.leading.first_fault is not None
+    assert report.leading.first_fault.step == "cell"
+    assert any("1.1 ×" in said for said in report.leading.evidence)

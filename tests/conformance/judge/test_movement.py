@@ -197,3 +197,17 @@ def test_what_moves_less_than_float32_tells_passes(case: str) -> None:
     report = verify_graph(OnnxRuntimeGraph(saturated(*SATURATED[case])), X)
     assert not any("not change with the input" in problem for problem in report.leading.problems)
     assert report.verdict == "pass"
+
+
+def test_lengths_among_the_inputs_need_not_be_in_any_order() -> None:
+    """ONNX Runtime resizes the last two axes only; of scales in another order it says that it does not."""
+    text = """<ir_version: 8, opset_import: ["": 18]>
+    g (float[1,2,4,6] x, float[4] scales) => (float[1,2,N,M] y)
+    { y = Resize <mode = "linear"> (x, , scales) }"""
+    feeds = {
+        "x": np.random.default_rng(0).standard_normal((1, 2, 4, 6)).astype(np.float32),
+        "scales": np.array([1, 1, 1.5, 0.5], np.float32),
+    }
+    report = verify_graph(OnnxRuntimeGraph(OnnxGraph.load(onnx.parser.parse_model(text))), feeds)
+    report.raise_on_failure()
+    assert any("not seen on another input" in remark for remark in report.leading.remarks)

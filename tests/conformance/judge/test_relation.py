@@ -96,3 +96,15 @@ def test_numbers_that_are_not_finite_are_counted() -> None:
     wrong = right.copy()
     wrong[0, 0, 0, :3] = np.nan
     assert relation(right, wrong, 0.0) == "holds 3 numbers that are not finite"
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0, 0), (0, 3, slice(None), slice(None))])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_told_apart(place: tuple[int, ...], number: float) -> None:
+    right, _ = tensors(0)
+    right[place] = number
+    count = int(np.sum(~np.isfinite(right)))
+    wrong = np.where(np.isfinite(right), right, 1.0)
+    assert relation(right, wrong, None) == f"holds {count} finite numbers where the right one has none"
+    assert relation(wrong, right, None) == f"holds {count} numbers that are not finite"
+    assert relation(right, 1.37 * right, None) == "is 1.37 × the right one"
