@@ -37,7 +37,7 @@ LONGEST = 600.0
 """Seconds that an installation or a verdict may take."""
 LEAST = 1e-3
 """By which share of the largest right number a result must be off to be called wrong."""
-MOST_SAID = 45
+MOST_SAID = 32
 """Characters of a place in the table."""
 OLD_NUMPY = (1, 19)
 """Versions before this one need NumPy 1."""
@@ -200,6 +200,7 @@ def _number(bug: Bug) -> str:
 def _shortened(place: str) -> str:
     """Return what fits a table of what is said of a wrong optimisation."""
     said = place.removeprefix("its optimised run alone is wrong, ").partition(";")[0]
+    said = said.replace("whichever optimiser is disabled at", "optimised,")
     return said.replace("|", "/") if len(said) <= MOST_SAID else f"{said[:MOST_SAID]}…"
 
 
