@@ -314,7 +314,7 @@ BUGS = [
     Bug("the same with a mask of each head", "1.24.4", "Attention", lambda: case("attention_4d_with_past_and_present_qk_matmul_bias_4d_mask_causal")),
     Bug("the same along the last axis", "1.20.1", "ReduceMax", lambda: holding_nan("ReduceMax", opset=13, axes=[1]), f"{_ISSUES}10514"),
     Bug("the same of the smallest along the last axis", "1.32.0", "ReduceMin", lambda: holding_nan("ReduceMin", opset=13, axes=[1]), f"{_ISSUES}10514"),
-    Bug("a Transpose that changes nothing is folded as one that does", "1.20.1", "GemmTransposeFusion", lambda: untransposed("MatMul", "Add"), f"{_ISSUES}32228"),
+    Bug("a Transpose that changes nothing is folded", "1.20.1", "GemmTransposeFusion", lambda: untransposed("MatMul", "Add"), f"{_ISSUES}32228"),
     Bug("the same of Gemm", "1.23.2", "GemmTransposeFusion", lambda: untransposed("Gemm"), f"{_ISSUES}32418"),
     Bug("the same of the second factor", "1.25.1", "GemmTransposeFusion", lambda: untransposed("Gemm", shape=(3, 5), place=1), f"{_ISSUES}32418"),
     Bug("the same of the second factor before Add", "1.28.0", "GemmTransposeFusion", lambda: untransposed("MatMul", "Add", shape=(3, 5), place=1), f"{_ISSUES}32228"),

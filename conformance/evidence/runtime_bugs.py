@@ -37,7 +37,7 @@ LONGEST = 600.0
 """Seconds that an installation or a verdict may take."""
 LEAST = 1e-3
 """By which share of the largest right number a result must be off to be called wrong."""
-MOST_SAID = 32
+MOST_SAID = 24
 """Characters of a place in the table."""
 OLD_NUMPY = (1, 19)
 """Versions before this one need NumPy 1."""
