@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Protocol, Self
 
+import onnx
+
 from conformance.bounds import Declaration
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl.graph import Graph
@@ -37,6 +39,15 @@ class Optimising(Protocol):
 
     def with_graph(self, graph: OnnxGraph) -> Self:
         """Return another graph, run in the same way."""
+
+    def unoptimized(self) -> Self:
+        """Return the same, in which no optimiser runs."""
+
+    def optimizers(self) -> list[str]:
+        """Return the optimisers that change the graph."""
+
+    def optimized(self, feeds: Mapping[str, Array]) -> tuple[onnx.ModelProto, Mapping[str, Array]]:
+        """Return the model as it is optimised, and what its nodes make, by name."""
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import ctypes
 import importlib
+import json
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from conformance.bounds import FLOAT32, Declaration, Format, format_of
 from conformance.bounds.allowances import onnx_runtime as runtime_of_version
 from conformance.candidates.arrays import first_line
 from conformance.candidates.candidate import OwnGraph
+from conformance.candidates.onnx_runtime_optimizers import applied_optimizers
 from conformance.graph.large_models import is_large, saved
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.silent_onnxruntime import onnxruntime
@@ -87,6 +89,8 @@ class RuntimeOptions:
     entries
         Configuration entries of the session, as ONNX Runtime's ``onnxruntime_session_options_config_keys.h``
         names them.
+    save_to
+        File into which the model is written as optimised; empty: none.
 
     Raises
     ------
@@ -102,6 +106,7 @@ class RuntimeOptions:
     provider_options: Mapping[str, str] = field(default_factory=dict)
     disabled_optimizers: Sequence[str] = ()
     entries: Mapping[str, str] = field(default_factory=dict)
+    save_to: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.threads <= MOST_THREADS:
@@ -126,12 +131,13 @@ class RuntimeOptions:
                 "expected level, threads, provider or disabled"
             )
 
-    def session(self, model: onnx.ModelProto) -> Any:
-        """Return an inference session of a model."""
+    def session(self, model: onnx.ModelProto, severity: int = 4) -> Any:
+        """Return an inference session of a model, which logs what is at least so severe, of 0 to 4."""
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = LEVELS[self.level]
         options.intra_op_num_threads = self.threads
-        options.log_severity_level = 4
+        options.log_severity_level = severity
+        options.optimized_model_filepath = self.save_to
         for name, value in self.entries.items():
             options.add_session_config_entry(name, value)
         given = {
@@ -188,6 +194,36 @@ class OnnxRuntimeGraph:
         other = copy.copy(self)
         other.graph = graph
         return other
+
+    def unoptimized(self) -> Self:
+        """Return the same graph, in which no optimiser runs."""
+        other = copy.copy(self)
+        other.options = replace(self.options, level="disabled")
+        return other
+
+    def optimizers(self) -> list[str]:
+        """Return the graph transformers that change the model, as the installed version's log names them."""
+        return applied_optimizers(self.graph.model, json.dumps(asdict(self.options)))
+
+    def optimized(self, feeds: Mapping[str, Array]) -> tuple[onnx.ModelProto, dict[str, Array]]:
+        """Return the model as the runtime optimises it, and what its nodes make, by name.
+
+        Convolutions' blocked layouts, which only the level of all brings, are left out: what is in blocks has
+        no name of the model's.
+
+        Raises
+        ------
+        CandidateError
+            The runtime fails, or cannot write what it made.
+        """
+        level = "extended" if self.options.level == "all" else self.options.level
+        with tempfile.TemporaryDirectory(prefix="onnxruntime-") as folder:
+            path = Path(folder) / "optimized.onnx"
+            self._run(self.graph.model, feeds, replace(self.options, level=level, save_to=str(path)))
+            if not path.exists():
+                raise CandidateError("ONNX Runtime does not write the model that it optimised")
+            model = onnx.load(path)
+        return model, self._run(exposed(model), feeds, replace(self.options, level="disabled"))
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run the model as users do and return its outputs by name.

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from conformance.cli import options
-from conformance.cli.explain_tnn import TnnTable
+from conformance.cli.explain_model import ModelTable
 from conformance.cli.job import Beside, Job
 from conformance.cli.options import JsonFile
 from conformance.cli.report_files import Html
@@ -34,6 +34,8 @@ class Explain:
       mobileinst explain --model topformer-tiny --html layers.html
 
       mobileinst explain --list
+
+      mobileinst explain mine.onnx --html graph.html
 
       mobileinst explain mine.tnnproto
     """
@@ -121,7 +123,7 @@ class PresetList(Job):
         return 0
 
 
-MODES = (TnnTable, PresetList, NetworkTable)
+MODES = (ModelTable, PresetList, NetworkTable)
 
 
 def _plain(costs: list[StepCost], spread: dict[str, float]) -> dict[str, Any]:

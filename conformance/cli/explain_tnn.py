@@ -2,52 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
 from rich.table import Table
 
 from conformance.cli import options
-from conformance.cli.job import Job
-from conformance.cli.options import JsonFile
-from conformance.cli.output_files import Reads
 from conformance.tnn.explain import LayerRow, layer_table
-from conformance.tnn.graph import read_graph
+from conformance.tnn.graph import TnnGraph, read_graph
 
 
-@dataclass(frozen=True, kw_only=True)
-class TnnTable(Job):
-    """The layers of a converted model."""
+def layer_rows(path: Path) -> tuple[TnnGraph, list[LayerRow], dict[str, Any]]:
+    """Read a converted model and return it, its layers, and both as JSON.
 
-    doing = "a converted model's layers (MODEL.tnnproto)"
-    chosen_by = ("model_file",)
+    Raises
+    ------
+    MobileInstError
+        Those of `read_graph` and `layer_table`.
+    """
+    graph = read_graph(path)
+    rows = layer_table(graph)
+    constants, products = sum(row.constants for row in rows), sum(row.products for row in rows)
+    totals = {"constants": constants, "products": products}
+    return graph, rows, {"layers": [asdict(row) for row in rows], "totals": totals}
 
-    model_file: Annotated[
-        Path | None,
-        typer.Argument(metavar="[MODEL.tnnproto]", help="A converted model. Default: the network."),
-        Reads(),
-    ] = None
-    files: JsonFile
 
-    def run(self) -> int:
-        """Print the table, and write it as JSON (errors: those of `read_graph` and `layer_table`)."""
-        assert self.model_file is not None
-        graph = read_graph(self.model_file)
-        rows = layer_table(graph)
-        constants, products = sum(row.constants for row in rows), sum(row.products for row in rows)
-        totals = {"constants": constants, "products": products}
-        if self.files.write({"layers": [asdict(row) for row in rows], "totals": totals}):
-            options.console.print(_table(rows))
-            inputs = ", ".join(f"{item.name} {_shape(item.dims)}" for item in graph.proto.inputs)
-            options.console.print(
-                f"{self.model_file.name}: {len(rows)} layers, inputs {inputs}, outputs "
-                f"{', '.join(graph.proto.outputs)}, {constants / 1e6:.3f} M constants, "
-                f"{products / 1e6:,.3f} M multiply–accumulates",
-                highlight=False,
-            )
-        return 0
+def print_layers(name: str, graph: TnnGraph, rows: list[LayerRow]) -> None:
+    """Print the table, and a line of the whole."""
+    constants, products = sum(row.constants for row in rows), sum(row.products for row in rows)
+    options.console.print(_table(rows))
+    inputs = ", ".join(f"{item.name} {_shape(item.dims)}" for item in graph.proto.inputs)
+    options.console.print(
+        f"{name}: {len(rows)} layers, inputs {inputs}, outputs {', '.join(graph.proto.outputs)}, "
+        f"{constants / 1e6:.3f} M constants, {products / 1e6:,.3f} M multiply–accumulates",
+        highlight=False,
+    )
 
 
 def _table(rows: list[LayerRow]) -> Table:

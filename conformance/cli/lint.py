@@ -14,8 +14,9 @@ from conformance.cli import options
 from conformance.cli.job import Job
 from conformance.cli.options import JsonFile
 from conformance.cli.output_files import Reads
-from conformance.graph.findings import ELSEWHERE, FAILS, FAULTS, REMARK, Finding
-from conformance.tnn.lint import TARGETS, lint
+from conformance.graph.findings import ELSEWHERE, FAILS, FAULTS, REMARK, UNJUDGED, Finding
+from conformance.judge.target_lint import TARGETS, lint_for_target, said_by
+from conformance.tnn.lint import lint
 from refimpl.errors import ConfigurationError
 
 
@@ -24,20 +25,27 @@ class Lint(Job):
     """List what in an ONNX file will break or silently change on the way to a phone.
 
     Exits 0 if nothing will, 1 if something will, 2 on bad usage or input. What one device
-    cannot run, or leaves to the CPU, is a remark. For Snapdragon's NPU its own library is asked.
+    cannot run, or leaves to the CPU, is a remark. The runtimes' own converters, libraries and lists of
+    operators are asked, as they are installed.
 
     [bold]Examples[/bold]
 
       mobileinst lint mine.onnx --target tnn
 
       mobileinst lint mine.onnx --target qnn:snapdragon-8-gen-3 --json findings.json
+
+      mobileinst lint mine.onnx --target ncnn
     """
 
     doing = "a model"
 
     model_file: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The file to look at."), Reads()]
     target: Annotated[
-        str, typer.Option("--target", help=f"Where it is to run: tnn, qnn or qnn:CHIP; qnn is qnn:{CHIP}.")
+        str,
+        typer.Option(
+            "--target",
+            help=f"Where it is to run: tnn, {', '.join(TARGETS)}, qnn or qnn:CHIP; qnn is qnn:{CHIP}.",
+        ),
     ] = "tnn"
     files: JsonFile
 
@@ -49,6 +57,7 @@ class Lint(Job):
             "verdict": "fail" if _faults(findings) else "pass",
             "model": str(self.model_file),
             "target": self.target,
+            "said_by": said_by(self.target) if self.target in TARGETS else None,
             "findings": [asdict(finding) for finding in findings],
         }
         if self.files.write(content):
@@ -59,8 +68,10 @@ class Lint(Job):
         name, _, chip = self.target.partition(":")
         if name == "qnn":
             return lint_for_npu(self.model_file, chip or CHIP)
-        if self.target not in TARGETS:
-            raise ConfigurationError(f"target {self.target!r}; known: {', '.join(TARGETS)}, qnn")
+        if self.target in TARGETS:
+            return lint_for_target(self.target, self.model_file)
+        if self.target != "tnn":
+            raise ConfigurationError(f"target {self.target!r}; known: tnn, qnn, {', '.join(TARGETS)}")
         return lint(self.model_file, self.target)
 
 
@@ -75,14 +86,17 @@ def _print(path: Path, target: str, findings: list[Finding]) -> None:
     fails = sum(finding.severity == FAILS for finding in faults)
     said = [f"{fails} will fail"] * bool(fails)
     said += [f"{len(faults) - fails} will silently change the meaning"] * (len(faults) > fails)
-    counts = {each: sum(finding.severity == each for finding in findings) for each in (REMARK, ELSEWHERE)}
+    kinds = (REMARK, ELSEWHERE, UNJUDGED)
+    counts = {each: sum(finding.severity == each for finding in findings) for each in kinds}
     remark = f"; {counts[REMARK]} cannot run on some devices" if counts[REMARK] else ""
     remark += f"; {counts[ELSEWHERE]} on the CPU instead" if counts[ELSEWHERE] else ""
+    remark += f"; {counts[UNJUDGED]} not judged" if counts[UNJUDGED] else ""
     verdict = "FAIL" if faults else "PASS"
     if faults:
         text = f"{verdict}  {path.name} on {target}: {', '.join(said)}{remark}"
     else:
         text = f"{verdict}  {path.name}: nothing known to break or change on {target}{remark}"
+    text += f" ({said_by(target)})" if target in TARGETS else ""
     options.console.print(text, style=f"bold {'red' if faults else 'green'}", highlight=False)
 
 

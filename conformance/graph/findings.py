@@ -8,6 +8,7 @@ FAILS = "fails"
 CHANGES = "changes the meaning"
 REMARK = "fails on some devices"
 ELSEWHERE = "runs on the CPU instead"
+UNJUDGED = "not judged"
 FAULTS = (FAILS, CHANGES)
 """What makes a model unfit for a target."""
 
@@ -23,7 +24,7 @@ class Finding:
     node
         The node, input or "model" it is about.
     severity
-        `FAILS`, `CHANGES`, `REMARK` or `ELSEWHERE`.
+        `FAILS`, `CHANGES`, `REMARK`, `ELSEWHERE` or `UNJUDGED`.
     happens, instead
         What happens, and what to do.
     """

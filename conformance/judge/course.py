@@ -16,7 +16,7 @@ from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import OwnGraph
 from conformance.judge.coverage import covered
 from conformance.judge.envelope_cache import cached_envelope
-from conformance.judge.fusions import find_fusion
+from conformance.judge.fusions import find_crash, find_fusion
 from conformance.judge.movement import another, frozen_problem, moving, still
 from conformance.judge.nodes import judge_nodes
 from conformance.judge.outputs import infinite_outputs, other_when_captured, run_twice, spread
@@ -71,6 +71,8 @@ class Course(ABC):
         Whether this is the only input; then it is tried what an input of the judge's own changes.
     reach
         How many steps in a row the candidate may fuse.
+    crashes
+        Whether the shipped run fails, so that the outputs are of another.
     """
 
     candidate: Judged
@@ -96,6 +98,7 @@ class Course(ABC):
     fault: Fault | None = None
     alone: bool = True
     reach: int = FUSION_REACH
+    crashes: bool = False
     takes_any: ClassVar[bool] = True
     """Whether any numbers can be fed, in any order."""
 
@@ -164,8 +167,7 @@ class Course(ABC):
         # A graph may mean NaN: then the runtime is to make it, too.
         truths = {name: self.recording.tensors[tensor] for name, tensor in self.recording.outputs.items()}
         infinite = [name for name, truth in truths.items() if not _is_finite(truth)]
-        run = partial(self._call, self.candidate.run)
-        self.shipped, self.problems = run_twice(run, self.feeds)
+        self.shipped, self.problems = self._run_as_shipped()
         self.progress("noise envelope")
         declared = self.candidate.declaration
         if getattr(self.candidate, "integer", False):
@@ -177,6 +179,22 @@ class Course(ABC):
         self.problems += infinite_outputs(self.shipped, {*infinite, *self.further()})
         self.outputs = [self._as_far_as_they_tell(row) for row in self.outputs]
         self.problems += problems
+
+    def _run_as_shipped(self) -> tuple[dict[str, Array], list[str]]:
+        """Return the outputs as shipped, or as they are unoptimised if only that runs; and what is wrong."""
+        try:
+            return run_twice(partial(self._call, self.candidate.run), self.feeds)
+        except CandidateError as error:
+            own = self.candidate.own_graph(self.given(self.feeds))
+            if own is None or own.optimising is None:
+                raise
+            self.progress("optimisers")
+            try:
+                problem, outputs = find_crash(own.optimising, own.feeds, error)
+            except CandidateError:
+                raise error from None
+            self.crashes = True
+            return outputs, [problem]
 
     def _as_far_as_they_tell(self, row: Comparison) -> Comparison:
         """Return an output unjudged if rounding may move it by more than it varies: anything would pass."""
@@ -201,14 +219,15 @@ class Course(ABC):
         return {row.candidate: self.allowed[row.name] for row in self.outputs if row.candidate}
 
     def _search_fusions(self, own: OwnGraph | None) -> None:
-        """Say what optimisation makes wrong, where nothing but the outputs of the optimised run fails."""
+        """Say what optimisation makes wrong, where every node is right without it."""
         wrong = [row for row in self.outputs if row.verdict == "fail"]
         parts = [row for row in (*self.nodes, *self.steps) if row.introduced_error is not None]
-        alone = wrong and all(row.candidate for row in wrong) and not _any_fails(parts)
-        if not alone or own is None or own.optimising is None:
+        absent = any(row.candidate is None for row in wrong)
+        if absent or self.crashes or _any_fails(parts) or own is None or own.optimising is None:
             return
-        self.progress("optimisers")
-        fusion = find_fusion(own.optimising, own.feeds, self.captured, self._is_right)
+        self.progress("as it is optimised")
+        is_right, wide = self._is_right, own.wide_float16
+        fusion = find_fusion(own.optimising, own.feeds, self.captured, is_right, wide)
         self.problems += [] if fusion is None else [str(fusion)]
 
     def _judge_movement(self) -> None:

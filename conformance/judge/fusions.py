@@ -1,48 +1,57 @@
 """Fusions: where a runtime is right node by node, but not as users run it.
 
-Capturing every tensor disables most optimisations. So if only the optimised run leaves its envelope, the
-optimiser is found whose absence puts it right, and the smallest part of the graph that it makes wrong.
+Capturing every tensor disables most optimisations. So the model is judged as the runtime optimises it, too:
+part by part, between the tensors that both have. Where it is wrong, or crashes, the optimiser is found whose
+absence puts it right.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import onnx
 
-from conformance.bounds import propagated_bound
+from conformance.bounds import FLOAT16, Declaration, propagated_bound
 from conformance.bounds.worst_element import worst_of
+from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import Optimising
+from conformance.candidates.onnx_runtime_optimizers import is_set_of_rules, names_in_library
 from conformance.graph.evaluation import widened
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.graph.quantized import DEQUANTIZE, QUANTIZE
 from conformance.graph.submodel import submodel
-from refimpl.errors import MobileInstError
+from refimpl.errors import CandidateError, MobileInstError
 from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
 LARGEST_PART = 8
 """Nodes of the largest part of a graph that is tried on its own: an approximate GELU has eight."""
 
-OPTIMIZERS = (
-    *("EliminateIdentity", "EliminateSlice", "UnsqueezeElimination", "EliminateDropout", "CastElimination"),
-    *("FuseReluClip", "ShapeInputMerge", "ConvAddFusion", "ConvMulFusion", "ConvBNFusion", "PadFusion"),
-    *("MatmulBNFusion", "ClipQuantRewrite", "LabelEncoderFusion", "ReluQuantRewrite", "NoopElimination"),
-    *("DoubleQDQPairsRemover", "ConstantFolding", "ConstantSharing", "CommonSubexpressionElimination"),
-    *("MatMulAddFusion", "ReshapeFusion", "FreeDimensionOverrideTransformer", "GemmActivationFusion"),
-    *("MatMulIntegerToFloatFusion", "DynamicQuantizeMatMulFusion", "ConvActivationFusion", "GeluFusionL1"),
-    *("GeluFusionL2", "GeluFusion", "LayerNormFusion", "LayerNormFusionL1", "LayerNormFusionL2"),
-    *("SimplifiedLayerNormFusion", "AttentionFusion", "EmbedLayerNormFusion", "GatherToSplitFusion"),
-    *("GatherToSliceFusion", "MatmulTransposeFusion", "BiasGeluFusion", "SkipLayerNormFusion"),
-    *("FastGeluFusion", "QuickGeluFusion", "BiasSoftmaxFusion", "BiasDropoutFusion", "NotWhereFusion"),
-    *("MatMulScaleFusion", "MatMulActivationFusion", "TransposeOptimizer", "TransposeOptimizer_CPU"),
-    *("QDQPropagationTransformer", "QDQSelectorActionTransformer", "QDQFinalCleanupTransformer"),
-    *("NchwcTransformer", "NhwcTransformer", "ConvAddActivationFusion", "WeightBiasQuantization"),
-    *("EnsureUniqueDQForNodeUnit", "RemoveDuplicateCastTransformer", "MatMulNBitsFusion"),
-)
-"""Graph transformers of ONNX Runtime, by the names ``disabled_optimizers`` takes
-(``graph_transformer_utils.cc``);
-a name that a version does not know changes nothing."""
+
+@dataclass(frozen=True)
+class Part:
+    """Nodes that a runtime computes as one, or in another way.
+
+    Attributes
+    ----------
+    nodes
+        Empty if it is not known which.
+    utilisation
+        How much of what rounding may do it uses.
+    """
+
+    nodes: tuple[str, ...] = ()
+    utilisation: float = 0.0
+
+    def __str__(self) -> str:
+        """Say where; nothing if that is not known."""
+        if not self.nodes:
+            return ""
+        shown = [*self.nodes[:2], "…", *self.nodes[-2:]] if len(self.nodes) > LARGEST_PART else self.nodes
+        return f" at {', '.join(shown)}"
 
 
 @dataclass(frozen=True)
@@ -52,23 +61,18 @@ class Fusion:
     Attributes
     ----------
     optimizers
-        Without these the run is right; empty if it is wrong without any of those known, too.
-    nodes
-        The smallest part of the graph that is wrong on its own; empty if none of up to `LARGEST_PART` nodes
-        is.
-    tensor
-        What that part computes.
+        Without these the run is right; empty if it is wrong without any that change the model, too.
+    part
+        Where.
     """
 
     optimizers: tuple[str, ...]
-    nodes: tuple[str, ...]
-    tensor: str | None
+    part: Part
 
     def __str__(self) -> str:
         """Say it in one sentence."""
         by = f"by {', '.join(self.optimizers)}" if self.optimizers else "whichever optimiser is disabled"
-        where = f" at {', '.join(self.nodes)}" if self.nodes else ""
-        return f"its optimised run alone is wrong, {by}{where}; every node on its own is right"
+        return f"its optimised run alone is wrong, {by}{self.part}; every node on its own is right"
 
 
 def find_fusion(
@@ -76,35 +80,156 @@ def find_fusion(
     feeds: Mapping[str, Array],
     captured: Mapping[str, Array],
     is_right: Callable[[Mapping[str, Array]], bool],
+    wide_float16: bool = False,
 ) -> Fusion | None:
     """Find what optimisation makes wrong, if it does.
 
     Parameters
     ----------
     candidate
-        Whose optimised run is in question.
+        Whose optimised run is in question, and gives outputs.
     feeds
         What it was fed.
     captured
-        Its tensors without optimisation.
+        Its tensors without optimisation, right node by node.
     is_right
         Whether outputs are what they should be.
+    wide_float16
+        As of `conformance.candidates.candidate.OwnGraph`.
 
     Returns
     -------
     Fusion or None
-        None if the run without optimisation is wrong as well: then optimisation is not what makes it so.
+        None if nothing is wrong, or if the run without optimisation is wrong as well: then optimisation is
+        not what makes it so.
     """
-    if not is_right({name: captured[name] for name in candidate.graph.outputs if name in captured}):
-        return None
+
+    def wrong_part(of: Optimising) -> Part | None:
+        return part_made_wrong(of, feeds, wide_float16)
+
+    part = wrong_part(candidate)
+    if part is None:
+        shown = {name: captured[name] for name in candidate.graph.outputs if name in captured}
+        if not is_right(shown) or is_right(_outputs(candidate, feeds)):
+            return None
+        part = _smallest_part(candidate, {**feeds, **captured})
 
     def is_right_without(disabled: Sequence[str]) -> bool:
-        return is_right(candidate.without(disabled).run(feeds))
+        other = candidate.without(disabled)
+        outputs = _outputs_if_any(other, feeds)
+        return outputs is not None and is_right(outputs) and wrong_part(other) is None
 
-    optimizers = smallest_fixing(OPTIMIZERS, is_right_without)
-    part = _smallest_part(candidate, {**feeds, **captured})
-    nodes = tuple(node.name for node in part)
-    return Fusion(tuple(optimizers), nodes, part[-1].outputs[0] if part else None)
+    return Fusion(tuple(_optimizers(candidate, is_right_without)), part)
+
+
+def find_crash(
+    candidate: Optimising, feeds: Mapping[str, Array], error: CandidateError
+) -> tuple[str, dict[str, Array]]:
+    """Tell what of optimisation makes a run fail, and return what runs without it.
+
+    Parameters
+    ----------
+    candidate
+        Whose optimised run fails.
+    feeds
+        What it was fed.
+    error
+        How it fails.
+
+    Returns
+    -------
+    str, dict
+        What happens, and the outputs without optimisation.
+
+    Raises
+    ------
+    CandidateError
+        It fails without optimisation, too.
+    """
+    outputs = _outputs(candidate.unoptimized(), feeds)
+
+    def runs_without(disabled: Sequence[str]) -> bool:
+        return _outputs_if_any(candidate.without(disabled), feeds) is not None
+
+    names = _optimizers(candidate, runs_without)
+    cure = f"without {', '.join(names)} it runs" if names else "whichever optimiser is disabled"
+    return f"{error}; its optimised run alone does, {cure}; the outputs are its unoptimised run's", outputs
+
+
+def _outputs(candidate: Optimising, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Return what a run gives; raise `CandidateError` if it fails in whatever way."""
+    return attempted(candidate.run, feeds, passed=MobileInstError)
+
+
+def _outputs_if_any(candidate: Optimising, feeds: Mapping[str, Array]) -> dict[str, Array] | None:
+    try:
+        return _outputs(candidate, feeds)
+    except CandidateError:
+        return None
+
+
+def part_made_wrong(candidate: Optimising, feeds: Mapping[str, Array], wide_float16: bool) -> Part | None:
+    """Return the first part that a runtime makes wrong of a graph, between tensors that both have.
+
+    None if there is none, or if the runtime does not show what it made. A quantised graph may be quantised
+    further: there is no bound for that.
+    """
+    graph = candidate.graph
+    if any(node.op_type in (QUANTIZE, DEQUANTIZE) for node in graph.nodes):
+        return None
+    try:
+        model, tensors = candidate.optimized(feeds)
+    except CandidateError:
+        return None
+    known = {**graph.initializers, **feeds, **tensors}
+    before = {name: node for node in graph.model.graph.node for name in node.output}
+    for made in model.graph.node:
+        changed = [name for name in made.output if name in before and not _same(made, before[name])]
+        for name in changed:
+            part = graph.between(known, [name])
+            found = _judged(part, name, known, candidate.declaration, wide_float16)
+            if found is not None and found.utilisation > 1:
+                return found
+    return None
+
+
+def _same(one: onnx.NodeProto, other: onnx.NodeProto) -> bool:
+    """Tell whether two nodes compute the same of the same; that has been judged."""
+    attributes = ({each.name: each for each in node.attribute} for node in (one, other))
+    alike = (one.op_type, one.domain, one.input[:]) == (other.op_type, other.domain, other.input[:])
+    return alike and next(attributes) == next(attributes)
+
+
+def _judged(
+    part: Sequence[Node], name: str, known: Mapping[str, Array], declared: Declaration, wide_float16: bool
+) -> Part | None:
+    """Judge what a part makes of tensors; None if nothing can be said of it."""
+    try:
+        exact = {each: widened(known[each]) for node in part for each in node.uses if each in known}
+        narrow = (each for each in exact if wide_float16 and known[each].dtype == np.float16)
+        errors = {each: FLOAT16.rounding_of(exact[each]) for each in narrow}
+        values, bounds = propagated_bound(part, exact, declared, errors=errors)
+    except (MobileInstError, KeyError, ValueError):
+        return None
+    bound = bounds[name]
+    if bound is None or known[name].dtype.kind != "f" or known[name].shape != values[name].shape:
+        return None
+    worst = worst_of(known[name], values[name], bound)
+    return Part(tuple(node.name for node in part), worst.utilisation) if worst.judged else None
+
+
+def _optimizers(candidate: Optimising, fixes: Callable[[Sequence[str]], bool]) -> list[str]:
+    """Return the optimisers without which all is well; of a set of rules, the rules."""
+    found = smallest_fixing(candidate.optimizers(), fixes)
+    for rules in filter(is_set_of_rules, found):
+        others = [name for name in found if name != rules]
+        own = smallest_fixing(names_in_library(), partial(_with, fixes, others))
+        found = [*others, *own] if own else found
+    return found
+
+
+def _with(fixes: Callable[[Sequence[str]], bool], others: Sequence[str], names: Sequence[str]) -> bool:
+    return fixes([*others, *names])
 
 
 def smallest_fixing(names: Sequence[str], fixes: Callable[[Sequence[str]], bool]) -> list[str]:
@@ -132,14 +257,14 @@ def smallest_fixing(names: Sequence[str], fixes: Callable[[Sequence[str]], bool]
     return kept
 
 
-def _smallest_part(candidate: Optimising, known: Mapping[str, Array]) -> list[Node]:
+def _smallest_part(candidate: Optimising, known: Mapping[str, Array]) -> Part:
     """Return the first of the smallest parts of the graph that are wrong when optimised on their own."""
-    graph = candidate.graph
     for size in range(1, LARGEST_PART + 1):
-        for part in parts(graph, size):
-            if _is_wrong(candidate, part, known):
-                return part
-    return []
+        for part in parts(candidate.graph, size):
+            reached = _on_its_own(candidate, part, known)
+            if reached > 1:
+                return Part(tuple(node.name for node in part), reached)
+    return Part()
 
 
 def parts(graph: OnnxGraph, size: int) -> Iterator[list[Node]]:
@@ -155,8 +280,8 @@ def parts(graph: OnnxGraph, size: int) -> Iterator[list[Node]]:
             yield [graph.nodes[place] for place in sorted(found)]
 
 
-def _is_wrong(candidate: Optimising, part: Sequence[Node], known: Mapping[str, Array]) -> bool:
-    """Tell whether the part's last tensor, by the optimising runtime, leaves the whole chain's bound."""
+def _on_its_own(candidate: Optimising, part: Sequence[Node], known: Mapping[str, Array]) -> float:
+    """Return how much of the whole chain's bound the part's last tensor uses, by the optimising runtime."""
     graph, declared, target = candidate.graph, candidate.declaration, part[-1].outputs[0]
     fixed = {**graph.initializers, **known}
     try:
@@ -167,6 +292,6 @@ def _is_wrong(candidate: Optimising, part: Sequence[Node], known: Mapping[str, A
             {name: known[name] for name in needed}
         )
     except (MobileInstError, KeyError, ValueError, onnx.checker.ValidationError):
-        return False  # what cannot be run on its own cannot be blamed
+        return 0.0  # what cannot be run on its own cannot be blamed
     bound = bounds[target]
-    return bound is not None and worst_of(made[target], values[target], bound).utilisation > 1
+    return 0.0 if bound is None else worst_of(made[target], values[target], bound).utilisation

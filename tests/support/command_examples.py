@@ -26,7 +26,7 @@ from conformance.cli import bench, cache, check_tracker, evaluate, explain, faul
 from conformance.cli.convert import Convert
 from conformance.cli.cost import NetworkCost, PaperCost
 from conformance.cli.derive import Derive
-from conformance.cli.explain_tnn import TnnTable
+from conformance.cli.explain_model import ModelTable
 from conformance.cli.export import Export
 from conformance.cli.job import Job
 from conformance.cli.lint import Lint
@@ -140,7 +140,7 @@ EXAMPLES: dict[type[Job], list[str]] = {
         f"derive 'masks[0,1,2,3]' p.png {given} --size 64x96 --depth 1 --terms 3 --digits 17 {JSON}"
         for given in NETWORKS
     ],
-    TnnTable: [f"explain t.tnnproto {JSON}"],
+    ModelTable: [f"explain t.onnx --shape x=1x3x8x8 --all-steps --html h {JSON}"],
     explain.PresetList: [f"explain --list {JSON}"],
     explain.NetworkTable: [f"explain {SEEDED} --all-steps --deviations --html h {JSON}"],
     Walk: [f"walk film --count 2 {given} --size 64x96 --html h --force" for given in NETWORKS],

@@ -94,6 +94,15 @@ def mobile_network(dtype: Any = np.float32) -> onnx.ModelProto:
     return build.model({"x": [1, 3, 32, 32], "offset": [8, 1, 1]}, x)
 
 
+def leaky_network(layers: int) -> onnx.ModelProto:
+    """Return convolutions, each with a leaky ReLU after it."""
+    build = GraphBuilder()
+    x = "x"
+    for place in range(layers):
+        x = build.node("LeakyRelu", build.conv(x, 8, 8 if place else 3, 3), alpha=0.2)
+    return build.model({"x": [1, 3, 16, 16]}, x)
+
+
 def quantised_network() -> onnx.ModelProto:
     """Two int8 convolutions in QDQ form, one per channel, and a float head."""
     build = GraphBuilder(seed=2)

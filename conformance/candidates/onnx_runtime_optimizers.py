@@ -1,0 +1,68 @@
+"""Which optimisers of ONNX Runtime have a part in a model: told by the installed version, not by a list.
+
+Its log names every graph transformer that it applies and whether that changed the model. Those that are sets
+of rules are named as a whole; the rules' own names stand as text in its library.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+import onnx
+
+from conformance.candidates.child_process import STARTING, python_command, safe_environment
+from conformance.graph.large_models import saved
+from conformance.silent_onnxruntime import onnxruntime
+
+APPLIED = re.compile(r"GraphTransformer (\w+) modified: 1 ")
+"""What the log says of a transformer that changed the model."""
+BEGUN = re.compile(r"Applying graph transformer (\w+) on step")
+"""What it says before; the last of a process that dies is the one that it died of."""
+NAME = re.compile(rb"(?<=\0)[A-Z][A-Za-z0-9_]{3,63}(?=\0)")
+"""A text in the library that may be a rule's name."""
+
+
+def applied_optimizers(model: onnx.ModelProto, settings: str) -> list[str]:
+    """Return the graph transformers that change a model, in order, and the one that ends the process, if any.
+
+    Parameters
+    ----------
+    model
+    settings
+        How it is run: the `RuntimeOptions`, in JSON.
+    """
+    with tempfile.TemporaryDirectory(prefix="onnxruntime-") as place:
+        saved(model, Path(place))
+        (Path(place) / "options.json").write_text(settings, encoding="utf-8")
+        try:
+            done = subprocess.run(
+                python_command("conformance.candidates.onnx_runtime_log", place),
+                capture_output=True,
+                text=True,
+                errors="replace",
+                env=safe_environment(),
+                timeout=STARTING,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return []
+    begun = BEGUN.findall(done.stderr)[-1:] if done.returncode else []
+    return list(dict.fromkeys([*APPLIED.findall(done.stderr), *begun]))
+
+
+def is_set_of_rules(name: str) -> bool:
+    """Tell whether a transformer applies rules that can be disabled one by one."""
+    return name.endswith("RuleBasedTransformer")
+
+
+def names_in_library() -> list[str]:
+    """Return the names that stand in the installed runtime's library, those of its rules among them."""
+    with (
+        Path(onnxruntime.capi.onnxruntime_pybind11_state.__file__).open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library,
+    ):
+        return sorted({found.decode() for found in NAME.findall(library)})
