@@ -140,7 +140,7 @@ EXAMPLES: dict[type[Job], list[str]] = {
         f"derive 'masks[0,1,2,3]' p.png {given} --size 64x96 --depth 1 --terms 3 --digits 17 {JSON}"
         for given in NETWORKS
     ],
-    ModelTable: [f"explain t.onnx --shape x=1x3x8x8 --all-steps --html h {JSON}"],
+    ModelTable: [f"explain t.onnx --shape x=4x16 --all-steps --html h {JSON}"],
     explain.PresetList: [f"explain --list {JSON}"],
     explain.NetworkTable: [f"explain {SEEDED} --all-steps --deviations --html h {JSON}"],
     Walk: [f"walk film --count 2 {given} --size 64x96 --html h --force" for given in NETWORKS],
