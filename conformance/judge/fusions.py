@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 import onnx
 
-from conformance.bounds import FLOAT16, Declaration, propagated_bound
+from conformance.bounds import FLOAT16, Declaration, Format, propagated_bound
 from conformance.bounds.worst_element import worst_of
 from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import Optimising
@@ -29,6 +29,10 @@ from refimpl.ops.operation import Array
 
 LARGEST_PART = 8
 """Nodes of the largest part of a graph that is tried on its own: an approximate GELU has eight."""
+
+
+ARITHMETIC = ("Add", "Sub", "Mul", "Div")
+"""What optimisers apply to constants ahead of time, in another order."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,10 @@ def part_made_wrong(candidate: Optimising, feeds: Mapping[str, Array], wide_floa
         changed = [name for name in made.output if name in before and not _same(made, before[name])]
         for name in changed:
             part = graph.between(known, [name])
-            found = _judged(part, name, known, candidate.declaration, wide_float16)
+            inexact = _rearranged(graph, part, candidate.declaration)
+            if wide_float16:
+                inexact |= {each: FLOAT16 for each, array in known.items() if array.dtype == np.float16}
+            found = _judged(part, name, known, inexact, candidate.declaration)
             if found is not None and found.utilisation > 1:
                 return found
     return None
@@ -200,14 +207,26 @@ def _same(one: onnx.NodeProto, other: onnx.NodeProto) -> bool:
     return alike and next(attributes) == next(attributes)
 
 
+def _rearranged(graph: OnnxGraph, part: Sequence[Node], declared: Declaration) -> dict[str, Format]:
+    """Return the constants that may have been added or multiplied to one another first, and so rounded."""
+    used = [name for node in part if node.op_type in ARITHMETIC for name in node.uses]
+    return {name: declared.arithmetic for name in used if name in graph.initializers} if part[1:] else {}
+
+
 def _judged(
-    part: Sequence[Node], name: str, known: Mapping[str, Array], declared: Declaration, wide_float16: bool
+    part: Sequence[Node],
+    name: str,
+    known: Mapping[str, Array],
+    inexact: Mapping[str, Format],
+    declared: Declaration,
 ) -> Part | None:
-    """Judge what a part makes of tensors; None if nothing can be said of it."""
+    """Judge what a part makes of tensors; None if nothing can be said of it.
+
+    ``inexact`` are those that may be off by a rounding to a format.
+    """
     try:
         exact = {each: widened(known[each]) for node in part for each in node.uses if each in known}
-        narrow = (each for each in exact if wide_float16 and known[each].dtype == np.float16)
-        errors = {each: FLOAT16.rounding_of(exact[each]) for each in narrow}
+        errors = {each: inexact[each].rounding_of(exact[each]) for each in exact if each in inexact}
         values, bounds = propagated_bound(part, exact, declared, errors=errors)
     except (MobileInstError, KeyError, ValueError):
         return None
