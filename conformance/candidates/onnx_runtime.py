@@ -181,25 +181,26 @@ class OnnxRuntimeGraph:
         self.graph = graph
         self.options = options or RuntimeOptions()
         self.declaration = declaration or declared_by(graph)
+        self._sessions: dict[str, tuple[onnx.ModelProto, Any]] = {}
+        self._shown: onnx.ModelProto | None = None
+
+    def _other(self, **changes: Any) -> Self:
+        other = copy.copy(self)
+        vars(other).update(changes, _sessions={}, _shown=None)
+        return other
 
     def without(self, optimizers: Sequence[str]) -> Self:
         """Return the same graph, in which these optimisers do not run either."""
-        other = copy.copy(self)
         disabled = (*self.options.disabled_optimizers, *optimizers)
-        other.options = replace(self.options, disabled_optimizers=disabled)
-        return other
+        return self._other(options=replace(self.options, disabled_optimizers=disabled))
 
     def with_graph(self, graph: OnnxGraph) -> Self:
         """Return another graph, run in the same way."""
-        other = copy.copy(self)
-        other.graph = graph
-        return other
+        return self._other(graph=graph)
 
     def unoptimized(self) -> Self:
         """Return the same graph, in which no optimiser runs."""
-        other = copy.copy(self)
-        other.options = replace(self.options, level="disabled")
-        return other
+        return self._other(options=replace(self.options, level="disabled"))
 
     def optimizers(self) -> list[str]:
         """Return the graph transformers that change the model, as the installed version's log names them."""
@@ -219,11 +220,12 @@ class OnnxRuntimeGraph:
         level = "extended" if self.options.level == "all" else self.options.level
         with tempfile.TemporaryDirectory(prefix="onnxruntime-") as folder:
             path = Path(folder) / "optimized.onnx"
-            self._run(self.graph.model, feeds, replace(self.options, level=level, save_to=str(path)))
+            saving = replace(self.options, level=level, save_to=str(path))
+            self._other()._run(self.graph.model, feeds, saving)
             if not path.exists():
                 raise CandidateError("ONNX Runtime does not write the model that it optimised")
             model = onnx.load(path)
-        return model, self._run(exposed(model), feeds, replace(self.options, level="disabled"))
+        return model, self._other()._run(exposed(model), feeds, replace(self.options, level="disabled"))
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run the model as users do and return its outputs by name.
@@ -237,12 +239,16 @@ class OnnxRuntimeGraph:
 
     def capture(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run the model unoptimised and return every node's output by name, in topological order."""
-        made = (name for node in self.graph.model.graph.node if not is_blocked(node) for name in node.output)
-        model = exposed(self.graph.model, set(made))
+        model = self._shown or self._exposed()
         tensors = self._run(model, feeds, replace(self.options, level="disabled"))
         names = [name for node in model.graph.node for name in node.output if name in tensors]
         # An output may be an input or a constant, which no node makes.
         return {name: tensors[name] for name in dict.fromkeys([*names, *tensors])}
+
+    def _exposed(self) -> onnx.ModelProto:
+        made = (name for node in self.graph.model.graph.node if not is_blocked(node) for name in node.output)
+        self._shown = exposed(self.graph.model, set(made))
+        return self._shown
 
     def own_graph(self, feeds: Mapping[str, Array]) -> OwnGraph:
         """Return the graph and what it is fed."""
@@ -252,21 +258,15 @@ class OnnxRuntimeGraph:
     def _run(
         self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions
     ) -> dict[str, Array]:
-        return run_model(model, feeds, options)
-
-
-def run_model(
-    model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions
-) -> dict[str, Array]:
-    """Run a model once and return its outputs by name.
-
-    Raises
-    ------
-    CandidateError
-        The runtime fails.
-    """
-    with named_failure(feeds):
-        return run_session(options.session(model), feeds)
+        """Run a model in a session that is kept for its next run."""
+        key = repr(options)
+        made_of, session = self._sessions.get(key, (None, None))
+        if made_of is not model:
+            self._sessions.pop(key, None)
+            with named_failure(feeds):
+                session = options.session(model)
+            self._sessions[key] = model, session
+        return run_session(session, feeds)
 
 
 def run_session(session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -109,7 +109,7 @@ def find_fusion(
     """
 
     def wrong_part(of: Optimising) -> Part | None:
-        return part_made_wrong(of, feeds, wide_float16)
+        return part_made_wrong(of, feeds, captured, wide_float16)
 
     part = wrong_part(candidate)
     if part is None:
@@ -172,11 +172,14 @@ def _outputs_if_any(candidate: Optimising, feeds: Mapping[str, Array]) -> dict[s
         return None
 
 
-def part_made_wrong(candidate: Optimising, feeds: Mapping[str, Array], wide_float16: bool) -> Part | None:
+def part_made_wrong(
+    candidate: Optimising, feeds: Mapping[str, Array], captured: Mapping[str, Array], wide_float16: bool
+) -> Part | None:
     """Return the first part that a runtime makes wrong of a graph, between tensors that both have.
 
-    None if there is none, or if the runtime does not show what it made. A quantised graph may be quantised
-    further: there is no bound for that.
+    A part that makes what the run without optimisation makes, of the same, is right as that is. None if there
+    is none, or if the runtime does not show what it made. A quantised graph may be quantised further: there
+    is no bound for that.
     """
     graph = candidate.graph
     if any(node.op_type in (QUANTIZE, DEQUANTIZE) for node in graph.nodes):
@@ -187,10 +190,14 @@ def part_made_wrong(candidate: Optimising, feeds: Mapping[str, Array], wide_floa
         return None
     known = {**graph.initializers, **feeds, **tensors}
     before = {name: node for node in graph.model.graph.node for name in node.output}
+    as_captured = {name for name, array in tensors.items() if _equal(array, captured.get(name))}.union(feeds)
     for made in model.graph.node:
         changed = [name for name in made.output if name in before and not _same(made, before[name])]
         for name in changed:
             part = graph.between(known, [name])
+            given = {each for node in part for each in node.uses if each in known}
+            if as_captured.issuperset({name, *given} - graph.initializers.keys()):
+                continue
             inexact = _rearranged(graph, part, candidate.declaration)
             if wide_float16:
                 inexact |= {each: FLOAT16 for each, array in known.items() if array.dtype == np.float16}
@@ -198,6 +205,10 @@ def part_made_wrong(candidate: Optimising, feeds: Mapping[str, Array], wide_floa
             if found is not None and found.utilisation > 1:
                 return found
     return None
+
+
+def _equal(array: Array, other: Array | None) -> bool:
+    return other is not None and np.array_equal(array, other, equal_nan=array.dtype.kind == "f")
 
 
 def _same(one: onnx.NodeProto, other: onnx.NodeProto) -> bool:
