@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -128,7 +129,8 @@ class SweepReport:
         """Return the report as plain data."""
         plain = asdict(self)
         plain["decisions"] = [item.to_json() for item in self.decisions]
-        return {"verdict": self.verdict, "headline": self.headline, **plain}
+        told: dict[str, Any] = _finite({"verdict": self.verdict, "headline": self.headline, **plain})
+        return told
 
 
 def sweep_page(report: SweepReport) -> str:
@@ -178,7 +180,7 @@ def _worst(report: SweepReport, shown: int | None) -> tuple[str, list[str], Rows
             each.part,
             str(each.judged),
             str(each.failed),
-            "-" if each.utilisation is None else f"{each.utilisation:.2g}",
+            "-" if each.utilisation is None else f"{each.utilisation:.3g}",
             each.picture,
             each.element,
         ]
@@ -237,6 +239,15 @@ def _precision(report: SweepReport) -> tuple[str, list[str], Rows]:
 
 def _costs(report: SweepReport) -> tuple[str, list[str], Rows]:
     return "Costs", ["what", "figure"], [[name, f"{value:.4g}"] for name, value in report.costs.items()]
+
+
+def _finite(value: Any) -> Any:
+    """Return plain data in which numbers that are not finite are words: JSON has none."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _number(value: float | None) -> str:

@@ -24,6 +24,10 @@ CONNECT, WORKERS = 10.0, 60.0
 """Seconds that a scheduler may take to answer, and the first worker to be there."""
 
 
+UNPROFILED = {"distributed.worker.profile.enabled": False}
+"""Dask's profiler keeps an hour of stacks in each worker: hundreds of megabytes."""
+
+
 class Pool(Protocol):
     """What judges pictures, here or elsewhere."""
 
@@ -67,10 +71,14 @@ def dask_pool(setup: Setup, workers: int | None, scheduler: str | None) -> Itera
     distributed = import_distributed()
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if scheduler is None:
-        cluster = distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, silence_logs=logging.CRITICAL
-        )
-        with cluster, distributed.Client(cluster) as client:
+        import dask
+
+        options = {"n_workers": workers, "threads_per_worker": 1, "silence_logs": logging.CRITICAL}
+        with (
+            dask.config.set(UNPROFILED),
+            distributed.LocalCluster(**options) as cluster,
+            distributed.Client(cluster) as client,
+        ):
             yield DaskPool(client, setup)
         return
     try:
@@ -110,6 +118,9 @@ class StationPlugin:
 
     def setup(self, worker: Any) -> None:
         """Make the station; another version of the project or of the model is refused."""
+        for name in ("profile", "profile-cycle"):
+            if callback := worker.periodic_callbacks.get(name):
+                callback.stop()
         self.station = Station(self.setup_of_station)
 
 
@@ -132,7 +143,7 @@ class DaskPool:
         return f"by {self._count()} workers, dashboard {self.client.dashboard_link}"
 
     def _count(self) -> int:
-        return max(len(self.client.scheduler_info(n_workers=-1)["workers"]), 1)
+        return max(sum(self.client.nthreads().values()), 1)
 
     def calibrate(self, picture: Picture) -> InputReport | None:
         """Have a picture judged in full."""

@@ -68,6 +68,7 @@ TABLES: dict[str, dict[str, str]] = {
         "processor": "double",
         "reference_cached": "bool",
         "bytes": "int64",
+        "ended": "double",
         "worker": "string",
         "resident": "int64",
     },

@@ -22,7 +22,7 @@ from refimpl.ops.operation import Array
 
 NEAR = 0.5
 """Share of the smallest envelope beyond which a picture is judged in full."""
-SAMPLED, STEPS = 1 / 8, 1 / 16
+SAMPLED, STEPS = 1 / 16, 1 / 8
 """Share of the pictures on which steps are looked at, and of the steps that are, drawn anew for each."""
 
 

@@ -31,6 +31,9 @@ from refimpl.errors import CandidateError, ConfigurationError, MobileInstError
 from refimpl.inference import Placement, postprocess, preprocess
 from refimpl.ops.operation import Array
 
+NAME = "candidate"
+"""What verdicts call it."""
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -191,7 +194,8 @@ class Station:
         except MobileInstError as error:
             if tracks:
                 tracks.skip()
-            return {"judged": "broken", "verdict": "not judged", "says": str(error)}
+            says = str(error).replace(str(picture.path), picture.name)
+            return {"judged": "broken", "verdict": "not judged", "says": says}
         chosen = drawn(self.setup.seed, picture.name, "share") < self.setup.share
         if look.found.near or chosen:
             look.report = self._full(picture.name, look.images)
@@ -255,11 +259,11 @@ class Station:
     def _full(self, name: str, images: Array) -> Report:
         request = self.setup.request
         try:
-            return verify(self.candidate, self.setup.config, request.weights, {name: images})
+            return verify(self.candidate, self.setup.config, request.weights, {name: images}, name=NAME)
         except CandidateError as error:
             digest = hashlib.sha256(images.tobytes()).hexdigest()
             item = InputReport(name, images.shape, digest, [], [], [], None, [str(error)])
-            return Report([item], "candidate", {}, str(request.declaration))
+            return Report([item], NAME, {}, str(request.declaration))
 
     def _follow(self, tracks: TrackIdentity, look: _Look, limits: Limits) -> Sequence[Decision]:
         if KERNELS not in limits.outputs:
@@ -295,7 +299,7 @@ def _verdict(look: _Look, decisions: Sequence[Decision]) -> Row:
     """Return the verdict, and in words what is wrong."""
     says = list(dict.fromkeys(look.found.problems))
     if look.report and look.report.verdict != "pass":
-        says.insert(0, look.report.headline())
+        says.insert(0, look.report.headline().partition(f"  {NAME} ")[2])
     tracks = [item for item in decisions if item.kind == "track identity" and item.flips]
     says += [f"{item.flips} tracks continue elsewhere" for item in tracks]
     verdict = look.report.verdict if look.report else "pass"
@@ -339,4 +343,4 @@ def _where() -> Row:
     """Return which process this is, and how much memory it has, in bytes."""
     memory = Path("/proc/self/statm")
     pages = int(memory.read_text().split()[1]) if memory.exists() else 0
-    return {"worker": str(os.getpid()), "resident": pages * os.sysconf("SC_PAGE_SIZE")}
+    return {"ended": time.time(), "worker": str(os.getpid()), "resident": pages * os.sysconf("SC_PAGE_SIZE")}

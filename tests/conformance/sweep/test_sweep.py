@@ -90,7 +90,7 @@ def rows_of(folder: str, table: str) -> list[dict[str, Any]]:
 
 
 def without_costs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    varying = {"seconds", "processor", "resident", "reference_cached", "worker"}
+    varying = {"seconds", "processor", "ended", "resident", "reference_cached", "worker"}
     return [{key: value for key, value in row.items() if key not in varying} for row in rows]
 
 
