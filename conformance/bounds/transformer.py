@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,25 +20,33 @@ EXACT_TYPES = (None, 1, 11)
 def attention(step: Step) -> tuple[Bound, ...]:
     """The products' γ moves the logits, whose softmax moves the weights; γ again of weights and values.
 
-    |p̂ − p| ≤ p · expm1(2 · error of the logits) and the softmax's own relative error, as of Softmax.
+    |p̂ − p| ≤ p · expm1(2 · error of the logits) and the softmax's own relative error, as of Softmax. ONNX
+    defines it by a function, whose every tensor is of the operands' type: each may be rounded to it.
     """
     if step.attributes.get("softmax_precision") not in EXACT_TYPES:
         return (None,) * len(step.outputs)
     size = step.required(0).shape[-1] // (step.attributes.get("q_num_heads") or 1)
-    values, capped, logits, weights = (
+    values, (products, capped, logits, weights) = (
         _shown(step, 2, 0),
-        *(_shown(step, 3, mode) for mode in (CAPPED, LOGITS, WEIGHTS)),
+        (_shown(step, 3, mode) for mode in range(4)),
     )
-    errors = [step.gamma(size + 4) * _sizes(step) + 2 * size * step.floor]
-    errors.append(errors[0] + _capping(step, capped))
+    sizes, stored = _sizes(step), _stored(step)
+    errors = [step.gamma(size + 4) * sizes + 2 * size * step.floor + stored(2 * sizes) + stored(products)]
+    errors.append(errors[0] + _capping(step, capped) + stored(capped))
     finite = np.where(np.isfinite(logits), logits, 0.0)
-    errors.append(errors[1] + step.gamma(1) * (np.abs(finite) + np.abs(capped)))
-    errors.append(_softmax(step, finite, errors[LOGITS], weights))
+    errors.append(errors[1] + step.gamma(1) * (np.abs(finite) + np.abs(capped)) + stored(finite))
+    errors.append(_softmax(step, finite, errors[LOGITS], weights) + stored(weights))
     errors[LOGITS] = np.where(np.isfinite(logits), errors[LOGITS], 0.0)
     shared = weights.shape[1] // values.shape[1]
     of_means = _means(step, weights, errors[WEIGHTS], np.repeat(np.abs(values), shared, axis=1))
     mode = step.attributes.get("qk_matmul_output_mode", 0)
     return (of_means, 0.0, 0.0, errors[mode])[: len(step.outputs)]
+
+
+def _stored(step: Step) -> Callable[[Array], Array]:
+    """Return what storing a tensor adds: nothing in the arithmetic's own format, which γ counts."""
+    coarse = step.storage.unit_roundoff > step.arithmetic.unit_roundoff
+    return step.storage.rounding_of if coarse else np.zeros_like
 
 
 def _shown(step: Step, place: int, mode: int, **changed: Any) -> Array:

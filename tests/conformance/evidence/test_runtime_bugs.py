@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from conformance.evidence import runtime_bugs
-from conformance.evidence.bug_graphs import BUGS, Bug, one
+from conformance.evidence.bug_graphs import BUGS, Bug, case, one
 from conformance.evidence.runtime_bugs import Row, judged, judged_in, page, right
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.recorded import graph_recording
@@ -62,3 +62,20 @@ def test_each_is_another_graph() -> None:
     models = {bug.make().model.SerializeToString() for bug in BUGS}
     assert len(models) >= 0.95 * len(BUGS) >= 57
     assert json.dumps([bug.says for bug in BUGS])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "attention_4d_fp16",
+        "attention_4d_causal_fp16",
+        "attention_4d_gqa_with_past_and_present_fp16",
+        "attention_24_qk_matmul_output_mode3_softmax_precision",
+    ],
+)
+def test_attention_in_float16_as_onnx_expects_it_is_not_called_wrong(name: str) -> None:
+    """Each tensor of the function by which ONNX defines it is of float16."""
+    bug = Bug("nothing", "0", "Attention", lambda: case(name))
+    found = judged(bug)
+    assert not found.wrong
+    assert found.verdict in ("pass", "refused")  # an ONNX Runtime without this operator set
