@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conformance.bounds import FLOAT16, FLOAT32, HEXAGON, Declaration
-from conformance.candidates.child_process import STARTING
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, only_input
 from conformance.candidates.onnx_runtime import RuntimeOptions, exposed, plugin
 from conformance.candidates.onnx_runtime_process import IsolatedOnnxRuntimeGraph
@@ -50,6 +49,9 @@ OPTIONS = (
     "offload_graph_io_quantization",
 )
 """The provider's own options that bear on what is computed; it takes no notice of those it does not know."""
+
+PATIENCE = 1800.0
+"""Seconds that a run may take unless told otherwise: a large network, every tensor shown, a busy laptop."""
 
 MEASURED = (2, 51)
 """The version of QNN that what is allowed was measured with."""
@@ -200,7 +202,7 @@ def npu_graph(
     graph: OnnxGraph, npu: Npu, declaration: Declaration | None = None, timeout: float | None = None
 ) -> NpuGraph:
     """Return any graph on an NPU; parameters as of `NpuCandidate`."""
-    return NpuGraph(graph, npu.options, declaration or ON_NPU, timeout or STARTING)
+    return NpuGraph(graph, npu.options, declaration or ON_NPU, timeout or PATIENCE)
 
 
 class NpuCandidate(OnnxRuntimeCandidate):

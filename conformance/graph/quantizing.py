@@ -23,6 +23,9 @@ from refimpl.ops.operation import Array
 FORMATS = {"a8w8": ("QUInt8", "QInt8"), "a16w8": ("QUInt16", "QInt8")}
 """Format → types of the activations and of the weights, as ONNX Runtime names them."""
 
+CUTTING = ("Relu", "Clip")
+"""Operators that the quantiser leaves to the ends of its range; a symmetric one would not end there."""
+
 
 def quantized_for_npu(
     model: onnx.ModelProto, images: Sequence[Array], quantization: str = "a8w8"
@@ -80,7 +83,10 @@ def _as_the_npu_computes(graph: OnnxGraph, quantization: str) -> dict[str, list[
             largest = max((float(np.abs(graph.initializers[name]).max()) for name in weights), default=0.0)
             overrides |= {name: [{"rmin": -largest, "rmax": largest}] for name in weights}
         elif node.op_type == "MatMul" and quantization == "a8w8" and graph.producer(node.inputs[1]):
-            overrides |= {name: [{"symmetric": True}] for name in _moved(graph, node.inputs[1])}
+            moved = list(_moved(graph, node.inputs[1]))
+            maker = graph.producer(moved[-1])
+            if maker is None or maker.op_type not in CUTTING:
+                overrides |= {name: [{"symmetric": True}] for name in moved}
     return overrides
 
 

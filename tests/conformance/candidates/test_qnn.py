@@ -13,7 +13,7 @@ import pytest
 from narrow_network import CONFIG, FIELDS, picture, weights
 from onnx import TensorProto, helper, numpy_helper
 
-from conformance.candidates.onnx_runtime import PLUGINS
+from conformance.candidates.onnx_runtime import PLUGINS, OnnxRuntimeGraph
 from conformance.candidates.qnn import CHIPS, ON_NPU, Npu, NpuCandidate, NpuGraph, npu_graph
 from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
@@ -172,6 +172,13 @@ def test_a_quantised_network_is_judged_result_by_result(quantization: str) -> No
     judged_rows = [row for row in rows if row.verdict != "not judged"]
     assert len(judged_rows) > 0.98 * len(rows)
     assert {row.operation for row in judged_rows if row.verdict == "fail"} == set()
+
+
+@pytest.mark.parametrize("quantization", ["a8w8", "a16w8"])
+def test_a_relu_is_not_lost_by_quantising(quantization: str) -> None:
+    """ONNX Runtime leaves it to the range that begins at zero; what a product takes must keep that range."""
+    graph = OnnxRuntimeGraph(OnnxGraph.load(quantized(quantization)))
+    assert graph.run({"images": picture()})["mask_features"].min() == 0
 
 
 def test_a_scale_that_is_off_is_found_at_its_layer() -> None:
