@@ -217,6 +217,8 @@ class OnnxRuntimeGraph:
         CandidateError
             The runtime fails, or cannot write what it made.
         """
+        if is_large(self.graph.model):
+            raise CandidateError("a model of this size is not written again")
         level = "extended" if self.options.level == "all" else self.options.level
         with tempfile.TemporaryDirectory(prefix="onnxruntime-") as folder:
             path = Path(folder) / "optimized.onnx"
@@ -258,14 +260,15 @@ class OnnxRuntimeGraph:
     def _run(
         self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions
     ) -> dict[str, Array]:
-        """Run a model in a session that is kept for its next run."""
+        """Run a model in a session that is kept for its next run, unless it is large."""
         key = repr(options)
         made_of, session = self._sessions.get(key, (None, None))
         if made_of is not model:
             self._sessions.pop(key, None)
             with named_failure(feeds):
                 session = options.session(model)
-            self._sessions[key] = model, session
+            if not is_large(model):
+                self._sessions[key] = model, session
         return run_session(session, feeds)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -21,20 +20,34 @@ def is_large(model: onnx.ModelProto) -> bool:
     return sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST_MESSAGE
 
 
-@contextmanager
-def detached(model: onnx.ModelProto) -> Iterator[list[tuple[onnx.TensorProto, bytes]]]:
-    """Take the large initializers' data out of a model, and put it back after the ``with`` block."""
-    tensors = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) > SMALL]
-    held = [(tensor, tensor.raw_data) for tensor in tensors]
-    try:
-        for tensor in tensors:
-            tensor.ClearField("raw_data")
-        yield held
-    finally:
-        for tensor, data in held:
-            del tensor.external_data[:]
-            tensor.data_location = onnx.TensorProto.DEFAULT
-            tensor.raw_data = data
+def without_data(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.TensorProto]]:
+    """Return a copy of a model whose large initializers have no data, and those of the model, in order.
+
+    The model is left alone: what is taken out of a message and put back takes its memory twice.
+    """
+    light = onnx.ModelProto()
+    _copy(model, light, "graph")
+    _copy(model.graph, light.graph, "initializer")
+    large = []
+    for tensor in model.graph.initializer:
+        own = light.graph.initializer.add()
+        is_small = len(tensor.raw_data) <= SMALL
+        _copy(tensor, own, "" if is_small else "raw_data")
+        large += [] if is_small else [tensor]
+    return light, large
+
+
+def _copy(source: Any, target: Any, left_out: str) -> None:
+    """Copy all fields of a message but one."""
+    for field, value in source.ListFields():
+        if field.name == left_out:
+            continue
+        if field.is_repeated:
+            getattr(target, field.name).extend(value)
+        elif field.message_type:
+            getattr(target, field.name).CopyFrom(value)
+        else:
+            setattr(target, field.name, value)
 
 
 def saved(model: onnx.ModelProto, folder: Path) -> Path:
@@ -43,15 +56,18 @@ def saved(model: onnx.ModelProto, folder: Path) -> Path:
     if not is_large(model):
         path.write_bytes(model.SerializeToString())
         return path
-    with detached(model) as held, (folder / "model.data").open("wb") as file:
-        for tensor, data in held:
-            place = {"location": "model.data", "offset": str(file.tell()), "length": str(len(data))}
-            tensor.data_location = onnx.TensorProto.EXTERNAL
-            tensor.external_data.extend(
+    light, held = without_data(model)
+    empty = {tensor.name: tensor for tensor in light.graph.initializer}
+    with (folder / "model.data").open("wb") as file:
+        for tensor in held:
+            size = len(tensor.raw_data)
+            place = {"location": "model.data", "offset": str(file.tell()), "length": str(size)}
+            empty[tensor.name].data_location = onnx.TensorProto.EXTERNAL
+            empty[tensor.name].external_data.extend(
                 onnx.StringStringEntryProto(key=key, value=value) for key, value in place.items()
             )
-            file.write(data)
-        path.write_bytes(model.SerializeToString())
+            file.write(tensor.raw_data)
+    path.write_bytes(light.SerializeToString())
     return path
 
 
@@ -59,9 +75,8 @@ def digest(model: onnx.ModelProto) -> str:
     """Return a SHA-256 of a model; of a large one, of its message without data and then of the data."""
     if not is_large(model):
         return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
-    found = hashlib.sha256()
-    with detached(model) as held:
-        found.update(model.SerializeToString(deterministic=True))
-        for _, data in held:
-            found.update(data)
+    light, held = without_data(model)
+    found = hashlib.sha256(light.SerializeToString(deterministic=True))
+    for tensor in held:
+        found.update(tensor.raw_data)
     return found.hexdigest()
