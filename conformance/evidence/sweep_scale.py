@@ -238,7 +238,7 @@ def print_costs(folders: Sequence[str]) -> None:
     found = [costs(Path(folder)) for folder in folders]
     for each in fields(Costs):
         print(f"{each.name:10s}", *(f"{getattr(one, each.name):12.4g}" for one in found))
-    shares = [one.busy * found[0].processor / one.processor / found[0].busy for one in found]
+    shares = [one.busy * found[0].screened / one.screened / found[0].busy for one in found]
     print(f"{'efficiency':10s}", *(f"{share:12.4g}" for share in shares))
 
 
