@@ -65,9 +65,19 @@ def of_products(step: Step, terms: int, **changed: Any) -> Array:
 
 def _of_rounded_operands(step: Step, **changed: Any) -> Array:
     """Return u · √(2 Σ (w·x)²): every operand is off by its own rounding, and the sum by far less."""
-    squares = [None if x is None else np.square(x) for x in step.inputs]
+    squares = [None if x is None else np.square(_as_large_as_its_error(step, x)) for x in step.inputs]
     squared = {name: value**2 for name, value in changed.items()}
     return np.asarray(step.unit_roundoff * np.sqrt(2 * np.abs(step.run(*squares, **squared))))
+
+
+def _as_large_as_its_error(step: Step, operand: Any) -> Array:
+    """Return an operand, a subnormal as large as what is off by a rounding as it is.
+
+    Hexagon takes a subnormal m · 2⁻²⁴ for (1 + m · 2⁻¹⁰) · 2⁻¹⁵: off by up to 2⁻¹⁵.
+    """
+    array, least = np.asarray(operand), step.arithmetic.smallest_normal
+    subnormal = (array != 0) & (np.abs(array) < least)
+    return np.where(subnormal, least / (2 * step.unit_roundoff), array) if subnormal.any() else array
 
 
 def accumulated(step: Step, n: int, size: Array) -> Array:

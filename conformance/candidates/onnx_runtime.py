@@ -217,8 +217,8 @@ class OnnxRuntimeGraph:
         CandidateError
             The runtime fails, or cannot write what it made.
         """
-        if is_large(self.graph.model):
-            raise CandidateError("a model of this size is not written again")
+        if is_large(self.graph.model) or self.options.provider != "CPUExecutionProvider":
+            raise CandidateError("a model of this size, or that a provider compiles, is not written again")
         level = "extended" if self.options.level == "all" else self.options.level
         with tempfile.TemporaryDirectory(prefix="onnxruntime-") as folder:
             path = Path(folder) / "optimized.onnx"

@@ -89,6 +89,29 @@ RELU = helper.make_node("Relu", ["x"], ["y"], "relu")
 FED = {"x": np.random.default_rng(3).normal(size=(1, 3, 8, 8)).astype(np.float32)}
 
 
+def test_biases_that_are_subnormal_in_half_are_no_fault() -> None:
+    """The NPU takes a subnormal m · 2⁻²⁴ for (1 + m · 2⁻¹⁰) · 2⁻¹⁵, which shows where all else is 0."""
+    random = np.random.default_rng(0)
+    weight = (random.standard_normal((64, 1, 3, 3)) / 2).astype(np.float32)
+    bias = (random.standard_normal(64) * 1e-4).astype(np.float32)
+    picture = np.maximum(random.standard_normal((1, 64, 64, 96)), 0).astype(np.float32)
+    picture[:, :, 20:50, 30:70] = 0
+    held = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")]
+    node = helper.make_node(
+        "Conv", ["x", "w", "b"], ["y"], group=64, pads=[1] * 4, strides=[2, 2], kernel_shape=[3, 3]
+    )
+    ends = [helper.make_tensor_value_info("x", 1, picture.shape), onnx.ValueInfoProto(name="y")]
+    made = helper.make_graph([node], "depthwise", ends[:1], ends[1:], held)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    candidate = npu_graph(OnnxGraph.load(model), Npu.parse("snapdragon-8-gen-2"))
+    (row,) = verify_graph(candidate, {"x": picture}).inputs[0].nodes
+    assert row.verdict == "pass", row
+    nothing = candidate.run({"x": picture})["y"][0, :, 14, 20]
+    small = np.abs(bias) < 2.0**-14
+    taken = np.sign(bias) * (np.abs(bias) + 2**-14) / 2
+    np.testing.assert_allclose(nothing[small], taken[small], rtol=0, atol=2**-24)
+
+
 def test_nodes_that_fall_back_to_the_cpu_are_named_and_refused_if_strict() -> None:
     nodes = [helper.make_node("Relu", ["x"], ["a"], "relu"), helper.make_node("Erf", ["a"], ["y"], "erf")]
     on_npu = graph_of(*nodes)
