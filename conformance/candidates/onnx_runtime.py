@@ -138,6 +138,8 @@ class RuntimeOptions:
         options.intra_op_num_threads = self.threads
         options.log_severity_level = severity
         options.optimized_model_filepath = self.save_to
+        # Where every tensor is kept, an arena keeps the memory of all of them a second time.
+        options.enable_cpu_mem_arena = self.level != "disabled"
         for name, value in self.entries.items():
             options.add_session_config_entry(name, value)
         given = {
@@ -227,7 +229,8 @@ class OnnxRuntimeGraph:
             if not path.exists():
                 raise CandidateError("ONNX Runtime does not write the model that it optimised")
             model = onnx.load(path)
-        return model, self._other()._run(exposed(model), feeds, replace(self.options, level="disabled"))
+        expose(model)
+        return model, self._other()._run(model, feeds, replace(self.options, level="disabled"))
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run the model as users do and return its outputs by name.
@@ -350,9 +353,14 @@ def exposed(model: onnx.ModelProto, names: Collection[str] | None = None) -> onn
     """Return a copy of a model with every node's output among its outputs, or those named."""
     wide = onnx.ModelProto()
     wide.CopyFrom(model)
-    shown = {output.name for output in wide.graph.output}
+    expose(wide, names)
+    return wide
+
+
+def expose(model: onnx.ModelProto, names: Collection[str] | None = None) -> None:
+    """Add every node's output to a model's outputs, or those named."""
+    shown = {output.name for output in model.graph.output}
     for name in (name for node in model.graph.node for name in node.output if name):
         if name not in shown and (names is None or name in names):
-            wide.graph.output.append(onnx.ValueInfoProto(name=name))
+            model.graph.output.append(onnx.ValueInfoProto(name=name))
             shown.add(name)
-    return wide

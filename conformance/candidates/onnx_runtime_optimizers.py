@@ -18,8 +18,8 @@ from conformance.candidates.child_process import STARTING, python_command, safe_
 from conformance.graph.large_models import saved
 from conformance.silent_onnxruntime import onnxruntime
 
-APPLIED = re.compile(r"GraphTransformer (\w+) modified: 1 ")
-"""What the log says of a transformer that changed the model."""
+APPLIED = re.compile(r"GraphTransformer (\w+) modified: ([01]) ")
+"""What the log says of a transformer that has run: its name, and whether it changed the model."""
 BEGUN = re.compile(r"Applying graph transformer (\w+) on step")
 """What it says before; the last of a process that dies is the one that it died of."""
 NAME = re.compile(rb"(?<=\0)[A-Z][A-Za-z0-9_]{3,63}(?=\0)")
@@ -27,7 +27,9 @@ NAME = re.compile(rb"(?<=\0)[A-Z][A-Za-z0-9_]{3,63}(?=\0)")
 
 
 def applied_optimizers(model: onnx.ModelProto, settings: str) -> list[str]:
-    """Return the graph transformers that change a model, in order, and the one that ends the process, if any.
+    """Return the graph transformers that change a model, the last first, and the one that ends the process.
+
+    With one set of rules come all: the same rule stands in several.
 
     Parameters
     ----------
@@ -50,8 +52,12 @@ def applied_optimizers(model: onnx.ModelProto, settings: str) -> list[str]:
             )
         except subprocess.TimeoutExpired:
             return []
-    begun = BEGUN.findall(done.stderr)[-1:] if done.returncode else []
-    return list(dict.fromkeys([*APPLIED.findall(done.stderr), *begun]))
+    applied = APPLIED.findall(done.stderr)
+    changing = [name for name, changed in applied if changed == "1"]
+    sets = [name for name, _ in applied if is_set_of_rules(name)] * any(map(is_set_of_rules, changing))
+    died_of = BEGUN.findall(done.stderr)[-1:] if done.returncode else []
+    found = (name for name in reversed([*changing, *died_of]) if not is_set_of_rules(name))
+    return list(dict.fromkeys([*sets, *found]))
 
 
 def is_set_of_rules(name: str) -> bool:

@@ -249,13 +249,19 @@ def _judged(
 
 
 def _optimizers(candidate: Optimising, fixes: Callable[[Sequence[str]], bool]) -> list[str]:
-    """Return the optimisers without which all is well; of a set of rules, the rules."""
-    found = smallest_fixing(candidate.optimizers(), fixes)
-    for rules in filter(is_set_of_rules, found):
-        others = [name for name in found if name != rules]
-        own = smallest_fixing(names_in_library(), partial(_with, fixes, others))
-        found = [*others, *own] if own else found
-    return found
+    """Return the optimisers without which all is well; of sets of rules, the rules."""
+    acting: list[str] = []
+    # What does not run leaves its work to others.
+    while new := [name for name in candidate.without(acting).optimizers() if name not in acting]:
+        acting += new
+        if fixes(acting):
+            break
+    found = smallest_fixing(acting, fixes)
+    others = [name for name in found if not is_set_of_rules(name)]
+    if others == found:
+        return found
+    rules = smallest_fixing(names_in_library(), partial(_with, fixes, others))
+    return [*others, *rules] if rules else found
 
 
 def _with(fixes: Callable[[Sequence[str]], bool], others: Sequence[str], names: Sequence[str]) -> bool:
