@@ -64,10 +64,14 @@ def of_products(step: Step, terms: int, **changed: Any) -> Array:
 
 
 def _of_rounded_operands(step: Step, **changed: Any) -> Array:
-    """Return u · √(2 Σ (w·x)²): every operand is off by its own rounding, and the sum by far less."""
+    """Return u · √(2 Σ (w·x)² + y²): every operand is off by its own rounding, and so is the result.
+
+    The sum is off by far less. Where its terms have one sign, its own rounding is the largest.
+    """
     squares = [None if x is None else np.square(_as_large_as_its_error(step, x)) for x in step.inputs]
     squared = {name: value**2 for name, value in changed.items()}
-    return np.asarray(step.unit_roundoff * np.sqrt(2 * np.abs(step.run(*squares, **squared))))
+    products = np.abs(step.run(*squares, **squared))
+    return np.asarray(step.unit_roundoff * np.sqrt(2 * products + np.square(step.y)))
 
 
 def _as_large_as_its_error(step: Step, operand: Any) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance.bounds import FLOAT16, FLOAT32, HEXAGON, Declaration, introduced_bound
+from conformance.bounds import FLOAT16, FLOAT32, HEXAGON, Declaration, bias_test, introduced_bound
 from refimpl.ops import OPERATIONS
 from refimpl.ops.operation import Array
 
@@ -77,6 +77,19 @@ def test_a_long_sum_is_held_to_wide_arithmetic() -> None:
     assert half is not None
     assert np.all(bound < 4 * FLOAT16.unit_roundoff * truth)
     assert np.all(half > 1000 * bound)
+
+
+@pytest.mark.parametrize("sign", [np.abs, lambda x: x], ids=["of one sign", "of both"])
+def test_results_rounded_too_look_like_rounding(sign: Any) -> None:
+    """Terms of one sign make a result whose own rounding is more than √n of theirs."""
+    a, b = (sign(normal(*shape)).astype(np.float16).astype(np.float64) for shape in ((200, 50), (50, 64)))
+    truth = a @ b
+    error = truth.astype(np.float16) - truth
+    bound, scale = (
+        introduced_bound("MatMul", (a, b), {}, truth, ON_NPU, probable=probable) for probable in (False, True)
+    )
+    assert not bias_test(error, np.asarray(bound), np.asarray(scale)).suspicious
+    assert bias_test(8 * error, np.asarray(bound), np.asarray(scale)).suspicious
 
 
 def between(x: Array, axis: int, length: int) -> tuple[Array, Array, Array]:
