@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.table import Table
 
@@ -16,6 +15,7 @@ from conformance.cli.options import JsonFile
 from conformance.cli.report_files import Html
 from conformance.files import atomic_write
 from conformance.pictures.inputs import rendered_input
+from conformance.teaching.graph_layers import plain_step
 from conformance.teaching.layers import Stage, layers_page, stages, window
 from refimpl import MobileInst, MobileInstConfig, Recording, Weights, record
 from refimpl.config import PRESETS
@@ -131,17 +131,8 @@ def _plain(costs: list[StepCost], spread: dict[str, float]) -> dict[str, Any]:
     names = {cost.step.name: part.name for part in parts for cost in part.costs}
     steps = [
         {
-            "name": cost.step.name,
-            "operation": cost.step.operation,
-            "inputs": [name or None for name in cost.step.inputs],
-            "input_shapes": list(cost.input_shapes),
-            "output_shape": list(cost.output_shape),
-            "attributes": {
-                key: value for key, value in cost.step.attributes.items() if not isinstance(value, np.ndarray)
-            },
+            **plain_step(cost),
             "stage": names[cost.step.name],
-            "parameters": cost.parameters,
-            "macs": cost.macs,
             **({"standard_deviation": spread[cost.step.name]} if spread else {}),
         }
         for cost in costs

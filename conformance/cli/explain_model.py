@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.table import Table
 
@@ -22,7 +21,7 @@ from conformance.cli.verify_graph import Shapes, feeds_of
 from conformance.files import atomic_write
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.reports.summary import within
-from conformance.teaching.graph_layers import Part, attributes_text, graph_costs, parts
+from conformance.teaching.graph_layers import Part, attributes_text, graph_costs, parts, plain_step
 from conformance.teaching.graph_page import graph_page
 from refimpl.costs import StepCost
 from refimpl.errors import ConfigurationError
@@ -98,22 +97,7 @@ def _costs(path: Path, shapes: Sequence[str]) -> tuple[OnnxGraph, list[StepCost]
 
 def _plain(graph: OnnxGraph, costs: Sequence[StepCost], shown: Sequence[Part]) -> dict[str, Any]:
     names = {cost.step.name: part.name for part in shown for cost in part.costs}
-    steps = [
-        {
-            "name": cost.step.name,
-            "operation": cost.step.operation,
-            "inputs": [name or None for name in cost.step.inputs],
-            "input_shapes": list(cost.input_shapes),
-            "output_shape": list(cost.output_shape),
-            "attributes": {
-                key: value for key, value in cost.step.attributes.items() if not isinstance(value, np.ndarray)
-            },
-            "part": names[cost.step.name],
-            "parameters": cost.parameters,
-            "macs": cost.macs,
-        }
-        for cost in costs
-    ]
+    steps = [{**plain_step(cost), "part": names[cost.step.name]} for cost in costs]
     sums = [{"part": part.name, "parameters": part.parameters, "macs": part.macs} for part in shown]
     totals = {"parameters": sum(cost.parameters for cost in costs), "macs": sum(cost.macs for cost in costs)}
     return {"steps": steps, "parts": sums, "unknown": sorted(graph.unknown), "totals": totals}

@@ -24,7 +24,7 @@ from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.any_graph import verify_graph
 from conformance.pictures.graph_inputs import graph_inputs, parse_shape
 from conformance.reports.report import Report
-from refimpl.errors import MobileInstError
+from refimpl.errors import ConfigurationError, MobileInstError
 from refimpl.ops.operation import Array
 
 FLOAT64 = "float64"
@@ -132,7 +132,10 @@ def fed(graph: OnnxGraph, inputs: Mapping[str, str], seed: int) -> dict[str, Arr
 
 def _taking_its_place(array: Array, text: str, name: str, seed: int) -> Array:
     """Return what takes a random array's place."""
-    shape, sign, number = re.fullmatch(r"([0-9x]*)(?:([<=])([-0-9.]+))?", text).groups()  # type: ignore[union-attr]
+    found = re.fullmatch(r"([0-9x]*)(?:([<=])([-0-9.]+))?", text)
+    if found is None:
+        raise ConfigurationError(f"input {name!r} is fed {text!r}; expected 1x3x64x64, 1x24<30 or 1x24=1")
+    shape, sign, number = found.groups()
     if sign is None:
         return array
     if sign == "=":

@@ -169,8 +169,12 @@ def _write(place: Path, rows: Mapping[str, Mapping[tuple[str, str], Row]]) -> No
     plain: dict[str, list[Any]] = {
         part: [dataclasses.asdict(row) for row in each.values()] for part, each in rows.items()
     }
-    text = page({part: each.values() for part, each in rows.items()})
-    for path, content in ((place, text), (place.with_suffix(".json"), json.dumps(plain, indent=1) + "\n")):
+    write_page(place, page({part: each.values() for part, each in rows.items()}), plain)
+
+
+def write_page(place: Path, text: str, rows: Any) -> None:
+    """Write a page, and its rows as JSON beside it."""
+    for path, content in ((place, text), (place.with_suffix(".json"), json.dumps(rows, indent=1) + "\n")):
         with atomic_write(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
 

@@ -24,7 +24,7 @@ from onnx.reference import ReferenceEvaluator
 from conformance.candidates.child_process import next_line, python_command, safe_environment
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
 from conformance.evidence.bug_graphs import BUGS, Bug, Small
-from conformance.files import atomic_write
+from conformance.evidence.models import write_page
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.any_graph import verify_graph
 from conformance.reports.report import Report
@@ -213,9 +213,7 @@ def _write(place: Path, rows: Sequence[tuple[Bug, Row, Row]]) -> None:
         }
         for bug, found, today in rows
     ]
-    for path, text in ((place, page(rows)), (place.with_suffix(".json"), json.dumps(plain, indent=1) + "\n")):
-        with atomic_write(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    write_page(place, page(rows), plain)
 
 
 def main() -> None:

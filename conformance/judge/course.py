@@ -226,8 +226,8 @@ class Course(ABC):
         if absent or self.crashes or _any_fails(parts) or own is None or own.optimising is None:
             return
         self.progress("as it is optimised")
-        is_right, wide = self._is_right, own.wide_float16
-        fusion = find_fusion(own.optimising, own.feeds, self.captured, is_right, wide)
+        outputs = self._is_right, bool(wrong)
+        fusion = find_fusion(own.optimising, own.feeds, self.captured, *outputs, own.wide_float16)
         self.problems += [] if fusion is None else [str(fusion)]
 
     def _judge_movement(self) -> None:

@@ -84,6 +84,7 @@ def find_fusion(
     feeds: Mapping[str, Array],
     captured: Mapping[str, Array],
     is_right: Callable[[Mapping[str, Array]], bool],
+    wrong_outputs: bool,
     wide_float16: bool = False,
 ) -> Fusion | None:
     """Find what optimisation makes wrong, if it does.
@@ -98,6 +99,8 @@ def find_fusion(
         Its tensors without optimisation, right node by node.
     is_right
         Whether outputs are what they should be.
+    wrong_outputs
+        Whether those of its optimised run are not.
     wide_float16
         As of `conformance.candidates.candidate.OwnGraph`.
 
@@ -114,7 +117,7 @@ def find_fusion(
     part = wrong_part(candidate)
     if part is None:
         shown = {name: captured[name] for name in candidate.graph.outputs if name in captured}
-        if not is_right(shown) or is_right(_outputs(candidate, feeds)):
+        if not wrong_outputs or not is_right(shown):
             return None
         part = _smallest_part(candidate, {**feeds, **captured})
 
@@ -189,6 +192,7 @@ def part_made_wrong(
     except CandidateError:
         return None
     known = {**graph.initializers, **feeds, **tensors}
+    halves = {name: FLOAT16 for name, array in known.items() if wide_float16 and array.dtype == np.float16}
     before = {name: node for node in graph.model.graph.node for name in node.output}
     as_captured = {name for name, array in tensors.items() if _equal(array, captured.get(name))}.union(feeds)
     for made in model.graph.node:
@@ -198,9 +202,7 @@ def part_made_wrong(
             given = {each for node in part for each in node.uses if each in known}
             if as_captured.issuperset({name, *given} - graph.initializers.keys()):
                 continue
-            inexact = _rearranged(graph, part, candidate.declaration)
-            if wide_float16:
-                inexact |= {each: FLOAT16 for each, array in known.items() if array.dtype == np.float16}
+            inexact = {**_rearranged(graph, part, candidate.declaration), **halves}
             found = _judged(part, name, known, inexact, candidate.declaration)
             if found is not None and found.utilisation > 1:
                 return found

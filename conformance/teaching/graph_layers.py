@@ -89,6 +89,23 @@ def _path(name: str) -> list[str]:
     return [word for word in re.split(r"[/.:]+", name)[:-1] if word]
 
 
+def plain_step(cost: StepCost) -> dict[str, Any]:
+    """Return a line of a layer table, for JSON."""
+    step = cost.step
+    return {
+        "name": step.name,
+        "operation": step.operation,
+        "inputs": [name or None for name in step.inputs],
+        "input_shapes": list(cost.input_shapes),
+        "output_shape": list(cost.output_shape),
+        "attributes": {
+            key: value for key, value in step.attributes.items() if not isinstance(value, np.ndarray)
+        },
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+    }
+
+
 def attributes_text(attributes: Mapping[str, Any]) -> str:
     """Return attributes in one line, arrays as their shape."""
     return ", ".join(f"{name}={_shown(value)}" for name, value in attributes.items())

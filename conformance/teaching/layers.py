@@ -9,6 +9,7 @@ from pathlib import Path
 import jinja2
 
 from conformance.reports.architecture_figure import stages_of
+from conformance.teaching.graph_layers import Part
 from conformance.teaching.purposes import purpose
 from refimpl import __version__
 from refimpl.costs import StepCost
@@ -16,30 +17,18 @@ from refimpl.recording import Step
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Part):
     """A part of the network, such as ``mask_decoder.output.0``.
 
     Attributes
     ----------
-    name, purpose
-        Its path, and what it is for.
-    costs
-        Of its steps, in order.
+    name, costs
+        Its path, and its steps.
+    purpose
+        What it is for.
     """
 
-    name: str
     purpose: str
-    costs: tuple[StepCost, ...]
-
-    @property
-    def parameters(self) -> int:
-        """Learned numbers."""
-        return sum(cost.parameters for cost in self.costs)
-
-    @property
-    def macs(self) -> int:
-        """Multiply–accumulates."""
-        return sum(cost.macs for cost in self.costs)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,7 +40,7 @@ def stages(costs: Sequence[StepCost]) -> list[Stage]:
     """Group the steps of a network by stage, in order of their beginning."""
     rows = [{"name": cost.step.name, "cost": cost} for cost in costs]
     return [
-        Stage(name, purpose(name), tuple(row["cost"] for row in group))
+        Stage(name, tuple(row["cost"] for row in group), purpose(name))
         for name, group in stages_of(rows).items()
     ]
 

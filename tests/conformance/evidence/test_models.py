@@ -101,7 +101,9 @@ def test_a_crash_a_hang_and_a_refusal_are_rows(tmp_path: Path, monkeypatch: pyte
     assert models.judged(file).trial.verdict == "pass"
     refused = models.judged(ModelFile(path, "net", "it 1.0")).trial
     assert (refused.verdict, "dynamic axes" in refused.says) == ("refused", True)
-    crashed = models.judged(ModelFile(tmp_path / "net.onnx", "net", "it 1.0", {"x": "2x4<zero"})).trial
+    misread = models.judged(ModelFile(path, "net", "it 1.0", {"x": "2x4<zero"})).trial
+    assert (misread.verdict, "'2x4<zero'" in misread.says) == ("refused", True)
+    crashed = models.judged(ModelFile(path, "net", "it 1.0", {"x": "2x4<0"})).trial
     assert (crashed.verdict, crashed.says[:9]) == ("crash", "status 1:")
     monkeypatch.setattr(models, "LONGEST", 0.01)
     hung = models.judged(file).trial

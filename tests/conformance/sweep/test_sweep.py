@@ -10,20 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from narrow_network import FIELDS, OPTIONS, SIZE, network, picture, weights
+from narrow_network import FIELDS, OPTIONS
 from PIL import Image
+from sweep_folder import fill
 from typer.testing import CliRunner
 
 import conformance.cli
 from conformance.files import atomic_write
-from conformance.graph.onnx_export import export
-from conformance.pictures.picture import write_picture
 from conformance.sweep import sweep as sweeps
 from conformance.sweep.rows import read_rows
 from refimpl.errors import ConfigurationError, FileError
-from refimpl.scenes import render_picture
 
 COUNT, BROKEN, SHARE = 9, "4.png", "0.2"
 """More than one part holds."""
@@ -54,11 +51,7 @@ def wrong_on_few(images):
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The narrow network, and pictures of which one is broken."""
     place = tmp_path_factory.mktemp("sweep")
-    weights().save(place / "w.npz")
-    onnx.save(export(network(), picture()), place / "n.onnx")
-    (place / "pictures").mkdir()
-    for seed in range(COUNT):
-        write_picture(place / "pictures" / f"{seed}.png", render_picture(*SIZE, seed))
+    fill(place, COUNT)
     broken = place / "pictures" / BROKEN
     broken.write_bytes(broken.read_bytes()[:200])
     return place

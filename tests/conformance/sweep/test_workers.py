@@ -14,19 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from narrow_network import CONFIG, OPTIONS, SIZE, network, picture, weights
+from narrow_network import CONFIG, OPTIONS, SIZE, weights
+from sweep_folder import fill
 
 from conformance.candidates.child_process import python_command, safe_environment
 from conformance.candidates.kinds import Request
-from conformance.graph.onnx_export import export
-from conformance.pictures.picture import write_picture
 from conformance.sweep.pools import dask_pool
 from conformance.sweep.rows import read_rows
 from conformance.sweep.station import Setup, model_hash, project_hash
 from refimpl.errors import ConfigurationError
-from refimpl.scenes import render_picture
 
 pytestmark = pytest.mark.runtimes
 
@@ -40,11 +37,7 @@ MAIN = "from conformance.cli import main; main()"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The narrow network, and pictures."""
     place = tmp_path_factory.mktemp("sweep")
-    weights().save(place / "w.npz")
-    onnx.save(export(network(), picture()), place / "n.onnx")
-    (place / "pictures").mkdir()
-    for seed in range(COUNT):
-        write_picture(place / "pictures" / f"{seed:02d}.png", render_picture(*SIZE, seed))
+    fill(place, COUNT)
     return place
 
 
