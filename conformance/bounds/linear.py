@@ -68,18 +68,21 @@ def _of_rounded_operands(step: Step, **changed: Any) -> Array:
 
     The sum is off by far less. Where its terms have one sign, its own rounding is the largest.
     """
-    squares = [None if x is None else np.square(_as_large_as_its_error(step, x)) for x in step.inputs]
+    factors, biases = step.inputs[:2], [_as_large_as_its_error(step, x) for x in step.inputs[2:]]
+    squares = [None if x is None else np.square(x) for x in (*factors, *biases)]
     squared = {name: value**2 for name, value in changed.items()}
     products = np.abs(step.run(*squares, **squared))
     return np.asarray(step.unit_roundoff * np.sqrt(2 * products + np.square(step.y)))
 
 
-def _as_large_as_its_error(step: Step, operand: Any) -> Array:
-    """Return an operand, a subnormal as large as what is off by a rounding as it is.
+def _as_large_as_its_error(step: Step, bias: Any) -> Array | None:
+    """Return a bias, a subnormal as large as what is off by a rounding as it is.
 
-    Hexagon takes a subnormal m · 2⁻²⁴ for (1 + m · 2⁻¹⁰) · 2⁻¹⁵: off by up to 2⁻¹⁵.
+    Hexagon takes a subnormal m · 2⁻²⁴ for (1 + m · 2⁻¹⁰) · 2⁻¹⁵: off by up to 2⁻¹⁵. Factors it reads rightly.
     """
-    array, least = np.asarray(operand), step.arithmetic.smallest_normal
+    if bias is None:
+        return None
+    array, least = np.asarray(bias), step.arithmetic.smallest_normal
     subnormal = (array != 0) & (np.abs(array) < least)
     return np.where(subnormal, least / (2 * step.unit_roundoff), array) if subnormal.any() else array
 

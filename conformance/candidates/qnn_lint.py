@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from conformance.bounds import FLOAT16
 from conformance.candidates.qnn import Npu, npu_graph
 from conformance.graph.findings import CHANGES, ELSEWHERE, FAILS, Finding
 from conformance.graph.onnx_graph import OnnxGraph
@@ -101,6 +102,15 @@ def _is_lopsided_factor(graph: OnnxGraph, node: Node) -> bool:
     return point is not None and point.dtype == np.uint8 and int(point.flat[0]) not in CENTRAL
 
 
+def _is_mostly_subnormal(graph: OnnxGraph, node: Node) -> bool:
+    """Tell whether most numbers of a float bias, zeros aside, are subnormal in float16."""
+    bias = graph.initializers.get(node.inputs[2]) if node.op_type in WEIGHTED and node.inputs[2:] else None
+    if bias is None or bias.dtype.kind != "f":
+        return False
+    sizes = np.abs(bias[bias != 0])
+    return 2 * np.count_nonzero(sizes < FLOAT16.smallest_normal) > sizes.size
+
+
 def _joins_convolutions(graph: OnnxGraph, node: Node) -> bool:
     """Tell whether three or more quantised convolutions, of weights of several scales, are concatenated."""
     joined = joined_convolutions(graph, node) if node.op_type == "Concat" else []
@@ -109,6 +119,12 @@ def _joins_convolutions(graph: OnnxGraph, node: Node) -> bool:
 
 
 RULES = (
+    (
+        "subnormal-bias",
+        _is_mostly_subnormal,
+        "the NPU takes a bias of a subnormal float16, m · 2⁻²⁴, for (1 + m · 2⁻¹⁰) · 2⁻¹⁵, up to 3e-5 more",
+        "leave out a bias that small",
+    ),
     (
         "wide-weight",
         _is_wide_weight,

@@ -14,7 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 import conformance.cli
+from conformance.candidates.qnn import Npu, npu_graph
 from conformance.graph.onnx_export import export
+from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.quantizing import quantized_for_npu
 from refimpl import MobileInst, MobileInstConfig, Weights
 from refimpl.errors import ConfigurationError
@@ -45,6 +47,35 @@ def graph(*nodes: onnx.NodeProto, size: Any = 8) -> onnx.ModelProto:
 
 def test_a_right_export_passes(tmp_path: Path) -> None:
     assert lint(export(narrow_network.network(), narrow_network.picture()), tmp_path) == (0, [])
+
+
+BIASED = {
+    "Conv": ([1, 3, 8, 8], (16, 3, 3, 3), {"kernel_shape": [3, 3]}),
+    "depthwise Conv": ([1, 8, 8, 8], (8, 1, 3, 3), {"kernel_shape": [3, 3], "group": 8}),
+    "Gemm": ([40, 64], (64, 16), {}),
+}
+
+
+@pytest.mark.parametrize("size", [2e-5, 2e-3])
+@pytest.mark.parametrize("name", BIASED)
+def test_biases_that_the_npu_misreads_are_named(name: str, size: float, tmp_path: Path) -> None:
+    """On the NPU itself, fed zeros: a layer gives its bias, or what the rule says of it."""
+    shape, weight, attributes = BIASED[name]
+    random = np.random.default_rng(3)
+    node = helper.make_node(name.split()[-1], ["x", "w", "b"], ["y"], name="n", **attributes)
+    bias = (random.standard_normal(16 if name != "depthwise Conv" else 8) * size).astype(np.float32)
+    held = {"w": random.standard_normal(weight).astype(np.float32), "b": bias}
+    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape), onnx.ValueInfoProto(name="y")]
+    tensors = [numpy_helper.from_array(array, key) for key, array in held.items()]
+    made = helper.make_graph([node], "graph", ends[:1], ends[1:], tensors)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    is_small = size < 1e-4
+    assert [found["rule"] for found in lint(model, tmp_path)[1]] == ["subnormal-bias"] * is_small
+    nothing = np.zeros(shape, np.float32)
+    given = npu_graph(OnnxGraph.load(model), Npu.parse("snapdragon-8-gen-2")).run({"x": nothing})["y"]
+    shown = given[0] if given.ndim == 2 else given[0, :, 3, 3]
+    taken = np.where(np.abs(bias) < 2**-14, np.sign(bias) * (np.abs(bias) + 2**-14) / 2, bias)
+    np.testing.assert_allclose(shown, taken, rtol=2**-11, atol=2**-24)
 
 
 def test_what_the_npu_does_not_take_is_named(tmp_path: Path) -> None:
