@@ -20,11 +20,14 @@ _HARD = "draws up scenes; the scenes' goldens are of the plain kind"
 _SPLIT = "names the scenes of the held-out split"
 _WITHIN = "part of what has goldens: the attentions and the decoder"
 _TRAINED = "finds trained weights and refuses altered ones"
+_RIVALS = "part of the trackers of Table 2"
 TESTED = {
     "refimpl.association.require_kernels": (
         _REFUSES,
         "refimpl/test_tracker.py::test_non_finite_kernels_are_named",
     ),
+    "refimpl.detections.box_overlaps": (_RIVALS, "refimpl/test_rivals.py::test_overlaps_by_hand"),
+    "refimpl.detections.mask_overlaps": (_RIVALS, "refimpl/test_rivals.py::test_overlaps_by_hand"),
     "refimpl.matching.check_target": (_REFUSES, "refimpl/test_matching.py::test_bad_targets_are_named"),
     "refimpl.model.check_images": (_REFUSES, "refimpl/test_weights.py::test_impossible_images_are_named"),
     "refimpl.predictions.check_predictions": (

@@ -29,10 +29,19 @@ from conformance.trackers.optimality_properties import smallest_decided_margin
 from conformance.trackers.pasted_languages import LANGUAGES
 from conformance.trackers.pasted_tests import pasted_test
 from conformance.trackers.precision import PRECISIONS, precision_named
-from conformance.trackers.properties import catch_table_markdown, caught_by, check_candidate, properties
+from conformance.trackers.properties import (
+    catch_table_markdown,
+    caught_by,
+    check_candidate,
+    properties,
+    rival_properties,
+)
 from conformance.trackers.property import Outcome, Property
 from conformance.trackers.reference_candidate import ReferenceCandidate
+from conformance.trackers.rival_candidate import RivalCandidate
+from conformance.trackers.rival_table import counterexamples_markdown, properties_markdown
 from refimpl.errors import ConfigurationError
+from refimpl.rivals import RIVALS
 
 Own = Annotated[bool, typer.Option("--self", help="Check this project's own tracker.")]
 Command = Annotated[
@@ -46,6 +55,13 @@ Command = Annotated[
 ]
 KnownBad = Annotated[
     bool, typer.Option("--known-bad", help="Instead: which properties catch each known-bad tracker.")
+]
+Rival = Annotated[
+    str | None,
+    typer.Option("--rival", metavar="NAME", help=f"Check a tracker of Table 2: {', '.join(RIVALS)}."),
+]
+Rivals = Annotated[
+    bool, typer.Option("--rivals", help="Instead: which properties each tracker of Table 2 has.")
 ]
 Method = Annotated[str, typer.Option("--method", help="What the tracker claims to be: optimal or greedy.")]
 Format = Annotated[
@@ -90,6 +106,10 @@ class CheckTracker:
       mobileinst check-tracker --command 'node docs/examples/tracker.js'
 
       mobileinst check-tracker --command build/tracker --precision float32 --skip tie_rule --test cpp
+
+      mobileinst check-tracker --rival crossvis
+
+      mobileinst check-tracker --rivals
 
       mobileinst check-tracker --known-bad
     """
@@ -203,7 +223,9 @@ class OwnCheck(TrackerCheck):
         """Refuse a command line that says nothing of what is checked."""
         super().check()
         if not self.own:
-            raise ConfigurationError("give one of --self, --command CMD and --known-bad")
+            raise ConfigurationError(
+                "give one of --self, --command CMD, --rival NAME, --rivals and --known-bad"
+            )
 
     def candidate(self, running: ExitStack) -> Candidate:
         """The reference."""
@@ -238,7 +260,59 @@ class KnownBadCheck(Job):
         return 0 if all(table.values()) else 1
 
 
-MODES = (KnownBadCheck, CommandCheck, OwnCheck)
+@dataclass(frozen=True, kw_only=True)
+class RivalCheck(Job):
+    """A tracker of Table 2."""
+
+    doing = "a tracker of Table 2 (--rival NAME)"
+    chosen_by = ("rival",)
+
+    rival: Rival = None
+    only: Only = None
+    skip: Skip = None
+    cases: Cases = 100
+    seed: Seed = 0
+    files: JsonFile
+
+    def run(self) -> int:
+        """Check, write and print; 1 if a property does not hold, which may be by design."""
+        candidate = RivalCandidate(str(self.rival))
+        wanted = rival_properties(self.only or (), self.skip or ())
+        trial = Trial(cases=self.cases, seed=self.seed)
+        outcomes = list(_outcomes(candidate, trial, wanted))
+        content = {"tracker": self.rival, "seed": self.seed, "properties": [_plain(one) for one in outcomes]}
+        if self.files.write(content):
+            _show(trial, outcomes, None, None)
+        return 1 if any(one.holds is False for one in outcomes) else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RivalTable(Job):
+    """All trackers of Table 2, beside this project's."""
+
+    doing = "the trackers of Table 2 (--rivals)"
+    chosen_by = ("rivals",)
+
+    rivals: Rivals = False
+    only: Only = None
+    skip: Skip = None
+    cases: Cases = 100
+    seed: Seed = 0
+    files: JsonFile
+
+    def run(self) -> int:
+        """Print who has which property, and the smallest counterexamples."""
+        wanted = rival_properties(self.only or (), self.skip or ())
+        trial = Trial(cases=self.cases, seed=self.seed)
+        table = {name: list(_outcomes(RivalCandidate(name), trial, wanted)) for name in RIVALS}
+        content = {name: [_plain(one) for one in outcomes] for name, outcomes in table.items()}
+        if self.files.write({"seed": self.seed, "trackers": content}):
+            typer.echo(properties_markdown(table))
+            typer.echo(counterexamples_markdown(table), nl=False)
+        return 0
+
+
+MODES = (KnownBadCheck, RivalCheck, RivalTable, CommandCheck, OwnCheck)
 """What `mobileinst check-tracker` checks."""
 
 

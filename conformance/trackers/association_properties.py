@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 
 def asked(candidate: Candidate, previous: Array, current: Array) -> Array:
-    """Return the candidate's permutation, checked to be one-to-one and complete."""
+    """Return the candidate's permutation, checked to be one-to-one, and complete where it must be."""
     kept = previous.copy(), current.copy()
     answer = np.asarray(candidate.associate(previous, current))
     n, m = len(previous), len(current)
@@ -33,13 +33,19 @@ def asked(candidate: Candidate, previous: Array, current: Array) -> Array:
     matched = answer[answer != -1]
     assert ((matched >= 0) & (matched < m)).all(), f"{answer.tolist()}: answers must be −1 or 0…{m - 1}"
     assert len(set(matched.tolist())) == len(matched), f"{answer.tolist()}: a query continues two tracks"
-    assert len(matched) == min(n, m), f"{answer.tolist()}: {min(n, m)} pairs were possible"
+    if not candidate.leaves_unmatched:
+        _require_complete(answer, m)
     return answer.astype(np.int64)
+
+
+def _require_complete(answer: Array, queries: int) -> None:
+    possible = min(len(answer), queries)
+    assert np.count_nonzero(answer != -1) == possible, f"{answer.tolist()}: {possible} pairs were possible"
 
 
 def match_one_to_one(candidate: Candidate, case: Pair) -> None:
     """min(n, m) pairs, none twice."""
-    asked(candidate, case.previous, case.current)
+    _require_complete(asked(candidate, case.previous, case.current), len(case.current))
 
 
 def answer_the_same_twice(candidate: Candidate, case: Pair) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refimpl.detections import Detections
 from refimpl.errors import MobileInstError
 
 Array = NDArray[Any]
@@ -76,6 +77,19 @@ class LivingTrack:
     segmentation: Array | None
 
 
+@dataclass(frozen=True)
+class Identified:
+    """What a tracker made of one frame's detections.
+
+    identities: (n,) int, −1 for none; scores: its own scores of each detection with each track before the
+    frame, (n, tracks), or None if it tells none; tracks: (tracks,) int, the identity of each column.
+    """
+
+    identities: Array
+    scores: Array | None = None
+    tracks: Array | None = None
+
+
 class Refusal(MobileInstError):
     """The candidate reported an error instead of an answer."""
 
@@ -89,6 +103,8 @@ class Candidate:
 
     notations: Sequence[str] = ()
     """Ways in which the same numbers can be handed over; see `writing`."""
+    leaves_unmatched = False
+    """Whether pairs that could be made may be left unmade everywhere but in the ``one_to_one`` properties."""
 
     def associate(self, previous: Array, current: Array) -> Any:
         """For each previous kernel the index of the current one that continues it, −1 for none."""
@@ -105,6 +121,10 @@ class Candidate:
     ) -> tuple[list[list[LivingTrack]], Any]:
         """Return the living tracks of each frame, by ascending identity, and the state to go on from."""
         raise NotOffered("the tracker is not used online")
+
+    def identify(self, frames: Sequence[Detections]) -> list[Identified]:
+        """Return the identities of the detections in each frame of one video."""
+        raise NotOffered("the tracker takes kernels only, no detections")
 
     @contextmanager
     def writing(self, notation: str) -> Iterator[None]:
@@ -156,7 +176,7 @@ class CallableCandidate(Candidate):
 
     Parameters
     ----------
-    associate, video, online : callable or None
+    associate, video, online, identify : callable or None
         As the methods of `Candidate`; what is None is not offered.
     """
 
@@ -167,8 +187,10 @@ class CallableCandidate(Candidate):
         associate: Callable[[Array, Array], Any] | None = None,
         video: Callable[..., Any] | None = None,
         online: Callable[..., Any] | None = None,
+        identify: Callable[[Sequence[Detections]], Any] | None = None,
     ) -> None:
         self._associate, self._video, self._online = associate, video, online
+        self._identify = identify
         self._form: Callable[[Array], Array] = np.asarray
 
     def associate(self, previous: Array, current: Array) -> Any:
@@ -194,6 +216,13 @@ class CallableCandidate(Candidate):
             return super().online(frames, rules, state)
         answers, after = self._online(frames, rules, state)
         return list(answers), after
+
+    def identify(self, frames: Sequence[Detections]) -> list[Identified]:
+        """Call ``identify``; plain arrays of identities will do."""
+        if self._identify is None:
+            return super().identify(frames)
+        answers = self._identify(frames)
+        return [one if isinstance(one, Identified) else Identified(np.asarray(one)) for one in answers]
 
     @contextmanager
     def writing(self, notation: str) -> Iterator[None]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from conformance.trackers.association_properties import association_properties
 from conformance.trackers.candidate import Candidate
+from conformance.trackers.identity_properties import identity_properties
 from conformance.trackers.line_process import CommandFailure
 from conformance.trackers.online_properties import online_properties
 from conformance.trackers.optimality_properties import greedy_properties, optimality_properties
@@ -51,11 +52,27 @@ def properties(
         *online_properties(format_),
     ]
     every.sort(key=lambda one: FIRST.index(one.name) if one.name in FIRST else len(FIRST))
+    return _chosen(every, f"{method} trackers in {precision}", only, skip)
+
+
+def rival_properties(only: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Property]:
+    """Properties of a tracker that gives detections identities: of its association, then of identities.
+
+    Raises
+    ------
+    ConfigurationError
+        An unknown property, or none left.
+    """
+    format_ = precision_named("float64")
+    associations = [*optimality_properties(format_), *association_properties("optimal", format_)]
+    return _chosen([*identity_properties(), *associations], "trackers of detections", only, skip)
+
+
+def _chosen(every: Sequence[Property], what: str, only: Sequence[str], skip: Sequence[str]) -> list[Property]:
     names = [one.name for one in every]
     if unknown := [name for name in (*only, *skip) if name not in names]:
         raise ConfigurationError(
-            f"there is no property {', '.join(unknown)} of {method} trackers in {precision}; "
-            f"choose from {', '.join(names)}"
+            f"there is no property {', '.join(unknown)} of {what}; choose from {', '.join(names)}"
         )
     wanted = [one for one in every if (not only or one.name in only) and one.name not in skip]
     if not wanted:

@@ -25,7 +25,7 @@ MOST_ATTEMPTS, MOST_SECONDS = 600, 20.0
 
 @dataclass(frozen=True)
 class Call:
-    """One question asked of the candidate: ``associate``, ``video`` or ``online``, and its arguments."""
+    """One question asked of the candidate, the name of its method, and its arguments."""
 
     kind: str
     arguments: tuple[Any, ...]
@@ -39,6 +39,7 @@ class Recorder(Candidate):
         self.candidate = candidate
         self.calls: list[Call] = []
         self.notations = candidate.notations
+        self.leaves_unmatched = candidate.leaves_unmatched
 
     def associate(self, previous: Array, current: Array) -> Any:
         """Pass on, copies kept, as the candidate may write into its input."""
@@ -52,6 +53,10 @@ class Recorder(Candidate):
     def online(self, *arguments: Any) -> Any:
         """Pass on."""
         return self._recorded("online", arguments, self.candidate.online, *arguments)
+
+    def identify(self, *arguments: Any) -> Any:
+        """Pass on."""
+        return self._recorded("identify", arguments, self.candidate.identify, *arguments)
 
     @contextmanager
     def writing(self, notation: str) -> Iterator[None]:

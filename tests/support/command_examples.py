@@ -195,6 +195,13 @@ EXAMPLES: dict[type[Job], list[str]] = {
         "golden curve c.svg --force --log l.csv",
     ],
     check_tracker.KnownBadCheck: [f"check-tracker --known-bad --examples 1 --seed 1 {JSON}"],
+    check_tracker.RivalCheck: [
+        f"check-tracker --rival crossvis --only one_to_one --only equivariance --skip equivariance "
+        f"--examples 1 --seed 1 {JSON}"
+    ],
+    check_tracker.RivalTable: [
+        f"check-tracker --rivals --only gap --only twins --skip gap --examples 1 --seed 1 {JSON}"
+    ],
     check_tracker.CommandCheck: [
         f"check-tracker --command {tracker} --method greedy --precision float32 {chosen} --test python "
         f"--examples 1 --seed 1 --timeout 60 --junit t.xml {JSON}"
