@@ -21,7 +21,33 @@ _SPLIT = "names the scenes of the held-out split"
 _WITHIN = "part of what has goldens: the attentions and the decoder"
 _TRAINED = "finds trained weights and refuses altered ones"
 _RIVALS = "part of the trackers of Table 2"
+_DETECTS = "chooses among predictions"
 TESTED = {
+    "refimpl.matrix_nms.solo_instances": (
+        _DETECTS,
+        "refimpl/test_matrix_nms.py::test_instances_of_drawn_predictions",
+    ),
+    "refimpl.matrix_nms.best_of_neighbours": (
+        _DETECTS,
+        "refimpl/test_matrix_nms.py::test_the_best_of_neighbours_is_found_cell_by_cell",
+    ),
+    "refimpl.matrix_nms.matrix_decay": (
+        _DETECTS,
+        "refimpl/test_matrix_nms.py::test_decay_is_that_of_pairs_one_by_one",
+    ),
+    "refimpl.assembly.picture_of": (_REFUSES, "refimpl/test_matrix_nms.py::test_outputs_that_do_not_fit"),
+    "refimpl.assembly.masks_of_picture": (
+        "is what `refimpl.inference.postprocess` does",
+        "refimpl/test_matrix_nms.py::test_masks_are_those_of_the_queries",
+    ),
+    "refimpl.model.build_network": (
+        "chooses the class",
+        "refimpl/test_rival_networks.py::test_a_rival_is_no_network_of_queries",
+    ),
+    "refimpl.forward.output_names": (
+        "lists the fields of the outputs",
+        "refimpl/test_rival_networks.py::test_a_rival_gives_the_outputs_that_it_names",
+    ),
     "refimpl.association.require_kernels": (
         _REFUSES,
         "refimpl/test_tracker.py::test_non_finite_kernels_are_named",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from refimpl.config import MobileInstConfig
+from refimpl.mobilenet import MobileNetSpec
 from refimpl.resnet import ResNetSpec
 from refimpl.seaformer import SeaFormerSpec
 from refimpl.topformer import TopFormerSpec
@@ -38,6 +39,10 @@ MICRO_SEAFORMER = SeaFormerSpec(
     heads=2,
 )
 MICRO_RESNET = ResNetSpec(stem=3, stages=((2, 1), (3, 1), (4, 2), (5, 2)))
+MICRO_RESNET18 = ResNetSpec(stem=3, stages=((3, 1), (4, 1), (5, 2), (6, 1)), basic=True)
+MICRO_MOBILENET = MobileNetSpec(
+    stem=2, rows=((1, 2, 1, 1), (2, 3, 2, 2), (2, 4, 1, 2), (2, 5, 2, 2), (2, 6, 1, 2))
+)
 MICRO = MobileInstConfig(backbone="topformer-tiny", num_classes=5, num_queries=6, dim=8, num_heads=2)
 MICRO_SPARSEINST = MobileInstConfig(
     architecture="sparseinst",
@@ -47,4 +52,16 @@ MICRO_SPARSEINST = MobileInstConfig(
     dim=8,
     kernel_dim=4,
     mask_convs=1,
+)
+MICRO_SOLOV2 = MobileInstConfig(
+    architecture="solov2",
+    backbone="resnet18",
+    num_classes=3,
+    dim=6,
+    head_dim=8,
+    head_convs=1,
+    mask_dim=4,
+    kernel_dim=4,
+    grids=(5, 4, 3, 2, 1),
+    norm_groups=2,
 )

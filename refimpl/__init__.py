@@ -5,7 +5,7 @@
 
 from refimpl.config import MobileInstConfig
 from refimpl.errors import MobileInstError
-from refimpl.model import MobileInst, Outputs
+from refimpl.model import MobileInst, Network, Outputs
 from refimpl.recording import Recording, Step, record
 from refimpl.weights import Weights
 
@@ -15,6 +15,7 @@ __all__ = [
     "MobileInst",
     "MobileInstConfig",
     "MobileInstError",
+    "Network",
     "Outputs",
     "Recording",
     "Step",

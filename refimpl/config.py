@@ -1,4 +1,4 @@
-"""Configurations: the published backbones, every row of the paper's Tables 3 to 6, and SparseInst."""
+"""Configurations: the published backbones, every row of the paper's Tables 3 to 6, and its rivals."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ class MobileInstConfig:
     Attributes
     ----------
     architecture
-        ``mobileinst``, or ``sparseinst``: the paper's rival, which ignores the instance decoder's fields.
+        ``mobileinst``, or a rival of the paper's tables, which ignores the instance decoder's fields:
+        ``sparseinst``, ``solov2``.
     backbone
-        Name of a published backbone, such as ``topformer-base``; SparseInst knows TopFormer and ``resnet50``.
+        Name of a published backbone, such as ``topformer-base``; the rivals know TopFormer, the ResNets and
+        ``mobilenetv2``.
     num_classes
         80 for COCO, 40 for YouTube-VIS.
     num_queries
         N, the number of object queries (Table 6).
     dim
-        Channels of queries, kernels and mask features; in SparseInst, of encoder and branches.
+        Channels of queries, kernels and mask features; in SparseInst, of encoder and branches; in the other
+        rivals, of the feature pyramid.
     num_heads
         Attention heads of the instance decoder.
     global_layers, local_layers
@@ -44,7 +47,15 @@ class MobileInstConfig:
         How SparseInst's activation maps are formed: ``plain``, ``grouped``, or ``softmax`` (grouped, with a
         softmax over positions in place of a normalised sigmoid).
     kernel_dim
-        Channels of SparseInst's kernels and mask features.
+        Channels of a rival's kernels and mask features.
+    head_dim, head_convs
+        Channels and number of the 3×3 convolutions of SOLOv2's heads.
+    mask_dim
+        Channels on the way to a rival's mask features.
+    grids
+        Cells along a side of SOLOv2's five grids.
+    norm_groups
+        Groups of a rival's group norms.
     """
 
     architecture: str = "mobileinst"
@@ -60,9 +71,14 @@ class MobileInstConfig:
     mask_convs: int = 4
     instance_activation: str = "grouped"
     kernel_dim: int = 128
+    head_dim: int = 256
+    head_convs: int = 2
+    mask_dim: int = 128
+    grids: tuple[int, ...] = (40, 36, 24, 16, 12)
+    norm_groups: int = 32
 
     def __post_init__(self) -> None:
-        for name in ("num_classes", "num_queries", "dim", "num_heads", "mask_convs", "kernel_dim"):
+        for name in COUNTS:
             if not _is_count(getattr(self, name)) or not 1 <= getattr(self, name) <= MOST:
                 raise ConfigurationError(
                     f"{name} is {getattr(self, name)!r}; expected a whole number from 1 to {MOST}"
@@ -72,10 +88,9 @@ class MobileInstConfig:
             # True and 1.0 equal 1, but do not count layers.
             if value not in allowed or type(value) is not type(allowed[0]):
                 raise ConfigurationError(f"{name} is {value!r}; expected {_one_of(allowed)}")
-        if self.architecture == "mobileinst":
-            self._check_mobileinst()
-        else:
-            self._check_sparseinst()
+        object.__setattr__(self, "grids", _checked_grids(self.grids))
+        checks = {"mobileinst": self._check_mobileinst, "sparseinst": self._check_sparseinst}
+        checks.get(self.architecture, self._check_rival)()
 
     def _check_mobileinst(self) -> None:
         if self.backbone not in BACKBONES:
@@ -101,6 +116,17 @@ class MobileInstConfig:
             raise ConfigurationError(
                 f"dim is {self.dim}; SparseInst's pooling and groups need a multiple of 4"
             )
+
+    def _check_rival(self) -> None:
+        if self.backbone not in RIVAL_BACKBONES:
+            raise ConfigurationError(
+                f"{self.architecture} has no backbone {self.backbone!r}; expected {_one_of(RIVAL_BACKBONES)}"
+            )
+        for name in ("head_dim", "mask_dim", "kernel_dim"):
+            if getattr(self, name) % self.norm_groups:
+                raise ConfigurationError(
+                    f"{name} is {getattr(self, name)}; expected a multiple of norm_groups, {self.norm_groups}"
+                )
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> MobileInstConfig:
@@ -130,10 +156,26 @@ BACKBONES = (*TOPFORMER_NAMES, "seaformer-large", "seaformer-base", "seaformer-s
 """Backbones of MobileInst; each is a preset too."""
 
 SPARSEINST_BACKBONES = ("resnet50", *TOPFORMER_NAMES)
+RIVAL_BACKBONES = ("resnet50", "resnet50-caffe", "resnet18", "mobilenetv2", *TOPFORMER_NAMES)
+
+COUNTS = (
+    "num_classes",
+    "num_queries",
+    "dim",
+    "num_heads",
+    "mask_convs",
+    "kernel_dim",
+    "head_dim",
+    "head_convs",
+    "mask_dim",
+    "norm_groups",
+)
+"""Fields that are whole numbers from 1."""
+GRIDS = 5
 
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "architecture": ("mobileinst", "sparseinst"),
-    "backbone": (*BACKBONES, "resnet50"),
+    "architecture": ("mobileinst", "sparseinst", "solov2"),
+    "backbone": (*BACKBONES, "resnet50", "resnet50-caffe", "resnet18", "mobilenetv2"),
     "global_layers": (0, 1, 2),
     "local_layers": (0, 1, 2),
     "local_pooling": ("none", "max4", "max8", "avg8"),
@@ -165,17 +207,36 @@ _ABLATIONS: dict[str, dict[str, Any]] = {
     "table6/20": {"num_queries": 20},
 }
 
+_SOLOV2 = {"architecture": "solov2", "head_dim": 512, "head_convs": 4, "kernel_dim": 256}
+_SOLOV2_LITE = {"architecture": "solov2"}
+_RIVALS: dict[str, dict[str, Any]] = {
+    "solov2-r50": {**_SOLOV2, "backbone": "resnet50"},
+    "solov2-mobilenetv2": {**_SOLOV2, "backbone": "mobilenetv2"},
+    "solov2-lite-r50": {**_SOLOV2_LITE, "backbone": "resnet50"},
+    "solov2-lite-r18": {**_SOLOV2_LITE, "backbone": "resnet18"},
+}
+"""The rivals of the paper's Table 1 as their public configurations have them."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     **{name: {"backbone": name} for name in BACKBONES},
     **{name: {**_ABLATION, **fields} for name, fields in _ABLATIONS.items()},
     "sparseinst-r50": {"architecture": "sparseinst", "backbone": "resnet50"},
     **{f"sparseinst-{name}": {"architecture": "sparseinst", "backbone": name} for name in TOPFORMER_NAMES},
+    **_RIVALS,
 }
 """Name → fields that differ from the defaults."""
 
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _checked_grids(grids: Any) -> tuple[int, ...]:
+    """Return the grids as a tuple: a list that the command line gave cannot be hashed."""
+    cells = tuple(grids) if isinstance(grids, tuple | list) else ()
+    if len(cells) != GRIDS or not all(_is_count(side) and 1 <= side <= MOST for side in cells):
+        raise ConfigurationError(f"grids is {grids!r}; expected {GRIDS} whole numbers from 1 to {MOST}")
+    return cells
 
 
 def _one_of(allowed: tuple[Any, ...]) -> str:

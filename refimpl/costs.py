@@ -6,17 +6,16 @@ Only convolutions, linear layers and matrix products count as multiply–accumul
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from refimpl.blank import BLANK
 from refimpl.config import MobileInstConfig
 from refimpl.errors import ConfigurationError
-from refimpl.model import MobileInst, parameter_shapes
+from refimpl.model import Network, parameter_shapes
 from refimpl.ops import Trait, having
-from refimpl.ops.operation import OPERATIONS, Array
 from refimpl.recording import Recording, Step, record
 
 VIEWS = having(Trait.VIEWS)
@@ -57,21 +56,8 @@ class StepCost:
 def record_shapes(config: MobileInstConfig, height: int, width: int) -> Recording:
     """Record the network of float32 zeros on one blank picture: enough wherever only shapes matter."""
     weights = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(config).items()}
-    # The sums of zeros are known without adding them up.
-    operations: dict[str, Callable[..., Any]] = {**OPERATIONS, "Conv": _blank_conv, "MatMul": _blank_mat_mul}
     images = np.zeros((1, 3, height, width), np.float32)
-    return record(MobileInst(config, weights), images, operations=operations)
-
-
-def _blank_conv(x: Array, weight: Array, bias: Array | None = None, **attributes: Any) -> Array:
-    """Convolve one channel; the others are the same."""
-    channel = OPERATIONS["Conv"](x[:, :1], weight[:1, :1], None, **{**attributes, "group": 1})
-    return np.broadcast_to(channel, (x.shape[0], weight.shape[0], *channel.shape[2:]))
-
-
-def _blank_mat_mul(a: Array, b: Array) -> Array:
-    shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
-    return np.broadcast_to(np.zeros((), a.dtype), shape)
+    return record(Network(config, weights), images, operations=BLANK)
 
 
 def step_costs(recording: Recording) -> list[StepCost]:

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
+from typing import get_type_hints
 
 import numpy as np
 
 from refimpl import ops
 from refimpl.backbone import BACKBONE_SPECS, BackboneSpec, backbone
+from refimpl.blank import BlankInterceptor
 from refimpl.config import MobileInstConfig
 from refimpl.fpn import feature_pyramid, mask_branch
 from refimpl.instance_decoder import instance_decoder
 from refimpl.layers import resize
 from refimpl.mask_decoder import mask_decoder
 from refimpl.ops.operation import Array, intercepted
+from refimpl.predictions import NamedOutputs
 from refimpl.scope import DeclaringScope, Scope, block
+from refimpl.solov2 import solov2
 from refimpl.sparseinst import sparseinst
 from refimpl.topformer import Features
 
 
 @dataclass(frozen=True)
-class Outputs:
+class Outputs(NamedOutputs):
     """What the network predicts, as logits; N queries.
 
     MobileInst's masks are at 1/8 of the input. SparseInst's are at 1/4, resized; its dim is the
@@ -37,13 +41,10 @@ class Outputs:
     masks: Array  # (B, N, H/8, W/8) or (B, N, H/4, W/4)
     global_queries: Array | None = None  # (B, N, dim), what temporal query passing passes on
 
-    def items(self) -> Iterator[tuple[str, Array]]:
-        """Yield the name and tensor of each field that the network has."""
-        named = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return ((name, tensor) for name, tensor in named if tensor is not None)
 
-
-def forward(images: Array, w: Scope, config: MobileInstConfig, spec: BackboneSpec | None = None) -> Outputs:
+def forward(
+    images: Array, w: Scope, config: MobileInstConfig, spec: BackboneSpec | None = None
+) -> NamedOutputs:
     """Images (B, 3, H, W) → predictions, by the network the configuration names.
 
     Parameters
@@ -53,10 +54,7 @@ def forward(images: Array, w: Scope, config: MobileInstConfig, spec: BackboneSpe
     spec
         A backbone in place of the one that ``config`` names.
     """
-    spec = spec or BACKBONE_SPECS[config.backbone]
-    if config.architecture == "sparseinst":
-        return forward_sparseinst(images, w, config, spec)
-    return forward_mobileinst(images, w, config, spec)
+    return NETWORKS[config.architecture](images, w, config, spec or BACKBONE_SPECS[config.backbone])
 
 
 def forward_mobileinst(images: Array, w: Scope, config: MobileInstConfig, spec: BackboneSpec) -> Outputs:
@@ -81,6 +79,19 @@ def forward_sparseinst(images: Array, w: Scope, config: MobileInstConfig, spec: 
     instances = sparseinst(images, w, config, spec)
     masks = dot_product(instances.kernels, instances.mask_features, w / "decoder" / "masks")
     return Outputs(*instances, double(masks, w / "masks"))  # masks (B, N, H/8, W/8) → (B, N, H/4, W/4)
+
+
+NETWORKS: Mapping[str, Callable[[Array, Scope, MobileInstConfig, BackboneSpec], NamedOutputs]] = {
+    "mobileinst": forward_mobileinst,
+    "sparseinst": forward_sparseinst,
+    "solov2": solov2,
+}
+"""Architecture → its forward pass."""
+
+
+def output_names(architecture: str) -> tuple[str, ...]:
+    """Return the names of what a network of that architecture gives, those that are not always there too."""
+    return tuple(field.name for field in fields(get_type_hints(NETWORKS[architecture])["return"]))
 
 
 @block
@@ -122,6 +133,6 @@ def parameter_shapes(
     See `forward` for the arguments.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    with intercepted(None):
+    with intercepted(BlankInterceptor()):
         forward(np.zeros((1, 3, 64, 64), np.float32), DeclaringScope(shapes), config, spec)
     return MappingProxyType(shapes)

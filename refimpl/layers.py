@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from refimpl import ops
 from refimpl.ops.operation import Array
 from refimpl.scope import Scope, block
@@ -37,6 +39,20 @@ def batch_norm(x: Array, w: Scope, epsilon: float = 1e-5) -> Array:
         w["running_var", channels],
         epsilon=epsilon,
     )
+
+
+def group_norm(x: Array, w: Scope, groups: int, epsilon: float = 1e-5) -> Array:
+    """Group norm of (B, C, H, W), as exporters write it: instance norm of the groups, then the scales.
+
+    ONNX has it as one operator from opset 21 only.
+    """
+    batch, channels, height, width = x.shape
+    grouped = ops.reshape(x, (batch, groups, channels // groups * height * width))  # (B, groups, …)
+    ones, zeros = (ops.constant(value=np.full(groups, value, x.dtype)) for value in (1, 0))
+    y = ops.instance_normalization(grouped, ones, zeros, epsilon=epsilon)
+    y = ops.reshape(y, (batch, channels, height, width))
+    scale, shift = (ops.reshape(w[name, channels], (channels, 1, 1)) for name in ("weight", "bias"))
+    return ops.add(ops.mul(y, scale), shift)
 
 
 @block
@@ -115,6 +131,14 @@ def conv_mlp(x: Array, w: Scope, ratio: int) -> Array:
     y = conv_bn(x, w / "fc1", hidden)  # (B, hidden, H, W)
     y = conv(y, w / "dwconv", hidden, kernel=3, groups=hidden)
     return conv_bn(relu6(y), w / "fc2", channels)  # (B, C, H, W)
+
+
+def coordinates(x: Array) -> Array:
+    """Return x and y from −1 to 1 at the positions of a map: (B, C, h, w) → (B, 2, h, w)."""
+    batch, _, height, width = x.shape
+    rows, columns = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    places = ops.constant(value=np.stack([columns, rows])[None].astype(x.dtype))  # (1, 2, h, w)
+    return ops.expand(places, (batch, 2, height, width))
 
 
 def to_tokens(x: Array) -> Array:

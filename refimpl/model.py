@@ -1,4 +1,4 @@
-"""MobileInst and SparseInst as networks: a configuration, its weights, and a call."""
+"""The networks: a configuration, its weights, and a call."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from refimpl.forward import (
     forward_mobileinst,
     forward_sparseinst,
     mask_features,
+    output_names,
     parameter_shapes,
 )
 from refimpl.ops.operation import Array
+from refimpl.predictions import NamedOutputs
 from refimpl.scope import Scope
 from refimpl.weights.check import check_weights
 from refimpl.weights.names import is_unused
@@ -30,9 +32,11 @@ __all__ = [
     "BackboneSpec",
     "KernelReuse",
     "MobileInst",
+    "Network",
     "Outputs",
     "backbone",
     "baseline_mask_decoder",
+    "build_network",
     "check_images",
     "decode_masks",
     "dot_product",
@@ -41,12 +45,17 @@ __all__ = [
     "forward_mobileinst",
     "forward_sparseinst",
     "mask_features",
+    "output_names",
     "parameter_shapes",
 ]
 
 
-class MobileInst:
-    """The network in NumPy.
+WITH_QUERIES = ("mobileinst", "sparseinst")
+"""Architectures whose outputs are `Outputs`."""
+
+
+class Network:
+    """Any of the networks in NumPy, the rivals of the paper's tables too.
 
     Parameters
     ----------
@@ -65,11 +74,13 @@ class MobileInst:
     Examples
     --------
     >>> import numpy as np
-    >>> from refimpl import MobileInst, MobileInstConfig, Weights
-    >>> config = MobileInstConfig.preset("topformer-tiny", dim=32, num_queries=5)
-    >>> model = MobileInst(config, Weights.seeded(config, seed=0))
-    >>> model(np.zeros((1, 3, 64, 64), np.float32)).masks.shape
-    (1, 5, 8, 8)
+    >>> from refimpl import MobileInstConfig, Network, Weights
+    >>> config = MobileInstConfig.preset(
+    ...     "solov2-lite-r18", dim=32, head_dim=32, mask_dim=32, kernel_dim=32, grids=(5, 4, 3, 2, 1)
+    ... )
+    >>> network = Network(config, Weights.seeded(config, seed=0))
+    >>> network(np.zeros((1, 3, 64, 64), np.float32)).class_logits.shape
+    (1, 55, 80)
     """
 
     def __init__(
@@ -82,14 +93,14 @@ class MobileInst:
         self.spec = spec or BACKBONE_SPECS[config.backbone]
         self.weights = weights
 
-    def __call__(self, images: Array) -> Outputs:
+    def __call__(self, images: Array) -> NamedOutputs:
         """Run the network.
 
         Parameters
         ----------
         images
             Normalised pictures (B, 3, H, W), cast to the weights' dtype. Those of the paper are padded to
-            multiples of 32 (`refimpl.inference.preprocess`); any size is computed.
+            multiples of 32 (`refimpl.inference.preprocess`); MobileInst and SparseInst compute any size.
 
         Raises
         ------
@@ -133,6 +144,58 @@ class MobileInst:
         return images
 
 
+class MobileInst(Network):
+    """A network whose queries' masks are its outputs: MobileInst, or SparseInst.
+
+    Parameters
+    ----------
+    config, weights, spec
+        As of `Network`.
+
+    Raises
+    ------
+    ConfigurationError
+        The configuration is of another rival, whose masks are assembled after it.
+    WeightsError
+        As of `Network`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from refimpl import MobileInst, MobileInstConfig, Weights
+    >>> config = MobileInstConfig.preset("topformer-tiny", dim=32, num_queries=5)
+    >>> model = MobileInst(config, Weights.seeded(config, seed=0))
+    >>> model(np.zeros((1, 3, 64, 64), np.float32)).masks.shape
+    (1, 5, 8, 8)
+    """
+
+    def __init__(
+        self, config: MobileInstConfig, weights: Mapping[str, Array], spec: BackboneSpec | None = None
+    ) -> None:
+        if config.architecture not in WITH_QUERIES:
+            raise ConfigurationError(
+                f"{config.architecture} has no queries with masks; choose a MobileInst or SparseInst preset"
+            )
+        super().__init__(config, weights, spec)
+
+    def __call__(self, images: Array) -> Outputs:
+        """Run the network; see `Network`."""
+        outputs = super().__call__(images)
+        assert isinstance(outputs, Outputs)
+        return outputs
+
+
+def build_network(
+    config: MobileInstConfig, weights: Mapping[str, Array], spec: BackboneSpec | None = None
+) -> Network:
+    """Return any network: a `MobileInst` where the configuration is of one.
+
+    See `Network` for the arguments and errors.
+    """
+    kind = MobileInst if config.architecture in WITH_QUERIES else Network
+    return kind(config, weights, spec)
+
+
 class KernelReuse:
     """The network on the frames between keyframes: M = K · X_mask with a keyframe's kernels (Eq. 2).
 
@@ -150,7 +213,7 @@ class KernelReuse:
         The kernels are not such an array.
     """
 
-    def __init__(self, network: MobileInst, kernels: Array) -> None:
+    def __init__(self, network: Network, kernels: Array) -> None:
         if kernels.ndim != 3 or kernels.shape[2] != network.config.dim or 0 in kernels.shape:
             raise ShapeError(
                 f"kernels have shape {kernels.shape}, expected (batch, queries, {network.config.dim})"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +12,16 @@ from numpy.typing import NDArray
 from refimpl.errors import NonFiniteError, ShapeError
 
 Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class NamedOutputs:
+    """What a network predicts: each field is a tensor, or None where the network has none."""
+
+    def items(self) -> Iterator[tuple[str, Array]]:
+        """Yield the name and tensor of each field that the network has."""
+        named = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return ((name, tensor) for name, tensor in named if tensor is not None)
 
 
 class Predictions(Protocol):

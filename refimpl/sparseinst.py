@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from refimpl import ops
 from refimpl.attention import merge_heads
 from refimpl.backbone import BackboneSpec, local_maps
 from refimpl.config import MobileInstConfig
 from refimpl.fpn import conv_stack, feature_pyramid, mask_branch
-from refimpl.layers import conv, linear, to_tokens
+from refimpl.layers import conv, coordinates, linear, to_tokens
 from refimpl.ops.operation import Array
 from refimpl.scope import Scope, block
 
@@ -44,11 +42,7 @@ def sparseinst(images: Array, w: Scope, config: MobileInstConfig, spec: Backbone
 @block
 def add_coordinates(x: Array, w: Scope) -> Array:
     """Put two channels first, x and y from −1 to 1: (B, C, h, w) → (B, 2 + C, h, w)."""
-    batch, _, height, width = x.shape
-    rows, columns = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    coordinates = ops.constant(value=np.stack([columns, rows])[None].astype(x.dtype))  # (1, 2, h, w)
-    coordinates = ops.expand(coordinates, (batch, 2, height, width))  # (B, 2, h, w)
-    return ops.concat(coordinates, x, axis=1)  # (B, 2 + C, h, w)
+    return ops.concat(coordinates(x), x, axis=1)  # (B, 2 + C, h, w)
 
 
 @block

@@ -11,7 +11,7 @@ import onnx
 from conformance.bounds import Declaration
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl.graph import Graph
-from refimpl.model import Outputs
+from refimpl.model import WITH_QUERIES, Outputs, output_names
 from refimpl.ops.operation import Array
 
 OUTPUTS = tuple(field.name for field in fields(Outputs))
@@ -19,7 +19,12 @@ OUTPUTS = tuple(field.name for field in fields(Outputs))
 FUSION_REACH = 4
 """How many steps in a row a runtime may have fused, unless it says otherwise."""
 NEEDED_OUTPUTS = ("class_logits", "objectness", "masks")
-"""What inference needs of a network; the others may be left inside an export."""
+"""What inference needs of a network with queries; the others may be left inside an export."""
+
+
+def needed_outputs(architecture: str) -> tuple[str, ...]:
+    """Return the outputs that inference needs of a network: of one without masks of its own, all."""
+    return NEEDED_OUTPUTS if architecture in WITH_QUERIES else output_names(architecture)
 
 
 class Optimising(Protocol):

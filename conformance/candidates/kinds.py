@@ -13,7 +13,7 @@ from typing import Any
 
 from conformance.bounds import CPU, FLOAT32, FORMATS, Declaration, Format
 from conformance.candidates.arrays import crash_of, first_line
-from conformance.candidates.candidate import NEEDED_OUTPUTS, OUTPUTS, Candidate
+from conformance.candidates.candidate import Candidate, needed_outputs
 from conformance.candidates.converters import shipped
 from conformance.candidates.dumps import DumpCandidate
 from conformance.candidates.evaluated import EvaluatedGraph
@@ -31,6 +31,7 @@ from conformance.candidates.qnn import Npu, NpuCandidate, npu_graph
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl import MobileInstConfig
 from refimpl.errors import CandidateError, ConfigurationError, FileError
+from refimpl.model import output_names
 from refimpl.ops.operation import Array
 
 GROUP = "mobileinst.candidates"
@@ -167,7 +168,8 @@ def dumps(request: Request) -> Candidate:
         raise ConfigurationError("--candidate dumps:FOLDER names the folder; there is none after the colon")
     if request.config is None:
         return GraphDumps(Path(request.options), _graph_of(request), request.declaration)
-    return DumpCandidate(Path(request.options), NEEDED_OUTPUTS, request.declaration, OUTPUTS)
+    needed, given = (of(request.config.architecture) for of in (needed_outputs, output_names))
+    return DumpCandidate(Path(request.options), needed, request.declaration, given)
 
 
 def _shipped(runtime: PhoneRuntime, request: Request) -> Candidate:

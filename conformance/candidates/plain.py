@@ -11,7 +11,7 @@ import numpy as np
 from conformance.bounds import FLOAT32, FLOAT64, Declaration, Format
 from conformance.candidates.arrays import Given, attempted, operands_of
 from conformance.candidates.candidate import Candidate, OwnGraph
-from refimpl import MobileInst, MobileInstConfig, record
+from refimpl import MobileInstConfig, Network, record
 from refimpl.graph import Graph, Node
 from refimpl.ops.operation import OPERATIONS, Array
 
@@ -101,7 +101,7 @@ class NumpyCandidate(GraphlessCandidate):
         self.storage = storage
         self.dtype = np.dtype(self.declaration.arithmetic.name)
         rounded = {name: self._rounded(np.asarray(array)) for name, array in weights.items()}
-        self.network = MobileInst(config, rounded)
+        self.network = Network(config, rounded)
 
     def run(self, images: Given) -> dict[str, Array]:
         """Return the outputs."""

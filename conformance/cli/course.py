@@ -15,15 +15,16 @@ from conformance.judge.network import verify
 from conformance.pictures.inputs import Resized
 from conformance.reports.report import Report
 from conformance.reproduction.folder import reproduce
-from refimpl import MobileInst, MobileInstConfig, Weights
+from refimpl import MobileInstConfig, Network, Weights
+from refimpl.model import build_network
 from refimpl.ops.operation import Array
 from refimpl.recording import RecordableModel
 
-Part = Callable[[MobileInst, Array], RecordableModel]
+Part = Callable[[Network, Array], RecordableModel]
 """The network and the images → what the candidate should compute of it."""
 
 
-def whole(network: MobileInst, images: Array) -> RecordableModel:
+def whole(network: Network, images: Array) -> RecordableModel:
     """Return the network itself."""
     return network
 
@@ -74,6 +75,6 @@ class Course:
         if self.reproduction is not None:
             self.progress("reproduction")
             folder, images = self.reproduction, np.array(self.inputs[report.leading.name], np.float32)
-            network = part(MobileInst(self.config, self.weights.astype(np.float64)), images)
+            network = part(build_network(self.config, self.weights.astype(np.float64)), images)
             say_reproduced(lambda: reproduce(folder, report, candidate, network, images))
         return report

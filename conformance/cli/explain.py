@@ -17,7 +17,7 @@ from conformance.files import atomic_write
 from conformance.pictures.inputs import rendered_input
 from conformance.teaching.graph_layers import plain_step
 from conformance.teaching.layers import Stage, layers_page, stages, window
-from refimpl import MobileInst, MobileInstConfig, Recording, Weights, record
+from refimpl import MobileInstConfig, Network, Recording, Weights, record
 from refimpl.config import PRESETS
 from refimpl.costs import StepCost, step_costs
 
@@ -100,7 +100,7 @@ def _deviations(recording: Recording, costs: list[StepCost]) -> dict[str, float]
 
 def _record(config: MobileInstConfig, height: int, width: int, seed: int) -> Recording:
     (images,) = rendered_input((height, width), seed=seed).values()
-    return record(MobileInst(config, Weights.seeded(config, seed)), images)
+    return record(Network(config, Weights.seeded(config, seed)), images)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from conformance.graph.quantizing import quantized_for_npu
 from conformance.pictures.inputs import load_inputs, rendered_input
 from conformance.tnn.export import for_tnn, golden_input_path, write_golden_input
 from conformance.tnn.lint import TARGETS
-from refimpl import MobileInst, MobileInstConfig, Weights
+from refimpl import MobileInstConfig, Network, Weights
 from refimpl.errors import ConfigurationError, FileError
 from refimpl.weights import check_save_name
 
@@ -145,7 +145,7 @@ class Export(Job):
     def _graphs(self, config: MobileInstConfig, weights: Weights) -> dict[Path, onnx.ModelProto]:
         """Return each graph, with the path it goes to."""
         used = weights.folded() if self.fold or self.target else weights
-        network = MobileInst(config, used.astype(np.float32) if self.target else used)
+        network = Network(config, used.astype(np.float32) if self.target else used)
         height, width = options.parse_size(self.size, step=1) or options.DEFAULT_SIZE
         images = np.zeros((self.batch, 3, height, width), weights.dtype)
         exports = (onnx_export.export, onnx_export.export_reuse)

@@ -24,8 +24,8 @@ from conformance.judge.envelope_cache import cache_folder
 from conformance.judge.reuse_verification import KeyframeKernels, takes_kernels
 from conformance.pictures.inputs import load_inputs, rendered_input, resized_otherwise
 from conformance.reports.report import Report
-from refimpl import MobileInst
 from refimpl.errors import ConfigurationError
+from refimpl.model import build_network
 from refimpl.ops.operation import Array
 
 
@@ -138,7 +138,7 @@ class NetworkVerdict(Job):
 
 def _judge_own_export(course: Course, run: Callable[[OnnxGraph], Candidate]) -> Report:
     """Export for each shape of input, since our own files have static shapes."""
-    network = MobileInst(course.config, course.weights)
+    network = build_network(course.config, course.weights)
     # Frames of a video are judged together, so they are of one shape.
     groups = [course.inputs] if course.frames else [{label: x} for label, x in course.inputs.items()]
     reports: list[Report] = []

@@ -127,12 +127,18 @@ def picture(library: str, name: str, count: int = 1) -> Any:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
-def _torchvision(name: str) -> Any:
+def import_torchvision() -> Any:
+    """Return the module torchvision, without its compiled operators where they ask for another PyTorch."""
     try:
         import torchvision
     except RuntimeError:
         _define_operators()
         import torchvision
+    return torchvision
+
+
+def _torchvision(name: str) -> Any:
+    torchvision = import_torchvision()
     segments = hasattr(torchvision.models.segmentation, name)
     backbone = {"weights_backbone": None} if segments else {}
     return torchvision.models.get_model(name, weights=None, **backbone)

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from conformance.files import atomic_write
-from refimpl import MobileInst, Recording, Step, __version__, record
+from refimpl import Network, Recording, Step, __version__, record
 from refimpl.model import KernelReuse
 from refimpl.ops.operation import Array
 
@@ -21,7 +21,7 @@ REDUCE_MEAN_AXES_INPUT = 18
 """Operator set since which ReduceMean takes its axes as an input; before, they are an attribute."""
 
 
-def export(model: MobileInst, images: Array) -> onnx.ModelProto:
+def export(model: Network, images: Array) -> onnx.ModelProto:
     """Return a forward pass of ``model`` on ``images`` as a checked ONNX model of static shapes.
 
     Parameters
@@ -34,7 +34,7 @@ def export(model: MobileInst, images: Array) -> onnx.ModelProto:
     return to_onnx(record(model, images), name="mobileinst")
 
 
-def export_reuse(model: MobileInst, images: Array) -> onnx.ModelProto:
+def export_reuse(model: Network, images: Array) -> onnx.ModelProto:
     """Return the graph of the frames between keyframes: `KernelReuse`, the kernels (B, N, dim) an input."""
     shape = (len(images), model.config.num_queries, model.config.dim)
     reuse = KernelReuse(model, np.zeros(shape, images.dtype))

@@ -343,6 +343,20 @@ def depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
     return functional.pixel_shuffle(x, blocksize)
 
 
+def slice_(
+    x: Tensor, starts: Axes, ends: Axes, axes: Axes | None = None, steps: Axes | None = None
+) -> Tensor:
+    """Slice, forwards."""
+    first, last = _ints(starts), _ints(ends)
+    along = range(len(first)) if axes is None else _ints(axes)
+    strides = (1,) * len(first) if steps is None else _ints(steps)
+    _require(min(strides) > 0)
+    index = [slice(None)] * x.ndim
+    for axis, *part in zip(along, first, last, strides, strict=True):
+        index[axis] = slice(*part)
+    return x[tuple(index)]
+
+
 ARRANGING: dict[str, Operator] = {
     "Identity": lambda x: x,
     "Reshape": reshape,
@@ -354,6 +368,7 @@ ARRANGING: dict[str, Operator] = {
     "Tile": lambda x, repeats: x.repeat(_ints(repeats)),
     "Where": torch.where,
     "GatherElements": lambda x, indices, *, axis=0: torch.gather(x, axis, indices),
+    "Slice": slice_,
     "DepthToSpace": depth_to_space,
 }
 

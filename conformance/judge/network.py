@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from conformance.candidates.candidate import FUSION_REACH, Candidate, OwnGraph
+from conformance.candidates.candidate import FUSION_REACH, Candidate, OwnGraph, needed_outputs
 from conformance.judge.decisions import compare_decisions
 from conformance.judge.outputs import compare_outputs
 from conformance.judge.recording_cache import cached_recording
@@ -25,8 +25,9 @@ from conformance.judge.systematic import judged_over_several
 from conformance.judge.track_identity import TrackIdentity, frames_of_one_video
 from conformance.pictures.inputs import Resized, not_resized
 from conformance.reports.report import Comparison, Decision, InputReport, Report
-from refimpl import MobileInst, MobileInstConfig, Recording, record
+from refimpl import MobileInstConfig, Network, Recording, record
 from refimpl.inference import STRIDE
+from refimpl.model import build_network
 from refimpl.ops.operation import Array
 from refimpl.recording import RecordableModel
 
@@ -39,7 +40,7 @@ def verify(
     *,
     name: str = "candidate",
     progress: Callable[[str], None] = lambda stage: None,
-    part: Callable[[MobileInst, Array], RecordableModel] = lambda network, images: network,
+    part: Callable[[Network, Array], RecordableModel] = lambda network, images: network,
     cache: Path | None = None,
     frames: bool = False,
     nodes: Callable[[Array], list[Comparison]] | None = None,
@@ -79,7 +80,7 @@ def verify(
     if frames:
         frames_of_one_video({label: np.shape(images) for label, images in inputs.items()})
     wide = {key: array.astype(np.float64) for key, array in weights.items()}
-    network = MobileInst(config, wide)
+    network = build_network(config, wide)
     tracks = TrackIdentity() if frames else None
     reports = []
     alone = len({np.asarray(images).tobytes() for images in inputs.values()}) == 1
@@ -93,6 +94,7 @@ def verify(
         course = _Course(candidate, feeds, label, fed.shape, digest, recording, say, cache)
         course.tracks, course.judged_nodes, course.alone = tracks, nodes, alone
         course.reach = getattr(candidate, "fusion_reach", FUSION_REACH)
+        course.needed = needed_outputs(config.architecture)
         course.network, course.weights = partial(_truth, part, network), wide
         course.resized = (resized or {}).get(label, not_resized)
         course.remarks += _unpadded(fed)
@@ -132,7 +134,7 @@ class _Course(StepCourse):
 
     def compare_outputs(self, outputs: Mapping[str, Array]) -> tuple[list[Comparison], list[str]]:
         """Pair its outputs with the reference's."""
-        return compare_outputs(self.recording, self.allowed, outputs)
+        return compare_outputs(self.recording, self.allowed, outputs, self.needed)
 
     def judge_own(self, own: OwnGraph | None) -> list[Comparison]:
         """Judge its own nodes, or take them as judged elsewhere."""
@@ -170,9 +172,7 @@ class _Course(StepCourse):
         return report
 
 
-def _truth(
-    part: Callable[[MobileInst, Array], RecordableModel], network: MobileInst, images: Array
-) -> Recording:
+def _truth(part: Callable[[Network, Array], RecordableModel], network: Network, images: Array) -> Recording:
     return record(part(network, images), images.astype(np.float64))
 
 

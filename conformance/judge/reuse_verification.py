@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from conformance.graph.onnx_graph import OnnxGraph
-from refimpl import MobileInst, MobileInstConfig
+from refimpl import MobileInst, MobileInstConfig, Network
 from refimpl.model import KernelReuse
 from refimpl.ops.operation import Array
 
@@ -41,6 +41,6 @@ class KeyframeKernels:
             self._last = key, self._network(images).kernels
         return {KERNELS: self._last[1]}
 
-    def reuse(self, network: MobileInst, images: Array) -> KernelReuse:
+    def reuse(self, network: Network, images: Array) -> KernelReuse:
         """Return the reference of the reuse graph with these kernels."""
         return KernelReuse(network, self(images)[KERNELS])

@@ -11,6 +11,7 @@ PURPOSES = (
         "widen, look around, project: reach grows, place is lost",
     ),
     (r"backbone\.res\d\.\d+", "a bottleneck: narrow, look around, widen; reach grows, place is lost"),
+    (r"backbone\.features\.\d+", "widen, look around, project: reach grows, place is lost"),
     (r"backbone\.ppa", "all levels averaged to one coarse grid and stacked: the tokens"),
     (r"backbone\.trans.*", "attention: every token hears from all others"),
     (r"mask_decoder\.lateral\.\d", "every level to the same number of channels"),
@@ -37,6 +38,13 @@ PURPOSES = (
     (r"decoder\.inst_branch\.inst_convs", "convolutions on the way to the activation maps"),
     (r"decoder\.inst_branch\.iam_conv", "activation maps: where each instance is looked for"),
     (r"decoder\.inst_branch(\.fc)?", "features summed under each activation map"),
+    (r"neck\.lateral_convs\.\d", "every level to the same number of channels"),
+    (r"neck", "the coarser level added to each"),
+    (r"neck\.fpn_convs\.\d", "a level smoothed after the coarser one was added"),
+    (r"bbox_head\.(kernel_convs|solo_kernel).*", "a kernel for every cell of a grid"),
+    (r"bbox_head\.(cate_convs|solo_cate).*", "which class, for every cell of a grid"),
+    (r"bbox_head", "levels resized to grids, which know where they are"),
+    (r"mask_feat_head.*", "all levels at 1/4, summed: the mask features"),
     (r"(decoder\.)?masks", "M = K · X_mask: every kernel meets every cell"),
 )
 """Pattern of a stage's path → what it is for; the first that fits all of it."""

@@ -242,12 +242,23 @@ def softmax(call: Call, index: Index) -> Arithmetic:
 @rule("LayerNormalization")
 def layer_normalization(call: Call, index: Index) -> Arithmetic:
     """The distance from the mean in standard deviations, scaled and shifted; over the last axis."""
-    x = _along(call, index, -1)
+    return _standardised(call, index, _along(call, index, -1), channel=index[-1])
+
+
+@rule("InstanceNormalization")
+def instance_normalization(call: Call, index: Index) -> Arithmetic:
+    """The distance from the mean in standard deviations, over all positions of the channel."""
+    places = itertools.product(*map(range, call.array(0).shape[2:]))
+    x = call.cells("x", 0, [(*index[:2], *place) for place in places])
+    return _standardised(call, index, x, channel=index[1])
+
+
+def _standardised(call: Call, index: Index, x: Operand, channel: int) -> Arithmetic:
     mean = x.values.mean()
     squares = np.square(x.values - mean)
     reductions = [Reduction("sum", "x", x.values), Reduction("sum", "(x - mean)^2", squares)]
     singles = [call.cells("x0", 0, [index]), own("n", len(x.values))]
-    singles += [call.cells(name, place, [index[-1:]]) for place, name in ((1, "scale"), (2, "bias"))]
+    singles += [call.cells(name, place, [(channel,)]) for place, name in ((1, "scale"), (2, "bias"))]
     singles.append(own("epsilon", call.attributes.get("epsilon", 1e-5)))
     between = [("mean", "sum(x) / n", mean), ("variance", "sum((x - mean)^2) / n", squares.mean())]
     formula = "scale * (x0 - mean) / sqrt(variance + epsilon) + bias"

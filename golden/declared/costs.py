@@ -21,7 +21,7 @@ from refimpl.recording import Recording
 
 OPSET = 18
 """From here on the axes of every reduction are a tensor that is read, as in the recording."""
-PRESETS = ("topformer-tiny", "seaformer-tiny", "sparseinst-topformer-tiny")
+PRESETS = ("topformer-tiny", "seaformer-tiny", "sparseinst-topformer-tiny", "solov2-lite-r18")
 SIZE = (192, 384)
 """At 1/32 a multiple of six, so that pyramid pooling averages and multiplies no matrices."""
 
@@ -76,15 +76,14 @@ def _by_pytorch(preset: str) -> dict[str, tuple[int, int]]:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from golden.sources.independent import MobileInst, SparseInst
+    from golden.sources.independent import module_for
 
     config = MobileInstConfig.preset(preset)
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the fused operators are not counted
     try:
         with torch.device("meta"):
-            kind = SparseInst if config.architecture == "sparseinst" else MobileInst
-            module = kind(config.backbone).eval().requires_grad_(False)
+            module = module_for(config).eval().requires_grad_(False)
             images = torch.zeros(1, 3, *SIZE)
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             module(images)
@@ -92,11 +91,11 @@ def _by_pytorch(preset: str) -> dict[str, tuple[int, int]]:
         torch.backends.mha.set_fastpath_enabled(fused)
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     found = {
-        name: (sum(p.numel() for p in child.parameters()), flops[f"{kind.__name__}.{name}"] // 2)
+        name: (sum(p.numel() for p in child.parameters()), flops[f"{type(module).__name__}.{name}"] // 2)
         for name, child in module.named_children()
     }
     rest = flops["Global"] // 2 - sum(macs for _, macs in found.values())
-    return {**found, "masks": (0, rest)}
+    return {**found, "masks": (0, rest)} if rest else found
 
 
 def _by_onnx(model: onnx.ModelProto) -> dict[str, Any]:

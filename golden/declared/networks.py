@@ -11,7 +11,16 @@ from dataclasses import replace
 
 from golden.case import Golden
 from golden.declared.part import Compute, Part
-from golden.micro import MICRO, MICRO_RESNET, MICRO_SEAFORMER, MICRO_SPARSEINST, MICRO_TOPFORMER
+from golden.micro import (
+    MICRO,
+    MICRO_MOBILENET,
+    MICRO_RESNET,
+    MICRO_RESNET18,
+    MICRO_SEAFORMER,
+    MICRO_SOLOV2,
+    MICRO_SPARSEINST,
+    MICRO_TOPFORMER,
+)
 from refimpl.backbone import BackboneSpec
 from refimpl.config import MobileInstConfig
 from refimpl.forward import forward
@@ -69,10 +78,31 @@ PARTS = (
                 _narrow(replace(MICRO_SPARSEINST, backbone="resnet50"), MICRO_RESNET),
                 ("refimpl.resnet.resnet",),
             ),
+            (
+                "solov2",
+                "SOLOv2 with ResNet-18",
+                _narrow(MICRO_SOLOV2, MICRO_RESNET18),
+                (
+                    *(f"refimpl.solov2.{name}" for name in ("solov2", "grid_heads", "grid_head", "tower")),
+                    "refimpl.solov2.mask_features",
+                    *(f"refimpl.pyramid.{name}" for name in ("pyramid", "every_second", "conv_group_norm")),
+                    "refimpl.pyramid.positions_last",
+                    "refimpl.backbone.all_maps",
+                    "refimpl.layers.coordinates",
+                    "refimpl.layers.group_norm",
+                    "refimpl.resnet.basic_block",
+                ),
+            ),
+            (
+                "solov2_mobilenet",
+                "SOLOv2 with MobileNetV2",
+                _narrow(replace(MICRO_SOLOV2, backbone="mobilenetv2"), MICRO_MOBILENET),
+                ("refimpl.mobilenet.mobilenet", "refimpl.mobilenet.mobile_block", "refimpl.mobilenet.unit"),
+            ),
         )
         for height, width in SIZES
-        # SparseInst and the token pyramid are at the second size in the networks around this one.
-        if name != "sparseinst" or height == 64
+        # SparseInst, the token pyramid and SOLOv2's heads are at the second size in other networks.
+        if name not in ("sparseinst", "solov2_mobilenet") or height == 64
     ),
 )
 

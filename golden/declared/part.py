@@ -17,8 +17,8 @@ from golden.sources.comparison import confirmed
 from golden.sources.source import confirm_with_pytorch, module_results, module_source
 from refimpl import Recording, record
 from refimpl.errors import VerificationError
-from refimpl.model import Outputs
 from refimpl.ops.operation import OPERATIONS, Array, intercepted
+from refimpl.predictions import NamedOutputs
 from refimpl.scope import DeclaringScope, Scope
 
 Compute = Callable[[Array, Scope], Any]
@@ -162,7 +162,7 @@ class _Model:
 
     def __call__(self, images: Array) -> Any:
         result = self.compute(images, Scope(self.weights))
-        if isinstance(result, Outputs):
+        if isinstance(result, NamedOutputs):
             return result
         if isinstance(result, tuple):
             return {f"output{i}": part for i, part in enumerate(result)}

@@ -102,12 +102,11 @@ def _fused(wide: Mapping[str, Array]) -> dict[str, Array]:
 def _state(preset: str) -> dict[str, list[int]]:
     """Name → shape of the weights of a preset's independent module."""
     torch = import_torch()
-    from golden.sources.independent import MobileInst, SparseInst
+    from golden.sources.independent import module_for
 
     config = MobileInstConfig.preset(preset)
     with torch.device("meta"):
-        kind = SparseInst if config.architecture == "sparseinst" else MobileInst
-        module = kind(config.backbone)
+        module = module_for(config)
     counters = "num_batches_tracked"
     return {name: list(x.shape) for name, x in module.state_dict().items() if not name.endswith(counters)}
 
@@ -191,7 +190,7 @@ def _unused() -> Case:
     return Case({}, {}, lambda form: {}, confirm, decisions={"results": results})
 
 
-PRESETS = ("topformer-tiny", "seaformer-tiny", "sparseinst-r50")
+PRESETS = ("topformer-tiny", "seaformer-tiny", "sparseinst-r50", "solov2-lite-r18", "solov2-mobilenetv2")
 
 
 _NAMES = "refimpl.checkpoint_names"

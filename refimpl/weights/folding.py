@@ -14,7 +14,8 @@ NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 def batch_norms(names: Iterable[str]) -> dict[str, str]:
     """Return the path of every batch norm among the weights → the path of the convolution it follows.
 
-    ``x.bn`` follows ``x.c`` or ``x.conv``; ``x.norm`` follows ``x`` (detectron2's ResNet).
+    ``x.bn`` follows ``x.c`` or ``x.conv``; ``x.norm`` follows ``x`` (detectron2's ResNet); ``x.2`` follows
+    ``x.1`` (a sequence of layers).
     """
     names = set(names)
     pairs = {}
@@ -22,8 +23,9 @@ def batch_norms(names: Iterable[str]) -> dict[str, str]:
         if not name.endswith(".running_var"):
             continue
         norm = name.removesuffix(".running_var")
-        parent = norm.rpartition(".")[0]
-        candidates = (f"{parent}.c", f"{parent}.conv", parent)
+        parent, _, last = norm.rpartition(".")
+        before = [f"{parent}.{int(last) - 1}"] if last.isdigit() else []
+        candidates = [*before, f"{parent}.c", f"{parent}.conv", parent]
         pairs[norm] = next(path for path in candidates if f"{path}.weight" in names)
     return pairs
 

@@ -15,7 +15,7 @@ from refimpl.weights.check import Shapes, with_folded
 
 LEAST_SHARE = 0.5
 """Of the names of both, what must be common for a preset to be worth naming."""
-NARROW: dict[str, Any] = {"dim": 32, "num_queries": 4, "num_classes": 2, "kernel_dim": 8}
+NARROW: dict[str, Any] = {"dim": 32, "num_queries": 4, "num_classes": 2, "kernel_dim": 32}
 """What changes no name and no shape of a backbone, but makes it quick to ask for them."""
 
 READ = {

@@ -18,6 +18,8 @@ CLASSIFIER_PREFIXES = (
     "cls_head.",
     "decode_head.",
     "auxiliary_head.",
+    "classifier.",
+    "features.18.",
 )
 """Parts of the public backbone checkpoints that no network here has."""
 
@@ -32,7 +34,7 @@ TORCHVISION_RESNET = (
     (r"\.downsample\.0\.", ".shortcut."),
     (r"\.downsample\.1\.", ".shortcut.norm."),
 )
-"""Patterns of torchvision's ResNet-50 and the detectron2 names they stand for, in order of application.
+"""Patterns of torchvision's ResNets and the detectron2 names they stand for, in order of application.
 
 ``layer1.0.bn2.running_mean`` becomes ``res2.0.conv2.norm.running_mean``; with batch norms folded,
 ``layer1.0.conv2.bias`` becomes ``res2.0.conv2.bias``.
@@ -41,7 +43,7 @@ TORCHVISION_RESNET = (
 
 def backbone_name(name: str, config: MobileInstConfig) -> str:
     """Return the reference's name of a backbone weight, both without the prefix ``backbone.``."""
-    if config.backbone == "resnet50":
+    if config.backbone.startswith("resnet"):
         for pattern, replacement in TORCHVISION_RESNET:
             name = re.sub(pattern, replacement, name)
     return name
@@ -59,12 +61,12 @@ def canonical(arrays: Mapping[str, Array], config: MobileInstConfig) -> dict[str
 
 
 def is_unused(name: str, config: MobileInstConfig) -> bool:
-    """Tell whether a name belongs to a part of the backbone that SparseInst leaves out.
+    """Tell whether a name belongs to a part of the backbone that the rivals leave out.
 
     A classifier, or TopFormer's transformer and semantic injection. MobileInst uses all of its backbone, so
     there nothing may be extra.
     """
-    if config.architecture != "sparseinst":
+    if config.architecture == "mobileinst":
         return False
     unused = tuple(BACKBONE_PREFIX + prefix for prefix in (*CLASSIFIER_PREFIXES, "trans."))
     return name.startswith(unused)

@@ -1,15 +1,39 @@
-"""MobileInst and SparseInst as a person porting the paper to PyTorch would write them.
+"""MobileInst and its rivals as a person porting the papers to PyTorch would write them.
 
 An outside source for the reference: ordinary `torch.nn` modules, sharing no code with `refimpl`. The names in
 `state_dict()` are the reference's weight names (the public checkpoints'), so that one set loads into both.
 Importing it needs the extra ``torch``; nothing imports it before it is used.
 """
 
+import inspect
+from typing import Any
+
 from conformance.graph.pytorch_replay import import_torch
 
 import_torch()  # says which extra is missing, before a module below fails
 
 from .mobileinst import MobileInst, Outputs  # noqa: E402
+from .solov2 import SoloOutputs, SOLOv2  # noqa: E402
 from .sparseinst import SparseInst, SparseInstOutputs  # noqa: E402
 
-__all__ = ["MobileInst", "Outputs", "SparseInst", "SparseInstOutputs"]
+KINDS = {"mobileinst": MobileInst, "sparseinst": SparseInst, "solov2": SOLOv2}
+"""Architecture → its module."""
+
+
+def module_for(config: Any) -> Any:
+    """Return the module of a configuration: its backbone, then each of its fields that the module takes."""
+    kind = KINDS[config.architecture]
+    _, *names = inspect.signature(kind).parameters
+    return kind(config.backbone, **{name: getattr(config, name) for name in names})
+
+
+__all__ = [
+    "KINDS",
+    "MobileInst",
+    "Outputs",
+    "SOLOv2",
+    "SoloOutputs",
+    "SparseInst",
+    "SparseInstOutputs",
+    "module_for",
+]

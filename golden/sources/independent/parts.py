@@ -15,7 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from golden.micro import MICRO, MICRO_RESNET, MICRO_SEAFORMER, MICRO_SPARSEINST, MICRO_TOPFORMER
+from golden.micro import (
+    MICRO,
+    MICRO_MOBILENET,
+    MICRO_RESNET,
+    MICRO_RESNET18,
+    MICRO_SEAFORMER,
+    MICRO_SOLOV2,
+    MICRO_SPARSEINST,
+    MICRO_TOPFORMER,
+)
 from refimpl.ops.operation import Array
 
 from .instance_decoder import DecoderLayer, InstanceDecoder, KernelHead, LocalFeatures, PositionEmbeddingSine
@@ -29,8 +38,10 @@ from .mask_decoder import (
     conv_stack,
 )
 from .mobileinst import MobileInst
-from .resnet import Bottleneck, ResNet50, Stem
+from .mobilenet import MobileNetV2
+from .resnet import Bottleneck, ResNet, ResNet50, Stem
 from .seaformer import AxialPositionEmbedding, SeaAttention, SeaBlock, SeaFormer
+from .solov2 import SOLOv2
 from .sparseinst import Coordinates, InstanceBranch, SparseInst, TopFormerPyramid
 from .topformer import Attention, Block, PyramidPool, TokenPyramid, TopFormer
 from .weights import load
@@ -192,11 +203,28 @@ def _sparseinst_resnet() -> SparseInst:
     return _sparseinst(ResNet50(MICRO_RESNET.stem, widths, depths))
 
 
+def _solov2(backbone: nn.Module) -> SOLOv2:
+    c = MICRO_SOLOV2
+    sizes = (c.num_classes, c.dim, c.head_dim, c.head_convs, c.kernel_dim, c.mask_dim)
+    return SOLOv2(backbone, *sizes, c.grids, c.norm_groups)
+
+
+def _solov2_resnet() -> SOLOv2:
+    widths, depths = zip(*MICRO_RESNET18.stages, strict=True)
+    return _solov2(ResNet(MICRO_RESNET18.stem, widths, depths, basic=True))
+
+
+def _solov2_mobilenet() -> SOLOv2:
+    return _solov2(MobileNetV2(MICRO_MOBILENET.stem, MICRO_MOBILENET.rows))
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "topformer": _topformer,
     "seaformer": _seaformer,
     "sparseinst": _sparseinst_topformer,
     "sparseinst_resnet": _sparseinst_resnet,
+    "solov2": _solov2_resnet,
+    "solov2_mobilenet": _solov2_mobilenet,
 }
 """Name of a golden without its folder and size → its module."""
 
@@ -227,16 +255,24 @@ def computed(
     with torch.no_grad():
         given = {key: torch.from_numpy(array).to(dtype) for key, array in {"x": x, **wide}.items()}
         outputs = module(given.pop("x"), **given)
-    return {key: tensor.numpy() for key, tensor in {**results, **_named(outputs)}.items()}
+    numbered = {_numbered(key): tensor for key, tensor in results.items()}
+    return {key: tensor.numpy() for key, tensor in {**numbered, **_named(outputs)}.items()}
 
 
 def _noting(path: str, results: dict[str, Tensor]) -> Callable[..., None]:
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         first = output[0] if isinstance(module, nn.MultiheadAttention) else output
         if isinstance(first, Tensor):
-            results[path] = first
+            # A module that is called again, on another level, is numbered as the reference's blocks are.
+            calls = sum(name.partition("#")[0] == path for name in results)
+            results[f"{path}#{calls}"] = first
 
     return hook
+
+
+def _numbered(key: str) -> str:
+    path, _, calls = key.partition("#")
+    return path if calls == "0" else f"{path}_{int(calls) + 1}"
 
 
 def _named(outputs: Any) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""ResNet-50 with detectron2's names; the stride is in the 3×3."""
+"""ResNets with detectron2's names."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ class Stem(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3, 1×1, with a projected shortcut where the shape changes."""
+    """1×1, 3×3, 1×1, with a projected shortcut where the shape changes; the stride is first or in the 3×3."""
 
-    def __init__(self, in_channels: int, hidden: int, out_channels: int, stride: int):
+    def __init__(
+        self, in_channels: int, hidden: int, out_channels: int, stride: int, stride_first: bool = False
+    ):
         super().__init__()
-        self.conv1 = Conv2d(in_channels, hidden, 1)
-        self.conv2 = Conv2d(hidden, hidden, 3, stride)
+        self.conv1 = Conv2d(in_channels, hidden, 1, stride if stride_first else 1)
+        self.conv2 = Conv2d(hidden, hidden, 3, 1 if stride_first else stride)
         self.conv3 = Conv2d(hidden, out_channels, 1)
         self.shortcut = Conv2d(in_channels, out_channels, 1, stride) if in_channels != out_channels else None
 
@@ -46,15 +48,56 @@ class Bottleneck(nn.Module):
         return F.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
-def _stage(in_channels: int, hidden: int, depth: int, stride: int) -> nn.Sequential:
-    out_channels = 4 * hidden
-    first = Bottleneck(in_channels, hidden, out_channels, stride)
-    return nn.Sequential(
-        first, *(Bottleneck(out_channels, hidden, out_channels, 1) for _ in range(depth - 1))
-    )
+class BasicBlock(nn.Module):
+    """Two 3×3, with a projected shortcut where the shape changes."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int):
+        super().__init__()
+        self.conv1 = Conv2d(in_channels, out_channels, 3, stride)
+        self.conv2 = Conv2d(out_channels, out_channels, 3)
+        self.shortcut = Conv2d(in_channels, out_channels, 1, stride) if in_channels != out_channels else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, out, ⌈H/stride⌉, ⌈W/stride⌉)."""
+        y = self.conv2(F.relu(self.conv1(x)))
+        return F.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
-class ResNet50(nn.Module):
+class ResNet(nn.Module):
+    """res2 to res5 at 1/4 to 1/32."""
+
+    def __init__(
+        self,
+        stem: int = 64,
+        widths: tuple[int, ...] = (64, 128, 256, 512),
+        depths: tuple[int, ...] = (3, 4, 6, 3),
+        basic: bool = False,
+        stride_first: bool = False,
+    ):
+        super().__init__()
+        self.stem = Stem(stem)
+        channels, self.widths = stem, tuple(width if basic else 4 * width for width in widths)
+        for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+            stage = nn.Sequential()
+            for j in range(depth):
+                stride = 2 if i and not j else 1
+                if basic:
+                    stage.append(BasicBlock(channels, width, stride))
+                else:
+                    stage.append(Bottleneck(channels, width, 4 * width, stride, stride_first))
+                channels = self.widths[i]
+            self.add_module(f"res{i + 2}", stage)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images (B, 3, H, W) → four maps."""
+        maps, x = [], self.stem(images)
+        for i in range(4):
+            x = self.get_submodule(f"res{i + 2}")(x)
+            maps.append(x)
+        return maps
+
+
+class ResNet50(ResNet):
     """res3, res4, res5 at 1/8, 1/16, 1/32; other ``widths`` and ``depths`` for a small one."""
 
     def __init__(
@@ -63,15 +106,9 @@ class ResNet50(nn.Module):
         widths: tuple[int, ...] = (64, 128, 256, 512),
         depths: tuple[int, ...] = (3, 4, 6, 3),
     ):
-        super().__init__()
-        self.stem = Stem(stem)
-        channels = [stem, *(4 * width for width in widths)]
-        stages = zip(channels, widths, depths, (1, 2, 2, 2), strict=False)
-        self.res2, self.res3, self.res4, self.res5 = (_stage(*stage) for stage in stages)
-        self.channels = tuple(channels[2:])
+        super().__init__(stem, widths, depths)
+        self.channels = self.widths[1:]
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor) -> list[Tensor]:
         """Images (B, 3, H, W) → res3, res4, res5: 1/8, 1/16, 1/32."""
-        x3 = self.res3(self.res2(self.stem(images)))
-        x4 = self.res4(x3)
-        return x3, x4, self.res5(x4)
+        return super().forward(images)[1:]

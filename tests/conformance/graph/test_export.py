@@ -15,7 +15,7 @@ from narrow_network import CONFIG, FIELDS, network, picture, weights
 from onnx.reference import ReferenceEvaluator
 
 from conformance.graph.onnx_export import export, save, to_onnx
-from refimpl import MobileInst, MobileInstConfig, record
+from refimpl import MobileInst, MobileInstConfig, Network, record
 from refimpl.config import PRESETS
 from refimpl.errors import FileError
 from refimpl.model import parameter_shapes
@@ -24,7 +24,8 @@ from refimpl.ops.operation import OPERATIONS, Array
 
 def every_network() -> dict[MobileInstConfig, str]:
     """Return the presets as narrow networks, each once; the tables' rows on the smallest backbone."""
-    narrow = {**FIELDS, "num_queries": 6}
+    rivals = {"head_dim": 16, "mask_dim": 16, "norm_groups": 8, "grids": (5, 4, 3, 2, 1)}
+    narrow = {**FIELDS, "num_queries": 6, **rivals}
     rows = {name: {"backbone": "topformer-tiny"} for name in PRESETS if name.startswith("table")}
     return {MobileInstConfig.preset(name, **narrow, **rows.get(name, {})): name for name in reversed(PRESETS)}
 
@@ -105,11 +106,11 @@ def test_a_float64_export_agrees_with_onnx_reference_to_1e_12(fold: bool) -> Non
 def test_every_preset_is_exported_at_a_small_odd_size(config: MobileInstConfig, name: str) -> None:
     """96×160 is three by five at 1/32, which no pooling divides; ONNX Runtime agrees with float64."""
     made = random_weights(config)
-    model = MobileInst(config, made)
+    model = Network(config, made)
     images = np.random.default_rng(0).standard_normal((1, 3, 96, 160)).astype(np.float32)
     exported = export(model, images)
     onnx.checker.check_model(exported, full_check=True)
-    wide = MobileInst(config, {weight: array.astype(np.float64) for weight, array in made.items()})
+    wide = Network(config, {weight: array.astype(np.float64) for weight, array in made.items()})
     expected, narrow = dict(wide(images.astype(np.float64)).items()), dict(model(images).items())
     results = in_runtime(exported, images)
     assert list(results) == list(expected)

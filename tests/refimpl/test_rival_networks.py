@@ -1,0 +1,184 @@
+"""The rivals of the paper's Table 1: names, shapes, what cannot be, and properties of their outputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+from rival_networks import RIVALS, drawn_weights, narrow
+
+from conformance.candidates.candidate import needed_outputs
+from refimpl import MobileInst, MobileInstConfig, Network
+from refimpl.config import PRESETS
+from refimpl.errors import ConfigurationError, ShapeError, WeightsError
+from refimpl.forward import output_names
+from refimpl.model import build_network, parameter_shapes
+from refimpl.ops.operation import Array
+from refimpl.weights.folding import fold_batch_norm
+
+
+@functools.cache
+def network(preset: str) -> Network:
+    config = narrow(preset)
+    return Network(config, drawn_weights(config))
+
+
+def noise(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def test_rows_of_table_1() -> None:
+    rows = {
+        "SOLOv2-Lite": {"solov2-lite-r50", "solov2-lite-r18"},
+        "SOLOv2": {"solov2-r50", "solov2-mobilenetv2"},
+    }
+    assert set(RIVALS) == set.union(*rows.values())
+
+
+# Names and shapes in the public code, and sizes of its configurations.
+PUBLIC_WEIGHTS: dict[str, dict[str, tuple[int, ...]]] = {
+    "solov2-r50": {
+        "neck.lateral_convs.3.conv.weight": (256, 2048, 1, 1),
+        "neck.fpn_convs.0.conv.bias": (256,),
+        "bbox_head.kernel_convs.0.conv.weight": (512, 258, 3, 3),
+        "bbox_head.cate_convs.0.conv.weight": (512, 256, 3, 3),
+        "bbox_head.cate_convs.3.gn.bias": (512,),
+        "bbox_head.solo_cate.weight": (80, 512, 3, 3),
+        "bbox_head.solo_kernel.bias": (256,),
+        "mask_feat_head.convs_all_levels.0.conv0.conv.weight": (128, 256, 3, 3),
+        "mask_feat_head.convs_all_levels.3.conv0.conv.weight": (128, 258, 3, 3),
+        "mask_feat_head.convs_all_levels.3.conv2.gn.weight": (128,),
+        "mask_feat_head.conv_pred.0.conv.weight": (256, 128, 1, 1),
+    },
+    "solov2-lite-r18": {
+        "backbone.res2.0.conv1.weight": (64, 64, 3, 3),
+        "backbone.res5.0.shortcut.norm.running_var": (512,),
+        "neck.lateral_convs.0.conv.weight": (256, 64, 1, 1),
+        "bbox_head.kernel_convs.1.conv.weight": (256, 256, 3, 3),
+        "bbox_head.solo_kernel.weight": (128, 256, 3, 3),
+        "mask_feat_head.conv_pred.0.gn.bias": (128,),
+    },
+    "solov2-mobilenetv2": {
+        "backbone.features.0.0.weight": (32, 3, 3, 3),
+        "backbone.features.1.conv.0.0.weight": (32, 1, 3, 3),
+        "backbone.features.1.conv.2.running_mean": (16,),
+        "backbone.features.17.conv.2.weight": (320, 960, 1, 1),
+        "neck.lateral_convs.0.conv.weight": (256, 24, 1, 1),
+        "neck.lateral_convs.3.conv.weight": (256, 320, 1, 1),
+    },
+}
+
+
+@pytest.mark.parametrize("preset", PUBLIC_WEIGHTS)
+def test_weights_have_public_names(preset: str) -> None:
+    assert PUBLIC_WEIGHTS[preset].items() <= parameter_shapes(MobileInstConfig.preset(preset)).items()
+
+
+def test_the_light_head_has_two_convolutions() -> None:
+    names = parameter_shapes(MobileInstConfig.preset("solov2-lite-r50"))
+    assert "bbox_head.cate_convs.1.conv.weight" in names
+    assert "bbox_head.cate_convs.2.conv.weight" not in names
+
+
+# Parameters (M) of torchvision's classifiers, less their last layers: those of `torchvision.models`' page.
+@pytest.mark.parametrize(
+    ("preset", "published", "classifier"),
+    [
+        ("solov2-lite-r18", 11.689512, 1000 * 513),
+        ("solov2-lite-r50", 25.557032, 1000 * 2049),
+        ("solov2-mobilenetv2", 3.504872, 1000 * 1281 + 1280 * 320 + 2 * 1280),
+    ],
+)
+def test_parameters_of_the_backbones(preset: str, published: float, classifier: int) -> None:
+    shapes = parameter_shapes(MobileInstConfig.preset(preset))
+    backbone = [
+        np.prod(shape)
+        for name, shape in shapes.items()
+        if name.startswith("backbone") and "running" not in name
+    ]
+    assert sum(backbone) == round(published * 1e6) - classifier
+
+
+IMPOSSIBLE = [
+    ({"grids": (3, 2)}, "5 whole numbers"),
+    ({"grids": (3, 2, 2, 1, 0)}, "5 whole numbers"),
+    ({"grids": 7}, "5 whole numbers"),
+    ({"head_dim": 48}, "head_dim is 48; expected a multiple of norm_groups, 32"),
+    ({"backbone": "seaformer-tiny"}, "solov2 has no backbone 'seaformer-tiny'"),
+    ({"head_convs": 0}, "head_convs is 0"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), IMPOSSIBLE, ids=lambda value: str(value)[:40])
+def test_impossible_configurations(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        MobileInstConfig.preset("solov2-r50", **fields)
+
+
+def test_grids_of_the_command_line_are_a_list() -> None:
+    config = MobileInstConfig.preset("solov2-r50", grids=[5, 4, 3, 2, 1])
+    assert config == MobileInstConfig.preset("solov2-r50", grids=(5, 4, 3, 2, 1))
+    assert hash(config)
+
+
+@pytest.mark.parametrize("preset", RIVALS)
+def test_a_rival_is_no_network_of_queries(preset: str) -> None:
+    config = narrow(preset)
+    with pytest.raises(ConfigurationError, match="has no queries with masks"):
+        MobileInst(config, {})
+    assert type(build_network(config, drawn_weights(config))) is Network
+    with pytest.raises(ConfigurationError, match="does not reuse kernels"):
+        network(preset).mask_features(noise(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("preset", RIVALS)
+def test_a_rival_gives_the_outputs_that_it_names(preset: str) -> None:
+    names = tuple(name for name, _ in network(preset)(noise(1, 3, 64, 96)).items())
+    architecture = PRESETS[preset]["architecture"]
+    assert names == output_names(architecture) == needed_outputs(architecture)
+
+
+@pytest.mark.parametrize("preset", RIVALS)
+def test_batch_is_a_stack_of_singles(preset: str) -> None:
+    images = noise(2, 3, 64, 96)
+    batch = dict(network(preset)(images).items())
+    singles = [dict(network(preset)(image[None]).items()) for image in images]
+    for name, array in batch.items():
+        stacked = np.concatenate([single[name] for single in singles])
+        assert np.abs(array - stacked).max() <= 1e-11 * np.abs(stacked).max()
+
+
+@pytest.mark.parametrize("preset", RIVALS)
+def test_folding_changes_nothing(preset: str) -> None:
+    model, images = network(preset), noise(1, 3, 64, 96)
+    folded = fold_batch_norm(model.weights)
+    assert not any("running" in name for name in folded)
+    before, after = (dict(each(images).items()) for each in (model, Network(model.config, folded)))
+    for name, array in before.items():
+        assert np.abs(after[name] - array).max() <= 1e-10 * np.abs(array).max()
+
+
+def test_sides_that_the_public_code_pads() -> None:
+    with pytest.raises(ShapeError, match="multiples of 32"):
+        network("solov2-lite-r18")(noise(1, 3, 64, 72))
+
+
+def test_every_weight_is_asked_for() -> None:
+    model = network("solov2-lite-r18")
+    for name in ("bbox_head.solo_cate.bias", "mask_feat_head.conv_pred.0.gn.weight"):
+        weights = {key: array for key, array in model.weights.items() if key != name}
+        with pytest.raises(WeightsError, match=name):
+            Network(model.config, weights)
+
+
+@pytest.mark.parametrize("preset", RIVALS)
+def test_a_preset_is_its_public_configuration(preset: str) -> None:
+    config = dataclasses.asdict(MobileInstConfig.preset(preset))
+    if config["architecture"] == "solov2":
+        light = "lite" in preset
+        sizes = (config["head_dim"], config["head_convs"], config["kernel_dim"], config["mask_dim"])
+        assert sizes == ((256, 2, 128, 128) if light else (512, 4, 256, 128))
+        assert config["grids"] == (40, 36, 24, 16, 12)
