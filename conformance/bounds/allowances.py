@@ -164,6 +164,9 @@ OPENVINO = replace(
 MNN = replace(CPU, name="mnn", narrows_vectors=True, winograd_points=(0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5))
 """MNN on a CPU; the points of its ``WinogradGenerater`` are multiples of a half."""
 
+LITERT = replace(CPU, name="litert", adds_constants_first=True)
+"""LiteRT on a CPU, XNNPACK included; its converter makes x + (b + c) of (x + b) + c."""
+
 
 def with_winograd(runtime: Runtime, tile: int) -> Runtime:
     """Return a runtime of whose 3×3 convolutions Winograd's F(tile×tile, 3×3) is declared; 0: none."""
@@ -172,7 +175,7 @@ def with_winograd(runtime: Runtime, tile: int) -> Runtime:
 
 TILES = (2, 4, 6)
 """Of Winograd's convolutions."""
-_ALL = (CPU, ONNX_RUNTIME, OLD_ONNX_RUNTIME, MOBILE, HEXAGON, NCNN, OPENVINO, MNN)
+_ALL = (CPU, ONNX_RUNTIME, OLD_ONNX_RUNTIME, MOBILE, HEXAGON, NCNN, OPENVINO, MNN, LITERT)
 RUNTIMES = {
     each.name: each for plain in _ALL for each in (plain, *(with_winograd(plain, tile) for tile in TILES))
 }

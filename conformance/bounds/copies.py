@@ -25,8 +25,10 @@ def copied_weights(recording: Recording, declaration: Declaration) -> dict[str, 
     if copied is None:
         return {}
     found = {
-        name: _narrowed(recording.tensors[name], copied, factor)
-        for name, factor in _factors(recording).items()
+        name: _by_channel(recording.tensors[name], copied, axis)
+        if copied.by_channel
+        else _narrowed(recording.tensors[name], copied, factor)
+        for name, (factor, axis) in _factors(recording).items()
     }
     return found | dict(_vectors(recording, copied) if declaration.runtime.narrows_vectors else ())
 
@@ -47,25 +49,38 @@ def _narrowed(x: Array, copied: Format, factor: Array | float = 1.0) -> Array:
     return np.where(size < copied.smallest_normal / factor, size, copied.unit_roundoff * size)
 
 
+def _by_channel(x: Array, copied: Format, axis: int) -> Array:
+    """Return the roundings of the largest of each output channel; a norm's factor scales all of one alike."""
+    others = tuple(place for place in range(x.ndim) if place != axis % x.ndim)
+    largest = np.abs(x).max(axis=others, keepdims=True, initial=0.0)
+    return np.broadcast_to(copied.unit_roundoff * largest, x.shape)
+
+
 def _of_largest(x: Array, copied: Format) -> Array:
     largest = float(np.abs(x).max(initial=0.0))
     return np.full(x.shape, copied.unit_roundoff * max(largest, copied.smallest_normal))
 
 
-def _factors(recording: Recording) -> dict[str, Array | float]:
-    """Return the weights that are operands of products, each with what a norm behind it multiplies it by."""
-    moved = {name: name for name in recording.weights}
-    found: dict[str, Array | float] = {}
+def _factors(recording: Recording) -> dict[str, tuple[Array | float, int]]:
+    """Return the weights that are operands of products.
+
+    Each with what a norm behind it multiplies it by, and the axis of its output channels.
+    """
+    moved = {name: (name, False) for name in recording.weights}
+    found: dict[str, tuple[Array | float, int]] = {}
     products: set[str] = set()
     for step in recording.steps:
         traits = TRAITS[step.op_type]
         if Trait.MOVES in traits and step.inputs[0] in moved:
-            moved.update(dict.fromkeys(step.outputs, moved[step.inputs[0]]))
+            name, turned = moved[step.inputs[0]]
+            moved.update(dict.fromkeys(step.outputs, (name, turned ^ (step.op_type == "Transpose"))))
         elif Trait.PRODUCTS in traits or (step.op_type == "Add" and products & {*step.inputs}):
             products |= {*step.outputs} if step.op_type != "Conv" else set()
             operands = step.inputs[1:2] if step.op_type == "Conv" else step.inputs
             factor = _factor(recording, _norm_behind(recording, step))
-            found |= {moved[name]: factor for name in operands if name in moved}
+            first = step.op_type == "Conv" or bool(step.attributes.get("transB", 0))
+            for name, turned in (moved[name] for name in operands if name in moved):
+                found[name] = factor, 0 if first ^ turned else -1
     return found
 
 

@@ -25,12 +25,15 @@ class Format:
         Numbers below it may be flushed to zero.
     largest
         The largest finite number.
+    by_channel
+        Whether numbers are steps of the largest of their output channel, by which the roundoff is relative.
     """
 
     name: str
     unit_roundoff: float
     smallest_normal: float
     largest: float
+    by_channel: bool = False
 
     def rounded(self, x: Array) -> Array:
         """Return float64 ``x`` rounded to this format, as float64; what is too large becomes infinite."""
@@ -56,9 +59,12 @@ BFLOAT16 = Format("bfloat16", 2.0**-8, 2.0**-126, 2.0**127 * (2 - 2.0**-7))
 TRUNCATED_FLOAT16 = replace(FLOAT16, name="float16, truncated", unit_roundoff=2.0**-10)
 """Of weights whose last bits were cut off: off by up to twice a rounding."""
 
+INT8 = Format("int8", 0.5 / 127 * (1 + 2.0**-20), 0.0, math.inf, by_channel=True)
+"""Of weights alone: multiples of a 127th of their output channel's largest, which float32 rounds."""
+
 FORMATS = {each.name: each for each in (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)}
 """Formats by name."""
-WEIGHT_FORMATS = FORMATS | {TRUNCATED_FLOAT16.name: TRUNCATED_FLOAT16}
+WEIGHT_FORMATS = FORMATS | {each.name: each for each in (TRUNCATED_FLOAT16, INT8)}
 """Formats of weights alone, too."""
 
 

@@ -17,8 +17,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from conformance.candidates.candidate import Candidate
-from conformance.candidates.child_process import safe_environment
+from conformance.candidates.child_process import python_command, safe_environment
 from conformance.candidates.phone_runtime import RECORD, PhoneRuntime
+from conformance.conversion.litert_model import read_litert
 from conformance.conversion.ncnn_model import read_ncnn
 from conformance.files import atomic_write
 from conformance.graph.onnx_graph import OnnxGraph
@@ -145,7 +146,24 @@ MNN = Converter(
     lambda folder: [folder / "model.mnn"],
     _whole_mnn,
 )
-CONVERTERS = {each.name: each for each in (NCNN, OPENVINO, MNN)}
+
+
+def _litert(source: Path, folder: Path, said: Sequence[str]) -> list[str]:
+    module = "conformance.candidates.litert_conversion"
+    return python_command(module, str(source), str(folder / "model.tflite"), *said)
+
+
+LITERT = Converter(
+    "litert",
+    "litert_torch",
+    ("litert-torch", "litert-converter", "ai-edge-quantizer", "ai-edge-litert", "torch"),
+    (".tflite",),
+    {weights: [weights] for weights in ("float32", "float16", "int8")},
+    _litert,
+    lambda folder: [folder / "model.tflite"],
+    read_litert,
+)
+CONVERTERS = {each.name: each for each in (NCNN, OPENVINO, MNN, LITERT)}
 """Runtime → its converter."""
 
 
@@ -192,7 +210,7 @@ def convert(converter: Converter, source: Path, model: Path, precision: str = "f
         _run(converter, command, folder)
         files = converter.made(folder)
         _check(converter, files)
-        record = _record(converter, source, precision, command)
+        record = _record(converter, source, precision, [word.replace(name, "") for word in command])
         return _kept(files, converter.places(model), record)
 
 
@@ -259,7 +277,7 @@ def _record(converter: Converter, source: Path, precision: str, command: list[st
         "runtime": converter.name,
         "precision": precision,
         "inputs": {name: info.shape for name, info in OnnxGraph.load(source, partly=True).declared.items()},
-        "converter": [Path(command[0]).name, *(word.replace(str(source.parent), "") for word in command[1:])],
+        "converter": [Path(command[0]).name, *command[1:]],
         "versions": {name: importlib.metadata.version(name) for name in converter.versions},
     }
 

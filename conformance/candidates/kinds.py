@@ -18,6 +18,7 @@ from conformance.candidates.converters import shipped
 from conformance.candidates.dumps import DumpCandidate
 from conformance.candidates.evaluated import EvaluatedGraph
 from conformance.candidates.graph_dumps import GraphDumps
+from conformance.candidates.litert import LITERT_RUNTIME
 from conformance.candidates.mnn import MNN_RUNTIME
 from conformance.candidates.ncnn import NCNN_RUNTIME
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, checked_candidate
@@ -194,7 +195,7 @@ def _graph_of(request: Request) -> OnnxGraph:
     return OnnxGraph.load(request.model)
 
 
-PHONE_RUNTIMES = {each.name: each for each in (NCNN_RUNTIME, OPENVINO_RUNTIME, MNN_RUNTIME)}
+PHONE_RUNTIMES = {each.name: each for each in (NCNN_RUNTIME, OPENVINO_RUNTIME, MNN_RUNTIME, LITERT_RUNTIME)}
 """What is shipped on phones: a line each."""
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from conformance.candidates.kinds import Request
 from conformance.cli import options, verify_options
@@ -15,6 +16,8 @@ from conformance.cli.job import Job
 from conformance.cli.report_files import ReportFiles
 from conformance.cli.verdict import print_beside
 from conformance.cli.verify_graph import Shapes, feeds_of
+from conformance.conversion.litert_graph import litert_graph
+from conformance.conversion.litert_model import read_litert
 from conformance.conversion.ncnn_graph import ncnn_graph
 from conformance.conversion.ncnn_model import read_ncnn
 from conformance.graph.onnx_graph import OnnxGraph
@@ -26,6 +29,11 @@ from conformance.reports.report import Report
 from refimpl.errors import ConfigurationError
 from refimpl.ops.operation import Array
 
+MEANINGS: Mapping[str, Callable[[Path, Mapping[str, Sequence[int]], Sequence[str]], onnx.ModelProto]] = {
+    ".param": lambda path, inputs, outputs: ncnn_graph(read_ncnn(path), inputs, outputs),
+    ".tflite": lambda path, inputs, outputs: litert_graph(read_litert(path), inputs, outputs),
+}
+"""Suffix of a runtime's model → its file, its source's inputs and outputs, and what it means."""
 LOUD = 30
 """Factor of the second random input: it reaches the bounds of clips."""
 
@@ -90,19 +98,20 @@ class AgainstVerdict(Job):
         return verify_against(after, before, inputs, names=names, progress=progress, cache=cache)
 
     def _after(self, path: Path) -> OnnxGraph:
-        """Read the model; ncnn's two files as the graph that they mean."""
-        if path.suffix != ".param":
+        """Read the model; a runtime's files as the graph that they mean."""
+        meaning = MEANINGS.get(path.suffix)
+        if meaning is None:
             return OnnxGraph.load(path)
         if self.is_module:
             raise ConfigurationError(
-                "--against pytorch: is for an .onnx file; name the one ncnn's was made from"
+                f"--against pytorch: is for an .onnx file; name the one that {path.name} was made from"
             )
         before = OnnxGraph.load(Path(str(self.against)))
         shapes = {
             name: [side if isinstance(side, int) else 1 for side in info.shape or ()]
             for name, info in before.declared.items()
         }
-        return OnnxGraph.load(ncnn_graph(read_ncnn(path), shapes, list(before.outputs)))
+        return OnnxGraph.load(meaning(path, shapes, list(before.outputs)))
 
     @property
     def is_module(self) -> bool:

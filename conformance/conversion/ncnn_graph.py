@@ -8,19 +8,16 @@ Source: github.com/Tencent/ncnn, ``src/layer/*.cpp`` and its wiki, *operators*.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
 
+from conformance.conversion.graph_writer import GraphWriter
 from conformance.conversion.ncnn_model import NcnnLayer
 from refimpl.errors import UnsupportedOperationError
-from refimpl.ops.operation import Array
 
-OPSET = 18
 ABSENT = -233
 """A side that Reshape leaves out."""
 _ORDERS = ("whc", "hwc", "wch", "cwh", "hcw", "chw")
@@ -61,49 +58,15 @@ def ncnn_graph(
         _LAYERS[layer.kind](writer, layer)
     for place, name in enumerate(outputs):
         writer.node("Unsqueeze", [f"out{place}", writer.shape(0)], name)
-    given = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)) for name, shape in inputs.items()
-    ]
-    made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
-    graph = helper.make_graph(writer.nodes, "ncnn", given, made, writer.initializers)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    return writer.model("ncnn", inputs, outputs)
 
 
-class _Writer:
-    """Nodes on their way into a graph, and how many axes each blob has."""
+class _Writer(GraphWriter):
+    """And how many axes each blob has."""
 
     def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
+        super().__init__()
         self.ranks: dict[str, int] = {}
-        self.prefix = ""
-        self._numbers = itertools.count()
-
-    def fresh(self, what: str) -> str:
-        """Return a name that is not taken."""
-        return f"{self.prefix}/{what}_{next(self._numbers)}"
-
-    def node(self, kind: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
-        """Add a node and return the tensor that it makes."""
-        output = output or self.fresh(kind)
-        self.nodes.append(helper.make_node(kind, list(inputs), [output], self.fresh("node"), **attributes))
-        return output
-
-    def constant(self, array: Array) -> str:
-        """Add a constant; of half precision it is stored so, and widened where it is used."""
-        name = self.fresh("constant")
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
-        if array.dtype != np.float16:
-            return name
-        return self.node("Cast", [name], to=TensorProto.FLOAT)
-
-    def shape(self, *sides: int) -> str:
-        """Add a list of whole numbers."""
-        return self.constant(np.array(sides, np.int64))
-
-    def scalar(self, value: float) -> str:
-        """Add a number."""
-        return self.constant(np.array(value, np.float32))
 
     def done(self, layer: NcnnLayer, name: str, rank: int) -> None:
         """Give a layer's only blob."""

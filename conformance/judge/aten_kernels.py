@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from conformance.candidates.arrays import first_line
-from conformance.graph.evaluation import as_tuple, evaluate_node, run
+from conformance.graph.evaluation import evaluate_node, run
 from conformance.graph.findings import FAILS, UNJUDGED, Finding
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.graph.pytorch_replay import given_attributes, import_torch, operators
+from conformance.graph.pytorch_module import Calls, assembled, translated
+from conformance.graph.pytorch_replay import import_torch
 from conformance.pictures.graph_inputs import graph_inputs
 from refimpl.graph import Node
 from refimpl.ops.operation import Array
@@ -41,16 +42,15 @@ def kernels_missing(graph: OnnxGraph, kernels: set[str]) -> list[Finding]:
     """
     feeds = graph_inputs(graph, [], [], 0)
     values = run(graph.nodes, {**graph.initializers, **feeds}, evaluate_node)
-    calls = {place: _call(node, values) for place, node in enumerate(graph.nodes)}
-    translated = {place: call for place, call in calls.items() if call is not None}
+    calls = translated(graph, values)
     happens = "no translation of it to PyTorch is known here"
     found = [
         (place, Finding("untranslated", _subject(node), UNJUDGED, happens, INSTEAD))
         for place, node in enumerate(graph.nodes)
-        if place not in translated
+        if place not in calls
     ]
     try:
-        called = _exported(graph, values, feeds, translated)
+        called = _exported(graph, values, feeds, calls)
     except Exception as error:  # PyTorch raises of many kinds
         happens = f"torch.export fails: {first_line(error)}"
         return [Finding("export", "model", UNJUDGED, happens, "export the module itself")]
@@ -67,67 +67,17 @@ def _subject(node: Node) -> str:
     return f"{node.op_type} {node.name!r}"
 
 
-def _call(node: Node, values: dict[str, Array]) -> Callable[..., Any] | None:
-    """Return what computes a node in PyTorch, None if nothing does; shapes and numbers are literals."""
-    function = operators().get(node.op_type)
-    if function is None:
-        return None
-    literals = {
-        place: values[name].tolist()
-        for place, name in enumerate(node.inputs)
-        if name and (values[name].ndim == 0 or (values[name].dtype.kind == "i" and values[name].ndim == 1))
-    }
-    given = given_attributes(node.op_type, node.attributes)
-
-    def call(*operands: Any) -> tuple[Any, ...]:
-        return as_tuple(function(*(literals.get(place, x) for place, x in enumerate(operands)), **given))
-
-    torch = import_torch()
-    try:
-        call(*(torch.from_numpy(np.array(values[name])) if name else None for name in node.inputs))
-    except Exception:  # an attribute that PyTorch has no word for
-        return None
-    return call
-
-
 def _exported(
     graph: OnnxGraph,
     values: dict[str, Array],
     feeds: dict[str, Array],
-    calls: dict[int, Callable[..., Any]],
+    calls: Calls,
 ) -> dict[int, set[str]]:
     """Export the nodes as one module, and return place of a node → operators that it comes down to."""
     torch = import_torch()
-
-    class Step(torch.nn.Module):  # type: ignore[name-defined]  # PyTorch is optional
-        def __init__(self, call: Any) -> None:
-            super().__init__()
-            self.call = call
-
-        def forward(self, *operands: Any) -> Any:
-            return self.call(*operands)
-
-    class Whole(torch.nn.Module):  # type: ignore[name-defined]
-        def __init__(self) -> None:
-            super().__init__()
-            self.steps = torch.nn.ModuleList([Step(calls.get(place)) for place in range(len(graph.nodes))])
-            made = {name for place, node in enumerate(graph.nodes) if place in calls for name in node.outputs}
-            self.names = [name for name in values if name not in made and name not in feeds]
-            for place, name in enumerate(self.names):
-                self.register_buffer(f"fixed_{place}", torch.from_numpy(np.array(values[name])))
-
-        def forward(self, *given: Any) -> list[Any]:
-            fixed = {name: getattr(self, f"fixed_{place}") for place, name in enumerate(self.names)}
-            tensors = {**fixed, **dict(zip(feeds, given, strict=True))}
-            for place, node in enumerate(graph.nodes):
-                if place in calls:
-                    operands = [tensors[name] if name else None for name in node.inputs]
-                    tensors.update(zip(node.outputs, self.steps[place](*operands), strict=False))
-            return [tensors[name] for name in graph.outputs]
-
     given = tuple(torch.from_numpy(np.array(array)) for array in feeds.values())
     with warnings.catch_warnings(action="ignore"):
-        program = torch.export.export(Whole().eval(), given).run_decompositions()
+        program = torch.export.export(assembled(graph, values, feeds, calls), given).run_decompositions()
     return _operators_by_place(program.graph.nodes)
 
 

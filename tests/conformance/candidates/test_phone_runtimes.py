@@ -83,6 +83,10 @@ RIGHT = [
     ("mnn", "float32", "winograd=off"),
     ("mnn", "float32", "winograd=6"),
     ("mnn", "float16", "winograd=off,weights=float16"),
+    ("litert", "float32", "xnnpack=on"),
+    ("litert", "float32", "xnnpack=off"),
+    ("litert", "float16", "weights=float16"),
+    ("litert", "int8", "weights=int8"),
 ]
 
 
@@ -96,9 +100,12 @@ def test_a_right_model_passes(folder: Path, runtime: str, precision: str, said: 
 
 
 @runtimes
-def test_weights_of_float16_are_seen_unless_declared(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("runtime", "precision"), [("ncnn", "float16"), ("litert", "float16"), ("litert", "int8")]
+)
+def test_narrow_weights_are_seen_unless_declared(folder: Path, runtime: str, precision: str) -> None:
     """pnnx halves them unless it is told not to."""
-    report = judged(f"ncnn:{converted(folder, 'ncnn', 'float16')}")
+    report = judged(f"{runtime}:{converted(folder, runtime, precision)}")
     assert report.verdict == "fail"
 
 
@@ -138,6 +145,7 @@ def planted(source: Path, target: Path, weight: str) -> None:
         ("ncnn", "mask_decoder.lateral.1.conv.weight", "mask_decoder.lateral.1"),
         ("openvino", "backbone.tpm.layer3.conv.0.c.weight", "backbone.tpm.layer3"),
         ("mnn", "mask_decoder.lateral.1.conv.weight", "mask_decoder.lateral.1"),
+        ("litert", "mask_decoder.lateral.1.conv.weight", "mask_decoder.lateral.1"),
     ],
 )
 def test_a_wrong_weight_is_found_where_it_is(

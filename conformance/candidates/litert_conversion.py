@@ -1,0 +1,70 @@
+"""LiteRT's own converter, litert-torch, called on an ONNX file in a process of its own.
+
+It takes PyTorch modules: the graph's nodes in PyTorch's words are one.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.graph.pytorch_module import module_of
+from conformance.graph.pytorch_replay import import_torch
+from conformance.pictures.graph_inputs import graph_inputs
+
+FLOAT16 = [
+    {
+        "regex": ".*",
+        "operation": operation,
+        "algorithm_key": "float_casting",
+        "op_config": {
+            "weight_tensor_config": {"num_bits": 16, "dtype": "FLOAT"},
+            "compute_precision": "FLOAT",
+            "explicit_dequantize": True,
+        },
+    }
+    for operation in ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D_TRANSPOSE")
+]
+"""A recipe of AI Edge Quantizer's, which has none ready: kernels and matrices in half precision."""
+
+
+def write_litert(source: Path, target: Path, weights: str) -> None:
+    """Convert an ONNX file, for inputs of the shapes that it declares.
+
+    Parameters
+    ----------
+    source, target
+    weights
+        ``float32``; ``float16``, or ``int8`` with a scale for each output channel: widened as it runs.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        PyTorch has no word for some nodes.
+    ShapeError
+        An axis of an input has no length.
+    """
+    import litert_torch
+
+    graph = OnnxGraph.load(source)
+    feeds = graph_inputs(graph, [], [], 0)
+    torch = import_torch()
+    given = tuple(torch.from_numpy(np.array(array)) for array in feeds.values())
+    litert_torch.convert(module_of(graph, feeds), given).export(str(target))
+    if weights != "float32":
+        _store(target, weights)
+
+
+def _store(model: Path, weights: str) -> None:
+    from ai_edge_quantizer import quantizer, recipe
+
+    wanted = recipe.weight_only_wi8_afp32() if weights == "int8" else FLOAT16
+    made = quantizer.Quantizer(str(model), wanted).quantize()
+    made.export_model(str(model), overwrite=True)
+
+
+if __name__ == "__main__":
+    write_litert(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

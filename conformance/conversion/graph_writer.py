@@ -1,0 +1,62 @@
+"""Nodes on their way into an ONNX graph that says what a runtime's file means."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from refimpl.ops.operation import Array
+
+OPSET = 18
+
+
+class GraphWriter:
+    """Nodes and constants, named after the layer that is being written."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.prefix = ""
+        self._numbers = itertools.count()
+
+    def fresh(self, what: str) -> str:
+        """Return a name that is not taken."""
+        return f"{self.prefix}/{what}_{next(self._numbers)}"
+
+    def node(self, kind: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
+        """Add a node and return the tensor that it makes."""
+        output = output or self.fresh(kind)
+        self.nodes.append(helper.make_node(kind, list(inputs), [output], self.fresh("node"), **attributes))
+        return output
+
+    def constant(self, array: Array, output: str = "") -> str:
+        """Add a constant; of half precision it is stored so, and widened where it is used."""
+        halved = array.dtype == np.float16
+        name = output if output and not halved else self.fresh("constant")
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return self.node("Cast", [name], output, to=TensorProto.FLOAT) if halved else name
+
+    def shape(self, *sides: int) -> str:
+        """Add a list of whole numbers."""
+        return self.constant(np.array(sides, np.int64))
+
+    def scalar(self, value: float) -> str:
+        """Add a number."""
+        return self.constant(np.array(value, np.float32))
+
+    def model(
+        self, name: str, inputs: Mapping[str, Sequence[int]], outputs: Sequence[str]
+    ) -> onnx.ModelProto:
+        """Return the graph of what was written, of float32 inputs of these shapes."""
+        given = [
+            helper.make_tensor_value_info(each, TensorProto.FLOAT, list(shape))
+            for each, shape in inputs.items()
+        ]
+        made = [helper.make_tensor_value_info(each, TensorProto.FLOAT, None) for each in outputs]
+        graph = helper.make_graph(self.nodes, name, given, made, self.initializers)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)

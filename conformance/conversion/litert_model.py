@@ -1,0 +1,178 @@
+"""LiteRT's ``.tflite``, read by its own schema: operators in order, their tensors and constants.
+
+Source: github.com/google-ai-edge/LiteRT, ``tflite/converter/schema/schema.fbs``, as the package's
+``schema_py_generated`` has it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refimpl.errors import FileError, MissingDependencyError, UnsupportedOperationError
+from refimpl.ops.operation import Array
+
+MAGIC = b"TFL3"
+"""Stands at byte 4."""
+
+
+@dataclass(frozen=True)
+class LitertOperator:
+    """One operator.
+
+    Attributes
+    ----------
+    kind
+        Its name in the schema, ``CONV_2D``; a custom one's own.
+    inputs, outputs
+        Places of tensors; −1 for an operand that is left out.
+    options
+        Name → value, as the schema calls them.
+    """
+
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class LitertModel:
+    """A model's only graph.
+
+    Attributes
+    ----------
+    operators
+        In the order in which they run.
+    names
+        Place of a tensor → its name, made unlike the others'.
+    shapes
+        Place → shape.
+    constants
+        Place → array, in the type and scale that it is stored in.
+    scales
+        Place of a quantised tensor → scales, zero points and the axis that they belong to.
+    inputs, outputs
+        The name that users give → place.
+    """
+
+    operators: Sequence[LitertOperator]
+    names: Sequence[str]
+    shapes: Sequence[tuple[int, ...]]
+    constants: Mapping[int, Array]
+    scales: Mapping[int, tuple[Array, Array, int]]
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int]
+
+
+def read_litert(path: Path) -> LitertModel:
+    """Return the graph of a ``.tflite``.
+
+    Raises
+    ------
+    FileError
+        The file is missing, of another runtime, cut off or malformed.
+    UnsupportedOperationError
+        It has several graphs.
+    MissingDependencyError
+        LiteRT, whose schema is used, is not installed.
+    """
+    schema = _schema()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}") from error
+    if content[4:8] != MAGIC:
+        raise FileError(f"{path}: bytes 4 to 8 are {content[4:8]!r}, not {MAGIC!r}: it is no model of LiteRT")
+    try:
+        model = schema.ModelT.InitFromPackedBuf(content, 0)
+        if len(model.subgraphs) != 1:
+            raise UnsupportedOperationError(f"{path} has {len(model.subgraphs)} graphs; expected one")
+        return _read(schema, model)
+    except (struct.error, ValueError, IndexError, TypeError, AttributeError) as error:
+        raise FileError(f"{path}: it is cut off or malformed: {str(error)[:100]}") from error
+
+
+def _schema() -> Any:
+    try:
+        from ai_edge_litert import schema_py_generated
+    except ImportError as error:
+        raise MissingDependencyError(
+            "ai_edge_litert, whose schema reads .tflite files, is not installed: "
+            "pip install 'mobileinst-reference[litert]'"
+        ) from error
+    return schema_py_generated
+
+
+def _read(schema: Any, model: Any) -> LitertModel:
+    (graph,) = model.subgraphs
+    kinds = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
+    codes = [_kind(kinds, code) for code in model.operatorCodes]
+    operators = [
+        LitertOperator(
+            codes[each.opcodeIndex],
+            tuple(map(int, each.inputs)),
+            tuple(map(int, each.outputs)),
+            vars(each.builtinOptions) if each.builtinOptions else {},
+        )
+        for each in graph.operators
+    ]
+    names = [tensor.name.decode("utf-8", "replace") for tensor in graph.tensors]
+    constants = {
+        place: array
+        for place, tensor in enumerate(graph.tensors)
+        if (array := _constant(schema, tensor, model.buffers[tensor.buffer].data)) is not None
+    }
+    scales = {
+        place: held for place, tensor in enumerate(graph.tensors) if (held := _scales(tensor)) is not None
+    }
+    return LitertModel(
+        operators,
+        [f"{name}:{place}" if names.count(name) > 1 else name for place, name in enumerate(names)],
+        [() if tensor.shape is None else tuple(map(int, tensor.shape)) for tensor in graph.tensors],
+        constants,
+        scales,
+        *_ends(model, graph, names),
+    )
+
+
+def _kind(kinds: Mapping[int, str], code: Any) -> str:
+    if code.customCode:
+        return str(code.customCode.decode("utf-8", "replace"))
+    # Before there were more than 127 operators their numbers stood elsewhere.
+    return kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+def _constant(schema: Any, tensor: Any, data: Any) -> Array | None:
+    if data is None or not len(data):
+        return None
+    kinds = {number: name for name, number in vars(schema.TensorType).items() if isinstance(number, int)}
+    name = kinds[tensor.type].lower()
+    if name not in np.sctypeDict and name != "bool":
+        raise ValueError(f"constants of {name} are not read")
+    shape = () if tensor.shape is None else tuple(map(int, tensor.shape))
+    return np.frombuffer(np.asarray(data, np.uint8).tobytes(), np.dtype(name)).reshape(shape)
+
+
+def _scales(tensor: Any) -> tuple[Array, Array, int] | None:
+    held = tensor.quantization
+    if held is None or held.scale is None or not len(held.scale):
+        return None
+    return np.asarray(held.scale), np.asarray(held.zeroPoint), int(held.quantizedDimension)
+
+
+def _ends(model: Any, graph: Any, names: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return inputs and outputs by the names of the first signature, else by the tensors'."""
+    if model.signatureDefs:
+        signature = model.signatureDefs[0]
+        return (
+            {each.name.decode(): int(each.tensorIndex) for each in signature.inputs},
+            {each.name.decode(): int(each.tensorIndex) for each in signature.outputs},
+        )
+    inputs, outputs = ({names[place]: int(place) for place in ends} for ends in (graph.inputs, graph.outputs))
+    return inputs, outputs
