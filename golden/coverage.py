@@ -35,6 +35,34 @@ TESTED = {
         _DETECTS,
         "refimpl/test_matrix_nms.py::test_decay_is_that_of_pairs_one_by_one",
     ),
+    "refimpl.dynamic_masks.condinst_instances": (
+        _DETECTS,
+        "refimpl/test_dynamic_masks.py::test_instances_of_drawn_predictions",
+    ),
+    "refimpl.dynamic_masks.candidates": (
+        _DETECTS,
+        "refimpl/test_dynamic_masks.py::test_candidates_are_those_of_loops",
+    ),
+    "refimpl.dynamic_masks.locations": (
+        _DETECTS,
+        "refimpl/test_dynamic_masks.py::test_locations_are_the_middles_of_strides",
+    ),
+    "refimpl.dynamic_masks.dynamic_masks": (
+        _DETECTS,
+        "refimpl/test_dynamic_masks.py::test_a_mask_is_three_layers_pixel_by_pixel",
+    ),
+    "refimpl.box_nms.suppressed": (
+        _DETECTS,
+        "refimpl/test_dynamic_masks.py::test_what_remains_is_what_a_search_finds",
+    ),
+    "refimpl.inference.resize_plane": (
+        "is Resize on one plane",
+        "refimpl/test_dynamic_masks.py::test_masks_are_resized_to_the_picture",
+    ),
+    "refimpl.weights.names.backbone_prefix": (
+        "names weights in files",
+        "refimpl/test_rival_networks.py::test_weights_have_public_names",
+    ),
     "refimpl.assembly.picture_of": (_REFUSES, "refimpl/test_matrix_nms.py::test_outputs_that_do_not_fit"),
     "refimpl.assembly.masks_of_picture": (
         "is what `refimpl.inference.postprocess` does",

@@ -53,6 +53,16 @@ MICRO_SPARSEINST = MobileInstConfig(
     kernel_dim=4,
     mask_convs=1,
 )
+MICRO_CONDINST = MobileInstConfig(
+    architecture="condinst",
+    backbone="resnet50-caffe",
+    num_classes=3,
+    dim=4,
+    head_convs=1,
+    mask_dim=4,
+    kernel_dim=2,
+    norm_groups=2,
+)
 MICRO_SOLOV2 = MobileInstConfig(
     architecture="solov2",
     backbone="resnet18",

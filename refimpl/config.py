@@ -21,7 +21,7 @@ class MobileInstConfig:
     ----------
     architecture
         ``mobileinst``, or a rival of the paper's tables, which ignores the instance decoder's fields:
-        ``sparseinst``, ``solov2``.
+        ``sparseinst``, ``solov2``, ``condinst``.
     backbone
         Name of a published backbone, such as ``topformer-base``; the rivals know TopFormer, the ResNets and
         ``mobilenetv2``.
@@ -47,9 +47,9 @@ class MobileInstConfig:
         How SparseInst's activation maps are formed: ``plain``, ``grouped``, or ``softmax`` (grouped, with a
         softmax over positions in place of a normalised sigmoid).
     kernel_dim
-        Channels of a rival's kernels and mask features.
+        Channels of a rival's mask features, and of its kernels, but for CondInst's, which are whole networks.
     head_dim, head_convs
-        Channels and number of the 3×3 convolutions of SOLOv2's heads.
+        Channels of SOLOv2's heads, and number of the 3×3 convolutions of its and of CondInst's.
     mask_dim
         Channels on the way to a rival's mask features.
     grids
@@ -122,7 +122,7 @@ class MobileInstConfig:
             raise ConfigurationError(
                 f"{self.architecture} has no backbone {self.backbone!r}; expected {_one_of(RIVAL_BACKBONES)}"
             )
-        for name in ("head_dim", "mask_dim", "kernel_dim"):
+        for name in GROUPED[self.architecture]:
             if getattr(self, name) % self.norm_groups:
                 raise ConfigurationError(
                     f"{name} is {getattr(self, name)}; expected a multiple of norm_groups, {self.norm_groups}"
@@ -172,9 +172,11 @@ COUNTS = (
 )
 """Fields that are whole numbers from 1."""
 GRIDS = 5
+GROUPED = {"solov2": ("head_dim", "mask_dim", "kernel_dim"), "condinst": ("dim",)}
+"""Fields that are channels of group norms."""
 
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "architecture": ("mobileinst", "sparseinst", "solov2"),
+    "architecture": ("mobileinst", "sparseinst", "solov2", "condinst"),
     "backbone": (*BACKBONES, "resnet50", "resnet50-caffe", "resnet18", "mobilenetv2"),
     "global_layers": (0, 1, 2),
     "local_layers": (0, 1, 2),
@@ -209,11 +211,14 @@ _ABLATIONS: dict[str, dict[str, Any]] = {
 
 _SOLOV2 = {"architecture": "solov2", "head_dim": 512, "head_convs": 4, "kernel_dim": 256}
 _SOLOV2_LITE = {"architecture": "solov2"}
+_CONDINST = {"architecture": "condinst", "head_convs": 4, "kernel_dim": 8}
 _RIVALS: dict[str, dict[str, Any]] = {
     "solov2-r50": {**_SOLOV2, "backbone": "resnet50"},
     "solov2-mobilenetv2": {**_SOLOV2, "backbone": "mobilenetv2"},
     "solov2-lite-r50": {**_SOLOV2_LITE, "backbone": "resnet50"},
     "solov2-lite-r18": {**_SOLOV2_LITE, "backbone": "resnet18"},
+    "condinst-r50": {**_CONDINST, "backbone": "resnet50-caffe"},
+    "condinst-topformer-base": {**_CONDINST, "backbone": "topformer-base"},
 }
 """The rivals of the paper's Table 1 as their public configurations have them."""
 

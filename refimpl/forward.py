@@ -13,6 +13,7 @@ import numpy as np
 from refimpl import ops
 from refimpl.backbone import BACKBONE_SPECS, BackboneSpec, backbone
 from refimpl.blank import BlankInterceptor
+from refimpl.condinst import condinst
 from refimpl.config import MobileInstConfig
 from refimpl.fpn import feature_pyramid, mask_branch
 from refimpl.instance_decoder import instance_decoder
@@ -85,6 +86,7 @@ NETWORKS: Mapping[str, Callable[[Array, Scope, MobileInstConfig, BackboneSpec], 
     "mobileinst": forward_mobileinst,
     "sparseinst": forward_sparseinst,
     "solov2": solov2,
+    "condinst": condinst,
 }
 """Architecture → its forward pass."""
 

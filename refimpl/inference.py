@@ -129,7 +129,7 @@ def preprocess(
     height, width = placement.resized
     # One plane at a time: a photograph of 48 megapixels is 1.2 GB in float64, one of its planes 0.4 GB.
     for channel, (mean, deviation) in enumerate(zip(PIXEL_MEAN, PIXEL_DEVIATION, strict=True)):
-        plane = _bilinear(colours[:, :, channel].astype(np.float64), placement.resized)
+        plane = resize_plane(colours[:, :, channel].astype(np.float64), placement.resized)
         images[0, channel, :height, :width] = (plane - mean) / deviation
     return images, placement
 
@@ -248,8 +248,8 @@ def placement_matrices(placement: Placement, mask_size: Size, dtype: DTypeLike) 
 
 def _axis_matrix(mask: int, padded: int, resized: int, original: int) -> Array:
     """Return the (original, mask) matrix of resizing, cropping and resizing along one axis."""
-    to_input = _bilinear(np.eye(mask), (padded, mask))[:resized]
-    return _bilinear(to_input, (original, mask))
+    to_input = resize_plane(np.eye(mask), (padded, mask))[:resized]
+    return resize_plane(to_input, (original, mask))
 
 
 def _decided_masks(
@@ -306,8 +306,8 @@ def _shorter_side(height: int, width: int, shorter: int, longest: float) -> Size
     return max(1, math.floor(height * scale + 0.5)), max(1, math.floor(width * scale + 0.5))
 
 
-def _bilinear(plane: Array, size: Size) -> Array:
-    """Resize one (H, W) plane with half-pixel centres."""
+def resize_plane(plane: Array, size: Size) -> Array:
+    """Resize one (H, W) plane bilinearly, with half-pixel centres."""
     sizes = (1, 1, *size)
     resized: Array = resize(
         plane[None, None], None, None, sizes, mode="linear", coordinate_transformation_mode="half_pixel"

@@ -12,7 +12,9 @@ from refimpl.scope import Scope, block
 
 
 @block
-def pyramid(maps: Sequence[Array], w: Scope, lateral: str, output: str, dim: int) -> list[Array]:
+def pyramid(
+    maps: Sequence[Array], w: Scope, lateral: str, output: str, dim: int, first: int = 0
+) -> list[Array]:
     """Maps of a backbone, finest first → as many maps (B, dim, …), each with what is deeper added.
 
     Parameters
@@ -20,16 +22,20 @@ def pyramid(maps: Sequence[Array], w: Scope, lateral: str, output: str, dim: int
     maps
         (B, ·, h, w), each half the size of the one before.
     lateral, output
-        The names of the 1×1 and the 3×3 convolution of a level, with ``{}`` for its number from 0.
+        The names of the 1×1 and the 3×3 convolution of a level, with ``{}`` for its number.
     dim
         Channels of the results.
+    first
+        The number of the finest level.
     """
     last = len(maps) - 1
-    total = conv(maps[last], w / lateral.format(last), dim)
-    levels = [conv(total, w / output.format(last), dim, kernel=3)]
+    total = conv(maps[last], w / lateral.format(first + last), dim)
+    levels = [conv(total, w / output.format(first + last), dim, kernel=3)]
     for i in reversed(range(last)):
-        total = sum_top_down(conv(maps[i], w / lateral.format(i), dim), total)  # (B, dim, h, w) of the level
-        levels.insert(0, conv(total, w / output.format(i), dim, kernel=3))
+        total = sum_top_down(
+            conv(maps[i], w / lateral.format(first + i), dim), total
+        )  # (B, dim, h, w) of the level
+        levels.insert(0, conv(total, w / output.format(first + i), dim, kernel=3))
     return levels
 
 

@@ -357,6 +357,19 @@ def slice_(
     return x[tuple(index)]
 
 
+def pad(x: Tensor, pads: Axes, value: Any = None, *, mode: str = "constant") -> Tensor:
+    """Pad; repeated edges only of the last two axes, which is where PyTorch has them."""
+    counts = _ints(pads)
+    begin, end = counts[: x.ndim], counts[x.ndim :]
+    if mode == "constant":
+        pairs = zip(reversed(begin), reversed(end), strict=True)
+        fill = 0.0 if value is None else float(value)
+        return functional.pad(x, [n for pair in pairs for n in pair], value=fill)
+    _require(mode == "edge" and x.ndim == 4 and not any(begin[:2]) and not any(end[:2]))
+    _require(min(counts) >= 0)
+    return functional.pad(x, [begin[3], end[3], begin[2], end[2]], mode="replicate")
+
+
 ARRANGING: dict[str, Operator] = {
     "Identity": lambda x: x,
     "Reshape": reshape,
@@ -369,6 +382,7 @@ ARRANGING: dict[str, Operator] = {
     "Where": torch.where,
     "GatherElements": lambda x, indices, *, axis=0: torch.gather(x, axis, indices),
     "Slice": slice_,
+    "Pad": pad,
     "DepthToSpace": depth_to_space,
 }
 

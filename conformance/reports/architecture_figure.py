@@ -163,7 +163,13 @@ def stages_of(steps: Iterable[Row]) -> dict[str, list[Row]]:
     stages: dict[str, list[Row]] = {}
     for row in steps:
         parts = row["name"].partition("/")[0].split(".")
-        depth = 2 if parts[0] == "instance_decoder" else 4 if "transformer_blocks" in parts else 3
+        depth = (
+            2
+            if parts[0] == "instance_decoder"
+            else 4
+            if {"transformer_blocks", "bottom_up"} & {*parts}
+            else 3
+        )
         stages.setdefault(".".join(parts[:depth]), []).append(row)
     return stages
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 
 PURPOSES = (
-    (r"backbone\.tpm\.stem|backbone\.smb\d\.stem_block|backbone\.stem.*", "the first edges and colours"),
+    (r"backbone\.(bottom_up\.)?(tpm\.stem|smb\d\.stem_block|stem.*)", "the first edges and colours"),
     (
-        r"backbone\.(tpm|smb\d)\.layer\d+",
+        r"backbone\.(bottom_up\.)?(tpm|smb\d)\.layer\d+",
         "widen, look around, project: reach grows, place is lost",
     ),
-    (r"backbone\.res\d\.\d+", "a bottleneck: narrow, look around, widen; reach grows, place is lost"),
+    (
+        r"backbone\.(bottom_up\.)?res\d\.\d+",
+        "a bottleneck: narrow, look around, widen; reach grows, place is lost",
+    ),
     (r"backbone\.features\.\d+", "widen, look around, project: reach grows, place is lost"),
     (r"backbone\.ppa", "all levels averaged to one coarse grid and stacked: the tokens"),
     (r"backbone\.trans.*", "attention: every token hears from all others"),
@@ -38,6 +41,13 @@ PURPOSES = (
     (r"decoder\.inst_branch\.inst_convs", "convolutions on the way to the activation maps"),
     (r"decoder\.inst_branch\.iam_conv", "activation maps: where each instance is looked for"),
     (r"decoder\.inst_branch(\.fc)?", "features summed under each activation map"),
+    (r"backbone\.fpn_lateral\d", "every level to the same number of channels"),
+    (r"backbone\.fpn_output\d", "a level smoothed after the coarser one was added"),
+    (r"backbone\.top_block.*", "coarser levels, for larger objects"),
+    (r"backbone", "the coarser level added to each"),
+    (r"proposal_generator.*", "at every location: which class, which box, how near its middle"),
+    (r"controller", "at every location: the layers of a network that finds its mask"),
+    (r"mask_branch.*", "levels at 1/8, summed: the mask features"),
     (r"neck\.lateral_convs\.\d", "every level to the same number of channels"),
     (r"neck", "the coarser level added to each"),
     (r"neck\.fpn_convs\.\d", "a level smoothed after the coarser one was added"),

@@ -147,18 +147,23 @@ def resize(call: Call, index: Index) -> Arithmetic:
     if modes == ("nearest", "asymmetric", "floor"):
         place = [i * n // m for i, n, m in zip(index, old, new, strict=True)]
         return Arithmetic("x", [call.cells("x", 0, [place])])
-    if modes[:2] != ("linear", "half_pixel"):
+    if modes[:2] not in (("linear", "half_pixel"), ("linear", "align_corners")):
         raise UnsupportedOperationError(f"Resize {modes} is not derived; no network here has it")
-    around = [_neighbours(index[axis], old[axis], new[axis]) for axis in range(2, len(old))]
+    aligned = modes[1] == "align_corners"
+    around = [_neighbours(index[axis], old[axis], new[axis], aligned) for axis in range(2, len(old))]
     corners = list(itertools.product(*around))
     x = call.cells("x", 0, [(*index[:2], *(cell for cell, _ in corner)) for corner in corners])
     shares = zip(*([share for _, share in corner] for corner in corners), strict=True)
     return _products(*(own(letter, each) for letter, each in zip("vh", shares, strict=False)), x)
 
 
-def _neighbours(place: int, size: int, new_size: int) -> tuple[tuple[int, float], tuple[int, float]]:
+def _neighbours(
+    place: int, size: int, new_size: int, aligned: bool
+) -> tuple[tuple[int, float], tuple[int, float]]:
     """Return the two cells around an element, kept inside, and their weights."""
     coordinate = (place + 0.5) * size / new_size - 0.5
+    if aligned:
+        coordinate = place * (size - 1) / (new_size - 1) if new_size > 1 else 0.0
     low = math.floor(coordinate)
     share = coordinate - low
     first, second = (min(max(each, 0), size - 1) for each in (low, low + 1))

@@ -10,7 +10,7 @@ import numpy as np
 
 from golden.case import Golden
 from golden.declared.part import Compute, Part
-from golden.micro import MICRO, MICRO_SPARSEINST, MICRO_TOPFORMER
+from golden.micro import MICRO, MICRO_MOBILENET, MICRO_SPARSEINST, MICRO_TOPFORMER
 from refimpl import ops
 from refimpl.config import MobileInstConfig
 from refimpl.fpn import conv_stack, pyramid_pooling, sum_top_down
@@ -24,6 +24,7 @@ from refimpl.instance_decoder import (
 )
 from refimpl.layers import conv_bn, conv_mlp, inverted_residual, layer_norm, linear
 from refimpl.mask_decoder import conv_bn_relu, fuse, mask_decoder, semantic_enhancer
+from refimpl.mobilenet import mobilenet
 from refimpl.model import baseline_mask_decoder, dot_product, double
 from refimpl.ops.operation import Array
 from refimpl.position import sine_position_embedding
@@ -382,6 +383,14 @@ PARTS = (
         (1, 3, 16, 20),
         lambda x, w: resnet_stem(x, w / "stem", 8),
         "7×7 and a padded maximum, stride 2 each",
+    ),
+    Part(
+        "blocks/mobilenet",
+        "refimpl.mobilenet.mobilenet",
+        (1, 3, 32, 64),
+        lambda x, w: mobilenet(x, w / "backbone", MICRO_MOBILENET),
+        "MobileNetV2 of micro width, its four maps",
+        ("refimpl.mobilenet.mobile_block", "refimpl.mobilenet.unit"),
     ),
     Part(
         "blocks/bottleneck",

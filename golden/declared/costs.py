@@ -21,7 +21,13 @@ from refimpl.recording import Recording
 
 OPSET = 18
 """From here on the axes of every reduction are a tensor that is read, as in the recording."""
-PRESETS = ("topformer-tiny", "seaformer-tiny", "sparseinst-topformer-tiny", "solov2-lite-r18")
+PRESETS = (
+    "topformer-tiny",
+    "seaformer-tiny",
+    "sparseinst-topformer-tiny",
+    "solov2-lite-r18",
+    "condinst-topformer-base",
+)
 SIZE = (192, 384)
 """At 1/32 a multiple of six, so that pyramid pooling averages and multiplies no matrices."""
 

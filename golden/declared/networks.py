@@ -13,7 +13,7 @@ from golden.case import Golden
 from golden.declared.part import Compute, Part
 from golden.micro import (
     MICRO,
-    MICRO_MOBILENET,
+    MICRO_CONDINST,
     MICRO_RESNET,
     MICRO_RESNET18,
     MICRO_SEAFORMER,
@@ -32,6 +32,7 @@ def _narrow(config: MobileInstConfig, spec: BackboneSpec) -> Compute:
 
 
 SIZES = ((64, 128), (96, 160))
+ONLY_HEIGHT = {"sparseinst": 64, "solov2": 64, "condinst": 64}
 
 PARTS = (
     *(
@@ -94,15 +95,28 @@ PARTS = (
                 ),
             ),
             (
-                "solov2_mobilenet",
-                "SOLOv2 with MobileNetV2",
-                _narrow(replace(MICRO_SOLOV2, backbone="mobilenetv2"), MICRO_MOBILENET),
-                ("refimpl.mobilenet.mobilenet", "refimpl.mobilenet.mobile_block", "refimpl.mobilenet.unit"),
+                "condinst",
+                "CondInst with ResNet-50, the stride first",
+                _narrow(MICRO_CONDINST, replace(MICRO_RESNET, stride_first=True)),
+                tuple(
+                    f"refimpl.condinst.{name}"
+                    for name in (
+                        "condinst",
+                        "coarser_levels",
+                        "location_heads",
+                        "location_head",
+                        "tower",
+                        "mask_branch",
+                        "conv_norm_relu",
+                        "aligned_bilinear",
+                        "kernel_size",
+                    )
+                ),
             ),
         )
         for height, width in SIZES
-        # SparseInst, the token pyramid and SOLOv2's heads are at the second size in other networks.
-        if name not in ("sparseinst", "solov2_mobilenet") or height == 64
+        # What stands at one size only is at the other in the networks around it.
+        if height == ONLY_HEIGHT.get(name, height)
     ),
 )
 

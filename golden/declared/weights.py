@@ -190,7 +190,14 @@ def _unused() -> Case:
     return Case({}, {}, lambda form: {}, confirm, decisions={"results": results})
 
 
-PRESETS = ("topformer-tiny", "seaformer-tiny", "sparseinst-r50", "solov2-lite-r18", "solov2-mobilenetv2")
+PRESETS = (
+    "topformer-tiny",
+    "seaformer-tiny",
+    "sparseinst-r50",
+    "solov2-lite-r18",
+    "solov2-mobilenetv2",
+    "condinst-r50",
+)
 
 
 _NAMES = "refimpl.checkpoint_names"

@@ -18,7 +18,7 @@ from refimpl.weights.check import check_weights
 from refimpl.weights.files import read_arrays, write_arrays
 from refimpl.weights.folding import fold_batch_norm
 from refimpl.weights.hint import likely_configuration
-from refimpl.weights.names import BACKBONE_PREFIX, CLASSIFIER_PREFIXES, canonical
+from refimpl.weights.names import BACKBONE_PREFIX, CLASSIFIER_PREFIXES, backbone_prefix, canonical
 from refimpl.weights.seeding import seeded_arrays
 
 
@@ -120,12 +120,12 @@ class Weights(Mapping[str, Array]):
         FileError, WeightsError, MissingDependencyError
             As `load`.
         """
-        backbone = {}
+        prefix, backbone = backbone_prefix(config), {}
         for name, array in read_arrays(path).items():
-            name = name.removeprefix(BACKBONE_PREFIX)
+            name = name.removeprefix(prefix).removeprefix(BACKBONE_PREFIX)
             if not name.startswith(CLASSIFIER_PREFIXES):
-                backbone[BACKBONE_PREFIX + name] = array
-        others = {name: array for name, array in rest.items() if not name.startswith(BACKBONE_PREFIX)}
+                backbone[prefix + name] = array
+        others = {name: array for name, array in rest.items() if not name.startswith(prefix)}
         dtype = next(iter(others.values())).dtype
         narrowed = {name: array.astype(dtype) for name, array in backbone.items()}
         arrays = {**canonical(narrowed, config), **others}

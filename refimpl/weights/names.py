@@ -41,6 +41,17 @@ TORCHVISION_RESNET = (
 """
 
 
+BACKBONE_PREFIXES = {"condinst": "backbone.bottom_up."}
+"""Architecture → what stands before its backbone's names, where that is not `BACKBONE_PREFIX`."""
+BUFFERS = ("mask_head.",)
+"""What public checkpoints hold besides weights."""
+
+
+def backbone_prefix(config: MobileInstConfig) -> str:
+    """Return what stands before the names of a network's backbone."""
+    return BACKBONE_PREFIXES.get(config.architecture, BACKBONE_PREFIX)
+
+
 def backbone_name(name: str, config: MobileInstConfig) -> str:
     """Return the reference's name of a backbone weight, both without the prefix ``backbone.``."""
     if config.backbone.startswith("resnet"):
@@ -51,10 +62,10 @@ def backbone_name(name: str, config: MobileInstConfig) -> str:
 
 def canonical(arrays: Mapping[str, Array], config: MobileInstConfig) -> dict[str, Array]:
     """Return a whole network's weights under the reference's names, without those it does not use."""
-    renamed = {}
+    prefix, renamed = backbone_prefix(config), {}
     for name, array in arrays.items():
-        if name.startswith(BACKBONE_PREFIX):
-            name = BACKBONE_PREFIX + backbone_name(name.removeprefix(BACKBONE_PREFIX), config)
+        if name.startswith(prefix):
+            name = prefix + backbone_name(name.removeprefix(prefix), config)
         if not is_unused(name, config):
             renamed[name] = array
     return renamed
@@ -68,5 +79,5 @@ def is_unused(name: str, config: MobileInstConfig) -> bool:
     """
     if config.architecture == "mobileinst":
         return False
-    unused = tuple(BACKBONE_PREFIX + prefix for prefix in (*CLASSIFIER_PREFIXES, "trans."))
-    return name.startswith(unused)
+    unused = (backbone_prefix(config) + prefix for prefix in (*CLASSIFIER_PREFIXES, "trans."))
+    return name.startswith((*unused, *BUFFERS))

@@ -34,6 +34,7 @@ def test_rows_of_table_1() -> None:
     rows = {
         "SOLOv2-Lite": {"solov2-lite-r50", "solov2-lite-r18"},
         "SOLOv2": {"solov2-r50", "solov2-mobilenetv2"},
+        "CondInst": {"condinst-r50", "condinst-topformer-base"},
     }
     assert set(RIVALS) == set.union(*rows.values())
 
@@ -68,6 +69,30 @@ PUBLIC_WEIGHTS: dict[str, dict[str, tuple[int, ...]]] = {
         "backbone.features.17.conv.2.weight": (320, 960, 1, 1),
         "neck.lateral_convs.0.conv.weight": (256, 24, 1, 1),
         "neck.lateral_convs.3.conv.weight": (256, 320, 1, 1),
+    },
+    "condinst-r50": {
+        "backbone.bottom_up.stem.conv1.norm.running_mean": (64,),
+        "backbone.bottom_up.res3.0.shortcut.weight": (512, 256, 1, 1),
+        "backbone.fpn_lateral3.weight": (256, 512, 1, 1),
+        "backbone.fpn_output5.bias": (256,),
+        "backbone.top_block.p6.weight": (256, 256, 3, 3),
+        "backbone.top_block.p7.bias": (256,),
+        "proposal_generator.fcos_head.cls_tower.0.weight": (256, 256, 3, 3),
+        "proposal_generator.fcos_head.cls_tower.9.bias": (256,),
+        "proposal_generator.fcos_head.bbox_tower.10.weight": (256,),
+        "proposal_generator.fcos_head.cls_logits.weight": (80, 256, 3, 3),
+        "proposal_generator.fcos_head.bbox_pred.bias": (4,),
+        "proposal_generator.fcos_head.ctrness.weight": (1, 256, 3, 3),
+        "proposal_generator.fcos_head.scales.4.scale": (1,),
+        "controller.weight": (169, 256, 3, 3),
+        "mask_branch.refine.2.0.weight": (128, 256, 3, 3),
+        "mask_branch.refine.0.1.running_var": (128,),
+        "mask_branch.tower.3.1.bias": (128,),
+        "mask_branch.tower.4.weight": (8, 128, 1, 1),
+    },
+    "condinst-topformer-base": {
+        "backbone.bottom_up.tpm.stem.0.c.weight": (16, 3, 3, 3),
+        "backbone.fpn_lateral5.weight": (256, 160, 1, 1),
     },
 }
 
@@ -161,9 +186,18 @@ def test_folding_changes_nothing(preset: str) -> None:
         assert np.abs(after[name] - array).max() <= 1e-10 * np.abs(array).max()
 
 
-def test_sides_that_the_public_code_pads() -> None:
+@pytest.mark.parametrize("preset", ["solov2-lite-r18", "condinst-topformer-base"])
+def test_sides_that_the_public_code_pads(preset: str) -> None:
     with pytest.raises(ShapeError, match="multiples of 32"):
-        network("solov2-lite-r18")(noise(1, 3, 64, 72))
+        network(preset)(noise(1, 3, 64, 72))
+
+
+def test_buffers_of_a_public_checkpoint_are_left_out() -> None:
+    model = network("condinst-topformer-base")
+    buffers = {"mask_head.sizes_of_interest": np.ones(5), "mask_head._iter": np.ones(1)}
+    further = {"backbone.bottom_up.trans.transformer_blocks.0.attn.to_q.c.weight": np.ones((1, 1))}
+    loaded = Network(model.config, {**model.weights, **buffers, **further})
+    assert loaded.weights.keys() == model.weights.keys()
 
 
 def test_every_weight_is_asked_for() -> None:
@@ -182,3 +216,6 @@ def test_a_preset_is_its_public_configuration(preset: str) -> None:
         sizes = (config["head_dim"], config["head_convs"], config["kernel_dim"], config["mask_dim"])
         assert sizes == ((256, 2, 128, 128) if light else (512, 4, 256, 128))
         assert config["grids"] == (40, 36, 24, 16, 12)
+    elif config["architecture"] == "condinst":
+        sizes = (config["dim"], config["head_convs"], config["mask_dim"], config["kernel_dim"])
+        assert (*sizes, config["norm_groups"]) == (256, 4, 128, 8, 32)

@@ -12,11 +12,12 @@ from conformance.graph.pytorch_replay import import_torch
 
 import_torch()  # says which extra is missing, before a module below fails
 
+from .condinst import CondInst, CondInstOutputs  # noqa: E402
 from .mobileinst import MobileInst, Outputs  # noqa: E402
 from .solov2 import SoloOutputs, SOLOv2  # noqa: E402
 from .sparseinst import SparseInst, SparseInstOutputs  # noqa: E402
 
-KINDS = {"mobileinst": MobileInst, "sparseinst": SparseInst, "solov2": SOLOv2}
+KINDS = {"mobileinst": MobileInst, "sparseinst": SparseInst, "solov2": SOLOv2, "condinst": CondInst}
 """Architecture → its module."""
 
 
@@ -29,6 +30,8 @@ def module_for(config: Any) -> Any:
 
 __all__ = [
     "KINDS",
+    "CondInst",
+    "CondInstOutputs",
     "MobileInst",
     "Outputs",
     "SOLOv2",

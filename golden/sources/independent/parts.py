@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from golden.micro import (
     MICRO,
+    MICRO_CONDINST,
     MICRO_MOBILENET,
     MICRO_RESNET,
     MICRO_RESNET18,
@@ -27,6 +28,7 @@ from golden.micro import (
 )
 from refimpl.ops.operation import Array
 
+from .condinst import CondInst
 from .instance_decoder import DecoderLayer, InstanceDecoder, KernelHead, LocalFeatures, PositionEmbeddingSine
 from .layers import MLP, ConvBN, InvertedResidual
 from .mask_decoder import (
@@ -157,6 +159,7 @@ BLOCKS: dict[str, Callable[[], Part]] = {
         lambda _, x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
     ),
     "resnet_stem": lambda: _only("stem", Stem(8)),
+    "mobilenet": lambda: _only("backbone", MobileNetV2(MICRO_MOBILENET.stem, MICRO_MOBILENET.rows)),
     "bottleneck": lambda: _only("res", Bottleneck(16, 4, 16, 1)),
     "bottleneck_stride": lambda: _only("res", Bottleneck(8, 4, 16, 2)),
     "add_coordinates": lambda: _only("coordinates", Coordinates()),
@@ -203,19 +206,18 @@ def _sparseinst_resnet() -> SparseInst:
     return _sparseinst(ResNet50(MICRO_RESNET.stem, widths, depths))
 
 
-def _solov2(backbone: nn.Module) -> SOLOv2:
-    c = MICRO_SOLOV2
+def _solov2() -> SOLOv2:
+    c, (widths, depths) = MICRO_SOLOV2, zip(*MICRO_RESNET18.stages, strict=True)
+    backbone = ResNet(MICRO_RESNET18.stem, widths, depths, basic=True)
     sizes = (c.num_classes, c.dim, c.head_dim, c.head_convs, c.kernel_dim, c.mask_dim)
     return SOLOv2(backbone, *sizes, c.grids, c.norm_groups)
 
 
-def _solov2_resnet() -> SOLOv2:
-    widths, depths = zip(*MICRO_RESNET18.stages, strict=True)
-    return _solov2(ResNet(MICRO_RESNET18.stem, widths, depths, basic=True))
-
-
-def _solov2_mobilenet() -> SOLOv2:
-    return _solov2(MobileNetV2(MICRO_MOBILENET.stem, MICRO_MOBILENET.rows))
+def _condinst() -> CondInst:
+    c, (widths, depths) = MICRO_CONDINST, zip(*MICRO_RESNET.stages, strict=True)
+    backbone = ResNet(MICRO_RESNET.stem, widths, depths, stride_first=True)
+    sizes = (c.num_classes, c.dim, c.head_convs, c.kernel_dim, c.mask_dim, c.norm_groups)
+    return CondInst(backbone, *sizes)
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -223,8 +225,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "seaformer": _seaformer,
     "sparseinst": _sparseinst_topformer,
     "sparseinst_resnet": _sparseinst_resnet,
-    "solov2": _solov2_resnet,
-    "solov2_mobilenet": _solov2_mobilenet,
+    "condinst": _condinst,
+    "solov2": _solov2,
 }
 """Name of a golden without its folder and size → its module."""
 
