@@ -131,9 +131,9 @@ class OneScoreTracker(LastSeenTracker):
     Each detection takes the track, or the new one, of its largest score. Of several that want one track a
     later one takes it only with a larger score, and the earlier keeps its identity too.
 
-    Sources: https://github.com/youtubevos/MaskTrackRCNN/blob/master/mmdet/models/detectors/two_stage.py,
-    https://github.com/JialeCao001/SipMask/blob/master/SipMask-VIS/mmdet/models/anchor_heads/sipmask_head.py,
-    https://github.com/goodproj13/SG-Net/blob/main/mmdet/models/anchor_heads/sgnet_head.py.
+    Sources: https://github.com/youtubevos/MaskTrackRCNN (10e5d7d), mmdet/models/detectors/two_stage.py;
+    https://github.com/JialeCao001/SipMask (bc63fa9), SipMask-VIS/mmdet/models/anchor_heads/sipmask_head.py;
+    https://github.com/goodproj13/SG-Net (5f8aded), mmdet/models/anchor_heads/sgnet_head.py.
     """
 
     SCORE, OVERLAP, LABEL = 1.0, 2.0, 10.0
@@ -174,7 +174,7 @@ class STMaskTracker(LastSeenTracker):
     Of several detections that want one track the surest has it, whichever wants it more; the others have
     none. This is the rule without temporal fusion, which needs a network to move tracks to the next frame.
 
-    Source: https://github.com/MinghanLi/STMask/blob/main/layers/functions/track.py, compute_comp_scores in
+    Source: https://github.com/MinghanLi/STMask (b8ca9ef), layers/functions/track.py, compute_comp_scores in
     TF_utils.py, match_coeff in datasets/config.py.
     """
 
@@ -224,7 +224,7 @@ class CrossVISTracker(LastSeenTracker):
     Each detection takes the track of its largest score; of several that want one track the one with the
     largest score has it, and the others are dropped. The public code has no softmax in either direction.
 
-    Source: https://github.com/hustvl/CrossVIS/blob/main/tools/test_vis.py.
+    Source: https://github.com/hustvl/CrossVIS (378f4f3), tools/test_vis.py.
     """
 
     LEAST, OTHER_CLASS, EPSILON = 0.4, -1.0, 1e-5
@@ -265,7 +265,7 @@ class MinVISTracker(LastSeenTracker):
     The public code has as many queries in every frame. Where there are fewer or more, the pairs of SciPy's
     rectangular assignment are made: a slot left over keeps its embedding, a query left over has no identity.
 
-    Source: https://github.com/NVlabs/MinVIS/blob/main/minvis/video_maskformer_model.py, match_from_embds.
+    Source: https://github.com/NVlabs/MinVIS (d039c54), minvis/video_maskformer_model.py, match_from_embds.
     """
 
     every_query = True
@@ -324,8 +324,8 @@ class IDOLTracker(RivalTracker):
     score, which no other has then; where several are above 0.5, tracks seen in more frames weigh more. What
     is left begins a track with a score above 0.2. A track is forgotten after ten frames unseen.
 
-    Source: https://github.com/wjf5203/VNext/blob/main/projects/IDOL/idol/models/tracker.py, with the settings
-    of idol.py and config.py (weighted by frames and time).
+    Source: https://github.com/wjf5203/VNext (db33833), projects/IDOL/idol/models/tracker.py, with the
+    settings of idol.py and config.py there (weighted by frames and time).
     """
 
     SAME_MASK, LEAST, BIRTH = 0.5, 0.5, 0.2
@@ -405,16 +405,17 @@ class IDOLTracker(RivalTracker):
         }
 
 
-RIVALS: dict[str, Callable[[], RivalTracker]] = {
-    "masktrack-rcnn": OneScoreTracker,
-    "sipmask-vis": OneScoreTracker,
-    "sg-net": OneScoreTracker,
+RULES: dict[str, Callable[[], RivalTracker]] = {
+    "masktrack-rcnn, sipmask-vis, sg-net": OneScoreTracker,
     "stmask": STMaskTracker,
     "crossvis": CrossVISTracker,
     "sparseinst-vis": SparseInstVISTracker,
     "minvis": MinVISTracker,
     "idol": IDOLTracker,
 }
+"""Names of those who share a rule → a tracker for a new video."""
+
+RIVALS = {name: make for names, make in RULES.items() for name in names.split(", ")}
 """Name → a tracker for a new video."""
 
 

@@ -41,7 +41,7 @@ from conformance.trackers.reference_candidate import ReferenceCandidate
 from conformance.trackers.rival_candidate import RivalCandidate
 from conformance.trackers.rival_table import counterexamples_markdown, properties_markdown
 from refimpl.errors import ConfigurationError
-from refimpl.rivals import RIVALS
+from refimpl.rivals import RIVALS, RULES
 
 Own = Annotated[bool, typer.Option("--self", help="Check this project's own tracker.")]
 Command = Annotated[
@@ -59,9 +59,6 @@ KnownBad = Annotated[
 Rival = Annotated[
     str | None,
     typer.Option("--rival", metavar="NAME", help=f"Check a tracker of Table 2: {', '.join(RIVALS)}."),
-]
-Rivals = Annotated[
-    bool, typer.Option("--rivals", help="Instead: which properties each tracker of Table 2 has.")
 ]
 Method = Annotated[str, typer.Option("--method", help="What the tracker claims to be: optimal or greedy.")]
 Format = Annotated[
@@ -293,7 +290,7 @@ class RivalTable(Job):
     doing = "the trackers of Table 2 (--rivals)"
     chosen_by = ("rivals",)
 
-    rivals: Rivals = False
+    rivals: options.Rivals = False
     only: Only = None
     skip: Skip = None
     cases: Cases = 100
@@ -304,8 +301,14 @@ class RivalTable(Job):
         """Print who has which property, and the smallest counterexamples."""
         wanted = rival_properties(self.only or (), self.skip or ())
         trial = Trial(cases=self.cases, seed=self.seed)
-        table = {name: list(_outcomes(RivalCandidate(name), trial, wanted)) for name in RIVALS}
-        content = {name: [_plain(one) for one in outcomes] for name, outcomes in table.items()}
+        table = {
+            names: list(_outcomes(RivalCandidate(names.partition(",")[0]), trial, wanted)) for names in RULES
+        }
+        content = {
+            name: [_plain(one) for one in outcomes]
+            for names, outcomes in table.items()
+            for name in names.split(", ")
+        }
         if self.files.write({"seed": self.seed, "trackers": content}):
             typer.echo(properties_markdown(table))
             typer.echo(counterexamples_markdown(table), nl=False)

@@ -64,6 +64,8 @@ class Evaluate:
 
       mobileinst evaluate scenes-val --videos --weights scenes-tiny -T 1 -T 3 -T 6
 
+      mobileinst evaluate scenes-val --rivals --weights scenes-tiny --count 20
+
       mobileinst evaluate --compare pytorch.json phone.json
     """
 
@@ -205,6 +207,24 @@ class HeldOutVideos(HeldOut):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeldOutRivals(HeldOut):
+    """The trackers of Table 2 on its videos."""
+
+    doing = "the trackers of Table 2 (scenes-val --rivals)"
+    chosen_by = ("rivals",)
+
+    rivals: options.Rivals = False
+    files: JsonFile
+
+    def run(self) -> int:
+        """Follow the videos with every tracker, on the oracle's detections and the network's."""
+        held_out_evaluation.evaluate_rivals(
+            self.network(), str(self.weights), self.count or held_out.VIDEOS, self.files.json_file
+        )
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class HeldOutDeployment(HeldOut):
     """What each way of deploying costs."""
 
@@ -239,4 +259,12 @@ class HeldOutWorst(HeldOut):
         return 0
 
 
-MODES = (ResultComparison, HeldOutDeployment, HeldOutWorst, HeldOutVideos, HeldOutPictures, ResultFiles)
+MODES = (
+    ResultComparison,
+    HeldOutRivals,
+    HeldOutDeployment,
+    HeldOutWorst,
+    HeldOutVideos,
+    HeldOutPictures,
+    ResultFiles,
+)

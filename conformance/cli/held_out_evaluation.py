@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from conformance.cli import options
 from conformance.evidence import held_out as measured
+from conformance.evidence import held_out_rivals as rivals
 from conformance.evidence import held_out_videos as followed
 from conformance.evidence.carried_objects import Carried
 from conformance.evidence.held_out import Figure, without_labels
@@ -72,14 +74,8 @@ def evaluate(
     json_file: Path | None,
 ) -> None:
     """Measure a network on the split's pictures, or on its videos if there are ``ways`` of tracking."""
-    if network.config.num_classes != len(measured.CATEGORIES):
-        raise ConfigurationError(
-            f"{held_out.NAME} has {len(measured.CATEGORIES)} classes, not {network.config.num_classes}; "
-            "give weights that were trained on scenes"
-        )
     whole = held_out.VIDEOS if ways else held_out.PICTURES
-    if count is not None and count > whole:
-        raise ConfigurationError(f"--count {count}: {held_out.NAME} has {whole}")
+    _check_split(network, count, whole)
     measure = _videos if ways else _pictures
     rows, truth, results = measure(network, count or whole, ways)
     _write(folder, truth, results)
@@ -87,6 +83,16 @@ def evaluate(
     options.write_json(json_file, content)
     if str(json_file) != "-":
         _print(rows, content)
+
+
+def _check_split(network: MobileInst, count: int | None, whole: int) -> None:
+    if network.config.num_classes != len(measured.CATEGORIES):
+        raise ConfigurationError(
+            f"{held_out.NAME} has {len(measured.CATEGORIES)} classes, not {network.config.num_classes}; "
+            "give weights that were trained on scenes"
+        )
+    if count is not None and count > whole:
+        raise ConfigurationError(f"--count {count}: {held_out.NAME} has {whole}")
 
 
 def _pictures(
@@ -133,6 +139,33 @@ def _video_rows(way: Way, found: Followed, truth: Record, seconds: float) -> lis
 def _row(what: str, labels: bool, precision: Figure, figures: Record) -> Record:
     interval = [precision.low, precision.high]
     return {"what": what, "labels": labels, "AP": precision.value, "interval": interval, **figures}
+
+
+def evaluate_rivals(network: MobileInst, name: str, count: int, json_file: Path | None) -> None:
+    """AP of every tracker of Table 2, on the oracle's detections, on worse ones, and on the network's."""
+    _check_split(network, count, held_out.VIDEOS)
+    truth, rows = measured.video_truth(count), []
+    with Progress(console=options.progress_console, transient=True) as progress:
+        for source in rivals.sources(network):
+            task = progress.add_task(source.name, total=count)
+            found = rivals.rival_results(source, count, functools.partial(progress.advance, task))
+            for names, results in found.items():
+                figures, precision = measured.video_precision(truth, results)
+                row = {"results": len(results), **_row(source.name, True, precision, figures)}
+                rows += [{"tracker": name, **row} for name in names.split(", ")]
+    options.write_json(json_file, {"split": held_out.NAME, "weights": name, "count": count, "rows": rows})
+    if str(json_file) != "-":
+        typer.echo(rivals_markdown(rows), nl=False)
+
+
+def rivals_markdown(rows: Sequence[Record]) -> str:
+    """Write AP by tracker and source as Markdown."""
+    columns = list(dict.fromkeys(row["what"] for row in rows))
+    lines = [f"| AP [95 %] | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+    for tracker in dict.fromkeys(row["tracker"] for row in rows):
+        figures = [Figure(row["AP"], *row["interval"]) for row in rows if row["tracker"] == tracker]
+        lines.append(f"| {tracker} | {' | '.join(map(str, figures))} |")
+    return "\n".join(lines) + "\n"
 
 
 def draw_worst(network: MobileInst, count: int, path: Path) -> None:

@@ -118,6 +118,9 @@ Force = Annotated[
         rich_help_panel=RESULTS,
     ),
 ]
+Rivals = Annotated[
+    bool, typer.Option("--rivals", help="Instead: the trackers of the paper's Table 2, beside one another.")
+]
 AllSteps = Annotated[
     bool,
     typer.Option(

@@ -10,7 +10,6 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from conformance.trackers.kernel_strategies import kernel_sets
 from conformance.trackers.protocol import finite_lists
 from refimpl.detections import Detections
 
@@ -51,23 +50,35 @@ def detections_of(kernels: Array, scores: Array, labels: Array, boxes: Array) ->
 
 
 @st.composite
-def detections(draw: st.DrawFn, count: int, dimension: int) -> Detections:
-    """Any detections, (count, dimension) small integers: they may be alike, and lie on each other."""
-    corners = draw(st.lists(st.tuples(*[st.integers(0, 5)] * 2), min_size=count, max_size=count))
-    left_top = 2.0 * np.array(corners, np.float64).reshape(count, 2)
-    scores = draw(st.lists(st.sampled_from([0.9, 0.7, 0.5, 0.3]), min_size=count, max_size=count))
-    labels = draw(st.lists(st.integers(0, 1), min_size=count, max_size=count))
-    boxes = np.concatenate([left_top, left_top + 4], axis=1)
-    kernels = draw(kernel_sets(count, dimension))
-    return detections_of(kernels, np.array(scores), np.array(labels, np.int64), boxes)
+def detections(draw: st.DrawFn, dimension: int, largest: int = 3) -> Detections:
+    """One to ``largest`` detections of any kind, kernels of small integers: alike, or one on another."""
+    kernel = st.lists(st.integers(-3, 3), min_size=dimension, max_size=dimension).filter(any)
+    corner, score = st.tuples(*[st.integers(0, 2)] * 2), st.sampled_from([0.9, 0.7, 0.5, 0.3])
+    one = st.tuples(kernel, score, st.integers(0, 1), corner)
+    rows = draw(st.lists(one, min_size=1, max_size=largest))
+    kernels, scores, labels, corners = (np.array(column) for column in zip(*rows, strict=True))
+    boxes = np.concatenate([2.0 * corners, 2.0 * corners + 4], axis=1)
+    return detections_of(kernels.astype(np.float64), scores, labels, boxes)
 
 
 @st.composite
 def free_clips(draw: st.DrawFn) -> DetectionClip:
     """Two frames of any detections, and in ``extra`` an order of each."""
-    dimension = draw(st.integers(1, 3))
-    frames = tuple(draw(detections(draw(st.integers(1, 3)), dimension)) for _ in range(2))
+    dimension, largest = draw(st.integers(1, 3)), draw(st.sampled_from([2, 3]))
+    frames = tuple(draw(detections(dimension, largest)) for _ in range(2))
     return DetectionClip(frames, [np.array(draw(st.permutations(range(len(one))))) for one in frames])
+
+
+@st.composite
+def contested_clips(draw: st.DrawFn) -> DetectionClip:
+    """Two frames of one class in one place, where several want one track; kernels decide."""
+    kernel = st.tuples(st.integers(1, 5), st.integers(-2, 5))
+    frames = []
+    for count in (2, 3):
+        kernels = np.array(draw(st.lists(kernel, min_size=count, max_size=count)), np.float64)
+        here = np.tile([0.0, 0.0, 4.0, 4.0], (count, 1))
+        frames.append(detections_of(kernels, 1 - 0.1 * np.arange(count), np.zeros(count, np.int64), here))
+    return DetectionClip(tuple(frames))
 
 
 @st.composite
@@ -117,7 +128,7 @@ def interrupted_clips(draw: st.DrawFn, frames: int) -> DetectionClip:
 def changing_clips(draw: st.DrawFn) -> DetectionClip:
     """Two frames that show different objects, some of them the same."""
     found = draw(objects(smallest=2))
-    shown = st.lists(st.sampled_from(range(len(found))), min_size=1, unique=True)
+    shown = st.lists(st.integers(0, len(found) - 1), min_size=1, unique=True)
     return _clip([(found, draw(shown)) for _ in range(2)])
 
 

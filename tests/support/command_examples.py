@@ -183,6 +183,7 @@ EXAMPLES: dict[type[Job], list[str]] = {
         f"evaluate scenes-val --videos {HELD_OUT} -T 3 {way} --write held {JSON}"
         for way in ("--method greedy --dot-product", "--true-association")
     ],
+    evaluate.HeldOutRivals: [f"evaluate scenes-val --rivals {HELD_OUT} {JSON}"],
     evaluate.HeldOutDeployment: [f"evaluate scenes-val --deployment {HELD_OUT} {JSON}"],
     evaluate.HeldOutWorst: [f"evaluate scenes-val --worst worst.png {HELD_OUT} --force"],
     learning.Train: [

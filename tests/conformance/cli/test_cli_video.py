@@ -487,3 +487,27 @@ def test_default_folder_is_named_after_the_video(folder, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert mobileinst("track", folder, "--count", 1, *SMALL)[0] == 0
     assert (Path("street.tracks") / "contact_sheet.png").exists()
+
+
+def test_a_rival_is_checked_by_name(tmp_path):
+    assert mobileinst("check-tracker", "--rival", "minvis", "--only", "objects_followed")[0] == 0
+    code, output = mobileinst("check-tracker", "--rival", "crossvis", "--only", "labels_switched")
+    pasted = next(json.loads(line) for line in output.splitlines() if line.startswith("{"))
+    assert (code, pasted["op"], pasted["frames"][1]["labels"]) == (1, "identify", [1])
+    code, output = mobileinst("check-tracker", "--rival", "deepsort")
+    assert code == 2
+    assert "masktrack-rcnn" in output
+
+
+def test_the_rivals_stand_beside_one_another(tmp_path):
+    """MinVIS must give a newcomer the identity of who left; CrossVIS need not."""
+    path = tmp_path / "rivals.json"
+    code, output = mobileinst("check-tracker", "--rivals", "--only", "newcomers", "--examples", 30)
+    assert code == 0
+    assert "| `newcomers` | yes | yes | yes | **no** | **no** | **no** |" in output
+    mobileinst("check-tracker", "--rivals", "--only", "newcomers", "--examples", 30, "--json", path)
+    told = json.loads(path.read_text())["trackers"]
+    assert {name: each[0]["holds"] for name, each in told.items()} == {
+        **dict.fromkeys(("masktrack-rcnn", "sipmask-vis", "sg-net", "stmask", "crossvis"), True),
+        **dict.fromkeys(("sparseinst-vis", "minvis", "idol"), False),
+    }
