@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,15 +101,21 @@ class CandidateTensors:
         values = array.reshape(reference.shape)
         return Match(name, values, worst_of(values, reference, bound))
 
+    def from_first(self, names: Iterable[str]) -> set[str]:
+        """Return the first of some tensors in the candidate's order, and all after it."""
+        order = list(self.tensors)
+        return set(order[min(map(order.index, names), default=len(order)) :])
+
     def nearest(self, reference: Array, bound: Array | float, excluded: set[str]) -> Match | None:
         """Return the tensor of that shape, ones aside, with the smallest largest error; its bound use too.
 
         Tensors in ``excluded``, and copies of them (the same smallest and largest element), do not count.
         """
         wanted = _squeezed(reference.shape)
-        copies = {self.ranges[name] for name in excluded if self.tensors[name].size == reference.size}
+        alike = self.by_size[reference.size]
+        copies = {self.ranges[name] for name in alike if name in excluded}
         matches = []
-        for name in self.by_size[reference.size]:
+        for name in alike:
             same_shape = _squeezed(self.tensors[name].shape) == wanted
             if same_shape and self.ranges[name] not in copies:
                 values = self.tensors[name].reshape(reference.shape)

@@ -62,14 +62,14 @@ class Structure:
     def _before_norm(self, name: str) -> bool:
         return any(step.op_type == "BatchNormalization" for step in self.graph.consumers.get(name, []))
 
-    def soon_found(self, name: str, found: Mapping[str, object], compared: set[str], reach: int) -> bool:
-        """Tell whether one computed from ``name`` through fewer than ``reach`` compared ones is found."""
+    def soon_found(self, name: str, found: Mapping[str, object], compared: set[str], reach: int) -> list[str]:
+        """Return the nearest found ones computed from ``name`` through fewer than ``reach`` compared ones."""
         front = {name}
         for _ in range(reach):
             front = self._next_compared(front, compared)
-            if any(tensor in found for tensor in front):
-                return True
-        return False
+            if nearest := [tensor for tensor in front if tensor in found]:
+                return nearest
+        return []
 
     def heirs(self, wrong: Collection[str], found: Collection[str]) -> set[str]:
         """Return the tensors that are computed from ``wrong`` ones through others that are not ``found``."""

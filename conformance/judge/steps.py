@@ -181,8 +181,9 @@ def _compare_once(sides: _Sides, taken: Mapping[str, str]) -> tuple[list[Compari
         if match is None and item.value is not None and not sides.captures_all:
             match, missing = tensors.named(output_names.get(name, name), item.value, item.bound), "absent"
         elif match is None and item.value is not None:
-            match = tensors.likeliest(output_names.get(name, name), item.value, item.bound, known)
             fused = sides.structure.soon_found(name, found, sides.compared, sides.reach)
+            later = tensors.from_first(found[user].name for user in fused)
+            match = tensors.likeliest(output_names.get(name, name), item.value, item.bound, known | later)
             kept = match is not None and match.name == name and sides.is_kept(name, item.step)
             if fused and not kept and not (match and match.resembles(item.value)):
                 match, missing = None, "absent"

@@ -8,7 +8,9 @@ import narrow_network
 import numpy as np
 import onnx
 import pytest
+from typer.testing import CliRunner
 
+import conformance.cli
 from conformance.candidates.converters import CONVERTERS, convert
 from conformance.candidates.evaluated import EvaluatedGraph
 from conformance.candidates.kinds import PHONE_RUNTIMES
@@ -76,6 +78,13 @@ def test_a_weight_changed_on_the_way_is_found(tflite: Path, tmp_path: Path) -> N
     assert report.verdict == "fail"
     assert report.leading.first_fault is not None
     assert report.leading.first_fault.step.startswith("instance_decoder.kernel_head")
+
+
+@runtimes
+def test_the_command_takes_a_tflite(tflite: Path) -> None:
+    line = ["verify", str(tflite), "--against", str(tflite.with_suffix(".onnx")), "--no-cache"]
+    result = CliRunner().invoke(conformance.cli.app, line)
+    assert result.exit_code == 0, result.output
 
 
 def one_operator(kind: str, **options: object) -> LitertModel:

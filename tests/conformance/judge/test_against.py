@@ -151,6 +151,56 @@ def test_an_altered_graph_is_found_out_where_it_is_altered(what: str, tmp_path: 
     assert said in report.leading.likely
 
 
+NORM = [
+    ("ReduceMean", ["total"], "mean"),
+    ("Sub", ["total", "mean"], "centred"),
+    ("Mul", ["centred", "centred"], "squares"),
+    ("ReduceMean", ["squares"], "variance"),
+    ("Add", ["variance", "epsilon"], "enough"),
+    ("Sqrt", ["enough"], "deviation"),
+    ("Div", ["centred", "deviation"], "y"),
+]
+
+
+def normed(*calls: tuple[str, list[str], str]) -> onnx.ModelProto:
+    """Return the graph of some calls on ``x`` (8, 16): operator, operands, result."""
+    rng = np.random.default_rng(0)
+    bias, table = (rng.normal(size=16).astype(np.float32) for _ in range(2))
+    weight = rng.normal(size=(16, 16))
+    held = {
+        "weight": (weight - weight.mean(axis=1, keepdims=True)).astype(np.float32),
+        "bias": bias,
+        "table": table / 10,
+        "both": bias + table / 10,
+        "epsilon": np.float32(1e-5),
+        "ones": np.ones(16, np.float32),
+    }
+    helper = onnx.helper
+    nodes = [
+        helper.make_node(kind, operands, [made], made, **({"axes": [1]} if kind == "ReduceMean" else {}))
+        for kind, operands, made in calls
+    ]
+    used = {name for _, operands, _ in calls for name in operands}
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (8, 16)) for name in "xy"]
+    constants = [numpy_helper.from_array(np.asarray(held[name]), name) for name in held if name in used]
+    graph = helper.make_graph(nodes, "normed", ends[:1], ends[1:], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_a_missing_sum_is_not_taken_for_what_is_computed_of_it() -> None:
+    """(x + b) + c as x + (b + c), then a norm in its parts, of which one is near to x + b."""
+    product = ("MatMul", ["x", "weight"], "product")
+    before = normed(
+        product,
+        ("Add", ["product", "bias"], "biased"),
+        ("Add", ["biased", "table"], "total"),
+        ("LayerNormalization", ["total", "ones"], "y"),
+    )
+    report = judged(normed(product, ("Add", ["product", "both"], "total"), *NORM), before)
+    report.raise_on_failure()
+    assert {row.verdict for row in report.leading.steps if row.name == "biased"} == {"absent"}
+
+
 def test_inputs_of_other_names_go_by_their_order() -> None:
     after = copy.deepcopy(MODELS["mobile"])
     after.graph.input[0].name = "pixels"
