@@ -35,6 +35,14 @@ TESTED = {
         _DETECTS,
         "refimpl/test_matrix_nms.py::test_decay_is_that_of_pairs_one_by_one",
     ),
+    "refimpl.fast_nms.yolact_instances": (
+        _DETECTS,
+        "refimpl/test_fast_nms.py::test_instances_of_drawn_predictions",
+    ),
+    "refimpl.fast_nms.prior_boxes": (_DETECTS, "refimpl/test_fast_nms.py::test_priors_are_those_of_loops"),
+    "refimpl.fast_nms.decoded": (_DETECTS, "refimpl/test_fast_nms.py::test_boxes_by_hand"),
+    "refimpl.fast_nms.fast_nms": (_DETECTS, "refimpl/test_fast_nms.py::test_what_remains_is_that_of_loops"),
+    "refimpl.fast_nms.cropped": (_DETECTS, "refimpl/test_fast_nms.py::test_masks_are_cropped_cell_by_cell"),
     "refimpl.dynamic_masks.condinst_instances": (
         _DETECTS,
         "refimpl/test_dynamic_masks.py::test_instances_of_drawn_predictions",

@@ -63,6 +63,15 @@ MICRO_CONDINST = MobileInstConfig(
     kernel_dim=2,
     norm_groups=2,
 )
+MICRO_YOLACT = MobileInstConfig(
+    architecture="yolact",
+    backbone="topformer-tiny",
+    num_classes=2,
+    dim=4,
+    head_dim=4,
+    mask_dim=4,
+    kernel_dim=3,
+)
 MICRO_SOLOV2 = MobileInstConfig(
     architecture="solov2",
     backbone="resnet18",

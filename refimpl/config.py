@@ -21,7 +21,7 @@ class MobileInstConfig:
     ----------
     architecture
         ``mobileinst``, or a rival of the paper's tables, which ignores the instance decoder's fields:
-        ``sparseinst``, ``solov2``, ``condinst``.
+        ``sparseinst``, ``solov2``, ``condinst``, ``yolact``.
     backbone
         Name of a published backbone, such as ``topformer-base``; the rivals know TopFormer, the ResNets and
         ``mobilenetv2``.
@@ -49,7 +49,7 @@ class MobileInstConfig:
     kernel_dim
         Channels of a rival's mask features, and of its kernels, but for CondInst's, which are whole networks.
     head_dim, head_convs
-        Channels of SOLOv2's heads, and number of the 3×3 convolutions of its and of CondInst's.
+        Channels of SOLOv2's and YOLACT's heads, and number of the 3×3 convolutions of its and of CondInst's.
     mask_dim
         Channels on the way to a rival's mask features.
     grids
@@ -172,11 +172,11 @@ COUNTS = (
 )
 """Fields that are whole numbers from 1."""
 GRIDS = 5
-GROUPED = {"solov2": ("head_dim", "mask_dim", "kernel_dim"), "condinst": ("dim",)}
+GROUPED = {"solov2": ("head_dim", "mask_dim", "kernel_dim"), "condinst": ("dim",), "yolact": ()}
 """Fields that are channels of group norms."""
 
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "architecture": ("mobileinst", "sparseinst", "solov2", "condinst"),
+    "architecture": ("mobileinst", "sparseinst", "solov2", "condinst", "yolact"),
     "backbone": (*BACKBONES, "resnet50", "resnet50-caffe", "resnet18", "mobilenetv2"),
     "global_layers": (0, 1, 2),
     "local_layers": (0, 1, 2),
@@ -211,6 +211,7 @@ _ABLATIONS: dict[str, dict[str, Any]] = {
 
 _SOLOV2 = {"architecture": "solov2", "head_dim": 512, "head_convs": 4, "kernel_dim": 256}
 _SOLOV2_LITE = {"architecture": "solov2"}
+_YOLACT = {"architecture": "yolact", "kernel_dim": 32, "mask_dim": 256}
 _CONDINST = {"architecture": "condinst", "head_convs": 4, "kernel_dim": 8}
 _RIVALS: dict[str, dict[str, Any]] = {
     "solov2-r50": {**_SOLOV2, "backbone": "resnet50"},
@@ -219,6 +220,9 @@ _RIVALS: dict[str, dict[str, Any]] = {
     "solov2-lite-r18": {**_SOLOV2_LITE, "backbone": "resnet18"},
     "condinst-r50": {**_CONDINST, "backbone": "resnet50-caffe"},
     "condinst-topformer-base": {**_CONDINST, "backbone": "topformer-base"},
+    "yolact-r50": {**_YOLACT, "backbone": "resnet50"},
+    "yolact-mobilenetv2": {**_YOLACT, "backbone": "mobilenetv2"},
+    "yolact-topformer-base": {**_YOLACT, "backbone": "topformer-base"},
 }
 """The rivals of the paper's Table 1 as their public configurations have them."""
 

@@ -25,6 +25,7 @@ from refimpl.scope import DeclaringScope, Scope, block
 from refimpl.solov2 import solov2
 from refimpl.sparseinst import sparseinst
 from refimpl.topformer import Features
+from refimpl.yolact import yolact
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ NETWORKS: Mapping[str, Callable[[Array, Scope, MobileInstConfig, BackboneSpec], 
     "sparseinst": forward_sparseinst,
     "solov2": solov2,
     "condinst": condinst,
+    "yolact": yolact,
 }
 """Architecture → its forward pass."""
 

@@ -99,7 +99,7 @@ class Instances:
 
 
 def preprocess(
-    picture: Array, sizing: Sizing = "image", dtype: DTypeLike = np.float64
+    picture: Array, sizing: Sizing = "image", dtype: DTypeLike = np.float64, stride: int = STRIDE
 ) -> tuple[Array, Placement]:
     """Turn a picture into the network's input: resize, normalise, pad (paper section 4.2).
 
@@ -111,11 +111,13 @@ def preprocess(
         See `resized_size`.
     dtype : floating dtype
         Of the result. Computed in float64 and rounded once: a float32 input is the rounded float64 one.
+    stride : int
+        H' and W' are padded to multiples of it.
 
     Returns
     -------
     images : (1, 3, H', W') array
-        H' and W' are multiples of 32; the padding, right and bottom, is zero *after* normalisation.
+        The padding, right and bottom, is zero *after* normalisation.
     placement : Placement
 
     Raises
@@ -124,7 +126,7 @@ def preprocess(
         The array is not a picture; it has NaN or infinity; there is no such sizing.
     """
     colours = _colours(picture)
-    placement = place(colours.shape[0], colours.shape[1], sizing)
+    placement = place(colours.shape[0], colours.shape[1], sizing, stride)
     images = np.zeros((1, 3, *placement.padded), dtype=dtype)
     height, width = placement.resized
     # One plane at a time: a photograph of 48 megapixels is 1.2 GB in float64, one of its planes 0.4 GB.
@@ -134,10 +136,10 @@ def preprocess(
     return images, placement
 
 
-def place(height: int, width: int, sizing: Sizing = "image") -> Placement:
+def place(height: int, width: int, sizing: Sizing = "image", stride: int = STRIDE) -> Placement:
     """Return the geometry of a picture of ``height`` × ``width`` pixels in the network's input."""
     resized = resized_size(height, width, sizing)
-    padded = (math.ceil(resized[0] / STRIDE) * STRIDE, math.ceil(resized[1] / STRIDE) * STRIDE)
+    padded = (math.ceil(resized[0] / stride) * stride, math.ceil(resized[1] / stride) * stride)
     if padded[0] * padded[1] > LARGEST_INPUT:
         raise ShapeError(
             f"a picture of {height}×{width} pixels becomes a network input of {padded[0]}×{padded[1]} "

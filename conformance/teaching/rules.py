@@ -38,6 +38,7 @@ ELEMENTWISE = {
     "Div": ("ab", "a / b"),
     "Relu": ("x", "max(x, 0)"),
     "Sigmoid": ("x", "1 / (1 + exp(-x))"),
+    "Tanh": ("x", "1 - 2 / (1 + exp(2 * x))"),
 }
 """Operator → the letters of its operands, and its formula."""
 

@@ -27,6 +27,7 @@ PRESETS = (
     "sparseinst-topformer-tiny",
     "solov2-lite-r18",
     "condinst-topformer-base",
+    "yolact-mobilenetv2",
 )
 SIZE = (192, 384)
 """At 1/32 a multiple of six, so that pyramid pooling averages and multiplies no matrices."""

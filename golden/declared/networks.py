@@ -20,6 +20,7 @@ from golden.micro import (
     MICRO_SOLOV2,
     MICRO_SPARSEINST,
     MICRO_TOPFORMER,
+    MICRO_YOLACT,
 )
 from refimpl.backbone import BackboneSpec
 from refimpl.config import MobileInstConfig
@@ -32,7 +33,7 @@ def _narrow(config: MobileInstConfig, spec: BackboneSpec) -> Compute:
 
 
 SIZES = ((64, 128), (96, 160))
-ONLY_HEIGHT = {"sparseinst": 64, "solov2": 64, "condinst": 64}
+ONLY_HEIGHT = {"sparseinst": 64, "solov2": 64, "condinst": 64, "yolact": 64}
 
 PARTS = (
     *(
@@ -92,6 +93,15 @@ PARTS = (
                     "refimpl.layers.coordinates",
                     "refimpl.layers.group_norm",
                     "refimpl.resnet.basic_block",
+                ),
+            ),
+            (
+                "yolact",
+                "YOLACT with TopFormer",
+                _narrow(MICRO_YOLACT, MICRO_TOPFORMER),
+                (
+                    *(f"refimpl.yolact.{name}" for name in ("yolact", "bilinear_pyramid", "prototype_masks")),
+                    *(f"refimpl.yolact.{name}" for name in ("prior_heads", "prior_head", "of_priors")),
                 ),
             ),
             (

@@ -197,6 +197,7 @@ PRESETS = (
     "solov2-lite-r18",
     "solov2-mobilenetv2",
     "condinst-r50",
+    "yolact-r50",
 )
 
 

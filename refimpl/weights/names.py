@@ -30,6 +30,10 @@ TORCHVISION_RESNET = (
     (r"^layer2\.", "res3."),
     (r"^layer3\.", "res4."),
     (r"^layer4\.", "res5."),
+    (r"^layers\.0\.", "res2."),
+    (r"^layers\.1\.", "res3."),
+    (r"^layers\.2\.", "res4."),
+    (r"^layers\.3\.", "res5."),
     (r"\.bn([123])\.", r".conv\1.norm."),
     (r"\.downsample\.0\.", ".shortcut."),
     (r"\.downsample\.1\.", ".shortcut.norm."),
@@ -37,14 +41,14 @@ TORCHVISION_RESNET = (
 """Patterns of torchvision's ResNets and the detectron2 names they stand for, in order of application.
 
 ``layer1.0.bn2.running_mean`` becomes ``res2.0.conv2.norm.running_mean``; with batch norms folded,
-``layer1.0.conv2.bias`` becomes ``res2.0.conv2.bias``.
+``layer1.0.conv2.bias`` becomes ``res2.0.conv2.bias``. YOLACT has ``layers.0.`` for ``layer1.``.
 """
 
 
 BACKBONE_PREFIXES = {"condinst": "backbone.bottom_up."}
 """Architecture → what stands before its backbone's names, where that is not `BACKBONE_PREFIX`."""
-BUFFERS = ("mask_head.",)
-"""What public checkpoints hold besides weights."""
+BUFFERS = ("mask_head.", "semantic_seg_conv.")
+"""What public checkpoints hold besides: CondInst's constants, and YOLACT's head for training alone."""
 
 
 def backbone_prefix(config: MobileInstConfig) -> str:

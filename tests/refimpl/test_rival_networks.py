@@ -14,10 +14,12 @@ from conformance.candidates.candidate import needed_outputs
 from refimpl import MobileInst, MobileInstConfig, Network
 from refimpl.config import PRESETS
 from refimpl.errors import ConfigurationError, ShapeError, WeightsError
+from refimpl.fast_nms import prior_boxes
 from refimpl.forward import output_names
 from refimpl.model import build_network, parameter_shapes
 from refimpl.ops.operation import Array
 from refimpl.weights.folding import fold_batch_norm
+from refimpl.weights.names import canonical
 
 
 @functools.cache
@@ -34,6 +36,7 @@ def test_rows_of_table_1() -> None:
     rows = {
         "SOLOv2-Lite": {"solov2-lite-r50", "solov2-lite-r18"},
         "SOLOv2": {"solov2-r50", "solov2-mobilenetv2"},
+        "YOLACT": {"yolact-r50", "yolact-mobilenetv2", "yolact-topformer-base"},
         "CondInst": {"condinst-r50", "condinst-topformer-base"},
     }
     assert set(RIVALS) == set.union(*rows.values())
@@ -89,6 +92,20 @@ PUBLIC_WEIGHTS: dict[str, dict[str, tuple[int, ...]]] = {
         "mask_branch.refine.0.1.running_var": (128,),
         "mask_branch.tower.3.1.bias": (128,),
         "mask_branch.tower.4.weight": (8, 128, 1, 1),
+    },
+    "yolact-r50": {
+        "backbone.res3.0.conv1.weight": (128, 256, 1, 1),
+        "fpn.lat_layers.0.weight": (256, 2048, 1, 1),
+        "fpn.lat_layers.2.weight": (256, 512, 1, 1),
+        "fpn.pred_layers.2.bias": (256,),
+        "fpn.downsample_layers.1.weight": (256, 256, 3, 3),
+        "proto_net.4.weight": (256, 256, 3, 3),
+        "proto_net.8.bias": (256,),
+        "proto_net.10.weight": (32, 256, 1, 1),
+        "prediction_layers.0.upfeature.0.weight": (256, 256, 3, 3),
+        "prediction_layers.0.bbox_layer.weight": (12, 256, 3, 3),
+        "prediction_layers.0.conf_layer.weight": (243, 256, 3, 3),
+        "prediction_layers.0.mask_layer.bias": (96,),
     },
     "condinst-topformer-base": {
         "backbone.bottom_up.tpm.stem.0.c.weight": (16, 3, 3, 3),
@@ -200,6 +217,29 @@ def test_buffers_of_a_public_checkpoint_are_left_out() -> None:
     assert loaded.weights.keys() == model.weights.keys()
 
 
+def test_names_of_a_public_yolact() -> None:
+    """The backbone's stages are a list of layers, and a head for training alone is left out."""
+    config = MobileInstConfig.preset("yolact-r50")
+    names = {
+        "backbone.conv1.weight": "backbone.stem.conv1.weight",
+        "backbone.bn1.bias": "backbone.stem.conv1.norm.bias",
+        "backbone.layers.0.0.downsample.0.weight": "backbone.res2.0.shortcut.weight",
+        "backbone.layers.3.2.bn3.running_var": "backbone.res5.2.conv3.norm.running_var",
+        "fpn.lat_layers.1.bias": "fpn.lat_layers.1.bias",
+    }
+    given = dict.fromkeys([*names, "semantic_seg_conv.weight"], np.zeros(0))
+    assert list(canonical(given, config)) == list(names.values())
+    assert set(names.values()) <= set(parameter_shapes(config))
+
+
+@pytest.mark.parametrize("size", [(64, 72), (97, 131)])
+def test_yolact_computes_any_size(size: tuple[int, int]) -> None:
+    outputs = dict(network("yolact-topformer-base")(noise(1, 3, *size)).items())
+    height, width = (-(-side // 8) for side in size)
+    assert outputs["prototypes"].shape[2:] == (2 * height, 2 * width)
+    assert outputs["boxes"].shape[1] == len(prior_boxes(size))
+
+
 def test_every_weight_is_asked_for() -> None:
     model = network("solov2-lite-r18")
     for name in ("bbox_head.solo_cate.bias", "mask_feat_head.conv_pred.0.gn.weight"):
@@ -216,6 +256,8 @@ def test_a_preset_is_its_public_configuration(preset: str) -> None:
         sizes = (config["head_dim"], config["head_convs"], config["kernel_dim"], config["mask_dim"])
         assert sizes == ((256, 2, 128, 128) if light else (512, 4, 256, 128))
         assert config["grids"] == (40, 36, 24, 16, 12)
+    elif config["architecture"] == "yolact":
+        assert [config[name] for name in ("dim", "head_dim", "mask_dim", "kernel_dim")] == [256, 256, 256, 32]
     elif config["architecture"] == "condinst":
         sizes = (config["dim"], config["head_convs"], config["mask_dim"], config["kernel_dim"])
         assert (*sizes, config["norm_groups"]) == (256, 4, 128, 8, 32)

@@ -16,8 +16,15 @@ from .condinst import CondInst, CondInstOutputs  # noqa: E402
 from .mobileinst import MobileInst, Outputs  # noqa: E402
 from .solov2 import SoloOutputs, SOLOv2  # noqa: E402
 from .sparseinst import SparseInst, SparseInstOutputs  # noqa: E402
+from .yolact import YOLACT, YolactOutputs  # noqa: E402
 
-KINDS = {"mobileinst": MobileInst, "sparseinst": SparseInst, "solov2": SOLOv2, "condinst": CondInst}
+KINDS = {
+    "mobileinst": MobileInst,
+    "sparseinst": SparseInst,
+    "solov2": SOLOv2,
+    "condinst": CondInst,
+    "yolact": YOLACT,
+}
 """Architecture → its module."""
 
 
@@ -30,6 +37,7 @@ def module_for(config: Any) -> Any:
 
 __all__ = [
     "KINDS",
+    "YOLACT",
     "CondInst",
     "CondInstOutputs",
     "MobileInst",
@@ -38,5 +46,6 @@ __all__ = [
     "SoloOutputs",
     "SparseInst",
     "SparseInstOutputs",
+    "YolactOutputs",
     "module_for",
 ]

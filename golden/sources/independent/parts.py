@@ -25,6 +25,7 @@ from golden.micro import (
     MICRO_SOLOV2,
     MICRO_SPARSEINST,
     MICRO_TOPFORMER,
+    MICRO_YOLACT,
 )
 from refimpl.ops.operation import Array
 
@@ -43,10 +44,11 @@ from .mobileinst import MobileInst
 from .mobilenet import MobileNetV2
 from .resnet import Bottleneck, ResNet, ResNet50, Stem
 from .seaformer import AxialPositionEmbedding, SeaAttention, SeaBlock, SeaFormer
-from .solov2 import SOLOv2
+from .solov2 import FourLevels, SOLOv2
 from .sparseinst import Coordinates, InstanceBranch, SparseInst, TopFormerPyramid
 from .topformer import Attention, Block, PyramidPool, TokenPyramid, TopFormer
 from .weights import load
+from .yolact import YOLACT
 
 
 class Part(nn.Module):
@@ -220,12 +222,19 @@ def _condinst() -> CondInst:
     return CondInst(backbone, *sizes)
 
 
+def _yolact() -> YOLACT:
+    c, spec = MICRO_YOLACT, MICRO_TOPFORMER
+    backbone = FourLevels(spec.rows, spec.taps, spec.stem)
+    return YOLACT(backbone, c.num_classes, c.dim, c.head_dim, c.kernel_dim, c.mask_dim)
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "topformer": _topformer,
     "seaformer": _seaformer,
     "sparseinst": _sparseinst_topformer,
     "sparseinst_resnet": _sparseinst_resnet,
     "condinst": _condinst,
+    "yolact": _yolact,
     "solov2": _solov2,
 }
 """Name of a golden without its folder and size → its module."""
