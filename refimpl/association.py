@@ -7,6 +7,7 @@ of all assignments with the best total, the first in the dictionary order of the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -82,12 +83,15 @@ def unit_kernels(kernels: Array) -> Array:
     -------
     Array, (N, dim), dtype of ``kernels``
     """
-    largest = np.abs(kernels).max(axis=1, keepdims=True, initial=0)
-    # By a power of two, exactly, and in two steps, as 1/largest may itself overflow.
+    largest = np.maximum(kernels.max(axis=1, keepdims=True), -kernels.min(axis=1, keepdims=True))
+    # By powers of two, exactly, and in two steps, as 1/largest may itself overflow.
     exponent = np.frexp(largest)[1]
-    scaled = np.ldexp(np.ldexp(kernels, -(exponent // 2)), exponent // 2 - exponent)
+    one = np.ones_like(largest)
+    scaled = kernels * np.ldexp(one, -(exponent // 2))
+    scaled *= np.ldexp(one, exponent // 2 - exponent)
     norm = np.sqrt((scaled * scaled).sum(axis=1, keepdims=True))
-    return scaled / np.where(norm == 0, np.ones_like(norm), norm)
+    scaled /= np.where(norm == 0, one, norm)
+    return scaled
 
 
 def cosine_similarity(previous: Array, current: Array) -> Array:
@@ -113,8 +117,8 @@ def cosine_similarity(previous: Array, current: Array) -> Array:
             f"previous kernels {previous.shape} and current kernels {current.shape} differ in length; "
             "give both as (N, dim) with one dim"
         )
-    cosine: Array = np.clip(unit_kernels(previous) @ unit_kernels(current).T, -1, 1)
-    return cosine
+    cosine: Array = unit_kernels(previous) @ unit_kernels(current).T
+    return np.clip(cosine, -1, 1, out=cosine)
 
 
 def require_kernels(kernels: Array, name: str) -> None:
@@ -155,7 +159,7 @@ def associate(previous_kernels: Array, current_kernels: Array, method: str = "op
     require_kernels(previous_kernels, "previous kernels")
     require_kernels(current_kernels, "current kernels")
     # In float64 whatever the dtype, so that equal kernels tie.
-    wide = previous_kernels.astype(np.float64), current_kernels.astype(np.float64)
+    wide = [kernels.astype(np.float64, copy=False) for kernels in (previous_kernels, current_kernels)]
     return associate_similarities(cosine_similarity(*wide), method)
 
 
@@ -240,41 +244,52 @@ def _tied_pairs(costs: Array) -> Array | None:
 
 def _first_of_ties(assignment: Array, tied: Array, slots: int, queries: int) -> Array:
     """Fix slot after slot at its lowest query from which the others can still be matched."""
-    allowed = np.zeros_like(tied)
-    allowed[:, assignment] = tied
-    chosen = assignment.copy()
+    allowed = _as_bits(tied[:, np.argsort(assignment)])
+    chosen: list[int] = assignment.tolist()
+    owner: list[int] = np.argsort(assignment).tolist()
+    free = (1 << len(chosen)) - 1
     for slot in range(slots):
-        for query in np.flatnonzero(allowed[slot, : min(chosen[slot], queries)]):
-            owner = int(np.flatnonzero(chosen == query)[0])
-            path = _alternating_path(allowed, chosen, owner, int(chosen[slot]))
+        for query in _bits(allowed[slot] & free & ((1 << min(chosen[slot], queries)) - 1)):
+            path = _alternating_path(allowed, free & ~(1 << query), owner, owner[query], chosen[slot])
             if path is not None:
-                for at, taken in path:
-                    chosen[at] = taken
-                chosen[slot] = query
+                for at, taken in [*path, (slot, query)]:
+                    chosen[at], owner[taken] = taken, at
                 break
-        allowed[slot] = False
-        allowed[:, chosen[slot]] = False
-    return chosen
+        free &= ~(1 << chosen[slot])
+    return np.array(chosen)
 
 
-def _alternating_path(allowed: Array, chosen: Array, start: int, goal: int) -> list[tuple[int, int]] | None:
+def _as_bits(matrix: Array) -> list[int]:
+    """Each row of a boolean matrix as one integer, of which bit n is column n."""
+    packed = np.packbits(matrix, axis=1, bitorder="little")
+    return [int.from_bytes(row.tobytes(), "little") for row in packed]
+
+
+def _bits(number: int) -> Iterator[int]:
+    """The places of an integer's ones, ascending."""
+    while number:
+        lowest = number & -number
+        yield lowest.bit_length() - 1
+        number ^= lowest
+
+
+def _alternating_path(
+    allowed: list[int], free: int, owner: list[int], start: int, goal: int
+) -> list[tuple[int, int]] | None:
     """Exchanges by which slot ``start`` gives up its query and another takes ``goal``; breadth first."""
     came: dict[int, tuple[int, int]] = {}
-    owner = np.argsort(chosen)
     frontier = [start]
-    seen = {start}
     for slot in frontier:
-        for query in np.flatnonzero(allowed[slot]).tolist():
-            if query == goal:
-                path = [(slot, goal)]
-                while slot != start:
-                    slot, query = came[slot]
-                    path.append((slot, query))
-                return path
-            if (after := int(owner[query])) not in seen:
-                seen.add(after)
-                came[after] = (slot, query)
-                frontier.append(after)
+        if allowed[slot] >> goal & 1:
+            path = [(slot, goal)]
+            while slot != start:
+                slot, query = came[slot]
+                path.append((slot, query))
+            return path
+        for query in _bits(allowed[slot] & free):
+            free ^= 1 << query
+            came[owner[query]] = (slot, query)
+            frontier.append(owner[query])
     return None
 
 

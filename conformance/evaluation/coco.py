@@ -30,6 +30,7 @@ Array = NDArray[Any]
 Sizes = dict[int, segmentations.Size]
 
 
+@segmentations.without_collector()
 def evaluate_files(truth_path: PathLike, results_path: PathLike) -> Evaluation:
     """Evaluate segmentation results against COCO ground truth.
 

@@ -6,7 +6,9 @@ and a truncated string would be read beyond its end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,20 @@ Describe = Callable[[int], str]
 LARGEST_SIDE = 1 << 15
 # pycocotools' area() takes at most 255 masks; small portions also keep the decoded counts small.
 PORTION = 250
+LONGEST_COUNT = 7
+"""Groups of 5 bits that a count has at most."""
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Pause Python's cycle collector: a file's masks are millions of small objects, in no cycles."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 def encode(masks: Array) -> list[Rle | None]:
@@ -126,14 +142,15 @@ def _compressed(segmentation: Any, size: Size | None) -> Rle:
         counts = counts.encode("utf-8")
     if not isinstance(counts, bytes):
         raise ValueError(f"counts are a string or a list of integers; got {_shortened(counts)}")
-    return {"size": list(stated), "counts": counts}
+    return {"size": segmentation["size"], "counts": counts}
 
 
 def _checked_size(size: Any) -> Size:
-    integers = isinstance(size, list | tuple) and all(type(side) is int for side in size)
-    if not integers or len(size) != 2 or not all(1 <= side <= LARGEST_SIDE for side in size):
-        raise ValueError(f"size is [height, width], each 1 to {LARGEST_SIDE}; got {_shortened(size)}")
-    return size[0], size[1]
+    if isinstance(size, list | tuple) and len(size) == 2:
+        height, width = size
+        if type(height) is type(width) is int and 1 <= height <= LARGEST_SIDE >= width >= 1:
+            return height, width
+    raise ValueError(f"size is [height, width], each 1 to {LARGEST_SIDE}; got {_shortened(size)}")
 
 
 def _from_counts(counts: list[Any], size: Size) -> Rle:
@@ -177,55 +194,62 @@ def _bad_counts(rles: Sequence[Rle]) -> list[tuple[int, str]]:
         return [(int(index), "counts are empty")]
     if not len(rles):
         return []
-    groups = np.frombuffer(b"".join(rle["counts"] for rle in rles), np.uint8).astype(np.int64) - 48
+    # Bytes below 48 wrap to beyond 63.
+    groups = np.frombuffer(b"".join(rle["counts"] for rle in rles), np.uint8) - np.uint8(48)
     ends = np.cumsum(lengths)
-    owner = np.repeat(np.arange(len(rles)), lengths)
-    last = groups & 32 == 0
-    foreign = (groups < 0) | (groups > 63)
-    for wrong, text in (
-        (foreign, "counts have a foreign character"),
-        (_at(ends - 1, ~last), "counts are cut off"),
-    ):
-        if wrong.any():
-            return [(int(owner[np.argmax(wrong)]), text)]
-    return _uncovered(groups, last, owner, [rle["size"][0] * rle["size"][1] for rle in rles])
+    last = groups < 32
+    foreign = np.flatnonzero(groups > 63)
+    cut = np.flatnonzero(~last[ends - 1])
+    if foreign.size:
+        return [(int(np.searchsorted(ends, foreign[0], "right")), "counts have a foreign character")]
+    if cut.size:
+        return [(int(cut[0]), "counts are cut off")]
+    return _uncovered(groups, last, ends - lengths, [rle["size"][0] * rle["size"][1] for rle in rles])
 
 
-def _at(positions: Array, values: Array) -> Array:
-    """``values`` at ``positions``, False elsewhere."""
-    result = np.zeros_like(values)
-    result[positions] = values[positions]
-    return result
-
-
-def _uncovered(groups: Array, last: Array, owner: Array, pixels: list[int]) -> list[tuple[int, str]]:
+def _uncovered(groups: Array, last: Array, starts: Array, pixels: list[int]) -> list[tuple[int, str]]:
     """The first RLE with a negative count or with counts that do not sum to its pixels."""
-    starts = np.concatenate([[0], np.flatnonzero(last)[:-1] + 1])
-    place = np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))
-    if place.max() > 6:
-        return [(int(owner[np.argmax(place > 6)]), "a count is larger than any mask")]
-    values = np.add.reduceat((groups & 31) << 5 * place, starts)
-    negative = groups[last] & 16 != 0
-    values[negative] -= np.int64(32) << 5 * place[last][negative]
-    of = owner[starts]
-    first = np.flatnonzero(np.diff(of, prepend=-1))
-    position = np.arange(len(values)) - np.repeat(first, np.diff(np.append(first, len(values))))
-    counts = _undo_differences(values, position)
-    sums = np.add.reduceat(counts, first)
-    bad = np.logical_or.reduceat(counts < 0, first) | (sums != np.array(pixels))
+    ends = np.flatnonzero(last)
+    lengths = np.diff(ends, prepend=-1)
+    numbers = np.add.reduceat(last, starts, dtype=np.int64)
+    of = np.repeat(np.arange(len(pixels)), numbers)
+    if lengths.max() > LONGEST_COUNT:
+        return [(int(of[np.argmax(lengths > LONGEST_COUNT)]), "a count is larger than any mask")]
+    counts = _undo_differences(_values(groups, ends, lengths), numbers)
+    sums = np.add.reduceat(counts, np.cumsum(numbers) - numbers)
+    bad = sums != np.array(pixels)
+    bad[of[counts < 0]] = True
     return [
         (int(index), f"counts cover {sums[index]} pixels of {pixels[index]}, or some are negative")
         for index in np.flatnonzero(bad)[:1]
     ]
 
 
-def _undo_differences(values: Array, position: Array) -> Array:
-    """Running sums along every second count of each RLE, beginning at its second and third count."""
-    counts = values.copy()
-    for head in (1, 2):
-        chain = np.flatnonzero((position % 2 == head % 2) & (position > 0))
-        running = np.cumsum(values[chain])
-        heads = np.flatnonzero(position[chain] == head)
-        base = running[heads] - values[chain][heads]
-        counts[chain] = running - np.repeat(base, np.diff(np.append(heads, len(chain))))
+def _values(groups: Array, ends: Array, lengths: Array) -> Array:
+    """Counts as they are written, differences among them: the last group first, which has the sign."""
+    values = groups[ends].astype(np.int64)
+    values[values >= 16] -= 32
+    for place in range(1, lengths.max()):
+        longer = np.flatnonzero(lengths > place)
+        values[longer] = values[longer] << 5 | groups[ends[longer] - place] & 31
+    return values
+
+
+def _undo_differences(values: Array, numbers: Array) -> Array:
+    """Running sums along every second count of each RLE, from its second and its third count on.
+
+    Even and odd places of all RLEs stand in two rows, one RLE after another: one running sum serves all.
+    """
+    first = np.cumsum(numbers) - numbers
+    halves = (numbers + 1) // 2
+    left = np.cumsum(halves) - halves
+    place = np.arange(len(values)) - np.repeat(first, numbers)
+    at = np.repeat(left, numbers) + place // 2 + place % 2 * halves.sum()
+    rows = np.zeros((2, halves.sum()), np.int64)
+    np.put(rows, at, values)
+    rows[0, left] = 0
+    running = np.cumsum(rows, axis=1)
+    running -= np.repeat(running[:, left] - rows[:, left], halves, axis=1)
+    counts: Array = np.take(running, at)
+    counts[first] = values[first]
     return counts

@@ -211,6 +211,7 @@ def _pooled(categories: tuple[int, ...], videos: Sequence[_Matchings], areas: in
     return _accumulate(categories, together, areas)
 
 
+@segmentations.without_collector()
 def evaluate_files(truth_path: PathLike, results_path: PathLike) -> Evaluation:
     """Evaluate a result file against a ground-truth file; see `evaluate`."""
     truth = load_ground_truth(truth_path)
@@ -262,9 +263,11 @@ def _match(
     ignored, overlaps = ignored[order], overlaps[:, order]
     hit = np.zeros((len(IOU_THRESHOLDS), len(detections)), bool)
     dismissed = np.repeat(outside[None], len(IOU_THRESHOLDS), axis=0)
-    for row, threshold in enumerate(IOU_THRESHOLDS):
+    largest = overlaps.max(axis=1, initial=0)
+    possible = np.flatnonzero(largest >= IOU_THRESHOLDS[0])
+    for row, threshold in enumerate(IOU_THRESHOLDS if possible.size else ()):
         taken: set[int] = set()
-        for column in np.flatnonzero(overlaps.max(axis=1, initial=0) >= threshold):
+        for column in possible[largest[possible] >= threshold]:
             free = [g for g in range(len(objects)) if crowd[g] or g not in taken]
             found = _best(overlaps[column], ignored, free, threshold)
             if found is not None:
