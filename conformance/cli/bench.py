@@ -17,6 +17,8 @@ from conformance.cli.job import Job
 from conformance.cli.options import JsonFile
 from conformance.evidence.benchmark import NUMPY, Timing, measure, peak_memory
 from conformance.evidence.judge_benchmark import COUNT, LIMITS, measure_judging
+from conformance.evidence.tracking_benchmark import LIMITS as MILLISECONDS
+from conformance.evidence.tracking_benchmark import PIECES, PieceTiming, measure_tracking
 from conformance.evidence.video_benchmark import (
     PAPER_MILLISECONDS,
     IntervalTiming,
@@ -50,6 +52,8 @@ class Bench(Job):
       mobileinst bench --video --threads 1
 
       mobileinst bench --judge --repeats 3
+
+      mobileinst bench --tracking --threads 1
     """
 
     doing = "the forward pass"
@@ -218,4 +222,53 @@ def _interval_row(
     }
 
 
-MODES = (BenchVideo, BenchJudge, Bench)
+@dataclass(frozen=True, kw_only=True)
+class BenchTracking(Bench):
+    """Time what surrounds the network."""
+
+    doing = "association, losses and evaluation (--tracking)"
+    chosen_by = ("tracking",)
+
+    tracking: Annotated[
+        bool,
+        typer.Option(
+            "--tracking",
+            help="Instead: association, losses, video evaluation, beside named peers. Default: one thread.",
+        ),
+    ] = False
+
+    def run(self) -> int:
+        """Time each piece and its peer, and print the ratios."""
+        config, weights = self.network.config, self.network.load()
+        images = _scene(self.sides, self.network.seed or 0)
+        rows = []
+        for count, advance in _counted(self.threads or [1], PIECES * (self.repeats + 1)):
+            timings = measure_tracking(config, weights, images, count, self.repeats, advance)
+            rows += [_piece_row(timing) for timing in timings]
+        if self.files.write({"pieces": rows}):
+            options.console.print(_piece_table(rows))
+        return 0
+
+
+def _piece_row(timing: PieceTiming) -> dict[str, Any]:
+    name = timing.own.peer
+    milliseconds = {"median": 1e3 * timing.own.median, "limit": MILLISECONDS.get(name)}
+    peer = {"peer": timing.peer.peer, "peer_median": 1e3 * timing.peer.median, "ratio": timing.ratio}
+    return {"piece": name, "threads": timing.own.threads, **milliseconds, **peer}
+
+
+def _piece_table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table("piece", box=None)
+    for name in ("threads", "median ms", "limit"):
+        table.add_column(name, justify="right")
+    table.add_column("peer")
+    for name in ("its ms", "piece / peer"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        limit = "-" if row["limit"] is None else f"{row['limit']:g}"
+        own = row["piece"], str(row["threads"]), f"{row['median']:.2f}", limit
+        table.add_row(*own, row["peer"], f"{row['peer_median']:.2f}", f"{row['ratio']:.2f}")
+    return table
+
+
+MODES = (BenchVideo, BenchJudge, BenchTracking, Bench)

@@ -21,6 +21,7 @@ from PIL import Image
 
 import conformance.cli
 from conformance.cli import main
+from conformance.evidence import tracking_benchmark
 from conformance.graph.onnx_export import export
 from conformance.teaching.layers import stages
 from refimpl import MobileInstConfig, Weights, __version__
@@ -232,6 +233,19 @@ def test_bench_of_the_judge(command: Callable[..., Finished], tmp_path: Path) ->
     assert [row["limit"] for row in stages.values()] == [None, 5.0, 9.0, None, 3.0, 3.0, 3.0]
     assert all(row["median"] > 0 for row in stages.values())
     assert "every node replayed" in finished.out
+
+
+def test_bench_of_what_surrounds_the_network(
+    command: Callable[..., Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking_benchmark, "VIDEOS", 2)
+    arguments = ["--tracking", *SMALL, "--repeats", 1]
+    finished = command("bench", *arguments, "--json", tmp_path / "j.json")
+    assert finished.code == 0
+    rows = json.loads((tmp_path / "j.json").read_text())["pieces"]
+    assert [row["limit"] for row in rows] == [0.5, 2, None, 8000]
+    assert all(row["ratio"] == pytest.approx(row["median"] / row["peer_median"]) for row in rows)
+    assert "losses with gradients" in finished.out
 
 
 def test_explain_lists_the_presets(command: Callable[..., Finished]) -> None:
