@@ -200,7 +200,7 @@ def _optimal(similarities: Array) -> Array:
     assignment = linear_sum_assignment(square, maximize=True)[1]
     tied = _tied_pairs(_exchange_costs(square, assignment))
     if tied is not None:
-        assignment = _first_of_ties(assignment, tied, slots, queries)
+        assignment = _first_of_ties(assignment, tied, slots)
     return np.where(assignment < queries, assignment, -1)[:slots].astype(np.int64)
 
 
@@ -242,15 +242,15 @@ def _tied_pairs(costs: Array) -> Array | None:
     return tied if np.count_nonzero(tied) > len(costs) else None
 
 
-def _first_of_ties(assignment: Array, tied: Array, slots: int, queries: int) -> Array:
+def _first_of_ties(assignment: Array, tied: Array, slots: int) -> Array:
     """Fix slot after slot at its lowest query from which the others can still be matched."""
     allowed = _as_bits(tied[:, np.argsort(assignment)])
     chosen: list[int] = assignment.tolist()
     owner: list[int] = np.argsort(assignment).tolist()
-    free = (1 << len(chosen)) - 1
+    free = -1
     for slot in range(slots):
-        for query in _bits(allowed[slot] & free & ((1 << min(chosen[slot], queries)) - 1)):
-            path = _alternating_path(allowed, free & ~(1 << query), owner, owner[query], chosen[slot])
+        for query in _bits(allowed[slot] & free):
+            path = _alternating_path(allowed, free, owner, owner[query], chosen[slot])
             if path is not None:
                 for at, taken in [*path, (slot, query)]:
                     chosen[at], owner[taken] = taken, at

@@ -34,6 +34,10 @@ class Match:
     values: Array
     worst: Worst
 
+    def beside(self, reference: Array, bound: Array | float) -> Match:
+        """Return it as a version of another tensor."""
+        return Match(self.name, self.values, worst_of(self.values, reference, bound))
+
     def compared(self, name: str, operation: str, reference: Array, introduced: bool = True) -> Comparison:
         """Return the row of the reference's tensor beside it, whose error the step introduces or not."""
         bounded = self.worst.judged
@@ -107,23 +111,34 @@ class CandidateTensors:
         return set(order[min(map(order.index, names), default=len(order)) :])
 
     def nearest(self, reference: Array, bound: Array | float, excluded: set[str]) -> Match | None:
-        """Return the tensor of that shape, ones aside, with the smallest largest error; its bound use too.
+        """Return the tensor of that shape, ones aside, with the smallest largest error; its bound use too."""
+        return next(self.by_distance(reference, bound, excluded), None)
 
-        Tensors in ``excluded``, and copies of them (the same smallest and largest element), do not count.
+    def by_distance(self, reference: Array, bound: Array | float, excluded: set[str]) -> Iterator[Match]:
+        """Yield the tensors of that shape, the one with the smallest largest error first.
+
+        Where none has that shape, those count that have its axes in another order, rows before columns.
+        Tensors in ``excluded``, and copies of them (the same elements in any order), do not count.
         """
-        wanted = _squeezed(reference.shape)
         alike = self.by_size[reference.size]
-        copies = {self.ranges[name] for name in alike if name in excluded}
-        matches = []
-        for name in alike:
-            same_shape = _squeezed(self.tensors[name].shape) == wanted
-            if same_shape and self.ranges[name] not in copies:
-                values = self.tensors[name].reshape(reference.shape)
-                matches.append((float(absolute_error(values, reference).max()), name, values))
-        if not matches:
-            return None
-        _, name, values = min(matches, key=lambda match: match[0])
-        return Match(name, values, worst_of(values, reference, bound))
+        taken = [name for name in alike if name in excluded]
+        names = [name for name in alike if not any(self._is_copy(name, other) for other in taken)]
+        wanted = _squeezed(reference.shape)
+        same_shape = [name for name in names if _squeezed(self.tensors[name].shape) == wanted]
+        if same_shape:
+            found = [(name, self.tensors[name].reshape(reference.shape)) for name in same_shape]
+        else:
+            found = [(name, x) for name in names for x in _transposed(self.tensors[name], reference.shape)]
+        for name, values in sorted(found, key=lambda pair: float(absolute_error(pair[1], reference).max())):
+            yield Match(name, values, worst_of(values, reference, bound))
+
+    def _is_copy(self, name: str, other: str) -> bool:
+        """Tell whether two tensors have the same elements, in any order."""
+        if name == other or self.ranges[name] != self.ranges[other]:
+            return name == other
+        # Clamped tensors share their ends.
+        one, another = (np.sort(self.tensors[each], axis=None) for each in (name, other))
+        return np.array_equal(one, another)
 
     def likeliest(
         self, name: str, reference: Array, bound: Array | float, excluded: set[str]
@@ -151,6 +166,16 @@ def layouts(array: Array, shape: tuple[int, ...], spatial: bool = False) -> Iter
             continue
         permuted = array.reshape([shape[axis] for axis in permutation])
         yield permuted.transpose(np.argsort(permutation)).reshape(shape)
+
+
+def _transposed(array: Array, shape: tuple[int, ...]) -> Iterator[Array]:
+    """Yield ``array`` as ``shape``, where it has the same axes in another order, rows before columns."""
+    axes = [axis for axis, size in enumerate(shape) if size != 1]
+    held = _squeezed(array.shape)
+    for permutation in itertools.permutations(axes) if sorted(held) == sorted(_squeezed(shape)) else ():
+        plane = [axis for axis in permutation if axis >= len(shape) - 2]
+        if held == tuple(shape[axis] for axis in permutation) and plane == sorted(plane):
+            yield array.reshape(held).transpose(np.argsort(permutation)).reshape(shape)
 
 
 def aligned(array: Array, reference: Array) -> Array:

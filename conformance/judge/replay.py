@@ -71,12 +71,29 @@ class Structure:
                 return nearest
         return []
 
+    def within(self, name: str, compared: set[str], reach: int) -> set[str]:
+        """Return a tensor and those computed from it through fewer than ``reach`` compared ones."""
+        front, reached = {name}, {name}
+        for _ in range(reach):
+            front = self._next_compared(front, compared)
+            reached |= front
+        return reached
+
     def heirs(self, wrong: Collection[str], found: Collection[str]) -> set[str]:
         """Return the tensors that are computed from ``wrong`` ones through others that are not ``found``."""
         reached: set[str] = set()
         for step in self.recording.steps:
             if any(name in reached or name in wrong for name in step.inputs if name not in found):
                 reached.update(step.outputs)
+        return reached
+
+    def behind(self, name: str, found: Collection[str]) -> list[str]:
+        """Return what ``name`` is computed from through tensors that are not ``found``, the nearest first."""
+        wanted, reached = {name}, []
+        for step in reversed(self.recording.steps):
+            if wanted.intersection(step.outputs):
+                wanted.update(set(step.uses).difference(found))
+                reached += [output for output in step.outputs if output in wanted and output != name]
         return reached
 
     def _next_compared(self, front: set[str], compared: set[str]) -> set[str]:

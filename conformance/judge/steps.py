@@ -5,9 +5,10 @@ A step is judged by the error it *introduces*, against a rigorous bound of what 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
@@ -17,12 +18,17 @@ from conformance.candidates.candidate import FUSION_REACH, OwnGraph
 from conformance.judge.alignment import LIKENESS, CandidateTensors, Match
 from conformance.judge.detail import Spotlight
 from conformance.judge.replay import Replay, Structure
+from conformance.judge.wrong_tensor import Around
 from conformance.reports.report import Comparison, Fault
 from refimpl import Recording, Step
 from refimpl.ops.operation import Array
 
 MOST_FAULTS = 4
 """How many wrong tensors are taken over, one after another, so that the steps behind them are judged too."""
+MOST_BEFORE = 16
+"""Steps before a failing one, that seem fused away, which may be what is wrong."""
+MOST_TRIED = 24
+"""Tensors that are tried as one step's, the nearest first."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,12 @@ class _Prediction:
     bound: Array | float
     reason: str | None = None
     """How what is within the bound is unlike rounding."""
+
+    @property
+    def known_value(self) -> Array:
+        """What a step that is not found should be."""
+        assert self.value is not None
+        return self.value
 
 
 def compare_steps(
@@ -75,18 +87,14 @@ def compare_steps(
     sides = _Sides(
         recording, Structure(recording), outputs, tensors, declaration, captures_all, own, folded, reach
     )
-    taken: dict[str, str] = {}
-    while True:
-        rows, known, missed = _compare_once(sides, taken)
-        fresh = next((row for row in rows if row.name in missed and row.candidate is not None), None)
-        if fresh is None or len(taken) == MOST_FAULTS:
-            break
-        taken[fresh.name] = str(fresh.candidate)
-    first = next((row for row in rows if row.verdict == "fail"), None)
+    seen = _compare_once(sides, {})
+    while len(seen.taken) < MOST_FAULTS and (place := _next_fault(sides, seen)):
+        seen = _compare_once(sides, {**seen.taken, **place})
+    first = next((row for row in seen.rows if row.verdict == "fail"), None)
     if first is None:
-        return rows, None
-    nodes = own.names_between(known, first.candidate) if own and first.candidate else []
-    return rows, Fault(first.name, first.operation, "network", tuple(nodes))
+        return seen.rows, None
+    nodes = own.names_between(seen.known, first.candidate) if own and first.candidate else []
+    return seen.rows, Fault(first.name, first.operation, "network", tuple(nodes))
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,11 @@ class _Sides:
     def compared(self) -> set[str]:
         """What the candidate should hold."""
         return self.structure.compared(self.outputs)
+
+    @property
+    def reference(self) -> tuple[Recording, Structure, set[str]]:
+        """Return the run, its structure, and what the candidate should hold of it."""
+        return self.recording, self.structure, self.compared
 
     @cached_property
     def sought(self) -> set[str]:
@@ -161,14 +174,81 @@ class _Sides:
         return match if self.captures_all and match and match.resembles(value) else None
 
 
-def _compare_once(sides: _Sides, taken: Mapping[str, str]) -> tuple[list[Comparison], set[str], set[str]]:
-    """Compare every step; where a wrong tensor is ``taken`` for a step, those after it compute on it.
+@dataclass(frozen=True)
+class _Seen:
+    """The comparisons of all steps, some wrong tensors taken for what they should be.
 
-    Returns
-    -------
-    rows, known, missed
-        The comparisons, the candidate's tensors that are right, and the steps that fail and have none taken.
+    Attributes
+    ----------
+    taken
+        Step → the wrong tensor on which those after it were computed.
+    rows
+    known
+        The candidate's tensors that are right.
+    missed
+        Steps that fail and have none taken.
+    found
+        Step → the candidate's values of it.
+    lacking
+        Step that is not found → what it should be.
+    likely
+        Such a step → the tensor nearest to it.
+    sure
+        Steps of which that is a version, or has the name.
     """
+
+    taken: Mapping[str, Match]
+    rows: list[Comparison]
+    known: set[str]
+    missed: set[str]
+    found: Mapping[str, Array]
+    lacking: Mapping[str, _Prediction]
+    likely: Mapping[str, Match]
+    sure: set[str]
+
+
+def _next_fault(sides: _Sides, seen: _Seen) -> dict[str, Match]:
+    """Return the first step that fails and is not yet taken over, with the wrong tensor that it is.
+
+    What seemed fused away before it may be what is wrong; and where nothing resembles it, it may be fused
+    away itself, and a later one wrong. Such a tensor is known by what the candidate computes of it.
+    """
+    failing = next((row for row in seen.rows if row.name in seen.missed), None)
+    if failing is None:
+        return {}
+    around = Around(*sides.reference, sides.declaration, sides.tensors, seen.found, sides.reach)
+    own = seen.likely.get(failing.name) if failing.name in seen.sure else None
+    for name in _suspects(sides, seen, failing):
+        for match in islice(_versions(sides, seen, name), MOST_TRIED):
+            if not (own and match.name == own.name) and around.explains(name, match):
+                return {name: match}
+    missed = (row.name for row in seen.rows if row.name in seen.missed and row.name in seen.likely)
+    return {name: seen.likely[name] for name in islice(missed, 1)}
+
+
+def _versions(sides: _Sides, seen: _Seen, name: str) -> Iterator[Match]:
+    """Yield the tensors that may be a step's, the likeliest first."""
+    item = seen.lacking[name]
+    # One that was kept by its name may be the copy of a right one: a step that was left out.
+    yield from [seen.likely[name]] if name in seen.likely else []
+    yield from sides.tensors.by_distance(item.known_value, item.bound, seen.known)
+
+
+def _suspects(sides: _Sides, seen: _Seen, failing: Comparison) -> list[str]:
+    """Return the steps of which a tensor may be what is wrong where one fails, in order.
+
+    Those before it from which it is computed; and itself and those after it, if what is nearest to it is no
+    version of it.
+    """
+    passing = {row.name for row in seen.rows if row.verdict == "pass"}
+    around = set(sides.structure.behind(failing.name, passing)[:MOST_BEFORE])
+    if failing.name not in seen.sure:
+        around |= sides.structure.within(failing.name, sides.compared, sides.reach)
+    return [row.name for row in seen.rows if row.name in around and row.name in seen.lacking]
+
+
+def _compare_once(sides: _Sides, taken: Mapping[str, Match]) -> _Seen:
+    """Compare every step; where a wrong tensor is ``taken`` for a step, those after it compute on it."""
     spotlight = Spotlight()
     recording, tensors = sides.recording, sides.tensors
     predictions = _predict(sides, spotlight, taken)
@@ -176,6 +256,7 @@ def _compare_once(sides: _Sides, taken: Mapping[str, str]) -> tuple[list[Compari
     known = {match.name for name, match in found.items() if name not in taken}
     output_names = {tensor: output for output, tensor in recording.outputs.items()}
     rows, missed = [], set()
+    likely, sure = dict[str, Match](), set[str]()
     for name, item in predictions.items():
         match, missing = item.match, "fail"
         if match is None and item.value is not None and not sides.captures_all:
@@ -185,7 +266,11 @@ def _compare_once(sides: _Sides, taken: Mapping[str, str]) -> tuple[list[Compari
             later = tensors.from_first(found[user].name for user in fused)
             match = tensors.likeliest(output_names.get(name, name), item.value, item.bound, known | later)
             kept = match is not None and match.name == name and sides.is_kept(name, item.step)
-            if fused and not kept and not (match and match.resembles(item.value)):
+            if match:
+                likely[name] = match
+            if kept or (match and match.resembles(item.value)):
+                sure.add(name)
+            elif fused:
                 match, missing = None, "absent"
         if match and item.value is not None:
             spotlight.show(name, match.values, item.value, item.bound, match.worst.utilisation)
@@ -196,7 +281,9 @@ def _compare_once(sides: _Sides, taken: Mapping[str, str]) -> tuple[list[Compari
         rows.append(row.made_systematic(item.reason) if item.reason and row.verdict != "fail" else row)
     heirs = sides.structure.heirs(missed, found)
     rows = [replace(row, verdict="inherited") if _inherits(row, heirs) else row for row in rows]
-    return spotlight.placed(rows), known, missed
+    values = {name: match.values for name, match in found.items()}
+    lacking = {name: item for name, item in predictions.items() if item.value is not None}
+    return _Seen(taken, spotlight.placed(rows), known, missed, values, lacking, likely, sure)
 
 
 def _inherits(row: Comparison, heirs: Collection[str]) -> bool:
@@ -204,7 +291,7 @@ def _inherits(row: Comparison, heirs: Collection[str]) -> bool:
     return row.verdict == "fail" and row.name in heirs
 
 
-def _predict(sides: _Sides, spotlight: Spotlight, taken: Mapping[str, str]) -> dict[str, _Prediction]:
+def _predict(sides: _Sides, spotlight: Spotlight, taken: Mapping[str, Match]) -> dict[str, _Prediction]:
     replay = Replay(sides.recording, sides.declaration, sides.folded)
     predictions: dict[str, _Prediction] = {}
     for step in sides.recording.steps:
@@ -215,7 +302,7 @@ def _predict(sides: _Sides, spotlight: Spotlight, taken: Mapping[str, str]) -> d
             if match and sides.is_with_bias(name, match, value, bound):
                 match = None
             if match is None and name in taken:
-                match = sides.tensors.named(taken[name], value, bound)
+                match = taken[name].beside(value, bound)
             if match:
                 reason = replay.unlike_rounding(step, name, match.values)
                 replay.adopt(name, match.values)

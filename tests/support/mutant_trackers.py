@@ -221,6 +221,10 @@ def verdict(mutant: Mutant, rounds: Sequence[int]) -> str:
         return next(filter(None, (caught_by(candidate, cases) for cases in rounds)), "")
     except (CommandFailure, AnswerError):
         return "no answer"
+    finally:
+        # A program that never ends would go on.
+        if isinstance(candidate, CommandCandidate):
+            candidate.close()
 
 
 def caught_by(candidate: Candidate, cases: int) -> str:

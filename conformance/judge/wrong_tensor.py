@@ -1,0 +1,57 @@
+"""Which tensor of the candidate is the wrong one, where it fuses steps: that from which the next is right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from conformance.bounds import Declaration
+from conformance.graph.evaluation import evaluate_node
+from conformance.judge.alignment import RESEMBLANCE, CandidateTensors, Match
+from conformance.judge.replay import Structure
+from refimpl import Recording
+from refimpl.ops.operation import Array
+
+ROUNDINGS = 4096.0
+"""Unit roundoffs of its largest element by which what is computed of a tensor may be off to be found."""
+
+
+@dataclass(frozen=True)
+class Around:
+    """The reference's steps, those of the candidate's tensors that are known, laid out as they, and all.
+
+    ``reach`` is how many steps in a row the candidate may have fused.
+    """
+
+    recording: Recording
+    structure: Structure
+    compared: set[str]
+    declaration: Declaration
+    tensors: CandidateTensors
+    found: Mapping[str, Array]
+    reach: int
+
+    def explains(self, name: str, likely: Match) -> bool:
+        """Tell whether the candidate has what is computed of ``name``, if ``likely`` is its tensor.
+
+        What it has first counts: of a tensor that is cut off already, cutting it off makes the same.
+        """
+        after = self.structure.within(name, self.compared, self.reach) - {name}
+        known = {key: array for key, array in self.found.items() if key not in after}
+        recording = self.recording
+        given = (*recording.weights, *recording.constants, *recording.inputs.values())
+        held = {**{key: recording.tensors[key] for key in given}, **known, name: likely.values}
+        for step in recording.graph.between({*known, name}, after):
+            held.update(zip(step.outputs, evaluate_node(step, step.operands(held)), strict=False))
+            for target in after.intersection(step.outputs):
+                if match := self._held(target, held[target]):
+                    return match.name != likely.name
+        return False
+
+    def _held(self, target: str, value: Array) -> Match | None:
+        """Return the candidate's tensor that is a value, but for some rounding."""
+        unit = max(self.declaration.arithmetic.unit_roundoff, self.declaration.storage.unit_roundoff)
+        allowed = min(ROUNDINGS * unit, RESEMBLANCE) * float(np.abs(value).max(initial=0.0))
+        return self.tensors.find(value, allowed, spatial=target in self.structure.maps)
