@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from conformance.trackers.property import Outcome
 
-LONGEST = 300
-"""Characters of a counterexample that is printed; longer ones are in the JSON."""
+LONGEST, LONGEST_MESSAGE = 600, 200
+"""Characters of a counterexample and of a message that are printed; longer ones are in the JSON."""
 
 
 def properties_markdown(table: Mapping[str, Sequence[Outcome]]) -> str:
@@ -27,7 +27,7 @@ def counterexamples_markdown(table: Mapping[str, Sequence[Outcome]]) -> str:
         lines += [f"**{names}**", ""]
         for one in outcomes:
             if one.holds is False:
-                lines.append(f"* `{one.name}`: {one.message:.{LONGEST}}")
+                lines.append(f"* `{one.name}`: {one.message:.{LONGEST_MESSAGE}}")
                 lines += [f"  `{one.line}`"] if len(one.line) <= LONGEST else []
         lines.append("")
     return "\n".join(lines)

@@ -1,5 +1,8 @@
 """The properties of identities: one tracker has them all, a defect loses each; and the published table."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
@@ -12,8 +15,10 @@ from conformance.trackers.property import check_property
 from conformance.trackers.reference_candidate import ReferenceCandidate
 from conformance.trackers.rival_candidate import RivalCandidate
 from refimpl.errors import ConfigurationError
+from refimpl.rivals import RIVALS, RULES
 
 IDENTITIES = {one.name: one for one in identity_properties()}
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 def overlap(a, b):
@@ -170,3 +175,41 @@ def test_an_unknown_rival_or_property_is_refused():
         RivalCandidate("deepsort")
     with pytest.raises(ConfigurationError, match="lifecycle"):
         rival_properties(only=["lifecycle"])
+
+
+def published():
+    """Return the table of docs/check-tracker.md: property → tracker → whether it holds."""
+    text = (DOCS / "check-tracker.md").read_text(encoding="utf-8")
+    header = re.search(r"^\| property \| (masktrack.*) \|$", text, re.MULTILINE)
+    names = header[1].replace("<br>", ", ").split(" | ")
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", text[header.end() :], re.MULTILINE)
+    table = {
+        name: {rule: cell == "yes" for rule, cell in zip(names, cells.split(" | "), strict=True)}
+        for name, cells in rows
+    }
+    assert names == list(RULES)
+    return table
+
+
+def test_the_published_table_has_every_property():
+    assert list(published()) == [one.name for one in rival_properties()]
+
+
+SHOWN = [
+    *IDENTITIES,
+    "optimal_brute_force",
+    "equivariance",
+    "one_to_one",
+    "stability",
+    "identity",
+    "tie_rule",
+]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_published_table_is_what_is_found(rule):
+    wanted = rival_properties(only=SHOWN)
+    tracker = RivalCandidate(rule.partition(",")[0])
+    found = {one.name: check_property(one, tracker, shrink=False).holds for one in wanted}
+    assert found == {name: published()[name][rule] for name in found}
+    assert set(rule.split(", ")) <= set(RIVALS)
