@@ -172,6 +172,7 @@ def normed(*calls: tuple[str, list[str], str]) -> onnx.ModelProto:
         "bias": bias,
         "table": table / 10,
         "both": bias + table / 10,
+        "wrong": np.float32(1.05) * bias,
         "epsilon": np.float32(1e-5),
         "ones": np.ones(16, np.float32),
     }
@@ -199,6 +200,19 @@ def test_a_missing_sum_is_not_taken_for_what_is_computed_of_it() -> None:
     report = judged(normed(product, ("Add", ["product", "both"], "total"), *NORM), before)
     report.raise_on_failure()
     assert {row.verdict for row in report.leading.steps if row.name == "biased"} == {"absent"}
+
+
+def test_a_wrong_bias_is_blamed_on_the_sum_where_the_product_is_not_apart() -> None:
+    """One node makes both: its result is nearer to the sum than to the product."""
+    before = normed(
+        ("MatMul", ["x", "weight"], "product"),
+        ("Add", ["product", "bias"], "biased"),
+        ("Relu", ["biased"], "y"),
+    )
+    report = judged(normed(("Gemm", ["x", "weight", "wrong"], "sum"), ("Relu", ["sum"], "y")), before)
+    assert report.verdict == "fail"
+    assert report.leading.first_fault is not None
+    assert report.leading.first_fault.step == "biased"
 
 
 def test_inputs_of_other_names_go_by_their_order() -> None:
