@@ -35,6 +35,26 @@ TESTED = {
         _DETECTS,
         "refimpl/test_matrix_nms.py::test_decay_is_that_of_pairs_one_by_one",
     ),
+    **{
+        f"refimpl.{name}": (_DETECTS, f"refimpl/test_two_stage_pytorch.py::{test}")
+        for name, test in (
+            ("maskrcnn.maskrcnn", "test_the_first_stage"),
+            ("maskrcnn.proposal_heads", "test_the_first_stage"),
+            ("maskrcnn.proposal_head", "test_the_first_stage"),
+            ("maskrcnn.region_features", "test_the_second_stage"),
+            ("maskrcnn.classified_regions", "test_the_second_stage"),
+            ("maskrcnn.masked_regions", "test_the_second_stage"),
+            ("maskrcnn.doubled", "test_the_second_stage"),
+            ("maskrcnn.ask_for_heads", "test_names_and_shapes_are_torchvisions"),
+            ("two_stage.maskrcnn_instances", "test_instances"),
+            ("two_stage.anchors", "test_anchors_are_torchvisions"),
+            ("two_stage.proposals", "test_the_second_stage"),
+            ("two_stage.decoded", "test_instances"),
+            ("two_stage.clipped", "test_instances"),
+            ("two_stage.level_of", "test_the_second_stage"),
+            ("two_stage.paste", "test_instances"),
+        )
+    },
     "refimpl.fast_nms.yolact_instances": (
         _DETECTS,
         "refimpl/test_fast_nms.py::test_instances_of_drawn_predictions",

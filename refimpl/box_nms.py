@@ -26,8 +26,9 @@ def suppressed(boxes: Array, scores: Array, labels: Array, threshold: float) -> 
         An overlap above it suppresses.
     """
     remaining: list[int] = []
-    overlaps = box_overlaps(boxes, boxes) > threshold
+    alive = np.ones(len(boxes), bool)
     for i in np.argsort(-scores, kind="stable"):
-        if not any(overlaps[i, j] and labels[i] == labels[j] for j in remaining):
+        if alive[i]:
             remaining.append(int(i))
+            alive &= (box_overlaps(boxes[i : i + 1], boxes)[0] <= threshold) | (labels != labels[i])
     return np.asarray(remaining, np.int64)

@@ -21,7 +21,7 @@ class MobileInstConfig:
     ----------
     architecture
         ``mobileinst``, or a rival of the paper's tables, which ignores the instance decoder's fields:
-        ``sparseinst``, ``solov2``, ``condinst``, ``yolact``.
+        ``sparseinst``, ``solov2``, ``condinst``, ``yolact``, ``maskrcnn``.
     backbone
         Name of a published backbone, such as ``topformer-base``; the rivals know TopFormer, the ResNets and
         ``mobilenetv2``.
@@ -49,7 +49,8 @@ class MobileInstConfig:
     kernel_dim
         Channels of a rival's mask features, and of its kernels, but for CondInst's, which are whole networks.
     head_dim, head_convs
-        Channels of SOLOv2's and YOLACT's heads, and number of the 3×3 convolutions of its and of CondInst's.
+        Channels of SOLOv2's, YOLACT's and Mask R-CNN's heads, and number of the 3×3 convolutions of those of
+        SOLOv2 and CondInst.
     mask_dim
         Channels on the way to a rival's mask features.
     grids
@@ -172,11 +173,16 @@ COUNTS = (
 )
 """Fields that are whole numbers from 1."""
 GRIDS = 5
-GROUPED = {"solov2": ("head_dim", "mask_dim", "kernel_dim"), "condinst": ("dim",), "yolact": ()}
+GROUPED = {
+    "solov2": ("head_dim", "mask_dim", "kernel_dim"),
+    "condinst": ("dim",),
+    "yolact": (),
+    "maskrcnn": (),
+}
 """Fields that are channels of group norms."""
 
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "architecture": ("mobileinst", "sparseinst", "solov2", "condinst", "yolact"),
+    "architecture": ("mobileinst", "sparseinst", "solov2", "condinst", "yolact", "maskrcnn"),
     "backbone": (*BACKBONES, "resnet50", "resnet50-caffe", "resnet18", "mobilenetv2"),
     "global_layers": (0, 1, 2),
     "local_layers": (0, 1, 2),
@@ -220,6 +226,13 @@ _RIVALS: dict[str, dict[str, Any]] = {
     "solov2-lite-r18": {**_SOLOV2_LITE, "backbone": "resnet18"},
     "condinst-r50": {**_CONDINST, "backbone": "resnet50-caffe"},
     "condinst-topformer-base": {**_CONDINST, "backbone": "topformer-base"},
+    "maskrcnn-r50": {
+        "architecture": "maskrcnn",
+        "backbone": "resnet50",
+        "num_classes": 90,
+        "head_dim": 1024,
+        "mask_dim": 256,
+    },
     "yolact-r50": {**_YOLACT, "backbone": "resnet50"},
     "yolact-mobilenetv2": {**_YOLACT, "backbone": "mobilenetv2"},
     "yolact-topformer-base": {**_YOLACT, "backbone": "topformer-base"},

@@ -19,6 +19,7 @@ from refimpl.fpn import feature_pyramid, mask_branch
 from refimpl.instance_decoder import instance_decoder
 from refimpl.layers import resize
 from refimpl.mask_decoder import mask_decoder
+from refimpl.maskrcnn import ask_for_heads, maskrcnn
 from refimpl.ops.operation import Array, intercepted
 from refimpl.predictions import NamedOutputs
 from refimpl.scope import DeclaringScope, Scope, block
@@ -89,6 +90,7 @@ NETWORKS: Mapping[str, Callable[[Array, Scope, MobileInstConfig, BackboneSpec], 
     "solov2": solov2,
     "condinst": condinst,
     "yolact": yolact,
+    "maskrcnn": maskrcnn,
 }
 """Architecture → its forward pass."""
 
@@ -139,4 +141,6 @@ def parameter_shapes(
     shapes: dict[str, tuple[int, ...]] = {}
     with intercepted(BlankInterceptor()):
         forward(np.zeros((1, 3, 64, 64), np.float32), DeclaringScope(shapes), config, spec)
+        if config.architecture == "maskrcnn":
+            ask_for_heads(DeclaringScope(shapes), config)
     return MappingProxyType(shapes)

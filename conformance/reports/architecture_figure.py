@@ -167,7 +167,7 @@ def stages_of(steps: Iterable[Row]) -> dict[str, list[Row]]:
             2
             if parts[0] == "instance_decoder"
             else 4
-            if {"transformer_blocks", "bottom_up"} & {*parts}
+            if {"transformer_blocks", "bottom_up", "body"} & {*parts}
             else 3
         )
         stages.setdefault(".".join(parts[:depth]), []).append(row)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 PURPOSES = (
-    (r"backbone\.(bottom_up\.)?(tpm\.stem|smb\d\.stem_block|stem.*)", "the first edges and colours"),
+    (r"backbone\.((bottom_up|body)\.)?(tpm\.stem|smb\d\.stem_block|stem.*)", "the first edges and colours"),
     (
-        r"backbone\.(bottom_up\.)?(tpm|smb\d)\.layer\d+",
+        r"backbone\.((bottom_up|body)\.)?(tpm|smb\d)\.layer\d+",
         "widen, look around, project: reach grows, place is lost",
     ),
     (
-        r"backbone\.(bottom_up\.)?res\d\.\d+",
+        r"backbone\.((bottom_up|body)\.)?res\d\.\d+",
         "a bottleneck: narrow, look around, widen; reach grows, place is lost",
     ),
     (r"backbone\.features\.\d+", "widen, look around, project: reach grows, place is lost"),
@@ -47,6 +47,10 @@ PURPOSES = (
     (r"fpn", "the coarser level added to each"),
     (r"proto_net.*", "prototypes: masks of parts, which sums make whole"),
     (r"prediction_layers.*", "for every prior box: which class, how it changes, which sum of prototypes"),
+    (r"backbone\.fpn\.inner_blocks.*", "every level to the same number of channels"),
+    (r"backbone\.fpn\.layer_blocks.*", "a level smoothed after the coarser one was added"),
+    (r"backbone\.fpn", "the coarser level added to each"),
+    (r"rpn\.head.*", "for every anchor: whether there is an object, and how the anchor changes"),
     (r"backbone\.fpn_lateral\d", "every level to the same number of channels"),
     (r"backbone\.fpn_output\d", "a level smoothed after the coarser one was added"),
     (r"backbone\.top_block.*", "coarser levels, for larger objects"),

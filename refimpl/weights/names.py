@@ -45,7 +45,7 @@ TORCHVISION_RESNET = (
 """
 
 
-BACKBONE_PREFIXES = {"condinst": "backbone.bottom_up."}
+BACKBONE_PREFIXES = {"condinst": "backbone.bottom_up.", "maskrcnn": "backbone.body."}
 """Architecture → what stands before its backbone's names, where that is not `BACKBONE_PREFIX`."""
 BUFFERS = ("mask_head.", "semantic_seg_conv.")
 """What public checkpoints hold besides: CondInst's constants, and YOLACT's head for training alone."""

@@ -70,7 +70,7 @@ IMPOSSIBLE: list[dict[str, Any]] = [
     {"backbone": "topformer-huge"},
     {"backbone": ["topformer-base"]},
     {"backbone": "resnet50"},
-    {"architecture": "maskrcnn"},
+    {"architecture": "blendmask"},
     {"architecture": "sparseinst", "backbone": "seaformer-base"},
     {"local_pooling": "max3"},
     {"mask_decoder": "none"},

@@ -222,7 +222,7 @@ IMPOSSIBLE = [
     ({"backbone": "resnet50"}, "X6"),
     ({"architecture": "sparseinst", "backbone": "seaformer-base"}, "SparseInst has no backbone"),
     ({"architecture": "sparseinst", "dim": 30}, "multiple of 4"),
-    ({"architecture": "yolact"}, "one of 'mobileinst', 'sparseinst'"),
+    ({"architecture": "blendmask"}, "one of 'mobileinst', 'sparseinst'"),
     ({"mask_decoder": "fpm"}, "one of 'semantic_enhanced'"),
     ({"mask_decoder": "fpn", "mask_convs": 0}, "mask_convs is 0"),
     ({"mask_convs": True}, "mask_convs is True"),

@@ -37,6 +37,7 @@ def test_rows_of_table_1() -> None:
         "SOLOv2-Lite": {"solov2-lite-r50", "solov2-lite-r18"},
         "SOLOv2": {"solov2-r50", "solov2-mobilenetv2"},
         "YOLACT": {"yolact-r50", "yolact-mobilenetv2", "yolact-topformer-base"},
+        "Mask R-CNN": {"maskrcnn-r50"},
         "CondInst": {"condinst-r50", "condinst-topformer-base"},
     }
     assert set(RIVALS) == set.union(*rows.values())
@@ -106,6 +107,18 @@ PUBLIC_WEIGHTS: dict[str, dict[str, tuple[int, ...]]] = {
         "prediction_layers.0.bbox_layer.weight": (12, 256, 3, 3),
         "prediction_layers.0.conf_layer.weight": (243, 256, 3, 3),
         "prediction_layers.0.mask_layer.bias": (96,),
+    },
+    "maskrcnn-r50": {
+        "backbone.body.res2.0.shortcut.norm.weight": (256,),
+        "backbone.fpn.inner_blocks.3.0.weight": (256, 2048, 1, 1),
+        "backbone.fpn.layer_blocks.0.0.bias": (256,),
+        "rpn.head.conv.0.0.weight": (256, 256, 3, 3),
+        "rpn.head.bbox_pred.bias": (12,),
+        "roi_heads.box_head.fc6.weight": (1024, 12544),
+        "roi_heads.box_predictor.bbox_pred.weight": (364, 1024),
+        "roi_heads.mask_head.3.0.weight": (256, 256, 3, 3),
+        "roi_heads.mask_predictor.conv5_mask.weight": (256, 256, 2, 2),
+        "roi_heads.mask_predictor.mask_fcn_logits.bias": (91,),
     },
     "condinst-topformer-base": {
         "backbone.bottom_up.tpm.stem.0.c.weight": (16, 3, 3, 3),
@@ -256,6 +269,13 @@ def test_a_preset_is_its_public_configuration(preset: str) -> None:
         sizes = (config["head_dim"], config["head_convs"], config["kernel_dim"], config["mask_dim"])
         assert sizes == ((256, 2, 128, 128) if light else (512, 4, 256, 128))
         assert config["grids"] == (40, 36, 24, 16, 12)
+    elif config["architecture"] == "maskrcnn":
+        assert [config[name] for name in ("dim", "head_dim", "mask_dim", "num_classes")] == [
+            256,
+            1024,
+            256,
+            90,
+        ]
     elif config["architecture"] == "yolact":
         assert [config[name] for name in ("dim", "head_dim", "mask_dim", "kernel_dim")] == [256, 256, 256, 32]
     elif config["architecture"] == "condinst":

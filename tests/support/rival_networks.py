@@ -23,6 +23,7 @@ NARROW: dict[str, dict[str, Any]] = {
         "grids": (5, 4, 3, 2, 1),
     },
     "yolact": {"dim": 8, "head_dim": 8, "mask_dim": 8, "kernel_dim": 4, "num_classes": 3},
+    "maskrcnn": {"dim": 8, "head_dim": 16, "mask_dim": 8, "num_classes": 3},
     "condinst": {"dim": 8, "mask_dim": 8, "kernel_dim": 2, "norm_groups": 2, "num_classes": 3},
 }
 
