@@ -3,7 +3,14 @@
 For tests of one's own: `tracker_properties`, what its callables take and return, strategies of Hypothesis.
 """
 
-from conformance.trackers.candidate import FrameAnswer, LivingTrack, OnlineFrame, OnlineRules, VideoFrame
+from conformance.trackers.candidate import (
+    FrameAnswer,
+    Identified,
+    LivingTrack,
+    OnlineFrame,
+    OnlineRules,
+    VideoFrame,
+)
 from conformance.trackers.kernel_strategies import Pair, kernel_sets, near_ties, pairs, unambiguous_pairs
 from conformance.trackers.online_strategies import OnlineClip, online_clips
 from conformance.trackers.pytest_properties import tracker_properties
@@ -12,6 +19,7 @@ from conformance.trackers.video_strategies import Clip, clips, turning_clips
 __all__ = [
     "Clip",
     "FrameAnswer",
+    "Identified",
     "LivingTrack",
     "OnlineClip",
     "OnlineFrame",

@@ -31,7 +31,7 @@ class Replayed:
 
 
 def pasted_test(outcome: Outcome, language: str, method: str = "optimal") -> str:
-    """Return the smallest counterexample of a property as a unit test; "" if it is too long to paste.
+    """Return the smallest counterexample of a property as a unit test; "" if too long, or of detections.
 
     The test asks what was asked, of functions ``associate``, ``video`` and ``online`` that take and return
     what the requests of docs/check-tracker.md do, and expects the first thing that the reference answers
@@ -44,6 +44,8 @@ def pasted_test(outcome: Outcome, language: str, method: str = "optimal") -> str
     """
     if language not in LANGUAGES:
         raise ConfigurationError(f"language {language!r} is unknown; choose one of {', '.join(LANGUAGES)}")
+    if any(call.kind == "identify" for call in outcome.calls):
+        return ""
     replayed = _replay(outcome.calls, method)
     wrong = next((i for i, one in enumerate(replayed) if _difference(one) is not None), len(replayed) - 1)
     if wrong < 0:

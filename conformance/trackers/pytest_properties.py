@@ -12,7 +12,7 @@ from conformance.trackers.command_candidate import CommandCandidate
 from conformance.trackers.line_process import CommandFailure
 from conformance.trackers.pasted_languages import LANGUAGES
 from conformance.trackers.pasted_tests import pasted_test
-from conformance.trackers.properties import Patience, properties
+from conformance.trackers.properties import Patience, properties, rival_properties
 from conformance.trackers.property import Outcome, Property, check_property
 from refimpl.errors import ConfigurationError
 
@@ -24,6 +24,7 @@ def tracker_properties(
     associate: Callable[..., Any] | None = None,
     video: Callable[..., Any] | None = None,
     online: Callable[..., Any] | None = None,
+    identify: Callable[..., Any] | None = None,
     *,
     command: str | None = None,
     method: str = "optimal",
@@ -43,6 +44,9 @@ def tracker_properties(
         (n, dim) and (m, dim) arrays → (n,) integers, as `Candidate.associate`.
     video, online : callable or None
         As `Candidate.video` and `Candidate.online`; properties of what is None are skipped.
+    identify : callable or None
+        As `Candidate.identify`; given, the properties are those of trackers that give detections identities
+        (`rival_properties`), whose association may leave kernels unmatched.
     command : str or None
         In place of callables: a tracker in any language (docs/check-tracker.md).
     method, precision, only, skip
@@ -72,12 +76,13 @@ def tracker_properties(
     ... def test_my_tracker(tracker_property):
     ...     tracker_property()
     """
-    if (command is None) == (associate is None and video is None and online is None):
+    callables = (associate, video, online, identify)
+    if (command is None) == all(one is None for one in callables):
         raise ConfigurationError("give callables or a command, and not both")
     if language not in LANGUAGES:
         raise ConfigurationError(f"language {language!r} is unknown; choose one of {', '.join(LANGUAGES)}")
-    wanted = properties(method, precision, only, skip)
-    shared = _Shared(lambda: _candidate(associate, video, online, command, timeout))
+    wanted = properties(method, precision, only, skip) if identify is None else rival_properties(only, skip)
+    shared = _Shared(lambda: _candidate(callables, command, timeout))
     trial = _Trial(shared, method, cases, seed, language)
     bound = [TrackerProperty(one, trial) for one in wanted]
     decorator: pytest.MarkDecorator = _pytest().mark.parametrize(
@@ -86,10 +91,12 @@ def tracker_properties(
     return decorator
 
 
-def _candidate(associate: Any, video: Any, online: Any, command: str | None, timeout: float) -> Candidate:
-    return (
-        CallableCandidate(associate, video, online) if command is None else CommandCandidate(command, timeout)
-    )
+def _candidate(callables: Sequence[Any], command: str | None, timeout: float) -> Candidate:
+    if command is not None:
+        return CommandCandidate(command, timeout)
+    candidate = CallableCandidate(*callables)
+    candidate.leaves_unmatched = callables[-1] is not None
+    return candidate
 
 
 class _Shared:

@@ -74,6 +74,19 @@ def test_a_callable_is_judged(tmp_path):
     assert "Traceback" not in told
 
 
+def test_a_tracker_of_detections_is_judged(tmp_path):
+    """One that gives everybody one identity: whoever stays has it, and so has everybody else."""
+    program = "def mine(frames):\n    return [[0] * len(frame) for frame in frames]\n"
+    names = ["tracks_given_once", "nobody_dropped", "one_to_one"]
+    found = verdicts(tmp_path, program + TEST.format(arguments="identify=mine", only=names))
+    assert {name: verdict for name, (verdict, _) in found.items()} == {
+        "tracks_given_once": "failure",
+        "nobody_dropped": "passed",
+        "one_to_one": "skipped",
+    }
+    assert '{"op": "identify", "frames": [{"embeddings": [[' in found["tracks_given_once"][1]
+
+
 def test_a_command_is_judged(tmp_path):
     (tmp_path / "tracker.py").write_text(
         "import json, sys\n"
@@ -109,6 +122,8 @@ def test_callables_or_a_command():
         tracker_properties()
     with pytest.raises(ConfigurationError, match="callables or a command"):
         tracker_properties(REFERENCE.associate, command="node tracker.js")
+    with pytest.raises(ConfigurationError, match="callables or a command"):
+        tracker_properties(identify=print, command="node tracker.js")
     with pytest.raises(ConfigurationError, match="cobol"):
         tracker_properties(REFERENCE.associate, language="cobol")
 
