@@ -69,7 +69,8 @@ COMMANDS = {
         "Bench", "Time the forward pass against ONNX Runtime, onnx.reference and, if installed, PyTorch."
     ),
     "cache": Command(
-        "Cache", "Show where runs and envelopes are kept between verdicts, and how much space they take."
+        "Cache",
+        "Show where envelopes and seeded weights are kept between verdicts, and how much space they take.",
     ),
     "losses": Command(
         "Losses",

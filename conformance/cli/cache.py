@@ -12,18 +12,18 @@ import typer
 
 from conformance.cli.job import Job
 from conformance.cli.options import JsonFile
-from conformance.judge.envelope_cache import cache_folder
+from conformance.judge.weights_cache import cache_folder
 from refimpl.errors import FileError
 
-OURS = re.compile(r"[0-9a-f]{64}\.(json|recording)|\.mobileinst-.*")
-"""Names of what this program writes there: envelopes, runs, and what a killed process left unfinished."""
+OURS = re.compile(r"[0-9a-f]{64}\.(json|weights|recording)|\.mobileinst-.*")
+"""What this program writes there: envelopes, seeded weights, what was left unfinished; runs, once."""
 
 
 class Cache:
-    """Show where runs and envelopes are kept between verdicts, and how much space they take.
+    """Show where envelopes and seeded weights are kept between verdicts, and how much space they take.
 
-    The place is $XDG_CACHE_HOME/mobileinst, or ~/.cache/mobileinst; runs take at most 2 GiB, the oldest go
-    first. Nothing else than this program's own files is ever removed.
+    The place is $XDG_CACHE_HOME/mobileinst, or ~/.cache/mobileinst; weights take at most 512 MiB, the
+    oldest go first. Nothing else than this program's own files is ever removed.
 
     [bold]Examples[/bold]
 

@@ -19,7 +19,7 @@ from conformance.evidence.runtime_matrix import Cell, runtime_matrix
 from conformance.files import atomic_write
 from conformance.graph import onnx_export
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.envelope_cache import cache_folder
+from conformance.judge.weights_cache import cache_folder
 from conformance.pictures.inputs import rendered_input
 from conformance.reports.matrix_report import markdown_table, page_of_table
 from refimpl import MobileInst, MobileInstConfig, Weights

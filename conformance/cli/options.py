@@ -17,6 +17,7 @@ from conformance.cli.job import Unless
 from conformance.cli.output_files import JSON, Reads, Writes
 from conformance.cli.terminal import Progress, console, progress_console, working
 from conformance.files import atomic_write, check_writable
+from conformance.judge.weights_cache import cache_folder, seeded_weights
 from refimpl import MobileInstConfig, Weights
 from refimpl.errors import ConfigurationError, WeightsError
 from refimpl.inference import STRIDE
@@ -219,7 +220,7 @@ class SeededNetwork:
 
     def load(self) -> Weights:
         """Return the weights."""
-        return Weights.seeded(self.config, self.seed or 0)
+        return seeded_weights(self.config, self.seed or 0, cache_folder())
 
 
 # What they stand for.
@@ -268,7 +269,7 @@ def load_weights(config: MobileInstConfig, path: Path | None, backbone: Path | N
     if path is not None and names_trained(path):
         weights = Weights.trained(str(path))
     else:
-        weights = Weights.load(path, config) if path else Weights.seeded(config, seed)
+        weights = Weights.load(path, config) if path else seeded_weights(config, seed, cache_folder())
     return Weights.load_backbone(backbone, config, rest=weights) if backbone else weights
 
 

@@ -27,7 +27,7 @@ from conformance.cli.terminal import coloured
 from conformance.cli.verdict import STYLES
 from conformance.files import atomic_write
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.envelope_cache import cache_folder
+from conformance.judge.weights_cache import cache_folder
 from conformance.reports.sweep_report import SweepReport, sweep_page, tables
 from conformance.sweep.merged import merge
 from conformance.sweep.pictures import Pictures, find_pictures

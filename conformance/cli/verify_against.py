@@ -22,8 +22,8 @@ from conformance.conversion.ncnn_graph import ncnn_graph
 from conformance.conversion.ncnn_model import read_ncnn
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.against import Inputs, verify_against, verify_export
-from conformance.judge.envelope_cache import cache_folder
 from conformance.judge.quantised_against import is_quantised, verify_quantised
+from conformance.judge.weights_cache import cache_folder
 from conformance.pictures.graph_inputs import described
 from conformance.reports.report import Report
 from refimpl.errors import ConfigurationError

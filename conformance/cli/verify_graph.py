@@ -31,7 +31,7 @@ from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.against import verify_beside
 from conformance.judge.any_graph import verify_graph
 from conformance.judge.branches import with_branches_shown
-from conformance.judge.envelope_cache import cache_folder
+from conformance.judge.weights_cache import cache_folder
 from conformance.pictures.graph_inputs import described, graph_inputs
 from conformance.reports.report import InputReport, Report
 from conformance.reproduction.folder import reproduce_node

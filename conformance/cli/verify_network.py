@@ -20,8 +20,8 @@ from conformance.cli.report_files import ReportFiles
 from conformance.cli.reproduction import Reproduce
 from conformance.graph import onnx_export
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.envelope_cache import cache_folder
 from conformance.judge.reuse_verification import KeyframeKernels, takes_kernels
+from conformance.judge.weights_cache import cache_folder
 from conformance.pictures.inputs import load_inputs, rendered_input, resized_otherwise
 from conformance.reports.report import Report
 from refimpl.errors import ConfigurationError

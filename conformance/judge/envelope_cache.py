@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -25,12 +24,6 @@ from refimpl.errors import FileError
 
 MOST_FILES = 1000
 """Envelopes that are kept; of more, the oldest are removed. Each is a file of a few hundred bytes."""
-
-
-def cache_folder() -> Path:
-    """Return the user's cache folder: ``$XDG_CACHE_HOME/mobileinst``, or that in ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "mobileinst"
 
 
 def cached_envelope(

@@ -19,7 +19,6 @@ import numpy as np
 from conformance.candidates.candidate import FUSION_REACH, Candidate, OwnGraph, needed_outputs
 from conformance.judge.decisions import compare_decisions
 from conformance.judge.outputs import compare_outputs
-from conformance.judge.recording_cache import cached_recording
 from conformance.judge.step_course import StepCourse
 from conformance.judge.systematic import judged_over_several
 from conformance.judge.track_identity import TrackIdentity, frames_of_one_video
@@ -88,7 +87,7 @@ def verify(
         fed = np.array(images, np.float32)
         say = partial(_say, progress, label)
         say("reference in float64")
-        recording = cached_recording(part(network, fed), fed.astype(np.float64), cache)
+        recording = record(part(network, fed), fed.astype(np.float64))
         digest = hashlib.sha256(fed.tobytes()).hexdigest()
         feeds = {"images": fed}
         course = _Course(candidate, feeds, label, fed.shape, digest, recording, say, cache)

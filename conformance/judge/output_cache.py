@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from conformance.candidates.candidate import OUTPUTS
 from conformance.files import atomic_write
-from conformance.judge.recording_cache import array_key, network_key
+from conformance.judge.weights_cache import code_key
 from refimpl import MobileInst
 from refimpl.errors import FileError
 from refimpl.ops.operation import Array
@@ -18,6 +20,22 @@ from refimpl.ops.operation import Array
 MOST_BYTES = 2 * 2**30
 """Of all outputs that are kept. Beyond, other networks' are removed, and this one's no longer kept."""
 SUFFIX = ".outputs"
+
+
+def network_key(network: MobileInst) -> str:
+    """Return a hash of a network, its weights and the code that computes it."""
+    what = repr((np.__version__, dataclasses.asdict(network.config), network.spec, code_key()))
+    digest = hashlib.sha256(what.encode())
+    for name, array in sorted(network.weights.items()):
+        digest.update(f"{name} {array_key(array)}".encode())
+    return digest.hexdigest()
+
+
+def array_key(array: Array) -> str:
+    """Return a hash of an array: dtype, shape, bytes."""
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 class OutputCache:

@@ -158,18 +158,17 @@ def _belongs(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith((f"{prefix}.", f"{prefix}/"))
 
 
+DEEP = ["backbone", "bottom_up"], ["backbone", "body"]
+"""Where detectron2's and torchvision's names have one place more before a backbone's parts."""
+
+
 def stages_of(steps: Iterable[Row]) -> dict[str, list[Row]]:
     """Group steps by stage, such as ``backbone.tpm.layer3``, ``mask_decoder.output.1``"""
     stages: dict[str, list[Row]] = {}
     for row in steps:
         parts = row["name"].partition("/")[0].split(".")
-        depth = (
-            2
-            if parts[0] == "instance_decoder"
-            else 4
-            if {"transformer_blocks", "bottom_up", "body"} & {*parts}
-            else 3
-        )
+        deep = "transformer_blocks" in parts or parts[:2] in DEEP
+        depth = 2 if parts[0] == "instance_decoder" else 4 if deep else 3
         stages.setdefault(".".join(parts[:depth]), []).append(row)
     return stages
 

@@ -30,7 +30,7 @@ from safetensors.numpy import save
 from conformance.candidates.dumps import read_dumps
 from conformance.evaluation import ytvis
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge import envelope_cache, recording_cache
+from conformance.judge import envelope_cache, weights_cache
 from conformance.pictures.graph_inputs import read_array
 from conformance.pictures.picture import read_network_input, read_picture
 from conformance.reproduction.recorded_step import NOTE, RecordedStep
@@ -157,7 +157,6 @@ def recorded_note() -> bytes:
         return step.to_json(Path(folder)).encode()
 
 
-RESULTS = [(np.arange(6, dtype=np.float64).reshape(2, 3),), (np.ones(3), np.arange(2))]
 ENVELOPE = {"logits": 1.5e-6, "masks": np.inf}
 
 
@@ -201,8 +200,8 @@ def golden_set(path: Path) -> Any:
     return [integrity_problems(entry) for entry in read_manifest(path.parent)]
 
 
-def arrays_of(results: list[tuple[np.ndarray, ...]]) -> list[list[Any]]:
-    return [[array.tolist() for array in arrays] for arrays in results]
+def arrays_of(arrays: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+    return {name: array.tolist() for name, array in arrays.items()}
 
 
 def tnn(suffix: str) -> Callable[[], bytes]:
@@ -238,11 +237,11 @@ READERS = (
     Reader(f"r/{NOTE}", recorded_note, lambda path: RecordedStep.read(path.parent), exact=True),
     Reader("envelope.json", lambda: written(lambda p: envelope_cache._write(p, "key", ENVELOPE)),
            lambda path: envelope_cache._read(path, "key", ENVELOPE), exact=True),
-    Reader("a.recording", lambda: written(lambda p: recording_cache._write(p, RESULTS)),
-           lambda path: arrays_of(recording_cache._read(path)), exact=True),
+    Reader("a.weights", lambda: written(lambda p: weights_cache._write(p, ARRAYS)),
+           lambda path: arrays_of(weights_cache._read(path)), exact=True),
 )  # fmt: skip
-ANY_ERROR = ("a.recording",)
-"""Read only by what computes the run anew, whatever the error."""
+ANY_ERROR = ("a.weights",)
+"""Read only by what makes them anew, whatever the error."""
 
 # --- damage ---------------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from conformance.bounds import Declaration
 from conformance.cli import app
 from conformance.judge.envelope_cache import cached_envelope
-from conformance.judge.recording_cache import cached_recording
+from conformance.judge.weights_cache import seeded_weights
+from refimpl import record
 
 
 def cache(*words: str) -> str:
@@ -36,8 +37,8 @@ def test_an_empty_cache(folder: Path) -> None:
 
 def test_what_verdicts_keep_is_shown_and_removed_and_nothing_else(folder: Path) -> None:
     images = narrow_network.picture().astype(np.float64)
-    recording = cached_recording(narrow_network.network(np.float64), images, folder)
-    cached_envelope(recording, Declaration(), folder)
+    seeded_weights(narrow_network.CONFIG, 0, folder)
+    cached_envelope(record(narrow_network.network(np.float64), images), Declaration(), folder)
     size = sum(path.stat().st_size for path in folder.iterdir())
     (folder / "mine.json").write_text("{}")
     shown = json.loads(cache("--json", "-"))

@@ -658,7 +658,7 @@ def quick_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     def begun(*_: Any, **__: Any) -> None:
         pytest.fail("the long work began before the output path was checked")
 
-    monkeypatch.setattr("refimpl.weights.Weights.seeded", begun)
+    monkeypatch.setattr("conformance.cli.options.seeded_weights", begun)
     monkeypatch.setattr("refimpl.weights.Weights.load", begun)
     monkeypatch.setattr("conformance.graph.onnx_graph.OnnxGraph.load", begun)
 
@@ -713,7 +713,7 @@ def test_an_interrupt_is_no_traceback(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("refimpl.weights.Weights.seeded", interrupted)
+    monkeypatch.setattr("conformance.cli.options.seeded_weights", interrupted)
     finished = command("export", tmp_path / "it.onnx", *SMALL)
     assert finished.code == 130
     assert "Traceback" not in finished.err
@@ -727,7 +727,7 @@ def test_what_the_machine_refuses_is_one_line(
     def failing(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("refimpl.weights.Weights.seeded", failing)
+    monkeypatch.setattr("conformance.cli.options.seeded_weights", failing)
     refused(command("verify", *SMALL))
 
 

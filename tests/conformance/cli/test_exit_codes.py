@@ -73,7 +73,7 @@ def test_what_nobody_foresaw_is_70_in_one_line(
     def failing(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("refimpl.weights.Weights.seeded", failing)
+    monkeypatch.setattr("conformance.cli.options.seeded_weights", failing)
     code, said = run("verify", *OPTIONS, "--size", "64x96")
     assert code == 70
     assert said.count("\n") == 1
