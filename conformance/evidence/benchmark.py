@@ -22,7 +22,7 @@ from conformance.candidates.child_process import python_command, safe_environmen
 from conformance.graph.onnx_export import to_onnx
 from conformance.graph.pytorch_replay import PyTorchReplay, import_torch
 from conformance.silent_onnxruntime import onnxruntime
-from refimpl import MobileInst, MobileInstConfig, Weights, record
+from refimpl import MobileInstConfig, Network, Weights, record
 from refimpl.errors import MissingDependencyError
 from refimpl.ops.operation import Array
 
@@ -76,7 +76,7 @@ def measure(
 
 def forwards(config: MobileInstConfig, weights: Weights, images: Array, threads: int) -> dict[str, Forward]:
     """Return each peer's forward on the same numbers; PyTorch only where it is installed."""
-    narrow, wide = (MobileInst(config, weights.astype(dtype)) for dtype in (np.float32, np.float64))
+    narrow, wide = (Network(config, weights.astype(dtype)) for dtype in (np.float32, np.float64))
     recording = record(narrow, images)
     model = to_onnx(recording, "benchmark")
     options = onnxruntime.SessionOptions()
@@ -115,7 +115,7 @@ def peak_memory(config: MobileInstConfig, weights: Weights, size: tuple[int, int
 def _run_once(path: str, height: str, width: str, config: str) -> None:
     """Run one forward and print the peak memory of this process."""
     chosen = MobileInstConfig(**json.loads(config))
-    network = MobileInst(chosen, Weights.load(path, chosen))
+    network = Network(chosen, Weights.load(path, chosen))
     network(np.zeros((1, 3, int(height), int(width)), np.float32))
     print(peak_megabytes())
 
