@@ -16,6 +16,7 @@ from conformance.cli import options
 from conformance.cli.job import Job
 from conformance.cli.options import JsonFile
 from conformance.evidence.benchmark import NUMPY, Timing, measure, peak_memory
+from conformance.evidence.floor import OperationTime, blas_kernels, profile, slowed_by
 from conformance.evidence.judge_benchmark import COUNT, LIMITS, measure_judging
 from conformance.evidence.tracking_benchmark import LIMITS as MILLISECONDS
 from conformance.evidence.tracking_benchmark import PIECES, PieceTiming, measure_tracking
@@ -54,6 +55,8 @@ class Bench(Job):
       mobileinst bench --judge --repeats 3
 
       mobileinst bench --tracking --threads 1
+
+      mobileinst bench --profile --threads 1
     """
 
     doing = "the forward pass"
@@ -74,10 +77,11 @@ class Bench(Job):
         config, weights = self.network.config, self.network.load()
         images = _scene(self.sides, self.network.seed or 0)
         timings: list[Timing] = []
-        for count, advance in _counted(self.threads or [1, 2], 4 * self.repeats + 1):
+        for count, advance in _counted(self.threads or [1, 2], 6 * self.repeats + 1):
             timings += measure(config, weights, images, count, self.repeats, advance)
         memory = peak_memory(config, weights, self.sides)
-        if self.files.write({"timings": [asdict(timing) for timing in timings], "peak_memory_mb": memory}):
+        content = {"timings": [asdict(timing) for timing in timings], "peak_memory_mb": memory}
+        if self.files.write({**content, "blas": blas_kernels(), "slowed_by": slowed_by()}):
             height, width = self.sides
             options.console.print(_table(timings))
             options.console.print(
@@ -85,7 +89,15 @@ class Bench(Job):
                 f"peak memory of a process that runs one NumPy float32 forward: {memory:.0f} MB",
                 highlight=False,
             )
+            _say_kernels()
         return 0
+
+
+def _say_kernels() -> None:
+    options.console.print(f"BLAS: {blas_kernels()}", highlight=False)
+    if slowing := slowed_by():
+        said = f"{' '.join(slowing)} keeps BLAS from this processor's own kernels; unset it to measure"
+        options.console.print(said, highlight=False)
 
 
 def _scene(size: tuple[int, int], seed: int) -> Array:
@@ -271,4 +283,48 @@ def _piece_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-MODES = (BenchVideo, BenchJudge, BenchTracking, Bench)
+@dataclass(frozen=True, kw_only=True)
+class BenchProfile(Bench):
+    """Say where the time of a forward goes."""
+
+    doing = "the time by operation (--profile)"
+    chosen_by = ("profile",)
+
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Instead: the float32 forward's time by operation, beside its floor. Default: one thread.",
+        ),
+    ] = False
+
+    def run(self) -> int:
+        """Time every step, and print the sums by kind."""
+        config, weights = self.network.config, self.network.load()
+        images = _scene(self.sides, self.network.seed or 0)
+        rows = []
+        for count, advance in _counted(self.threads or [1], self.repeats):
+            times = profile(config, weights, images, count, self.repeats, advance)
+            rows += [{"threads": count, **asdict(each)} for each in times]
+            if self.files.prints:
+                options.console.print(_profile_table(times))
+        if self.files.write({"operations": rows, "blas": blas_kernels(), "slowed_by": slowed_by()}):
+            _say_kernels()
+        return 0
+
+
+def _profile_table(times: Sequence[OperationTime]) -> Table:
+    table = Table("operation", box=None)
+    for name in ("calls", "ms", "share", "multiply–accumulates", "floor ms", "time / floor"):
+        table.add_column(name, justify="right")
+    total = sum(each.seconds for each in times)
+    for each in times:
+        floor = ("-", "-", "-")
+        if each.macs:
+            floor = f"{each.macs / 1e6:.0f} M", f"{1e3 * each.floor:.1f}", f"{each.seconds / each.floor:.2f}"
+        spent = f"{1e3 * each.seconds:.1f}", f"{100 * each.seconds / total:.0f} %"
+        table.add_row(each.kind, str(each.calls), *spent, *floor)
+    return table
+
+
+MODES = (BenchVideo, BenchJudge, BenchTracking, BenchProfile, Bench)

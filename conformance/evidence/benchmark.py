@@ -19,6 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from threadpoolctl import threadpool_limits
 
 from conformance.candidates.child_process import python_command, safe_environment
+from conformance.evidence.floor import product_of, total_macs
 from conformance.graph.onnx_export import to_onnx
 from conformance.graph.pytorch_replay import PyTorchReplay, import_torch
 from conformance.silent_onnxruntime import onnxruntime
@@ -75,7 +76,10 @@ def measure(
 
 
 def forwards(config: MobileInstConfig, weights: Weights, images: Array, threads: int) -> dict[str, Forward]:
-    """Return each peer's forward on the same numbers; PyTorch only where it is installed."""
+    """Return each peer's forward on the same numbers; PyTorch only where it is installed.
+
+    The floor beside them: as many multiply–accumulates as one product of BLAS.
+    """
     narrow, wide = (Network(config, weights.astype(dtype)) for dtype in (np.float32, np.float64))
     recording = record(narrow, images)
     model = to_onnx(recording, "benchmark")
@@ -90,6 +94,8 @@ def forwards(config: MobileInstConfig, weights: Weights, images: Array, threads:
         "NumPy float64": lambda: wide(images.astype(np.float64)),
         "ONNX Runtime": lambda: session.run(None, {"images": images}),
         ONNX_REFERENCE: lambda: evaluator.run(None, {"images": images}),
+        "one sgemm": product_of(total_macs(recording), np.float32),
+        "one dgemm": product_of(total_macs(recording), np.float64),
     }
     try:
         torch = import_torch()

@@ -148,6 +148,7 @@ EXAMPLES: dict[type[Job], list[str]] = {
     NetworkCost: [f"cost {SMALL} --size 64x96 --gflops 60 --gbps 12 {JSON}"],
     bench.BenchVideo: [f"bench --video {SEEDED} --threads 1 --repeats 1 {JSON}"],
     bench.BenchJudge: [f"bench --judge {SEEDED} --threads 1 --repeats 1 {JSON}"],
+    bench.BenchProfile: [f"bench --profile {SEEDED} --threads 1 --repeats 1 {JSON}"],
     bench.BenchTracking: [f"bench --tracking {SEEDED} --threads 1 --repeats 1 {JSON}"],
     bench.Bench: [f"bench {SEEDED} --threads 1 --repeats 1 {JSON}"],
     Losses: [f"losses --demo {SEEDED} {JSON}"],

@@ -235,6 +235,23 @@ def test_bench_of_the_judge(command: Callable[..., Finished], tmp_path: Path) ->
     assert "every node replayed" in finished.out
 
 
+def test_the_time_by_operation(
+    command: Callable[..., Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    finished = command("bench", "--profile", *SMALL, "--repeats", 1, "--json", tmp_path / "j.json")
+    assert finished.code == 0
+    found = json.loads((tmp_path / "j.json").read_text())
+    rows = {row["kind"]: row for row in found["operations"]}
+    recording = record_shapes(CONFIG, 64, 96)
+    assert sum(row["calls"] for row in rows.values()) == len(recording.steps)
+    assert sum(row["macs"] for row in rows.values()) == sum(cost.macs for cost in step_costs(recording))
+    assert {"Conv 1×1", "Conv 3×3", "Conv 3×3 depthwise", "BatchNormalization"} <= set(rows)
+    assert rows["BatchNormalization"]["macs"] == 0
+    assert found["slowed_by"] == ["OPENBLAS_CORETYPE=Haswell"]
+    assert "OPENBLAS_CORETYPE=Haswell" in finished.out
+
+
 def test_bench_of_what_surrounds_the_network(
     command: Callable[..., Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,8 +300,9 @@ def test_bench(command: Callable[..., Finished], tmp_path: Path) -> None:
     assert finished.code == 0
     table = json.loads((tmp_path / "b.json").read_text())
     peers = [timing["peer"] for timing in table["timings"]]
-    assert peers[:4] == ["NumPy float32", "NumPy float64", "ONNX Runtime", *peers[3:4]]
+    assert peers[:5] == ["NumPy float32", "NumPy float64", "ONNX Runtime", "one sgemm", "one dgemm"]
     assert "onnx.reference" in peers
+    assert table["blas"] in finished.out
     assert all(second > 0 for timing in table["timings"] for second in timing["seconds"])
     assert 20 < table["peak_memory_mb"] < 600
     assert "onnx.reference" in finished.out

@@ -227,6 +227,7 @@ def light(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
         (bench, "measure_judging", ([], 0.0)),
         (bench, "measure_intervals", []),
         (bench, "measure_tracking", []),
+        (bench, "profile", []),
         (bench, "peak_memory", 0.0),
         (cost, "paper_rows", []),
         (cost, "_paper_table", ""),
