@@ -47,6 +47,8 @@ class OperationTime:
 def blas_kernels() -> str:
     """Name the BLAS that NumPy runs on, its version and its kernels."""
     found = [each for each in threadpool_info() if each.get("user_api") == "blas"]
+    # SciPy brings one of its own.
+    found.sort(key=lambda each: "numpy" not in each["filepath"])
     return ", ".join(
         f"{each['internal_api']} {each['version']} ({each.get('architecture', 'kernels unknown')})"
         for each in found[:1]

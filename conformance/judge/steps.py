@@ -219,8 +219,8 @@ def _next_fault(sides: _Sides, seen: _Seen) -> dict[str, Match]:
     around = Around(*sides.reference, sides.declaration, sides.tensors, seen.found, sides.reach)
     own = seen.likely.get(failing.name) if failing.name in seen.sure else None
     for name in _suspects(sides, seen, failing):
-        for match in islice(_versions(sides, seen, name), MOST_TRIED):
-            if not (own and match.name == own.name) and around.explains(name, match):
+        for place, match in enumerate(islice(_versions(sides, seen, name), MOST_TRIED)):
+            if not (own and match.name == own.name) and around.explains(name, match, nearest=place == 0):
                 return {name: match}
     missed = (row.name for row in seen.rows if row.name in seen.missed and row.name in seen.likely)
     return {name: seen.likely[name] for name in islice(missed, 1)}

@@ -33,20 +33,28 @@ class Around:
     found: Mapping[str, Array]
     reach: int
 
-    def explains(self, name: str, likely: Match) -> bool:
+    def explains(self, name: str, likely: Match, nearest: bool) -> bool:
         """Tell whether the candidate has what is computed of ``name``, if ``likely`` is its tensor.
 
-        What it has first counts: of a tensor that is cut off already, cutting it off makes the same.
+        What it has first counts: of a tensor that is cut off already, cutting it off makes the same. Of many
+        a tensor its ReLU is held: but of the nearest, only what weights or known tensors go into tells.
         """
         after = self.structure.within(name, self.compared, self.reach) - {name}
         known = {key: array for key, array in self.found.items() if key not in after}
         recording = self.recording
         given = (*recording.weights, *recording.constants, *recording.inputs.values())
         held = {**{key: recording.tensors[key] for key in given}, **known, name: likely.values}
+        computed, telling = {name}, set[str]()
         for step in recording.graph.between({*known, name}, after):
             held.update(zip(step.outputs, evaluate_node(step, step.operands(held)), strict=False))
+            if computed.isdisjoint(step.uses):
+                continue
+            computed.update(step.outputs)
+            if not telling.isdisjoint(step.uses) or {*step.uses} - computed - {*recording.constants}:
+                telling.update(step.outputs)
             for target in after.intersection(step.outputs):
-                if match := self._held(target, held[target]):
+                match = self._held(target, held[target])
+                if match and (nearest or match.name == likely.name or target in telling):
                     return match.name != likely.name
         return False
 

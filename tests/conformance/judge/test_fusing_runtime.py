@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
@@ -57,13 +57,16 @@ def channels_last(array: Array) -> Array:
     return np.ascontiguousarray(np.moveaxis(array, 1, -1)) if array.ndim == 4 else array
 
 
-def judged(alter: Callable[[onnx.ModelProto], None], laid: Laid) -> tuple[list[Comparison], Fault | None]:
+def judged(
+    alter: Callable[[onnx.ModelProto], None], laid: Laid, further: Sequence[Array] = ()
+) -> tuple[list[Comparison], Fault | None]:
     model = export(network(), picture())
     alter(model)
     held = layers(model)
     numbers = {name: str(place) for place, name in enumerate(held)}
     outputs = {name: numbers[name] for name in reference().outputs}
-    tensors = CandidateTensors({numbers[name]: laid(array) for name, array in held.items()})
+    named = {numbers[name]: laid(array) for name, array in held.items()}
+    tensors = CandidateTensors(named | {f"further {place}": array for place, array in enumerate(further)})
     return compare_steps(reference(), outputs, tensors, Declaration(), reach=REACH)
 
 
@@ -98,5 +101,19 @@ def test_the_wrong_layer_is_blamed(weight: str, layer: str, factor: float, laid:
         return scaled
 
     _, fault = judged(lambda model: change(model, weight, slice_too_large), laid)
+    assert fault is not None
+    assert fault.step == layer
+
+
+@pytest.mark.parametrize("further", [0, 1])
+def test_a_tensor_somewhere_and_its_relu_explain_nothing(further: int) -> None:
+    """Most layers have a ReLU; that of a tensor without anything to do with a layer is no sign of it."""
+    layer = "mask_decoder.top_down.0"
+    shape = reference().tensors[layer].shape
+    noise = np.random.default_rng(0).standard_normal((further, *shape)).astype(np.float32)
+    pairs = [each for x in noise for each in (x, np.maximum(x, 0))]
+    _, fault = judged(
+        lambda model: change(model, f"{layer}.conv.weight", lambda x: 1.003 * x), as_it_is, pairs
+    )
     assert fault is not None
     assert fault.step == layer
