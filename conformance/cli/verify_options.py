@@ -70,7 +70,7 @@ Threads = Annotated[
 NoCache = Annotated[
     bool,
     typer.Option(
-        "--no-cache", help="Compute the noise envelope anew, and keep nothing.", rich_help_panel=CANDIDATE
+        "--no-cache", help="Compute the noise envelope anew, and keep none.", rich_help_panel=CANDIDATE
     ),
 ]
 Timeout = Annotated[

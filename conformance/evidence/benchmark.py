@@ -8,7 +8,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 from threadpoolctl import threadpool_limits
 
 from conformance.candidates.child_process import python_command, safe_environment
-from conformance.evidence.floor import product_of, total_macs
+from conformance.evidence.floor import product_of, seconds_of, total_macs
 from conformance.graph.onnx_export import to_onnx
 from conformance.graph.pytorch_replay import PyTorchReplay, import_torch
 from conformance.silent_onnxruntime import onnxruntime
@@ -68,9 +67,7 @@ def measure(
             forward()
         for repeat in range(repeats):
             for name, forward in {**peers, **(slow if repeat == 0 else {})}.items():
-                start = time.perf_counter()
-                forward()
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(seconds_of(forward))
                 progress()
     return [Timing(name, threads, tuple(values)) for name, values in seconds.items()]
 

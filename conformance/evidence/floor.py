@@ -97,24 +97,26 @@ def profile(
     with threadpool_limits(threads):
         recording = record(Network(config, weights.astype(images.dtype)), images)
         costs = step_costs(recording)
-        product = product_of(sum(cost.macs for cost in costs), images.dtype.type)
+        macs = sum(cost.macs for cost in costs)
+        product = product_of(macs, images.dtype.type)
         taken: list[list[float]] = [[] for _ in costs]
         floors: list[float] = []
         for _ in range(repeats):
-            floors.append(_seconds(product))
+            floors.append(seconds_of(product))
             for seconds, cost in zip(taken, costs, strict=True):
                 seconds.append(_step_seconds(recording, cost))
             progress()
-    rate = statistics.median(floors) / max(1, sum(cost.macs for cost in costs))
+    rate = statistics.median(floors) / max(1, macs)
     return _by_kind(costs, [statistics.median(each) for each in taken], rate)
 
 
 def _step_seconds(recording: Recording, cost: StepCost) -> float:
     operands = cost.step.operands(recording.tensors)
-    return _seconds(lambda: evaluate_node(cost.step, operands))
+    return seconds_of(lambda: evaluate_node(cost.step, operands))
 
 
-def _seconds(run: Callable[[], object]) -> float:
+def seconds_of(run: Callable[[], object]) -> float:
+    """Return how long a call takes."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from conformance.bounds.envelope import SAMPLES, envelope
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
 from conformance.evidence.benchmark import Timing, peak_megabytes
+from conformance.evidence.floor import seconds_of
 from conformance.graph import onnx_export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.alignment import CandidateTensors
@@ -99,13 +100,7 @@ def _stages(config: MobileInstConfig, weights: Weights, images: Array) -> dict[s
         stage: partial(_diagnosing, _mistaken(model, mistake), config, weights, images)
         for mistake, stage in DIAGNOSES.items()
     }
-    return {**{name: partial(_timed, stage) for name, stage in stages.items()}, **diagnoses}
-
-
-def _timed(stage: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    stage()
-    return time.perf_counter() - start
+    return {**{name: partial(seconds_of, stage) for name, stage in stages.items()}, **diagnoses}
 
 
 def _diagnosing(model: onnx.ModelProto, config: MobileInstConfig, weights: Weights, images: Array) -> float:

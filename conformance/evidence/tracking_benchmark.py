@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from conformance.evaluation import segmentations, ytvis
 from conformance.evidence.benchmark import Timing
+from conformance.evidence.floor import seconds_of
 from refimpl import MobileInst, MobileInstConfig, Weights
 from refimpl.association import associate
 from refimpl.losses import losses
@@ -65,7 +65,7 @@ def measure_tracking(
     repeats: int,
     progress: Callable[[], None] = lambda: None,
 ) -> list[PieceTiming]:
-    """Time association, losses and evaluation beside their peers, after one warm-up of each but the last.
+    """Time association, losses and evaluation beside their peers, after one warm-up of each.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def _timed(piece: Piece, threads: int, repeats: int, progress: Callable[[], None
     seconds: tuple[list[float], list[float]] = ([], [])
     for repeat in range(repeats + 1):
         for taken, run in zip(seconds, (piece.run, piece.beside), strict=True):
-            each = [_seconds(run) for _ in range(piece.times if repeat else 1)]
+            each = [seconds_of(run) for _ in range(piece.times if repeat else 1)]
             if repeat:
                 taken.append(float(np.median(each)))
         progress()
@@ -98,12 +98,6 @@ def _timed(piece: Piece, threads: int, repeats: int, progress: Callable[[], None
         Timing(name, threads, tuple(s)) for name, s in zip((piece.name, piece.peer), seconds, strict=True)
     )
     return PieceTiming(own, peer)
-
-
-def _seconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def _associations() -> list[Piece]:

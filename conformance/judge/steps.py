@@ -218,7 +218,8 @@ def _next_fault(sides: _Sides, seen: _Seen) -> dict[str, Match]:
         return {}
     around = Around(*sides.reference, sides.declaration, sides.tensors, seen.found, sides.reach)
     own = seen.likely.get(failing.name) if failing.name in seen.sure else None
-    for name in _suspects(sides, seen, failing):
+    # What was not captured may be there all the same.
+    for name in _suspects(sides, seen, failing) if sides.captures_all else ():
         for place, match in enumerate(islice(_versions(sides, seen, name), MOST_TRIED)):
             if not (own and match.name == own.name) and around.explains(name, match, nearest=place == 0):
                 return {name: match}
@@ -229,9 +230,12 @@ def _next_fault(sides: _Sides, seen: _Seen) -> dict[str, Match]:
 def _versions(sides: _Sides, seen: _Seen, name: str) -> Iterator[Match]:
     """Yield the tensors that may be a step's, the likeliest first."""
     item = seen.lacking[name]
+    likely = seen.likely.get(name)
     # One that was kept by its name may be the copy of a right one: a step that was left out.
-    yield from [seen.likely[name]] if name in seen.likely else []
-    yield from sides.tensors.by_distance(item.known_value, item.bound, seen.known)
+    yield from [likely] if likely else []
+    for match in sides.tensors.by_distance(item.known_value, item.bound, seen.known):
+        if likely is None or match.name != likely.name:
+            yield match
 
 
 def _suspects(sides: _Sides, seen: _Seen, failing: Comparison) -> list[str]:
@@ -261,6 +265,7 @@ def _compare_once(sides: _Sides, taken: Mapping[str, Match]) -> _Seen:
         match, missing = item.match, "fail"
         if match is None and item.value is not None and not sides.captures_all:
             match, missing = tensors.named(output_names.get(name, name), item.value, item.bound), "absent"
+            likely |= {name: match} if match else {}
         elif match is None and item.value is not None:
             fused = sides.structure.soon_found(name, found, sides.compared, sides.reach)
             later = tensors.from_first(found[user].name for user in fused)
