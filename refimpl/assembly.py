@@ -39,6 +39,10 @@ class Assembled:
         """Return the number of instances, K."""
         return len(self.places)
 
+    def chosen(self, which: Array) -> Assembled:
+        """Return some of the instances: bool (K,), or their numbers."""
+        return Assembled(self.places[which], self.labels[which], self.scores[which], self.masks[which])
+
 
 def picture_of(outputs: NamedOutputs, index: int) -> dict[str, Array]:
     """Return one picture's outputs by name, each without its batch axis.

@@ -39,8 +39,8 @@ def yolact_instances(outputs: YolactOutputs, placement: Placement, index: int = 
     outputs
         What the network gives.
     placement
-        What `refimpl.inference.preprocess` returned with the input, with ``stride`` 1: the public code does
-        not pad.
+        What `refimpl.inference.preprocess` returned with the input, which the public code does not pad
+        (`refimpl.rival_pictures.preparation_of`).
     index
         Which picture of the batch.
 
@@ -50,7 +50,9 @@ def yolact_instances(outputs: YolactOutputs, placement: Placement, index: int = 
         The input is padded; the outputs are not those of such an input, or have NaN or infinity.
     """
     if placement.padded != placement.resized:
-        raise ShapeError(f"the input is padded to {placement.padded}; YOLACT's is all picture: take stride 1")
+        raise ShapeError(
+            f"the input is padded to {placement.padded}; YOLACT's is all picture: take its own preparation"
+        )
     found = picture_of(outputs, index)
     priors = prior_boxes(placement.padded)
     if len(priors) != len(found["class_logits"]):

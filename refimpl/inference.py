@@ -27,9 +27,45 @@ PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_DEVIATION = (58.395, 57.12, 57.375)
 STRIDE = 32
 PHONE_SIZE = (320, 640)
-SIZINGS = ("image", "video", "phone", "native")
+SIDES = {
+    "image": (640, 864),
+    "video": (360, math.inf),
+    "lite": (448, 768),
+    "detector": (800, 1333),
+    "torchvision": (800, 1333),
+}
+"""Sizings that keep the aspect: the shorter side, and the longest that the longer may be."""
+SIZINGS = (*SIDES, "phone", "native")
+KEEP = 0.005
+"""The score above which a query is kept, unless another is given."""
 LARGEST_INPUT = 2**26
 LARGEST_MASKS = 2**33
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a network's own code makes its input of a picture.
+
+    Attributes
+    ----------
+    sizing
+        See `resized_size`.
+    mean, deviation
+        Of red, green and blue, 0…255.
+    blue_first : bool
+        Whether the channels are blue, green, red.
+    smoothed : bool
+        Whether a picture is made smaller as Pillow does it: of all that a pixel covers.
+    stride : int
+        The input is padded to multiples of it.
+    """
+
+    sizing: Sizing = "image"
+    mean: tuple[float, float, float] = PIXEL_MEAN
+    deviation: tuple[float, float, float] = PIXEL_DEVIATION
+    blue_first: bool = False
+    smoothed: bool = False
+    stride: int = STRIDE
 
 
 @dataclass(frozen=True)
@@ -98,8 +134,15 @@ class Instances:
         return len(self.queries)
 
 
+OURS = Preparation()
+"""Of the paper's network, and of SparseInst."""
+
+
 def preprocess(
-    picture: Array, sizing: Sizing = "image", dtype: DTypeLike = np.float64, stride: int = STRIDE
+    picture: Array,
+    sizing: Sizing | None = None,
+    dtype: DTypeLike = np.float64,
+    preparation: Preparation = OURS,
 ) -> tuple[Array, Placement]:
     """Turn a picture into the network's input: resize, normalise, pad (paper section 4.2).
 
@@ -107,12 +150,12 @@ def preprocess(
     ----------
     picture : (H, W, 3), (H, W, 4), (H, W, 1) or (H, W) array, uint8 or floating, values 0…255
         RGB. Grey is repeated three times; the alpha of RGBA is dropped, as Pillow's and OpenCV's readers do.
-    sizing : {"image", "video", "phone", "native"} or (height, width)
-        See `resized_size`.
+    sizing : str or (height, width), optional
+        See `resized_size`. Default: that of the preparation.
     dtype : floating dtype
         Of the result. Computed in float64 and rounded once: a float32 input is the rounded float64 one.
-    stride : int
-        H' and W' are padded to multiples of it.
+    preparation : Preparation
+        What else the network expects; that of a rival is `refimpl.rival_pictures.preparation_of`.
 
     Returns
     -------
@@ -126,12 +169,15 @@ def preprocess(
         The array is not a picture; it has NaN or infinity; there is no such sizing.
     """
     colours = _colours(picture)
-    placement = place(colours.shape[0], colours.shape[1], sizing, stride)
+    sizing = preparation.sizing if sizing is None else sizing
+    placement = place(colours.shape[0], colours.shape[1], sizing, preparation.stride)
     images = np.zeros((1, 3, *placement.padded), dtype=dtype)
     height, width = placement.resized
     # One plane at a time: a photograph of 48 megapixels is 1.2 GB in float64, one of its planes 0.4 GB.
-    for channel, (mean, deviation) in enumerate(zip(PIXEL_MEAN, PIXEL_DEVIATION, strict=True)):
-        plane = resize_plane(colours[:, :, channel].astype(np.float64), placement.resized)
+    for colour, (mean, deviation) in enumerate(zip(preparation.mean, preparation.deviation, strict=True)):
+        plane = colours[:, :, colour].astype(np.float64)
+        plane = resize_plane(plane, placement.resized, preparation.smoothed)
+        channel = 2 - colour if preparation.blue_first else colour
         images[0, channel, :height, :width] = (plane - mean) / deviation
     return images, placement
 
@@ -152,14 +198,13 @@ def place(height: int, width: int, sizing: Sizing = "image", stride: int = STRID
 def resized_size(height: int, width: int, sizing: Sizing) -> Size:
     """Return the size of the picture as the network sees it, before padding.
 
-    ``image``: shorter side 640, longer at most 864. ``video``: shorter side 360. ``phone``: exactly 320×640,
-    the paper's input for timing; the aspect ratio is not kept. ``native``: unchanged. A pair (height, width):
-    exactly that. Rounded half up, at least one pixel.
+    ``image``: shorter side 640, longer at most 864. ``video``: shorter side 360. ``lite``: 448, at most 768,
+    as SOLOv2-Lite. ``detector``: 800, at most 1333. ``torchvision``: so too, rounded down. ``phone``: exactly
+    320×640, the paper's input for timing; the aspect ratio is not kept. ``native``: unchanged. A pair
+    (height, width): exactly that. Otherwise rounded half up; at least one pixel.
     """
-    if sizing == "image":
-        return _shorter_side(height, width, 640, 864)
-    if sizing == "video":
-        return _shorter_side(height, width, 360, math.inf)
+    if isinstance(sizing, str) and sizing in SIDES:
+        return _shorter_side(height, width, *SIDES[sizing], add=0.0 if sizing == "torchvision" else 0.5)
     if sizing == "phone":
         return PHONE_SIZE
     if sizing == "native":
@@ -174,7 +219,7 @@ def postprocess(
     placement: Placement,
     *,
     index: int = 0,
-    keep_threshold: float = 0.005,
+    keep_threshold: float = KEEP,
     mask_threshold: float = 0.45,
     tie_band: float = 1e-3,
 ) -> Instances:
@@ -302,16 +347,22 @@ def _colours(picture: Array) -> Array:
     return np.broadcast_to(picture, (*picture.shape[:2], 3)) if picture.shape[2] == 1 else picture[:, :, :3]
 
 
-def _shorter_side(height: int, width: int, shorter: int, longest: float) -> Size:
+def _shorter_side(height: int, width: int, shorter: int, longest: float, add: float) -> Size:
     """Return the size with this shorter side, or, if that is smaller, with longer side ``longest``."""
     scale = min(shorter / min(height, width), longest / max(height, width))
-    return max(1, math.floor(height * scale + 0.5)), max(1, math.floor(width * scale + 0.5))
+    return max(1, math.floor(height * scale + add)), max(1, math.floor(width * scale + add))
 
 
-def resize_plane(plane: Array, size: Size) -> Array:
-    """Resize one (H, W) plane bilinearly, with half-pixel centres."""
-    sizes = (1, 1, *size)
+def resize_plane(plane: Array, size: Size, smoothed: bool = False) -> Array:
+    """Resize one (H, W) plane bilinearly, with half-pixel centres; smoothed, of all that a pixel covers."""
     resized: Array = resize(
-        plane[None, None], None, None, sizes, mode="linear", coordinate_transformation_mode="half_pixel"
+        plane[None, None],
+        None,
+        None,
+        (1, 1, *size),
+        antialias=int(smoothed),
+        exclude_outside=int(smoothed),
+        mode="linear",
+        coordinate_transformation_mode="half_pixel",
     )
     return resized[0, 0]

@@ -174,7 +174,8 @@ class MobileInst(Network):
     ) -> None:
         if config.architecture not in WITH_QUERIES:
             raise ConfigurationError(
-                f"{config.architecture} has no queries with masks; choose a MobileInst or SparseInst preset"
+                f"{config.architecture} has no queries with masks; choose a MobileInst or SparseInst preset "
+                "(`mobileinst run` segments single pictures with it)"
             )
         super().__init__(config, weights, spec)
 

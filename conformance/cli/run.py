@@ -23,10 +23,14 @@ from conformance.pictures.picture import (
     write_picture,
     write_results,
 )
-from refimpl import MobileInst, held_out
+from refimpl import Network, Outputs, held_out
+from refimpl.assembly import Assembled
 from refimpl.errors import FileError
 from refimpl.held_out import held_out_picture
-from refimpl.inference import Instances, Size, Sizing, postprocess, preprocess
+from refimpl.inference import KEEP, Instances, Placement, Size, Sizing, postprocess, preprocess
+from refimpl.model import build_network
+from refimpl.ops.operation import Array
+from refimpl.rival_pictures import instances_of, preparation_of
 from refimpl.scenes import LABELS
 
 
@@ -35,7 +39,8 @@ class Run(Job):
     """Segment a photograph: an annotated PNG and COCO-style results.
 
     With no network given, the trained set scenes-tiny is used, which knows rendered shapes and nothing of
-    photographs. Seeded weights only show that everything runs; their pictures say so.
+    photographs. Seeded weights only show that everything runs; their pictures say so. A rival's input and
+    instances are made as its own code makes them (docs/rivals.md).
 
     [bold]Examples[/bold]
 
@@ -44,6 +49,8 @@ class Run(Job):
       mobileinst run street.jpg --weights mine.safetensors
 
       mobileinst run street.jpg --weights mine.safetensors --sizing phone --draw 0.3 --output street.png
+
+      mobileinst run street.jpg --model condinst-r50 --weights condinst.pth
     """
 
     doing = "a picture"
@@ -66,14 +73,22 @@ class Run(Job):
         str | None,
         typer.Option(
             "--sizing",
-            help="image (shorter side 640), video (360), phone (320×640) or native. Default: image; for a "
-            "trained set, shorter side 192.",
+            help="image (shorter side 640), video (360), lite (448), detector (800), torchvision (800, cut "
+            "to whole pixels), phone (320×640) or native. Default: image, or a rival's own; a trained set's: "
+            "shorter side 192.",
         ),
         Unless("size"),
     ] = None
     keep: Annotated[
-        float, typer.Option("--keep", min=0, max=1, help="Keep instances whose score is above this.")
-    ] = 0.005
+        float | None,
+        typer.Option(
+            "--keep",
+            min=0,
+            max=1,
+            help="Keep instances whose score is above this. Default: 0.005; of a rival, what its own code "
+            "keeps.",
+        ),
+    ] = None
     draw: Annotated[
         float, typer.Option("--draw", min=0, max=1, help="Draw instances whose score is above this.")
     ] = 0.4
@@ -95,13 +110,12 @@ class Run(Job):
         """Segment the picture, write both files, and print the ten best instances."""
         network = self.network.or_trained()
         pixels = read_picture(self.picture) if self.picture else held_out_picture(0).picture
-        usual = scaled(pixels.shape[:2], min(held_out.SIZE)) if network.is_trained else "image"
-        sizing: Sizing = options.parse_size(self.size) or self.sizing or usual
-        images, placement = preprocess(pixels, sizing=sizing, dtype=np.float32)
+        usual = scaled(pixels.shape[:2], min(held_out.SIZE)) if network.is_trained else None
+        sizing: Sizing | None = options.parse_size(self.size) or self.sizing or usual
         with options.working("running"):
             config, weights = network.load()
-            computed = MobileInst(config, weights.astype(np.float32))(images)
-            instances = postprocess(computed, placement, keep_threshold=self.keep)
+            images, placement = preprocess(pixels, sizing, np.float32, preparation_of(config))
+            instances = self.instances(build_network(config, weights.astype(np.float32)), images, placement)
         remark = "" if network.weights else UNTRAINED
         names = LABELS if network.is_trained else None
         drawn = annotate(pixels, instances, above=self.draw, names=names, remark=remark)
@@ -113,6 +127,15 @@ class Run(Job):
         said = f"{len(instances)} instances in {results}, {count} drawn in {picture}"
         options.console.print(said, highlight=False)
         return 0
+
+    def instances(self, network: Network, images: Array, placement: Placement) -> Instances | Assembled:
+        """Run the network, and turn its outputs into instances."""
+        computed = network(images)
+        if isinstance(computed, Outputs):
+            keep = KEEP if self.keep is None else self.keep
+            return postprocess(computed, placement, keep_threshold=keep)
+        found = instances_of(network, computed, placement)
+        return found if self.keep is None else found.chosen(found.scores > self.keep)
 
 
 def _beside(picture: Path, suffix: str) -> Path:
@@ -126,14 +149,19 @@ def _category_ids(classes: int) -> Sequence[int]:
     return COCO_CATEGORY_IDS if classes == len(COCO_CATEGORY_IDS) else range(1, classes + 1)
 
 
-def _table(instances: Instances) -> Table:
-    table = Table("query", "label", "score", "class", "maskness", "pixels", box=None)
+def _table(instances: Instances | Assembled) -> Table:
+    """Return the ten best; of a rival's, the place is the cell, location, prior or proposal that found it."""
+    columns = {"label": instances.labels, "score": instances.scores}
+    if isinstance(instances, Instances):
+        columns = {"query": instances.queries, **columns}
+        columns |= {"class": instances.class_scores, "maskness": instances.maskness}
+    else:
+        columns = {"place": instances.places, **columns}
+    table = Table(*columns, "pixels", box=None)
     for i in np.argsort(-instances.scores, kind="stable")[:10]:
-        numbers = (instances.scores[i], instances.class_scores[i], instances.maskness[i])
-        cells = [f"{number:.3f}" for number in numbers]
-        table.add_row(
-            str(instances.queries[i]), str(instances.labels[i]), *cells, str(int(instances.masks[i].sum()))
-        )
+        values = [column[i] for column in columns.values()]
+        cells = [f"{value:.3f}" if isinstance(value, np.floating) else str(value) for value in values]
+        table.add_row(*cells, str(int(instances.masks[i].sum())))
     return table
 
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from conformance.evaluation.segmentations import encode
 from conformance.files import atomic_write
+from refimpl.assembly import Assembled
 from refimpl.errors import FileError, ShapeError
 from refimpl.inference import Instances
 from refimpl.predictions import require_finite
@@ -137,12 +138,14 @@ def _require_input_shape(shape: tuple[int, ...], path: PathLike) -> None:
         raise ShapeError(f"{path} has shape {shape}; a network input is (B, 3, H, W): {advice}")
 
 
-def coco_results(instances: Instances, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+def coco_results(
+    instances: Instances | Assembled, image_id: int, category_ids: Sequence[int]
+) -> list[dict[str, Any]]:
     """Return the instances in COCO's results format, masks run-length encoded; empty masks are left out.
 
     Parameters
     ----------
-    instances : Instances
+    instances : Instances or Assembled
     image_id : int
     category_ids : sequence of int
         The data set's id of each label, for instance `COCO_CATEGORY_IDS`.
@@ -173,7 +176,7 @@ UNTRAINED = "untrained"
 
 def annotate(
     picture: Array,
-    instances: Instances,
+    instances: Instances | Assembled,
     *,
     above: float = 0.4,
     names: Sequence[str] | None = None,
@@ -184,7 +187,7 @@ def annotate(
     Parameters
     ----------
     picture : (H, W, 3) uint8
-    instances : Instances
+    instances : Instances or Assembled
         At the picture's size.
     above : float
         The paper's pictures use 0.4 (Figure 5).

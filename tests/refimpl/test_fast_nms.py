@@ -13,6 +13,7 @@ from refimpl.errors import NonFiniteError, ShapeError
 from refimpl.fast_nms import MOST, cropped, decoded, fast_nms, prior_boxes, yolact_instances
 from refimpl.inference import Placement, preprocess
 from refimpl.ops.operation import Array
+from refimpl.rival_pictures import PREPARATIONS
 from refimpl.yolact import YolactOutputs
 
 SIZE = (64, 96)
@@ -139,7 +140,7 @@ def test_outputs_that_do_not_fit() -> None:
     outputs = predictions({})
     with pytest.raises(ShapeError, match="not those of"):
         yolact_instances(outputs, Placement.unscaled(96, 96))
-    with pytest.raises(ShapeError, match="take stride 1"):
+    with pytest.raises(ShapeError, match="take its own preparation"):
         yolact_instances(outputs, Placement((64, 90), (64, 90), SIZE))
     outputs.prototypes[0, 0, 0, 0] = np.nan
     with pytest.raises(NonFiniteError, match="prototypes"):
@@ -153,6 +154,8 @@ def test_a_picture_of_nothing() -> None:
 
 
 def test_a_picture_that_is_not_padded() -> None:
-    images, placement = preprocess(np.zeros((20, 30, 3), np.uint8), sizing=(55, 55), stride=1)
+    images, placement = preprocess(
+        np.zeros((20, 30, 3), np.uint8), (55, 55), preparation=PREPARATIONS["yolact"]
+    )
     assert images.shape == (1, 3, 55, 55)
     assert placement == Placement((20, 30), (55, 55), (55, 55))

@@ -145,7 +145,7 @@ def test_what_is_not_a_picture_is_named(picture, error, message):
 
 
 def test_impossible_sizings_are_named():
-    with pytest.raises(ConfigurationError, match="'tablet'; choose one of image, video, phone, native"):
+    with pytest.raises(ConfigurationError, match="'tablet'; choose one of image, video, lite"):
         preprocess(noise(5, 5, 3), "tablet")
     with pytest.raises(ShapeError, match="384×1080000 under sizing 'video'"):
         preprocess(noise(1, 3000, 3), "video")

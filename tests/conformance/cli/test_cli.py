@@ -18,6 +18,7 @@ import typer
 from narrow_network import CONFIG, OPTIONS, network, picture, weights
 from onnx import TensorProto, helper
 from PIL import Image
+from rival_networks import NARROW, RIVALS
 
 import conformance.cli
 from conformance.cli import main
@@ -293,6 +294,33 @@ def test_run_writes_beside_the_picture(command: Callable[..., Finished], tmp_pat
     assert command("run", tmp_path / "red.png", *SMALL).code == 0
     names = {"red.png", "red.mobileinst.png", "red.mobileinst.json"}
     assert {path.name for path in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize("preset", RIVALS)
+def test_run_takes_the_rivals(command: Callable[..., Finished], tmp_path: Path, preset: str) -> None:
+    Image.new("RGB", (50, 40), (200, 10, 10)).save(tmp_path / "red.png")
+    fields = NARROW[preset.partition("-")[0]]
+    config = [
+        word for name, value in fields.items() for word in ("--set", f"{name}={value}".replace(" ", ""))
+    ]
+    given = ["--model", preset, *config, "--size", "64x96", "--force"]
+    finished = command("run", tmp_path / "red.png", *given)
+    assert (finished.code, "place" in finished.out) == (0, True)
+    results = json.loads((tmp_path / "red.mobileinst.json").read_text())
+    assert all(entry["category_id"] in (1, 2, 3) for entry in results)
+    assert all(entry["segmentation"]["size"] == [40, 50] for entry in results)
+    some = [entry for entry in results if entry["score"] > 0.5]
+    assert command("run", tmp_path / "red.png", *given, "--keep", 0.5).code == 0
+    assert json.loads((tmp_path / "red.mobileinst.json").read_text()) == some
+
+
+def test_no_rival_is_tracked(command: Callable[..., Finished], tmp_path: Path) -> None:
+    (tmp_path / "film").mkdir()
+    Image.new("RGB", (50, 40), (200, 10, 10)).save(tmp_path / "film" / "0.png")
+    given = ["--model", "yolact-topformer-base", "--output", tmp_path / "out"]
+    finished = command("track", tmp_path / "film", *given)
+    assert finished.code == 2
+    assert "`mobileinst run` segments single pictures with it" in finished.err
 
 
 def test_bench(command: Callable[..., Finished], tmp_path: Path) -> None:
