@@ -74,5 +74,9 @@ class CandidateError(MobileInstError, RuntimeError):
     """A candidate that cannot be run on the input: it crashed, or its inputs are not a network's."""
 
 
+class ProcessError(CandidateError):
+    """A candidate's process that ended, hangs, or does not answer as it should: nothing is known of it."""
+
+
 class VerificationError(MobileInstError, AssertionError):
     """A candidate does not conform; raised only on request, for use in tests."""

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import refimpl
-from refimpl.errors import CandidateError
+from refimpl.errors import ProcessError
 
 STARTING = 300.0
 """Seconds that a process may take to load what it needs, on a busy machine, even if a run may take less."""
@@ -58,15 +58,23 @@ def next_line(process: subprocess.Popen[str], timeout: float | None) -> str | No
     return lines[0] if lines else None
 
 
-def crashed(status: int) -> CandidateError:
+def crashed(status: int) -> ProcessError:
     """Return the error of a process that ended with a status, without an answer."""
-    if status < 0:
-        return CandidateError(f"it crashes: its process was ended by {signal.Signals(-status).name}")
-    return CandidateError(f"it crashes: its process ended with status {status}")
+    return ProcessError(f"it crashes: its process {_ending(status)}")
 
 
-def hung(timeout: float | None) -> CandidateError:
+def ended_as(status: int, where: str, last: str) -> ProcessError:
+    """Return the error of an interpreter that ended with a status, and what it said last."""
+    said = f": {last}" if last else ""
+    return ProcessError(f"it crashes: the process of {where} {_ending(status)}{said}")
+
+
+def _ending(status: int) -> str:
+    return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+
+
+def hung(timeout: float | None) -> ProcessError:
     """Return the error of a process that did not answer in time."""
-    return CandidateError(
+    return ProcessError(
         f"it hangs: no answer within {timeout or 0:g} s; give a longer --timeout if it is slow"
     )

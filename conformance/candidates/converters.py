@@ -214,7 +214,13 @@ def convert(converter: Converter, source: Path, model: Path, precision: str = "f
         return _kept(files, converter.places(model), record)
 
 
-def shipped(runtime: PhoneRuntime, text: str, source: Path | None) -> Candidate:
+def shipped(
+    runtime: PhoneRuntime,
+    text: str,
+    source: Path | None,
+    interpreter: Sequence[str] = (),
+    timeout: float | None = None,
+) -> Candidate:
     """Return the candidate of ``MODEL,name=value``, or that of an ONNX file, converted for it.
 
     Raises
@@ -225,12 +231,12 @@ def shipped(runtime: PhoneRuntime, text: str, source: Path | None) -> Candidate:
         As of `convert` and `PhoneRuntime.candidate`.
     """
     if source is None or runtime.names_model(text):
-        return runtime.candidate(text)
+        return runtime.candidate(text, interpreter, timeout)
     given = dict(word.partition("=")[::2] for word in text.split(",") if word)
     folder = tempfile.TemporaryDirectory(prefix=f"{runtime.name}-")
     place = Path(folder.name) / f"model{runtime.suffix}"
     files = convert(CONVERTERS[runtime.name], source, place, given.get("weights", "float32"))
-    candidate = runtime.candidate(",".join([str(files[0]), *([text] if text else [])]))
+    candidate = runtime.candidate(",".join([str(files[0]), *([text] if text else [])]), interpreter, timeout)
     candidate.converted_in = folder  # type: ignore[attr-defined]  # as long as it may read from there
     return candidate
 

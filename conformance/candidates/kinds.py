@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
@@ -61,6 +61,8 @@ class Request:
         Whether files may be read that can run code of whoever wrote them.
     wide
         Whether it is to compute in float64, as far as it lets.
+    interpreter
+        The words that start the Python in which the runtime is installed; none: this one.
     """
 
     options: str
@@ -73,6 +75,7 @@ class Request:
     timeout: float | None = None
     trusted: bool = False
     wide: bool = False
+    interpreter: Sequence[str] = ()
 
     @property
     def declaration(self) -> Declaration:
@@ -95,6 +98,7 @@ def onnx_runtime(request: Request) -> Candidate:
         options=runtime_options(request.options, request.threads),
         declaration=declaration,
         timeout=request.timeout,
+        interpreter=request.interpreter,
     )
 
 
@@ -114,7 +118,12 @@ def runtime_options(text: str, threads: int) -> RuntimeOptions:
 
 
 def graph_candidate(
-    text: str, graph: OnnxGraph, declaration: Declaration, threads: int, timeout: float | None
+    text: str,
+    graph: OnnxGraph,
+    declaration: Declaration,
+    threads: int,
+    timeout: float | None,
+    interpreter: Sequence[str] = (),
 ) -> OnnxRuntimeGraph:
     """Return any graph in the runtime that ``onnxruntime:OPTIONS`` or ``qnn:OPTIONS`` stands for.
 
@@ -130,7 +139,7 @@ def graph_candidate(
         raise ConfigurationError(
             f"--candidate {text} does not run the graph itself; expected onnxruntime or qnn"
         )
-    return runtime_graph(graph, runtime_options(options, threads), declaration, timeout)
+    return runtime_graph(graph, runtime_options(options, threads), declaration, timeout, interpreter)
 
 
 def qnn(request: Request) -> Candidate:
@@ -173,9 +182,13 @@ def dumps(request: Request) -> Candidate:
     return DumpCandidate(Path(request.options), needed, request.declaration, given)
 
 
+GRAPH_RUNNERS = ("onnxruntime", "qnn")
+"""Kinds that run an ONNX graph as it is, and show its nodes."""
+
+
 def _shipped(runtime: PhoneRuntime, request: Request) -> Candidate:
     """``NAME:MODEL,option=value``, or ``NAME:option=value`` with an ONNX file that is converted for it."""
-    return shipped(runtime, request.options, request.model)
+    return shipped(runtime, request.options, request.model, request.interpreter, request.timeout)
 
 
 def numpy_network(request: Request) -> Candidate:

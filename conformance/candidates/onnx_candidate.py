@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,8 @@ class OnnxRuntimeCandidate(Candidate):
         Images → what the model's other inputs are fed, for a model that has some.
     timeout
         Seconds that a run may take, in a process of its own; None: in this one, as long as it likes.
+    interpreter
+        The words that start the Python in which ONNX Runtime is installed; none: this one.
     """
 
     def __init__(
@@ -84,11 +86,13 @@ class OnnxRuntimeCandidate(Candidate):
         declaration: Declaration | None = None,
         others: Callable[[Array], Mapping[str, Array]] | None = None,
         timeout: float | None = None,
+        interpreter: Sequence[str] = (),
     ) -> None:
         self.graph = graph
         self.input = images_input(graph) if others else only_input(graph)
         self.others = others
-        self.model = runtime_graph(graph, options or RuntimeOptions(threads=threads), declaration, timeout)
+        options = options or RuntimeOptions(threads=threads)
+        self.model = runtime_graph(graph, options, declaration, timeout, interpreter)
 
     @property
     def captures_all(self) -> bool:

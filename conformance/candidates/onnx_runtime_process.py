@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,17 @@ import numpy as np
 import onnx
 
 from conformance.bounds import Declaration
+from conformance.candidates.candidate import OwnGraph
 from conformance.candidates.child_process import STARTING, crashed, hung, next_line, start
-from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, named_failure, run_session
-from conformance.graph.large_models import digest, saved
+from conformance.candidates.far_process import FarProcess, Opening
+from conformance.candidates.onnx_runtime import (
+    LEVELS,
+    OnnxRuntimeGraph,
+    RuntimeOptions,
+    named_failure,
+    run_session,
+)
+from conformance.graph.large_models import digest, is_large, saved
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl.errors import CandidateError, ConfigurationError
 from refimpl.ops.operation import Array
@@ -61,7 +69,7 @@ class IsolatedOnnxRuntimeGraph(OnnxRuntimeGraph):
     ) -> None:
         super().__init__(graph, options, declaration)
         self.timeout = timeout
-        self.kept: dict[str, _Process] = {}
+        self.kept: dict[str, Any] = {}
         self.shipped: tuple[onnx.ModelProto, str] | None = None
 
     def _run(
@@ -70,13 +78,16 @@ class IsolatedOnnxRuntimeGraph(OnnxRuntimeGraph):
         settings = json.dumps(dataclasses.asdict(options))
         key = self._digest(model) + settings
         # Taken out while it runs: one that crashes or hangs is not kept, and the last used stands last.
-        process = self.kept.pop(key, None) or _Process(self.module, model, settings)
-        results = process.run(feeds, self.timeout)
+        process = self.kept.pop(key, None) or self._process(model, options)
+        results: dict[str, Array] = process.run(feeds, self.timeout)
         self.take_note(process.folder)
         while len(self.kept) >= MOST_KEPT:
             del self.kept[next(iter(self.kept))]
         self.kept[key] = process
         return results
+
+    def _process(self, model: onnx.ModelProto, options: RuntimeOptions) -> Any:
+        return _Process(self.module, model, json.dumps(dataclasses.asdict(options)))
 
     def _digest(self, model: onnx.ModelProto) -> str:
         """Return a model's digest; of the graph's own, which is run again and again, it is kept."""
@@ -127,6 +138,70 @@ class _Process:
         return next_line(self.process, timeout)
 
 
+class FarOnnxRuntimeGraph(IsolatedOnnxRuntimeGraph):
+    """An ONNX graph that ONNX Runtime runs under another interpreter.
+
+    Parameters
+    ----------
+    graph, options, declaration, timeout
+        As of `IsolatedOnnxRuntimeGraph`.
+    interpreter
+        The words that start it.
+
+    Raises
+    ------
+    ConfigurationError
+        Another provider than the CPU's is asked for.
+    """
+
+    def __init__(
+        self,
+        graph: OnnxGraph,
+        options: RuntimeOptions | None,
+        declaration: Declaration | None,
+        timeout: float,
+        interpreter: Sequence[str],
+    ) -> None:
+        super().__init__(graph, options, declaration, timeout)
+        if self.options.provider != "CPUExecutionProvider":
+            raise ConfigurationError(
+                f"provider={self.options.provider}: with --interpreter only the CPU's is asked for"
+            )
+        self.interpreter = interpreter
+
+    def own_graph(self, feeds: Mapping[str, Array]) -> OwnGraph:
+        """Return the graph and what it is fed; its optimisers are of another version than this one's."""
+        return dataclasses.replace(super().own_graph(feeds), optimising=None)
+
+    def _process(self, model: onnx.ModelProto, options: RuntimeOptions) -> Any:
+        return _FarModel(model, options, self)
+
+    def take_note(self, folder: Path) -> None:
+        """Keep what is known of the runtime there."""
+
+
+class _FarModel:
+    """A model in a far process; it ends when nothing refers to this any more."""
+
+    def __init__(self, model: onnx.ModelProto, options: RuntimeOptions, graph: FarOnnxRuntimeGraph) -> None:
+        place = tempfile.TemporaryDirectory(prefix="onnxruntime-")
+        self.place, self.folder = place, Path(place.name)
+        if is_large(model):
+            raise ConfigurationError("a model of more than 2 GiB is not sent to another interpreter")
+        (self.folder / "model.onnx").write_bytes(model.SerializeToString())
+        said = {
+            "level": LEVELS[options.level].name,
+            "threads": options.threads,
+            "disabled": list(options.disabled_optimizers),
+        }
+        opening = Opening("onnxruntime", "onnxruntime", [self.folder / "model.onnx"], said)
+        self.process = FarProcess(opening, graph.interpreter, graph.timeout)
+
+    def run(self, feeds: Mapping[str, Array], timeout: float) -> dict[str, Array]:
+        """Return the outputs; errors as of `FarProcess`."""
+        return self.process.ask("run", feeds)[1]
+
+
 def _end(process: subprocess.Popen[str], place: tempfile.TemporaryDirectory[str]) -> None:
     process.kill()
     process.communicate()
@@ -138,8 +213,11 @@ def runtime_graph(
     options: RuntimeOptions | None = None,
     declaration: Declaration | None = None,
     timeout: float | None = None,
+    interpreter: Sequence[str] = (),
 ) -> OnnxRuntimeGraph:
-    """Return a graph in ONNX Runtime, each run a process if its time is limited."""
+    """Return a graph in ONNX Runtime, in processes if its time is limited or another Python is to run it."""
+    if interpreter:
+        return FarOnnxRuntimeGraph(graph, options, declaration, timeout or STARTING, interpreter)
     if timeout is None:
         return OnnxRuntimeGraph(graph, options, declaration)
     return IsolatedOnnxRuntimeGraph(graph, options, declaration, timeout)

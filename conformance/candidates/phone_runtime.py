@@ -1,23 +1,28 @@
 """What the phones' runtimes share as candidates: options by name, a model file, an import that may fail.
 
-Each is a module here that defines a `PhoneRuntime`, and a line in `conformance.candidates.kinds`. It runs in
-a process of its own (`conformance.candidates.process`).
+Each is a module here that defines a `PhoneRuntime`, a class in `conformance.candidates.far_side`, and a line
+in `conformance.candidates.kinds`. It runs in a process of its own, under any interpreter.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping, Sequence
+import importlib.util
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from conformance.candidates.arrays import Given, first_line, operands_of
-from conformance.candidates.candidate import Candidate
+from conformance.bounds import Declaration
+from conformance.candidates.arrays import Given, operands_of
+from conformance.candidates.candidate import Candidate, OwnGraph
+from conformance.candidates.child_process import STARTING
+from conformance.candidates.far_process import OWN, FarProcess, Opening
 from conformance.json_files import read_json
 from refimpl.errors import ConfigurationError, FileError, MissingDependencyError, ShapeError
+from refimpl.graph import Graph, Node
 from refimpl.ops.operation import Array
 
 
@@ -100,6 +105,86 @@ class Settings:
         return self.values[name] == "on"
 
 
+class PhoneCandidate(Candidate):
+    """A model in a runtime's process.
+
+    Parameters
+    ----------
+    runtime
+    settings
+        The model and the options.
+    interpreter, timeout
+        As of `FarProcess`.
+
+    Raises
+    ------
+    MobileInstError
+        As of `FarProcess.open`; what else the files lack.
+    """
+
+    captures_all = True
+    fusion_reach = 8
+    """A whole attention may be one layer: eight steps of ours."""
+    suffixes: ClassVar[Sequence[str]] = ()
+    """Of the files that belong to the model beside the one that names it."""
+
+    def __init__(
+        self, runtime: PhoneRuntime, settings: Settings, interpreter: Sequence[str], timeout: float
+    ) -> None:
+        self.settings = settings
+        files = [settings.model, *(settings.model.with_suffix(suffix) for suffix in self.suffixes)]
+        self.check_files(files)
+        opening = Opening(runtime.name, runtime.package, files, self.said)
+        self.process = FarProcess(opening, interpreter, timeout)
+        self.known = self.process.open()
+        self.nodes: Sequence[Any] = self.known["nodes"]
+
+    @property
+    @abstractmethod
+    def said(self) -> Mapping[str, Any]:
+        """What the runtime is told."""
+
+    @property
+    @abstractmethod
+    def declaration(self) -> Declaration:
+        """The arithmetic it is judged by."""
+
+    def check_files(self, files: Sequence[Path]) -> None:
+        """Raise `FileError` unless they are there."""
+        for path in files:
+            if not path.is_file():
+                raise FileError(f"{path}: there is no such file; {files[0].name} needs it")
+
+    def fed(self, images: Given) -> Array:
+        """Return what the runtime is given; raise `ShapeError` if it does not fit."""
+        array = only_array(images)
+        self.settings.check_shape(array)
+        return array
+
+    def run(self, images: Given) -> dict[str, Array]:
+        """Return the outputs, as users run it."""
+        return self._asked("run", images)
+
+    def capture(self, images: Given) -> dict[str, Array]:
+        """Return every tensor that can be had, in the order in which they are made."""
+        return self._asked("capture", images)
+
+    def own_graph(self, images: Given) -> OwnGraph:
+        """Return its operations, as far as it tells."""
+        return OwnGraph(
+            Graph([Node(name, kind, tuple(given), tuple(made)) for name, kind, given, made in self.nodes])
+        )
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.close()
+
+    def _asked(self, method: str, images: Given) -> dict[str, Array]:
+        said, arrays = self.process.ask(method, {"images": self.fed(images)})
+        self.nodes = said["nodes"]
+        return arrays
+
+
 @dataclass(frozen=True)
 class PhoneRuntime:
     """A runtime that people ship: one module describes it.
@@ -114,7 +199,7 @@ class PhoneRuntime:
         Of its model files.
     options
     make
-        The package, the settings → the candidate.
+        Its candidates' class.
     ways
         The options under which `mobileinst matrix` judges it.
     """
@@ -123,7 +208,7 @@ class PhoneRuntime:
     package: str
     suffix: str
     options: Sequence[RuntimeOption]
-    make: Callable[[Any, Settings], Candidate]
+    make: type[PhoneCandidate]
     ways: Sequence[str] = ("",)
 
     @property
@@ -131,8 +216,18 @@ class PhoneRuntime:
         """Whether its package can be imported."""
         return importlib.util.find_spec(self.package) is not None
 
-    def candidate(self, text: str) -> Candidate:
+    def candidate(
+        self, text: str, interpreter: Sequence[str] = (), timeout: float | None = None
+    ) -> PhoneCandidate:
         """Return the candidate that ``MODEL,name=value,…`` stands for.
+
+        Parameters
+        ----------
+        text
+        interpreter
+            The words that start the Python in which the runtime is installed; none: this one.
+        timeout
+            Seconds that a run may take.
 
         Raises
         ------
@@ -140,9 +235,15 @@ class PhoneRuntime:
             An option is unknown or may not be that; the model is not there.
         MissingDependencyError
             The runtime is not installed.
+        MobileInstError
+            As of `PhoneCandidate`.
         """
         settings = self.settings(text)
-        return self.make(self.imported(), settings)
+        if tuple(interpreter) in ((), OWN) and not self.is_installed:
+            raise MissingDependencyError(
+                f"{self.package} is not installed: pip install 'mobileinst-reference[{self.name}]'"
+            )
+        return self.make(self, settings, interpreter, timeout or STARTING)
 
     def names_model(self, text: str) -> bool:
         """Tell whether the text begins with a model, not with an option."""
@@ -171,16 +272,6 @@ class PhoneRuntime:
         if not Path(path).is_file():
             raise FileError(f"{path}: there is no such file")
         return Settings(Path(path), {name: option.default for name, option in known.items()} | given)
-
-    def imported(self) -> Any:
-        """Return the package; raise `MissingDependencyError` if it cannot be imported."""
-        try:
-            return importlib.import_module(self.package)
-        except ImportError as error:
-            raise MissingDependencyError(
-                f"{self.package} is not installed: pip install 'mobileinst-reference[{self.name}]' "
-                f"({first_line(error)})"
-            ) from error
 
     @property
     def described(self) -> str:

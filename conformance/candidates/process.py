@@ -25,7 +25,7 @@ from conformance.bounds import FORMATS, RUNTIMES, WEIGHT_FORMATS, Declaration
 from conformance.candidates.arrays import Given, attempted, crash_of, operands_of
 from conformance.candidates.candidate import FUSION_REACH, Candidate, OwnGraph
 from conformance.candidates.child_process import STARTING, crashed, hung, next_line, start
-from conformance.candidates.kinds import Request, make
+from conformance.candidates.kinds import GRAPH_RUNNERS, PHONE_RUNTIMES, Request, make
 from refimpl import MobileInstConfig, errors
 from refimpl.errors import CandidateError, MobileInstError
 from refimpl.graph import Graph, Node
@@ -210,7 +210,7 @@ def _save_inputs(folder: Path, given: Given) -> None:
         np.save(_input_file(folder, place), array)
 
 
-OWN_PROCESS = ("onnxruntime", "qnn")
+OWN_PROCESS = (*GRAPH_RUNNERS, *PHONE_RUNTIMES)
 """Kinds that see to their processes themselves."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +19,7 @@ from conformance.cli.course import Course
 from conformance.cli.output_files import Reads
 from conformance.judge.network import weights_hash
 from conformance.reports.report import InputReport, Report
-from refimpl.errors import CandidateError, ConfigurationError
+from refimpl.errors import CandidateError, ConfigurationError, ProcessError
 
 
 def _files_in(text: str) -> Iterator[str]:
@@ -51,6 +52,17 @@ Kind = Annotated[
     ),
     Reads(_files_in),
 ]
+Interpreter = Annotated[
+    str | None,
+    typer.Option(
+        "--interpreter",
+        metavar="'PREFIX python'",
+        help=f"Run {', '.join([*PHONE_RUNTIMES, 'onnxruntime'])} in another Python, which needs NumPy and "
+        "the runtime, and nothing of ours: 'ssh phone python', 'docker run --rm -i IMAGE python', "
+        "'qemu-aarch64 -cpu cortex-a76 -L ROOT ROOT/usr/bin/python3'.",
+        rich_help_panel=CANDIDATE,
+    ),
+]
 Trust = Annotated[
     bool, typer.Option("--trust", help="Read a .pt2 although it can run code of whoever wrote it.")
 ]
@@ -58,8 +70,27 @@ TRUSTED = ("numpy", "dumps")
 """Kinds that run no code of others; they are given a process of their own only with a time limit."""
 FORMATS = ("--arithmetic", "--storage")
 TAKES = {"numpy": (), "qnn": ("MODEL",), "pytorch": (*FORMATS, "--trust")}
-TAKES |= dict.fromkeys(("dumps", "python"), FORMATS) | dict.fromkeys(PHONE_RUNTIMES, ("MODEL",))
+TAKES |= dict.fromkeys(("dumps", "python"), FORMATS) | dict.fromkeys(
+    PHONE_RUNTIMES, ("MODEL", "--interpreter")
+)
 """What else on the command line changes a candidate of these kinds; other kinds may take anything."""
+
+
+def words_of(interpreter: str | None) -> tuple[str, ...]:
+    """Return the words of ``--interpreter``, as a shell would take them apart.
+
+    Raises
+    ------
+    ConfigurationError
+        A quotation does not end.
+    """
+    if interpreter is None:
+        return ()
+    try:
+        words = tuple(shlex.split(interpreter))
+    except ValueError as error:
+        raise ConfigurationError(f"--interpreter {interpreter!r}: {error}") from error
+    return words
 
 
 def check_candidate(text: str, given: Mapping[str, Any]) -> None:
@@ -97,8 +128,9 @@ def made_beside_graph(text: str, request: Request, limit: Limit) -> Iterator[Can
     CandidateError
         It cannot be made.
     """
-    if text.partition(":")[0] in TRUSTED and not limit.wanted:
-        yield make(text, request)
+    kind = text.partition(":")[0]
+    if kind in OWN_PROCESS or (kind in TRUSTED and not limit.wanted):
+        yield make(text, replace(request, timeout=limit.seconds if limit.wanted else None))
         return
     isolated = IsolatedCandidate(text, request, limit.seconds)
     try:
@@ -126,8 +158,9 @@ def judge_candidate(text: str, request: Request, course: Course, limit: Limit) -
 
 
 def _not_made(name: str, request: Request, course: Course, error: CandidateError) -> Report:
+    found: dict[str, Any] = {"problems": [str(error)], "ended": isinstance(error, ProcessError)}
     items = [
-        InputReport(label, x.shape, hashlib.sha256(x.tobytes()).hexdigest(), [], [], [], None, [str(error)])
+        InputReport(label, x.shape, hashlib.sha256(x.tobytes()).hexdigest(), [], [], [], None, **found)
         for label, x in course.inputs.items()
     ]
     model = {"config": asdict(course.config), "weights_sha256": weights_hash(request.weights)}

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from conformance.candidates.kinds import KINDS
 from conformance.cli import options
-from conformance.cli.candidate import Kind
-from conformance.cli.job import Job
+from conformance.cli.candidate import Interpreter, Kind, check_candidate, words_of
+from conformance.cli.job import Beside, Job
 from conformance.cli.options import JsonFile
 from conformance.evidence.fault_score import MODELS
 from conformance.evidence.planted import LEAST, Result, Trial, by_kind, judge_planted
@@ -43,6 +43,7 @@ class PlantedErrors(Job):
         list[str] | None, typer.Option("--network", help="Only these networks; repeatable.")
     ] = None
     candidate: Kind = None
+    interpreter: Annotated[Interpreter, Beside("candidate")] = None
     quantization: Annotated[
         str | None,
         typer.Option("--quantize", help="With --planted: in quantised models, a8w8 or a16w8."),
@@ -60,6 +61,7 @@ class PlantedErrors(Job):
             unknown = [name for name in given if name not in known]
             if unknown:
                 raise ConfigurationError(f"no {kind} {unknown[0]!r} here; expected one of {', '.join(known)}")
+        check_candidate(self.candidate or "onnxruntime", {"--interpreter": self.interpreter})
 
     def run(self) -> int:
         """Plant, judge and print; 1 if a mistake is missed or a right model fails."""
@@ -73,6 +75,7 @@ class PlantedErrors(Job):
                 self.seed,
                 self.quantization,
                 lambda done, total: progress.update(task, completed=done),
+                words_of(self.interpreter),
             )
         trials = [{**asdict(trial), "localised": trial.localised} for trial in result.trials]
         if self.files.write({**asdict(result), "trials": trials}):

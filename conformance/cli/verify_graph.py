@@ -10,11 +10,19 @@ from typing import Annotated
 import typer
 
 from conformance.bounds import Declaration
-from conformance.candidates.kinds import Request, graph_candidate
+from conformance.candidates.kinds import GRAPH_RUNNERS, Request, graph_candidate
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, declared_by
 from conformance.candidates.onnx_runtime_process import runtime_graph
 from conformance.cli import options, verify_options
-from conformance.cli.candidate import OWN_PROCESS, Kind, Limit, Trust, check_candidate, made_beside_graph
+from conformance.cli.candidate import (
+    Interpreter,
+    Kind,
+    Limit,
+    Trust,
+    check_candidate,
+    made_beside_graph,
+    words_of,
+)
 from conformance.cli.command_help import INPUT
 from conformance.cli.formats import DeclaredFormats
 from conformance.cli.job import Beside, Job
@@ -77,6 +85,7 @@ class GraphVerdict(Job):
     files: ReportFiles
     timeout: verify_options.Timeout = None
     candidate: Kind = None
+    interpreter: Annotated[Interpreter, Beside("candidate")] = None
     trust: Annotated[Trust, Beside("candidate")] = False
 
     def check(self) -> None:
@@ -87,6 +96,7 @@ class GraphVerdict(Job):
         given = {
             "--threads": self.threads,
             "--trust": self.trust,
+            "--interpreter": self.interpreter,
             "--arithmetic": self.declared.arithmetic,
             "--storage": self.declared.storage,
         }
@@ -107,7 +117,7 @@ class GraphVerdict(Job):
     @property
     def _shows_nodes(self) -> bool:
         """Whether the candidate runs the graph itself."""
-        return self.candidate is None or self.candidate.partition(":")[0] in OWN_PROCESS
+        return self.candidate is None or self.candidate.partition(":")[0] in GRAPH_RUNNERS
 
     def _beside(self, progress: options.Progress) -> Report:
         """Judge another candidate, whose tensors are looked for."""
@@ -116,7 +126,16 @@ class GraphVerdict(Job):
         graph = OnnxGraph.load(self.model_file)
         feeds = feeds_of(graph, self.inputs or (), self.shapes or (), self.seed)
         formats = self.declared.formats
-        request = Request("", None, {}, self.model_file, *formats, self.threads or 0, trusted=self.trust)
+        request = Request(
+            "",
+            None,
+            {},
+            self.model_file,
+            *formats,
+            self.threads or 0,
+            trusted=self.trust,
+            interpreter=words_of(self.interpreter),
+        )
         limit = Limit(self.timeout or verify_options.LONGEST, self.timeout is not None)
         progress("candidate")
         with made_beside_graph(self.candidate, request, limit) as candidate:
@@ -148,7 +167,8 @@ class GraphVerdict(Job):
         if self.candidate is None:
             options = RuntimeOptions(threads=self.threads or 0)
             return runtime_graph(graph, options, declaration, self.timeout)
-        return graph_candidate(self.candidate, graph, declaration, self.threads or 0, self.timeout)
+        how = (self.threads or 0, self.timeout, words_of(self.interpreter))
+        return graph_candidate(self.candidate, graph, declaration, *how)
 
 
 def feeds_of(

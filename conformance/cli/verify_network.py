@@ -11,7 +11,15 @@ from conformance.candidates.kinds import Request
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, images_input, only_input
 from conformance.candidates.onnx_runtime import RuntimeOptions, declared_by
 from conformance.cli import options, verify_options
-from conformance.cli.candidate import Kind, Limit, Trust, check_candidate, judge_candidate
+from conformance.cli.candidate import (
+    Interpreter,
+    Kind,
+    Limit,
+    Trust,
+    check_candidate,
+    judge_candidate,
+    words_of,
+)
 from conformance.cli.course import Course
 from conformance.cli.formats import DeclaredFormats
 from conformance.cli.job import Beside, Job, Unless
@@ -44,6 +52,7 @@ class NetworkVerdict(Job):
     threads: verify_options.Threads = None
     all_steps: options.AllSteps = False
     candidate: Kind = None
+    interpreter: Annotated[Interpreter, Beside("candidate")] = None
     trust: Annotated[Trust, Beside("candidate")] = False
     reproduction: Reproduce = None
     no_cache: verify_options.NoCache = False
@@ -62,6 +71,7 @@ class NetworkVerdict(Job):
                 "MODEL": self.model_file,
                 "--threads": self.threads,
                 "--trust": self.trust,
+                "--interpreter": self.interpreter,
                 "--arithmetic": self.declared.arithmetic,
                 "--storage": self.declared.storage,
             },
@@ -117,6 +127,7 @@ class NetworkVerdict(Job):
                 *self.declared.formats,
                 threads,
                 trusted=self.trust,
+                interpreter=words_of(self.interpreter),
             )
             limit = Limit(self.timeout or verify_options.LONGEST, self.timeout is not None)
             return judge_candidate(self.candidate or "onnxruntime", request, course, limit)

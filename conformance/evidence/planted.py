@@ -11,8 +11,7 @@ import functools
 import tempfile
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +19,8 @@ import numpy as np
 import onnx
 
 from conformance.bounds import Declaration
-from conformance.candidates.candidate import Candidate
-from conformance.candidates.kinds import PHONE_RUNTIMES, Request, graph_candidate, make
+from conformance.candidates.kinds import Request, graph_candidate, make
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph
-from conformance.candidates.process import IsolatedCandidate
 from conformance.evidence.fault_score import MODELS, SIZE
 from conformance.evidence.planting import FLOAT_KINDS, KINDS, Planted, plant
 from conformance.graph.evaluation import evaluate_node, widened_all
@@ -118,13 +115,15 @@ class Subject(ABC):
         What runs it, as after ``--candidate``.
     seed
         Of the weights and the pictures.
+    interpreter
+        The words that start the Python in which it runs; none: this one.
     """
 
     kinds: Sequence[str]
     model: onnx.ModelProto
 
-    def __init__(self, network: str, candidate: str, seed: int) -> None:
-        self.network, self.candidate = network, candidate
+    def __init__(self, network: str, candidate: str, seed: int, interpreter: Sequence[str] = ()) -> None:
+        self.network, self.candidate, self.interpreter = network, candidate, interpreter
         self.config = MobileInstConfig.preset(network, **MODELS[network])
         self.weights = Weights.seeded(self.config, seed).folded().astype(np.float32)
         (self.images,) = rendered_input(SIZE, seed=seed).values()
@@ -150,8 +149,8 @@ class FloatSubject(Subject):
 
     kinds = FLOAT_KINDS
 
-    def __init__(self, network: str, candidate: str, seed: int) -> None:
-        super().__init__(network, candidate, seed)
+    def __init__(self, network: str, candidate: str, seed: int, interpreter: Sequence[str] = ()) -> None:
+        super().__init__(network, candidate, seed, interpreter)
         self.model = self.float_model
         self.tensors = graph_recording(self.graph, {"images": self.images}).tensors
         self.right, self.captured, self.unit_roundoff = self._judged(self.model)
@@ -187,11 +186,11 @@ class FloatSubject(Subject):
         with tempfile.TemporaryDirectory(prefix="planted-") as folder:
             path = Path(folder) / "model.onnx"
             onnx.save(model, path)
-            request = Request("", self.config, self.weights, path, threads=1)
-            with _made(self.candidate, request) as candidate:
-                report = verify(candidate, self.config, self.weights, {"scene": self.images}).leading
-                captured = dict(candidate.capture(self.images))
-                return report, captured, candidate.declaration.arithmetic.unit_roundoff
+            given = Request("", self.config, self.weights, path, threads=1, interpreter=self.interpreter)
+            candidate = make(self.candidate, given)
+            report = verify(candidate, self.config, self.weights, {"scene": self.images}).leading
+            captured = dict(candidate.capture(self.images))
+            return report, captured, candidate.declaration.arithmetic.unit_roundoff
 
     def _effect(self, planted: Planted) -> tuple[float, list[str]]:
         """Return the largest change among the altered nodes' results, in roundings, and those results."""
@@ -213,19 +212,6 @@ class FloatSubject(Subject):
         return float(np.abs(result - right).max(initial=0.0)) / largest if largest else np.inf
 
 
-@contextmanager
-def _made(text: str, request: Request) -> Iterator[Candidate]:
-    """Give a candidate; a phone's runtime in a process of its own, which may crash."""
-    if text.partition(":")[0] not in PHONE_RUNTIMES:
-        yield make(text, request)
-        return
-    isolated = IsolatedCandidate(text, request)
-    try:
-        yield isolated
-    finally:
-        isolated.close()
-
-
 class QuantizedSubject(Subject):
     """A network quantised for Snapdragon's NPU, each integer result judged; parameters as of `Subject`.
 
@@ -234,8 +220,10 @@ class QuantizedSubject(Subject):
 
     kinds = tuple(KINDS)
 
-    def __init__(self, network: str, candidate: str, seed: int, quantization: str) -> None:
-        super().__init__(network, candidate, seed)
+    def __init__(
+        self, network: str, candidate: str, seed: int, quantization: str, interpreter: Sequence[str] = ()
+    ) -> None:
+        super().__init__(network, candidate, seed, interpreter)
         first = seed + 1
         pictures = [_picture(first + place) for place in range(CALIBRATING)]
         self.model = quantized_for_npu(self.float_model, pictures, quantization)
@@ -274,7 +262,7 @@ class QuantizedSubject(Subject):
         return {"images": self.images}
 
     def _runtime(self, graph: OnnxGraph) -> OnnxRuntimeGraph:
-        return graph_candidate(self.candidate, graph, Declaration(), 1, None)
+        return graph_candidate(self.candidate, graph, Declaration(), 1, None, self.interpreter)
 
     def _rows(self, captured: Mapping[str, Array]) -> list[Comparison]:
         return judge_units(self.graph, self._feeds, captured)[0]
@@ -321,6 +309,7 @@ def judge_planted(
     seed: int = 0,
     quantization: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    interpreter: Sequence[str] = (),
 ) -> Result:
     """Plant mistakes until enough are large enough to be counted, and judge each.
 
@@ -338,13 +327,15 @@ def judge_planted(
         One of `conformance.graph.quantizing.FORMATS`; None: float32 models.
     progress
         Called with how many are counted, and of how many.
+    interpreter
+        The words that start the Python in which the candidate runs; none: this one.
 
     Raises
     ------
     MobileInstError
         The candidate refuses a right model.
     """
-    subjects = [_subject(network, candidate, seed, quantization) for network in networks]
+    subjects = [_subject(network, candidate, seed, quantization, interpreter) for network in networks]
     trials: list[Trial] = []
     refused = 0
     for number in range(count * MOST_DRAWS):
@@ -363,10 +354,12 @@ def judge_planted(
     return Result(trials, refused, alarms)
 
 
-def _subject(network: str, candidate: str, seed: int, quantization: str | None) -> Subject:
+def _subject(
+    network: str, candidate: str, seed: int, quantization: str | None, interpreter: Sequence[str]
+) -> Subject:
     if quantization is None:
-        return FloatSubject(network, candidate, seed)
-    return QuantizedSubject(network, candidate, seed, quantization)
+        return FloatSubject(network, candidate, seed, interpreter)
+    return QuantizedSubject(network, candidate, seed, quantization, interpreter)
 
 
 def by_kind(trials: Sequence[Trial]) -> dict[str, tuple[int, int, int, int]]:

@@ -10,15 +10,12 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from conformance.candidates.kinds import PHONE_RUNTIMES, Request
-from conformance.candidates.process import IsolatedCandidate
-from conformance.evidence.runtime_matrix import LONGEST
+from conformance.candidates.kinds import PHONE_RUNTIMES, Request, make
 from conformance.graph.onnx_export import export
 from conformance.judge.network import verify
 from conformance.pictures.inputs import rendered_input
@@ -46,8 +43,8 @@ def lines(network: str, runtimes: Collection[str], pictures: int, seed: int) -> 
             for way in PHONE_RUNTIMES[runtime].ways:
                 request = Request("", config, weights, model, threads=0)
                 try:
-                    with closing(IsolatedCandidate(f"{runtime}:{way}", request, LONGEST)) as candidate:
-                        found = _judged(verify(candidate, config, weights, inputs))
+                    candidate = make(f"{runtime}:{way}", request)
+                    found = _judged(verify(candidate, config, weights, inputs))
                 except MobileInstError as error:
                     found = f"0 | – | refused: {error}"
                 yield f"| {network} | {runtime} | {way} | {found} |"

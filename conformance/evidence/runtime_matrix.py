@@ -6,22 +6,17 @@ import importlib.metadata
 import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from conformance.candidates.candidate import Candidate
 from conformance.candidates.converters import CONVERTERS
 from conformance.candidates.kinds import PHONE_RUNTIMES, Request, make
-from conformance.candidates.process import IsolatedCandidate
 from conformance.judge.network import verify
 from conformance.reports.report import InputReport, Report
 from refimpl import MobileInstConfig, Weights
 from refimpl.errors import MobileInstError
 from refimpl.ops.operation import Array
 
-LONGEST = 300.0
-"""Seconds that a run may take."""
 OTHERS = {"onnxruntime": ("level=all", "level=disabled"), "qnn": ("snapdragon-8-gen-2",)}
 """Runtimes that take ONNX files as they are → ways in which they are asked to run them."""
 MODULES = {"onnxruntime": "onnxruntime", "qnn": "onnxruntime_qnn"}
@@ -96,8 +91,8 @@ def runtime_matrix(
         began = time.monotonic()
         try:
             request = Request("", config, weights, model, threads=0 if runtime in PHONE_RUNTIMES else 1)
-            with _made(f"{runtime}:{way}", request) as candidate:
-                report = verify(candidate, config, weights, inputs, name=runtime, cache=cache)
+            candidate = make(f"{runtime}:{way}", request)
+            report = verify(candidate, config, weights, inputs, name=runtime, cache=cache)
         except MobileInstError as error:
             yield Cell(*known, "refused", says=str(error), seconds=time.monotonic() - began)
             continue
@@ -121,18 +116,6 @@ def _route(runtime: str) -> str:
         return "ONNX as it is"
     converter = CONVERTERS[runtime]
     return f"{converter.package} {_version(converter.package)}"
-
-
-@contextmanager
-def _made(text: str, request: Request) -> Iterator[Candidate]:
-    if text.partition(":")[0] not in PHONE_RUNTIMES:
-        yield make(text, request)
-        return
-    isolated = IsolatedCandidate(text, request, LONGEST)
-    try:
-        yield isolated
-    finally:
-        isolated.close()
 
 
 def _judged(known: tuple[str, str, str, str], report: Report, seconds: float) -> Cell:

@@ -24,7 +24,7 @@ from conformance.judge.quantized import judge_units, only_as_shipped
 from conformance.judge.steps import FUSION_REACH
 from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport, PlacedNode
 from refimpl import Recording
-from refimpl.errors import CandidateError, MobileInstError
+from refimpl.errors import CandidateError, MobileInstError, ProcessError
 from refimpl.ops.operation import Array
 
 Progress = Callable[[str], None]
@@ -73,6 +73,8 @@ class Course(ABC):
         How many steps in a row the candidate may fuse.
     crashes
         Whether the shipped run fails, so that the outputs are of another.
+    ended
+        Whether its process ended, hangs, or answers what is no answer.
     """
 
     candidate: Judged
@@ -99,6 +101,7 @@ class Course(ABC):
     alone: bool = True
     reach: int = FUSION_REACH
     crashes: bool = False
+    ended: bool = False
     takes_any: ClassVar[bool] = True
     """Whether any numbers can be fed, in any order."""
 
@@ -144,6 +147,7 @@ class Course(ABC):
                 self.diagnose()
         except CandidateError as error:
             self.problems.append(str(error))
+            self.ended = isinstance(error, ProcessError)
         return self._report()
 
     def judge_own(self, own: OwnGraph | None) -> list[Comparison]:
@@ -285,6 +289,7 @@ class Course(ABC):
             self.evidence,
             covered(self.recording, self.steps or self.nodes, self.reach),
             self.subgraphs,
+            self.ended,
         )
 
     def _wrong_node(self) -> Fault | None:

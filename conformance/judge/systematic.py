@@ -19,7 +19,7 @@ from conformance.candidates.candidate import Candidate
 from conformance.judge.movement import another
 from conformance.reports.report import InputReport
 from refimpl import Recording
-from refimpl.errors import CandidateError, MobileInstError
+from refimpl.errors import CandidateError, MobileInstError, ProcessError
 from refimpl.ops.operation import Array
 
 INPUTS, RUNS = 8, 4
@@ -77,7 +77,8 @@ def judged_over_several(
                 attempted(candidate.run, images, passed=MobileInstError), truth(images), candidate.declaration
             )
     except CandidateError as error:
-        return [replace(first, problems=[f"on an input of the judge's own, {error}"]), *others]
+        said, ended = f"on an input of the judge's own, {error}", isinstance(error, ProcessError)
+        return [replace(first, problems=[said], ended=ended), *others]
     told = replace(first, problems=found.problems, remarks=[*first.remarks, *found.remarks])
     return [told, *others]
 

@@ -437,6 +437,8 @@ class InputReport:
         The share of the multiply–accumulates that was judged, alone or fused; None if there are none.
     subgraphs
         ``reference`` and ``candidate`` → the nodes from the last tensors that agree to the first wrong one.
+    ended
+        Whether the last of the problems is that its process ended, hung, or answered what is no answer.
     """
 
     name: str
@@ -453,13 +455,16 @@ class InputReport:
     evidence: list[str] = field(default_factory=list)
     covered: float | None = None
     subgraphs: dict[str, list[PlacedNode]] = field(default_factory=dict)
+    ended: bool = False
 
     @property
     def verdict(self) -> str:
-        """``pass``, ``fail``, or ``not judged`` where nothing of it could be."""
-        failed = self.first_fault or self.problems or any(row.verdict == "fail" for row in self.outputs)
-        if failed or any(decision.flips for decision in self.decisions):
+        """``pass``, ``fail``, or ``not judged`` where nothing of it could be, or its process ended."""
+        wrong = len(self.problems) > self.ended or any(row.verdict == "fail" for row in self.outputs)
+        if self.first_fault or wrong or any(decision.flips for decision in self.decisions):
             return "fail"
+        if self.ended:
+            return "not judged"
         rows = self.outputs if self.outputs_only else [*self.outputs, *self.steps, *self.nodes]
         return "pass" if not rows or any(row.verdict == "pass" for row in rows) else "not judged"
 
@@ -664,7 +669,8 @@ class Report:
             beside = f"means what {self.reference} does" if self.reference else "conforms"
             return f"PASS  {self.candidate} {beside} on {count}; {report.coverage}{silent}"
         if report.verdict == "not judged":
-            return f"NOT JUDGED  {self.candidate} on {report.name}: {report.silence}"
+            why = report.problems[-1] if report.ended else report.silence
+            return f"NOT JUDGED  {self.candidate} on {report.name}: {why}"
         if report.problems:
             return f"FAIL  {self.candidate} on {report.name}: {'; '.join(report.problems)}"
         if report.first_fault:

@@ -49,6 +49,7 @@ from refimpl import MobileInst, Weights
 from refimpl.trained import trained_folder
 
 STAND_IN = Path(__file__).parent / "tnn_stand_in.py"
+PYTHON = shlex.quote(sys.executable)
 RUNNER = shlex.quote(f"{shlex.quote(sys.executable)} {shlex.quote(str(STAND_IN))}")
 SMALL = shlex.join(OPTIONS)
 
@@ -91,13 +92,15 @@ EXAMPLES: dict[type[Job], list[str]] = {
     ],
     GraphVerdict: [
         "verify g.onnx --graph-only --input g.npy --shape 2x3 --seed 1 --threads 1 --all-steps "
-        f"--candidate onnxruntime:level=all --reproduce rep --no-cache {FORMATS} {REPORTS} --timeout 60",
+        f"--candidate onnxruntime:level=all --interpreter {PYTHON} --reproduce rep --no-cache {FORMATS} "
+        f"{REPORTS} --timeout 60",
         "verify g.onnx --graph-only --input g.npy --shape 2x3 --seed 1 --all-steps "
         f"--candidate pytorch:m.pt2 --trust --no-cache {FORMATS} {REPORTS} --timeout 60",
     ],
     NetworkVerdict: [
         f"verify n.onnx {given} --input p.png --input x.npy {joined} --size 64x96 --threads 1 --all-steps "
-        f"--candidate onnxruntime:level=all --reproduce rep --no-cache {FORMATS} {REPORTS} --timeout 60"
+        f"--candidate onnxruntime:level=all --interpreter {PYTHON} --reproduce rep --no-cache {FORMATS} "
+        f"{REPORTS} --timeout 60"
         for given in NETWORKS
         for joined in ("--batch", "--frames")
     ]
@@ -157,7 +160,8 @@ EXAMPLES: dict[type[Job], list[str]] = {
     faults.FaultyModels: [f"faults {FAULTS} --write wrong {JSON}"],
     faults.PlantedErrors: [
         "faults --planted 1 --network topformer-tiny --candidate onnxruntime:level=basic --quantize a8w8 "
-        f"--seed 1 {JSON}"
+        f"--seed 1 {JSON}",
+        f"faults --planted 1 --candidate onnxruntime --interpreter {PYTHON} {JSON}",
     ],
     faults.LeftOutScore: [
         f"faults {FAULTS} --leave-one-out --pictures 0 --seed 1 --workers 1 --exporter own {JSON}"

@@ -411,17 +411,18 @@ def run(tmp_path: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "headline"),
+    ("name", "headline", "wanted"),
     [
-        ("dies", "it crashes: its process was ended by SIGABRT"),
-        ("leaves", "it crashes: its process ended with status 3"),
-        ("hangs", "it hangs: no answer within 4 s"),
-        ("rewrites_its_input", "it rewrites its input"),
+        ("dies", "it crashes: its process was ended by SIGABRT", 2),
+        ("leaves", "it crashes: its process ended with status 3", 2),
+        ("hangs", "it hangs: no answer within 4 s", 2),
+        ("raises", "it crashes: ValueError", 1),
+        ("rewrites_its_input", "it rewrites its input", 1),
     ],
 )
-def test_the_command_survives(tmp_path: Path, name: str, headline: str) -> None:
+def test_the_command_survives(tmp_path: Path, name: str, headline: str, wanted: int) -> None:
     code, report = run(tmp_path, "--candidate", f"python:{WRONG}:{name}", "--timeout", "4")
-    assert code == 1
+    assert code == wanted
     assert headline in report["headline"]
 
 
@@ -452,7 +453,7 @@ def test_what_cannot_be_made_fails(tmp_path: Path) -> None:
     path = tmp_path / "broken.py"
     path.write_text("import os; os.abort()")
     code, report = run(tmp_path, "--candidate", f"python:{path}:f")
-    assert code == 1
+    assert code == 2
     assert "it crashes: its process was ended by SIGABRT" in report["headline"]
 
 

@@ -20,7 +20,6 @@ from typer.testing import CliRunner
 import conformance.cli
 from conformance.candidates.converters import CONVERTERS, convert
 from conformance.candidates.kinds import PHONE_RUNTIMES, Request, make
-from conformance.candidates.process import IsolatedCandidate
 from conformance.conversion.ncnn_model import read_ncnn
 from conformance.evidence import runtime_matrix
 from conformance.graph.onnx_export import export
@@ -66,11 +65,8 @@ def judged(
 ) -> Report:
     """Return the verdict on a candidate in a process of its own."""
     own = weights() if drawn is None else drawn
-    candidate = IsolatedCandidate(text, Request("", config, own), 100.0)
-    try:
-        return verify(candidate, config, own, {"scene": picture() if images is None else images})
-    finally:
-        candidate.close()
+    candidate = make(text, Request("", config, own, timeout=100.0))
+    return verify(candidate, config, own, {"scene": picture() if images is None else images})
 
 
 RIGHT = [
