@@ -38,13 +38,9 @@ TESTED = {
     **{
         f"refimpl.{name}": (_DETECTS, f"refimpl/test_two_stage_pytorch.py::{test}")
         for name, test in (
-            ("maskrcnn.maskrcnn", "test_the_first_stage"),
-            ("maskrcnn.proposal_heads", "test_the_first_stage"),
-            ("maskrcnn.proposal_head", "test_the_first_stage"),
             ("maskrcnn.region_features", "test_the_second_stage"),
             ("maskrcnn.classified_regions", "test_the_second_stage"),
             ("maskrcnn.masked_regions", "test_the_second_stage"),
-            ("maskrcnn.doubled", "test_the_second_stage"),
             ("maskrcnn.ask_for_heads", "test_names_and_shapes_are_torchvisions"),
             ("two_stage.maskrcnn_instances", "test_instances"),
             ("two_stage.anchors", "test_anchors_are_torchvisions"),
@@ -55,6 +51,23 @@ TESTED = {
             ("two_stage.paste", "test_instances"),
         )
     },
+    **{
+        f"refimpl.maskrcnn.{name}": (_DETECTS, f"refimpl/test_two_stage.py::{test}")
+        for name, test in (
+            ("sampled", "test_heads_in_one_graph_are_those_of_each_level"),
+            ("assigned_features", "test_heads_in_one_graph_are_those_of_each_level"),
+            ("region_heads", "test_heads_in_one_graph_are_those_of_each_level"),
+            ("least_area", "test_areas_change_levels_where_sides_do"),
+        )
+    },
+    "refimpl.rival_pictures.preparation_of": (
+        "says how a rival's input is made",
+        "refimpl/test_rival_pictures.py::test_means_and_order_of_channels",
+    ),
+    "refimpl.rival_pictures.instances_of": (
+        _DETECTS,
+        "refimpl/test_rival_pictures.py::test_every_rival_goes_from_picture_to_instances",
+    ),
     "refimpl.fast_nms.yolact_instances": (
         _DETECTS,
         "refimpl/test_fast_nms.py::test_instances_of_drawn_predictions",

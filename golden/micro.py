@@ -72,6 +72,14 @@ MICRO_YOLACT = MobileInstConfig(
     mask_dim=4,
     kernel_dim=3,
 )
+MICRO_MASKRCNN = MobileInstConfig(
+    architecture="maskrcnn",
+    backbone="resnet50",
+    num_classes=1,
+    dim=2,
+    head_dim=4,
+    mask_dim=2,
+)
 MICRO_SOLOV2 = MobileInstConfig(
     architecture="solov2",
     backbone="resnet18",

@@ -25,6 +25,8 @@ BOX_CELLS, MASK_CELLS = 7, 14
 SAMPLES = 2
 MASK_CONVS = 4
 LEVELS = (2, 3, 4, 5)
+CANONICAL_SIDE, CANONICAL_LEVEL, NUDGE = 224, 4, 1e-6
+"""Of that side a region is sampled on that level, less what rounding may cost it, in levels."""
 
 
 @dataclass(frozen=True)
@@ -73,50 +75,111 @@ def region_features(levels: Sequence[Array], regions: Sequence[Array], cells: in
     cells
         Along a side; each is the mean of 2×2 samples.
     """
-    found = []
-    for number, level, region in zip(LEVELS, levels, regions, strict=True):
-        if len(region):
-            found.append(
-                ops.roi_align(
-                    level,
-                    region,
-                    ops.constant(value=np.zeros(len(region), np.int64)),
-                    coordinate_transformation_mode="output_half_pixel",
-                    output_height=cells,
-                    output_width=cells,
-                    sampling_ratio=SAMPLES,
-                    spatial_scale=2.0**-number,
-                )
-            )
+    found = [
+        sampled(level, number, region, cells)
+        for number, level, region in zip(LEVELS, levels, regions, strict=True)
+        if len(region)
+    ]
     return ops.concat(*found, axis=0)
 
 
-def classified_regions(
-    levels: Sequence[Array], regions: Sequence[Array], w: Scope, config: MobileInstConfig
-) -> tuple[Array, Array]:
-    """Regions → class logits (K, 1 + classes), the background's first, and boxes (K, 4·(1 + classes)).
+def sampled(level: Array, number: int, regions: Array, cells: int) -> Array:
+    """One level (1, dim, h, w) in regions (K, 4): (K, dim, cells, cells); see `region_features`."""
+    return ops.roi_align(
+        level,
+        regions,
+        ops.constant(value=np.zeros(len(regions), np.int64)),
+        coordinate_transformation_mode="output_half_pixel",
+        output_height=cells,
+        output_width=cells,
+        sampling_ratio=SAMPLES,
+        spatial_scale=2.0**-number,
+    )
 
-    See `region_features` for the arguments.
+
+def assigned_features(levels: Sequence[Array], regions: Array, cells: int) -> Array:
+    """Sample regions (K, 4) in one graph, whatever their sizes: (K, dim, cells, cells).
+
+    Each is sampled on every level, and the level that its area stands for is taken, so that how many are on a
+    level is no shape. See `region_features`.
+    """
+    first, last = (ops.slice_(regions, (i,), (i + 2,), (1,)) for i in (0, 2))
+    sides = ops.sub(last, first)  # (K, 2)
+    width, height = (ops.slice_(sides, (i,), (i + 1,), (1,)) for i in (0, 1))
+    areas = ops.reshape(ops.mul(width, height), (regions.shape[0], 1, 1, 1))
+    finest, *coarser = (
+        sampled(level, number, regions, cells) for number, level in zip(LEVELS, levels, strict=True)
+    )
+    for place, each in enumerate(coarser, start=1):
+        finest = ops.where(ops.greater_or_equal(areas, least_area(place)), each, finest)
+    return finest
+
+
+def least_area(place: int) -> float:
+    """Return the area from which a region is sampled on that level (0…3) or a coarser one."""
+    side: float = CANONICAL_SIDE * 2.0 ** (LEVELS[place] - CANONICAL_LEVEL - NUDGE)
+    return side * side
+
+
+def classified(features: Array, w: Scope, config: MobileInstConfig) -> tuple[Array, Array]:
+    """Regions' features → class logits and boxes, as in `RegionOutputs`.
+
+    Parameters
+    ----------
+    features
+        (K, dim, 7, 7).
     """
     heads = w / "roi_heads"
-    sampled = region_features(levels, regions, BOX_CELLS)
-    x = ops.reshape(sampled, (sampled.shape[0], config.dim * BOX_CELLS * BOX_CELLS))
+    x = ops.reshape(features, (features.shape[0], config.dim * BOX_CELLS * BOX_CELLS))
     x = ops.relu(linear(x, heads / "box_head" / "fc6", config.head_dim))
     x = ops.relu(linear(x, heads / "box_head" / "fc7", config.head_dim))
     classes, predictor = 1 + config.num_classes, heads / "box_predictor"
     return linear(x, predictor / "cls_score", classes), linear(x, predictor / "bbox_pred", 4 * classes)
 
 
-def masked_regions(
-    levels: Sequence[Array], regions: Sequence[Array], w: Scope, config: MobileInstConfig
-) -> Array:
-    """Regions → mask logits (K, 1 + classes, 28, 28) within them; see `region_features`."""
-    heads = w / "roi_heads"
-    x = region_features(levels, regions, MASK_CELLS)
+def masked(features: Array, w: Scope, config: MobileInstConfig) -> Array:
+    """Regions' features (K, dim, 14, 14) → mask logits (K, 1 + classes, 28, 28) within them."""
+    heads, x = w / "roi_heads", features
     for i in range(MASK_CONVS):
         x = ops.relu(conv(x, heads / "mask_head" / i / 0, config.mask_dim, kernel=3))
     x = ops.relu(doubled(x, heads / "mask_predictor" / "conv5_mask", config.mask_dim))
     return conv(x, heads / "mask_predictor" / "mask_fcn_logits", 1 + config.num_classes)
+
+
+def classified_regions(
+    levels: Sequence[Array], regions: Sequence[Array], w: Scope, config: MobileInstConfig
+) -> tuple[Array, Array]:
+    """Regions of each level → `classified`; see `region_features`."""
+    return classified(region_features(levels, regions, BOX_CELLS), w, config)
+
+
+def masked_regions(
+    levels: Sequence[Array], regions: Sequence[Array], w: Scope, config: MobileInstConfig
+) -> Array:
+    """Regions of each level → `masked`; see `region_features`."""
+    return masked(region_features(levels, regions, MASK_CELLS), w, config)
+
+
+@dataclass(frozen=True)
+class RegionOutputs(NamedOutputs):
+    """What the second stage predicts of regions."""
+
+    class_logits: Array  # (K, 1 + classes), the background's first
+    boxes: Array  # (K, 4·(1 + classes)), how a region's centre and size change
+    masks: Array  # (K, 1 + classes, 28, 28), logits
+
+
+def region_heads(
+    levels: Sequence[Array], regions: Array, w: Scope, config: MobileInstConfig
+) -> RegionOutputs:
+    """The second stage as one graph, for export: levels (1, dim, …) and regions (K, 4) → predictions.
+
+    Without what depends on the picture: that masks are asked only of what the classes and boxes leave.
+    """
+    class_logits, boxes = classified(assigned_features(levels, regions, BOX_CELLS), w, config)
+    return RegionOutputs(
+        class_logits, boxes, masked(assigned_features(levels, regions, MASK_CELLS), w, config)
+    )
 
 
 @block

@@ -18,7 +18,15 @@ from refimpl.assembly import Assembled, picture_of
 from refimpl.box_nms import suppressed
 from refimpl.errors import ShapeError
 from refimpl.inference import Placement, Size, resize_plane
-from refimpl.maskrcnn import LEVELS, ProposalOutputs, classified_regions, masked_regions
+from refimpl.maskrcnn import (
+    CANONICAL_LEVEL,
+    CANONICAL_SIDE,
+    LEVELS,
+    NUDGE,
+    ProposalOutputs,
+    classified_regions,
+    masked_regions,
+)
 from refimpl.model import Network
 from refimpl.scope import Scope
 
@@ -31,7 +39,6 @@ SCORE_THRESHOLD, MASK_THRESHOLD = 0.05, 0.5
 SMALLEST_PROPOSAL, SMALLEST = 1e-3, 1e-2
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 LARGEST_GROWTH = math.log(1000 / 16)
-CANONICAL_SIDE, CANONICAL_LEVEL, NUDGE = 224, 4, 1e-6
 
 
 def maskrcnn_instances(

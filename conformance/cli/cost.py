@@ -12,7 +12,15 @@ from rich.table import Table
 from conformance.cli import options
 from conformance.cli.job import Beside, Job
 from conformance.cli.options import JsonFile
-from conformance.evidence.paper_costs import PAPER_GFLOPS, PaperRow, disagreements, paper_rows
+from conformance.evidence.paper_costs import (
+    PAPER_GFLOPS,
+    PaperRow,
+    PrintedRow,
+    disagreements,
+    paper_rows,
+    printed_disagreements,
+    printed_rows,
+)
 from refimpl.costs import (
     PeakMemory,
     Roofline,
@@ -95,7 +103,11 @@ class PaperCost(Job):
     chosen_by = ("paper",)
 
     paper: Annotated[
-        bool, typer.Option("--paper", help="Every row of the paper's Tables 3 to 6 beside its FLOPs.")
+        bool,
+        typer.Option(
+            "--paper",
+            help="Every row of the paper's Tables 3 to 6 beside its FLOPs, rivals beside what others print.",
+        ),
     ] = False
     files: JsonFile
 
@@ -104,9 +116,18 @@ class PaperCost(Job):
         with Progress(console=options.progress_console, transient=True) as progress:
             task = progress.add_task("recording", total=len(PAPER_GFLOPS))
             rows = paper_rows(lambda preset: progress.advance(task))
-        problems = list(disagreements(rows))
-        if self.files.write({"rows": [_plain(row) for row in rows], "disagreements": problems}):
+        rivals = printed_rows()
+        problems = [*disagreements(rows), *printed_disagreements(rivals)]
+        content = {
+            "rows": [_plain(row) for row in rows],
+            "rivals": [{**asdict(row.printed), "gmacs": row.counted} for row in rivals],
+            "disagreements": problems,
+        }
+        if self.files.write(content):
             options.console.print(_paper_table(rows))
+            options.console.print(_printed_table(rivals))
+            for source in dict.fromkeys(row.printed.source for row in rivals):
+                options.console.print(source, soft_wrap=True, highlight=False)
             for problem in problems:
                 options.console.print(problem, style="bold red", highlight=False)
             if not problems:
@@ -117,7 +138,7 @@ class PaperCost(Job):
 MODES = (PaperCost, NetworkCost)
 AGREED = (
     "Every MobileInst row within 1 % of the paper, every difference between two of a table "
-    "within 0.01 G, every baseline within 5 %."
+    "within 0.01 G, every baseline within 5 %; every rival within 1 % of what others print of it."
 )
 
 
@@ -198,6 +219,21 @@ def _plain(row: PaperRow) -> dict[str, Any]:
         "peak_activation_bytes": row.cost.peak_bytes,
         "stages": [asdict(stage) for stage in row.cost.stages],
     }
+
+
+def _printed_table(rows: list[PrintedRow]) -> Table:
+    table = Table(title="Rivals, G multiply–accumulates", title_justify="left", box=None, pad_edge=False)
+    table.add_column("network", no_wrap=True)
+    for name in ("input", "printed", "counted", "%"):
+        table.add_column(name, justify="right")
+    table.add_column("counts")
+    for row in rows:
+        printed = row.printed
+        name = " ".join([printed.preset, *(f"{key}={value}" for key, value in printed.fields.items())])
+        numbers = [f"{printed.macs:.2f}", f"{row.counted:.3f}", f"{100 * row.difference:+.2f}"]
+        size = "×".join(map(str, printed.size))
+        table.add_row(name, size, *numbers, printed.counts)
+    return table
 
 
 def _paper_table(rows: list[PaperRow]) -> Table:

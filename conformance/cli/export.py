@@ -40,6 +40,8 @@ class Export(Job):
 
       mobileinst export phone.onnx --target qnn --quantize a8w8 --calibrate photographs --size 320x640
 
+      mobileinst export heads.onnx --model maskrcnn-r50 --regions 100
+
       mobileinst export tiny.onnx --model topformer-tiny --set num_queries=50 --size 192x320 --fold
       --save-weights tiny.safetensors
     """
@@ -63,6 +65,16 @@ class Export(Job):
             "between, which takes the keyframe's kernels as a second input.",
         ),
     ] = False
+    regions: Annotated[
+        int | None,
+        typer.Option(
+            "--regions",
+            min=1,
+            help="Of Mask R-CNN, the second stage in place of the first: its heads on so many regions, which "
+            "are an input beside the levels.",
+        ),
+        Unless("video", "batch", "target"),
+    ] = None
     target: Annotated[
         str | None,
         typer.Option(
@@ -148,6 +160,8 @@ class Export(Job):
         network = Network(config, used.astype(np.float32) if self.target else used)
         height, width = options.parse_size(self.size, step=1) or options.DEFAULT_SIZE
         images = np.zeros((self.batch, 3, height, width), weights.dtype)
+        if self.regions:
+            return {self.path: onnx_export.export_regions(network, images, self.regions)}
         exports = (onnx_export.export, onnx_export.export_reuse)
         made = {place: export(network, images) for place, export in zip(self.places, exports, strict=False)}
         if self.target == "tnn":

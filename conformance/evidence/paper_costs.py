@@ -1,13 +1,21 @@
-"""The FLOPs columns of the paper's Tables 3 to 6, and how near the recorded networks come to them."""
+"""The FLOPs of the paper's Tables 3 to 6, and what others print of rivals, beside the recorded networks."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
+from refimpl.blank import BLANK
 from refimpl.config import MobileInstConfig
 from refimpl.costs import StageCost, peak_activation_memory, record_shapes, stage_costs, step_costs
+from refimpl.forward import parameter_shapes
+from refimpl.maskrcnn import BOX_CELLS, classified
+from refimpl.ops.operation import Array
+from refimpl.recording import record_call
+from refimpl.scope import Scope
 
 PAPER_SIZE = (320, 640)
 ROW_LIMIT = 0.01
@@ -37,6 +45,67 @@ PAPER_GFLOPS = {
     "table6/20": 8.59,
 }
 """Preset → 10⁹ multiply–accumulates; the paper's text has no figure for Table 3's local decoder alone."""
+
+
+@dataclass(frozen=True)
+class Printed:
+    """What somebody prints of a rival, in 10⁹ multiply–accumulates.
+
+    Attributes
+    ----------
+    preset, fields
+        The network: a preset, and what is not as in it.
+    size
+        Height and width of the input.
+    counts
+        What they count.
+    regions
+        On how many regions Mask R-CNN's classes and boxes are counted; its masks nobody counts.
+    macs
+    source
+        Where.
+    """
+
+    preset: str
+    fields: Mapping[str, str]
+    size: tuple[int, int]
+    counts: str
+    regions: int
+    macs: float
+    source: str
+
+
+PRINTED = (
+    Printed(
+        "maskrcnn-r50",
+        {},
+        (800, 800),
+        "first stage, classes of 1000 regions",
+        1000,
+        134.38,
+        "https://github.com/pytorch/vision/blob/main/torchvision/models/detection/mask_rcnn.py",
+    ),
+    Printed(
+        "maskrcnn-r50",
+        {"backbone": "resnet50-caffe"},
+        (800, 800),
+        "first stage's convolutions, rounded down",
+        0,
+        117,
+        "https://github.com/facebookresearch/detectron2/blob/02b5c4e2/tests/test_model_analysis.py",
+    ),
+    Printed(
+        "yolact-r50",
+        {},
+        (550, 550),
+        "the network, two operations each",
+        0,
+        118.575 / 2,
+        "https://docs.openvino.ai/2021.2/omz_models_public_yolact_resnet50_fpn_pytorch_yolact_resnet50_fpn_pytorch"
+        ".html",
+    ),
+)
+"""By the public codes and a model zoo: Table 1 has no such column, and nor have the rivals' papers."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +165,19 @@ class PaperRow:
         return BASELINE_LIMIT if self.baseline else ROW_LIMIT
 
 
+@dataclass(frozen=True)
+class PrintedRow:
+    """What is printed of a rival, beside the recorded network; ``counted`` in 10⁹."""
+
+    printed: Printed
+    counted: float
+
+    @property
+    def difference(self) -> float:
+        """Counted minus printed, as a share of what is printed."""
+        return self.counted / self.printed.macs - 1
+
+
 def network_cost(config: MobileInstConfig, height: int, width: int) -> NetworkCost:
     """Record a configuration on a blank picture and add up its costs."""
     recording = record_shapes(config, height, width)
@@ -120,6 +202,39 @@ def paper_rows(progress: Callable[[str], None] = lambda preset: None) -> list[Pa
         rows.append(PaperRow(preset, paper, known[config], config.mask_decoder in ("fpn", "sparseinst")))
         progress(preset)
     return rows
+
+
+def printed_rows() -> list[PrintedRow]:
+    """Return what is printed of the rivals, each with the recorded network's own."""
+    rows = []
+    for printed in PRINTED:
+        config = MobileInstConfig.preset(printed.preset, **printed.fields)
+        macs = network_cost(config, *printed.size).macs + _region_macs(config, printed.regions)
+        rows.append(PrintedRow(printed, macs / 1e9))
+    return rows
+
+
+def _region_macs(config: MobileInstConfig, regions: int) -> int:
+    """Return the multiply–accumulates of Mask R-CNN's classes and boxes of so many regions."""
+    if not regions:
+        return 0
+    weights = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(config).items()}
+    features = np.zeros((regions, config.dim, BOX_CELLS, BOX_CELLS), np.float32)
+
+    def heads(inputs: dict[str, Array]) -> dict[str, Array]:
+        logits, boxes = classified(inputs["features"], Scope(weights), config)
+        return {"class_logits": logits, "boxes": boxes}
+
+    recording = record_call(heads, {"features": features}, weights, BLANK)
+    return sum(step.macs for step in step_costs(recording))
+
+
+def printed_disagreements(rows: list[PrintedRow]) -> Iterator[str]:
+    """Yield a sentence for each rival that differs by more than 1 % from what is printed of it."""
+    for row in rows:
+        if abs(row.difference) > ROW_LIMIT:
+            name, printed = row.printed.preset, row.printed.macs
+            yield f"{name}: {row.counted:.3f} G, {printed:.2f} G printed differs by more than {ROW_LIMIT:.0%}"
 
 
 def disagreements(rows: list[PaperRow]) -> Iterator[str]:

@@ -12,8 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from conformance.files import atomic_write
 from refimpl import Network, Recording, Step, __version__, record
+from refimpl.errors import ConfigurationError
+from refimpl.maskrcnn import LEVELS, RegionOutputs, region_heads
 from refimpl.model import KernelReuse
 from refimpl.ops.operation import Array
+from refimpl.recording import record_call
+from refimpl.scope import Scope
 
 OPSET = 17
 IR_VERSION = 8
@@ -39,6 +43,43 @@ def export_reuse(model: Network, images: Array) -> onnx.ModelProto:
     shape = (len(images), model.config.num_queries, model.config.dim)
     reuse = KernelReuse(model, np.zeros(shape, images.dtype))
     return to_onnx(record(reuse, images), name="mobileinst_reuse", free=("kernels",))
+
+
+def export_regions(model: Network, images: Array, count: int) -> onnx.ModelProto:
+    """Return Mask R-CNN's second stage, `refimpl.maskrcnn.region_heads`: levels and regions are its inputs.
+
+    Parameters
+    ----------
+    model
+        Whose heads.
+    images
+        An input (1, 3, H, W) of the first stage, of the shape wanted.
+    count
+        How many regions.
+
+    Raises
+    ------
+    ConfigurationError
+        The network has no second stage.
+    """
+    if model.config.architecture != "maskrcnn":
+        raise ConfigurationError(
+            f"{model.config.architecture} has no second stage; --regions is for Mask R-CNN"
+        )
+    inputs = {
+        f"level{number}": np.zeros(
+            (1, model.config.dim, *(-(-side // 2**number) for side in images.shape[2:])), images.dtype
+        )
+        for number in LEVELS
+    }
+    inputs["regions"] = np.ones((count, 4), images.dtype)
+    weights = {name: array for name, array in model.weights.items() if name.startswith("roi_heads.")}
+
+    def heads(given: dict[str, Array]) -> RegionOutputs:
+        *levels, regions = given.values()
+        return region_heads(levels, regions, Scope(weights), model.config)
+
+    return to_onnx(record_call(heads, inputs, weights), name="maskrcnn_regions")
 
 
 def to_onnx(

@@ -51,6 +51,7 @@ def conv_transpose(
     *,
     dilations: Sequence[int] | None = None,
     group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
     output_padding: Sequence[int] | None = None,
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,

@@ -10,7 +10,7 @@ import numpy as np
 
 from golden.case import Golden
 from golden.declared.part import Compute, Part
-from golden.micro import MICRO, MICRO_MOBILENET, MICRO_SPARSEINST, MICRO_TOPFORMER
+from golden.micro import MICRO, MICRO_MASKRCNN, MICRO_MOBILENET, MICRO_SPARSEINST, MICRO_TOPFORMER
 from refimpl import ops
 from refimpl.config import MobileInstConfig
 from refimpl.fpn import conv_stack, pyramid_pooling, sum_top_down
@@ -24,6 +24,7 @@ from refimpl.instance_decoder import (
 )
 from refimpl.layers import conv_bn, conv_mlp, inverted_residual, layer_norm, linear
 from refimpl.mask_decoder import conv_bn_relu, fuse, mask_decoder, semantic_enhancer
+from refimpl.maskrcnn import classified, masked
 from refimpl.mobilenet import mobilenet
 from refimpl.model import baseline_mask_decoder, dot_product, double
 from refimpl.ops.operation import Array
@@ -428,6 +429,21 @@ PARTS = (
             ),
         )
         for kind in ("plain", "grouped", "softmax")
+    ),
+    Part(
+        "blocks/classified_regions",
+        "refimpl.maskrcnn.classified",
+        (2, 2, 7, 7),
+        lambda x, w: classified(x, w, MICRO_MASKRCNN),
+        "Mask R-CNN's box head on what RoIAlign gives: classes with the background first, boxes of each",
+    ),
+    Part(
+        "blocks/masked_regions",
+        "refimpl.maskrcnn.masked",
+        (1, 2, 14, 14),
+        lambda x, w: masked(x, w, MICRO_MASKRCNN),
+        "Mask R-CNN's mask head: four 3×3, a transposed 2×2, a mask for each class",
+        ("refimpl.maskrcnn.doubled",),
     ),
 )
 

@@ -54,6 +54,7 @@ def _case(preset: str) -> Callable[[], Case]:
             learned = {
                 stage: (cost["parameters"], cost["multiply_accumulates"])
                 for stage, cost in results["stages"].items()
+                if cost["parameters"] or cost["multiply_accumulates"]
             }
             moved = {stage: cost["bytes_moved"] for stage, cost in results["stages"].items()}
             model = to_onnx(recording, preset, opset=OPSET)

@@ -14,6 +14,7 @@ from golden.declared.part import Compute, Part
 from golden.micro import (
     MICRO,
     MICRO_CONDINST,
+    MICRO_MASKRCNN,
     MICRO_RESNET,
     MICRO_RESNET18,
     MICRO_SEAFORMER,
@@ -33,7 +34,14 @@ def _narrow(config: MobileInstConfig, spec: BackboneSpec) -> Compute:
 
 
 SIZES = ((64, 128), (96, 160))
-ONLY_HEIGHT = {"sparseinst": 64, "solov2": 64, "condinst": 64, "yolact": 64}
+ONLY_HEIGHT = {
+    "sparseinst": 64,
+    "sparseinst_resnet": 96,
+    "solov2": 64,
+    "condinst": 64,
+    "yolact": 64,
+    "maskrcnn": 64,
+}
 
 PARTS = (
     *(
@@ -94,6 +102,12 @@ PARTS = (
                     "refimpl.layers.group_norm",
                     "refimpl.resnet.basic_block",
                 ),
+            ),
+            (
+                "maskrcnn",
+                "Mask R-CNN's first stage with ResNet-50",
+                _narrow(MICRO_MASKRCNN, MICRO_RESNET),
+                tuple(f"refimpl.maskrcnn.{name}" for name in ("maskrcnn", "proposal_heads", "proposal_head")),
             ),
             (
                 "yolact",

@@ -68,7 +68,7 @@ def test_the_bound_of_an_element_is_sharper_than_one_for_the_tensor(name: str, t
 
 
 def test_a_bound_is_never_above_the_rigorous_one_and_has_a_floor() -> None:
-    part = next(part for part in networks.PARTS if part.name == "models/sparseinst_resnet_64x128")
+    part = next(part for part in networks.PARTS if part.name == "models/sparseinst_resnet_96x160")
     recording = part.recording(np.float64)
     chain = chain_bounds(of_recording(recording, recording.outputs), recording.constants, FLOAT32)
     noise = noise_bounds(recording, recording.outputs, FLOAT32)

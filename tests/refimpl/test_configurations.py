@@ -14,7 +14,14 @@ import pytest
 from typer.testing import CliRunner
 
 from conformance.cli import app
-from conformance.evidence.paper_costs import PAPER_GFLOPS, disagreements, network_cost, paper_rows
+from conformance.evidence.paper_costs import (
+    PAPER_GFLOPS,
+    disagreements,
+    network_cost,
+    paper_rows,
+    printed_disagreements,
+    printed_rows,
+)
 from conformance.graph.onnx_export import to_onnx
 from golden.micro import MICRO, MICRO_RESNET, MICRO_SEAFORMER, MICRO_SPARSEINST, MICRO_TOPFORMER
 from refimpl import MobileInst, MobileInstConfig, Weights, ops, record
@@ -573,6 +580,16 @@ def test_rows_are_within_the_limits_of_the_paper(rows):
             difference = counted[f"{table}/{first}"] - counted[f"{table}/{second}"]
             assert abs(difference - (column[first] - column[second])) <= 0.01
     assert not list(disagreements(rows))
+
+
+def test_rivals_cost_what_others_print() -> None:
+    counted = {(row.printed.preset, *row.printed.fields.values()): row.counted for row in printed_rows()}
+    assert abs(counted["maskrcnn-r50",] / 134.38 - 1) < 1e-4
+    assert int(counted["maskrcnn-r50", "resnet50-caffe"]) == 117
+    assert abs(2 * counted["yolact-r50",] / 118.575 - 1) < 5e-3
+    assert not list(printed_disagreements(printed_rows()))
+    wrong = [dataclasses.replace(row, counted=1.02 * row.printed.macs) for row in printed_rows()]
+    assert len(list(printed_disagreements(wrong))) == len(wrong)
 
 
 def test_what_one_more_convolution_costs(rows):

@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rival_networks import RIVALS as ALL_RIVALS
-from rival_networks import drawn_weights, narrow
+from rival_networks import RIVALS, drawn_weights, narrow
 
 from refimpl import MobileInstConfig, Network, Weights
 from refimpl.backbone import BACKBONE_SPECS, all_maps
-from refimpl.config import PRESETS
 from refimpl.model import parameter_shapes
 from refimpl.scope import Scope
 from refimpl.weights.names import backbone_name
@@ -21,7 +19,7 @@ from refimpl.weights.names import backbone_name
 torch = pytest.importorskip("torch")
 
 from conformance.evidence.architectures import import_torchvision  # noqa: E402
-from golden.sources.independent import KINDS, module_for  # noqa: E402
+from golden.sources.independent import module_for  # noqa: E402
 from golden.sources.independent.weights import load  # noqa: E402
 
 pytestmark = pytest.mark.runtimes
@@ -34,16 +32,12 @@ def noise(*shape: int) -> Any:
     return np.random.default_rng(0).standard_normal(shape)
 
 
-# Mask R-CNN is confirmed by torchvision's own: test_two_stage_pytorch.py.
-RIVALS = [name for name in ALL_RIVALS if PRESETS[name]["architecture"] in KINDS]
-
-
 @pytest.mark.parametrize("preset", RIVALS)
 def test_outputs(preset: str) -> None:
     config = narrow(preset)
     weights = drawn_weights(config)
     module = load(module_for(config), weights)
-    odd = ((97, 131),) if config.architecture == "yolact" else ()
+    odd = ((97, 131),) if config.architecture in ("yolact", "maskrcnn") else ()
     for size in (*SIZES, *odd):
         images = noise(1, 3, *size)
         expected = module(torch.from_numpy(images))

@@ -9,13 +9,12 @@ import onnxruntime
 import pytest
 from rival_networks import drawn_weights, narrow
 
-from conformance.graph.onnx_export import to_onnx
+from conformance.graph.onnx_export import export_regions
 from refimpl import Network
-from refimpl.errors import NonFiniteError, ShapeError
+from refimpl.errors import ConfigurationError, NonFiniteError, ShapeError
 from refimpl.inference import Placement
-from refimpl.maskrcnn import ProposalOutputs, classified_regions, masked_regions
+from refimpl.maskrcnn import ProposalOutputs, classified_regions, least_area, masked_regions, region_heads
 from refimpl.ops.operation import Array
-from refimpl.recording import record_call
 from refimpl.scope import Scope
 from refimpl.two_stage import anchors, clipped, decoded, level_of, maskrcnn_instances, paste, proposals
 
@@ -96,34 +95,67 @@ def test_a_mask_is_pasted_pixel_by_pixel() -> None:
             assert found[y, x] == (inside and np.interp(rows[y - y0], range(30), line) > 0.5)
 
 
-def test_the_heads_export() -> None:
-    config = narrow("maskrcnn-r50")
+def drawn_regions(network: Network) -> tuple[dict[str, Array], Array]:
+    """Levels, and regions of all of them, one beyond the edges, one of less than a pixel, one at a limit."""
     rng = np.random.default_rng(1)
-    corners = rng.uniform(0, 40, (6, 2))
-    boxes = np.concatenate([corners, corners + rng.uniform(4, 24, (6, 2))], axis=1)
-    regions = [boxes[:3], boxes[3:5], boxes[5:], boxes[:0]]
-    levels = {f"level{i + 2}": rng.normal(size=(1, config.dim, *size)) for i, size in enumerate(SIZES[:4])}
+    levels = {
+        f"level{i + 2}": rng.normal(size=(1, network.config.dim, *size)) for i, size in enumerate(SIZES[:4])
+    }
+    corners = rng.uniform(-20, 60, (7, 2))
+    sides = [[20, 30], [120, 130], [230, 250], [500, 460], [112, 112], [300, 100], [0.3, 0.4]]
+    return levels, np.concatenate([corners, corners + sides], axis=1)
 
-    def recorded(dtype: type) -> tuple[dict[str, Array], bytes]:
-        weights = {name: array.astype(dtype) for name, array in drawn_weights(config).items()}
-        given = [each.astype(dtype) for each in regions]
-        known = {**weights, **{f"regions.{i}": each for i, each in enumerate(given)}}
 
-        def heads(inputs: dict[str, Array]) -> dict[str, Array]:
-            w, maps = Scope(known), list(inputs.values())
-            logits, changes = classified_regions(maps, given, w, config)
-            return {"class_logits": logits, "boxes": changes, "masks": masked_regions(maps, given, w, config)}
+@pytest.fixture(scope="module")
+def heads() -> Network:
+    config = narrow("maskrcnn-r50")
+    return Network(config, drawn_weights(config))
 
-        recording = record_call(heads, {name: x.astype(dtype) for name, x in levels.items()}, known)
-        results = {name: recording.tensors[tensor] for name, tensor in recording.outputs.items()}
-        return results, to_onnx(recording, "heads").SerializeToString() if dtype is np.float32 else b""
 
-    wide, (narrow_results, model) = recorded(np.float64)[0], recorded(np.float32)
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    given = {name: x.astype(np.float32) for name, x in levels.items()}
-    for (name, expected), found in zip(wide.items(), session.run(list(wide), given), strict=True):
-        noise = np.abs(narrow_results[name] - expected).max()
+def test_heads_in_one_graph_are_those_of_each_level(heads: Network) -> None:
+    levels, regions = drawn_regions(heads)
+    w, maps = Scope(heads.weights), list(levels.values())
+    level = level_of(regions)
+    assert set(level) == {0, 1, 2, 3}
+    order, by_level = np.argsort(level, kind="stable"), [regions[level == i] for i in range(4)]
+    whole = region_heads(maps, regions, w, heads.config)
+    logits, boxes = classified_regions(maps, by_level, w, heads.config)
+    np.testing.assert_array_equal(whole.class_logits[order], logits)
+    np.testing.assert_array_equal(whole.boxes[order], boxes)
+    np.testing.assert_array_equal(whole.masks[order], masked_regions(maps, by_level, w, heads.config))
+
+
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_areas_change_levels_where_sides_do(place: int) -> None:
+    side = 56.0 * 2**place
+    for dtype in (np.float32, np.float64):
+        around = np.asarray([side * (1 - 1e-5), side, side * (1 + 1e-5)], dtype)
+        boxes = np.stack([0 * around, 0 * around, around, around], axis=1)
+        expected = level_of(boxes) >= place
+        np.testing.assert_array_equal(around * around >= dtype(least_area(place)), expected)
+        assert expected.tolist() == [False, True, True]
+
+
+def test_the_heads_export(heads: Network) -> None:
+    levels, regions = drawn_regions(heads)
+    inputs = {**levels, "regions": regions}
+    weights = {name: array.astype(np.float32) for name, array in heads.weights.items()}
+    narrowed = Network(heads.config, weights)
+    model = export_regions(narrowed, np.zeros((1, 3, *PADDED), np.float32), len(regions))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    given = {name: x.astype(np.float32) for name, x in inputs.items()}
+    maps = [given[name] for name in levels]
+    wide = region_heads(list(levels.values()), regions, Scope(heads.weights), heads.config)
+    single = dict(region_heads(maps, given["regions"], Scope(weights), heads.config).items())
+    for (name, expected), found in zip(wide.items(), session.run(list(single), given), strict=True):
+        noise = np.abs(single[name] - expected).max()
         assert np.abs(found - expected).max() <= 16 * noise
+
+
+def test_only_mask_rcnn_has_regions_to_export() -> None:
+    config = narrow("yolact-topformer-base")
+    with pytest.raises(ConfigurationError, match="no second stage"):
+        export_regions(Network(config, drawn_weights(config)), np.zeros((1, 3, *PADDED)), 3)
 
 
 def test_outputs_that_do_not_fit() -> None:

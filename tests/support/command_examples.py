@@ -132,6 +132,10 @@ EXAMPLES: dict[type[Job], list[str]] = {
         f"export e.onnx {given} --size 64x96 --batch-size 2 --target qnn --quantize a8w8 --calibrate p.png "
         "--save-weights s.npz --force"
         for given in NETWORKS
+    ]
+    + [
+        f"export e.onnx {given} --size 64x96 --regions 3 --fold --save-weights s.npz --force"
+        for given in NETWORKS
     ],
     Lint: [f"lint t.onnx --target tnn {JSON}"],
     Run: [

@@ -13,6 +13,7 @@ from conformance.graph.pytorch_replay import import_torch
 import_torch()  # says which extra is missing, before a module below fails
 
 from .condinst import CondInst, CondInstOutputs  # noqa: E402
+from .maskrcnn import MaskRCNN, ProposalOutputs, RegionHeads, RegionOutputs  # noqa: E402
 from .mobileinst import MobileInst, Outputs  # noqa: E402
 from .solov2 import SoloOutputs, SOLOv2  # noqa: E402
 from .sparseinst import SparseInst, SparseInstOutputs  # noqa: E402
@@ -24,6 +25,7 @@ KINDS = {
     "solov2": SOLOv2,
     "condinst": CondInst,
     "yolact": YOLACT,
+    "maskrcnn": MaskRCNN,
 }
 """Architecture → its module."""
 
@@ -40,8 +42,12 @@ __all__ = [
     "YOLACT",
     "CondInst",
     "CondInstOutputs",
+    "MaskRCNN",
     "MobileInst",
     "Outputs",
+    "ProposalOutputs",
+    "RegionHeads",
+    "RegionOutputs",
     "SOLOv2",
     "SoloOutputs",
     "SparseInst",

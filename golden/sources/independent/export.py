@@ -73,17 +73,28 @@ def export(
 
     `dynamo` chooses `torch.export`'s exporter, otherwise TorchScript's; `opset=None` is the exporter's own.
     """
-    model = copy.deepcopy(model).float().eval()
+    return export_named(model, {"images": images}, path, dynamo, opset)
+
+
+def export_named(
+    model: nn.Module,
+    inputs: Mapping[str, Tensor],
+    path: str | Path,
+    dynamo: bool,
+    opset: int | None = None,
+) -> Path:
+    """Write a model of several inputs, in the order of its parameters; see `export`."""
+    model, given = copy.deepcopy(model).float().eval(), tuple(x.float() for x in inputs.values())
     for module in model.modules():
         if isinstance(module, DecoderLayer):
             module.plain = not dynamo and opset is not None and opset < 14
     with _exporting(), torch.no_grad():
-        fields = model(images.float())._fields
+        fields = model(*given)._fields
         torch.onnx.export(
             model,
-            (images.float(),),
+            given,
             str(path),
-            input_names=["images"],
+            input_names=list(inputs),
             output_names=list(fields),
             opset_version=opset,
             dynamo=dynamo,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from golden.micro import (
     MICRO,
     MICRO_CONDINST,
+    MICRO_MASKRCNN,
     MICRO_MOBILENET,
     MICRO_RESNET,
     MICRO_RESNET18,
@@ -40,6 +41,7 @@ from .mask_decoder import (
     SemanticEnhancer,
     conv_stack,
 )
+from .maskrcnn import FirstStage, RegionHeads
 from .mobileinst import MobileInst
 from .mobilenet import MobileNetV2
 from .resnet import Bottleneck, ResNet, ResNet50, Stem
@@ -98,12 +100,22 @@ def _baseline(kind: str) -> Part:
     return Part(lambda part, x, x4, x5: part.mask_decoder(x, x4, x5, x), mask_decoder=decoder)
 
 
+def _region_heads(call: Callable[[RegionHeads, Tensor], Any], *unused: str) -> Part:
+    c = MICRO_MASKRCNN
+    heads = RegionHeads(c.num_classes, c.dim, c.head_dim, c.mask_dim)
+    for name in unused:
+        delattr(heads, name)
+    return Part(lambda part, x: call(part.roi_heads, x), roi_heads=heads)
+
+
 BLOCKS: dict[str, Callable[[], Part]] = {
     "conv_bn": lambda: _only("unit", ConvBN(6, 8, 3, 2)),
     "inverted_residual": lambda: _only("layer", InvertedResidual(8, 5, 3, 8, 1)),
     "inverted_residual_stride": lambda: _only("layer", InvertedResidual(8, 3, 4, 12, 2)),
     "inverted_residual_first": lambda: _only("layer", InvertedResidual(8, 3, 1, 8, 1)),
     "conv_mlp": lambda: _only("mlp", MLP(12, 4)),
+    "classified_regions": lambda: _region_heads(RegionHeads.classified, "mask_head", "mask_predictor"),
+    "masked_regions": lambda: _region_heads(RegionHeads.masked, "box_head", "box_predictor"),
     "linear": lambda: _only("head", nn.Linear(16, 7)),
     "layer_norm": lambda: _only("norm", nn.LayerNorm(16)),
     "topformer_stem": lambda: _only("stem", nn.Sequential(ConvBN(3, 16, 3, 2), nn.ReLU())),
@@ -228,6 +240,11 @@ def _yolact() -> YOLACT:
     return YOLACT(backbone, c.num_classes, c.dim, c.head_dim, c.kernel_dim, c.mask_dim)
 
 
+def _maskrcnn() -> FirstStage:
+    widths, depths = zip(*MICRO_RESNET.stages, strict=True)
+    return FirstStage(ResNet(MICRO_RESNET.stem, widths, depths), MICRO_MASKRCNN.dim)
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "topformer": _topformer,
     "seaformer": _seaformer,
@@ -236,6 +253,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "condinst": _condinst,
     "yolact": _yolact,
     "solov2": _solov2,
+    "maskrcnn": _maskrcnn,
 }
 """Name of a golden without its folder and size → its module."""
 

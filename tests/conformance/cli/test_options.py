@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
+import onnx
 import pytest
 from command_examples import COMMANDS, EXAMPLES, MODES, chunks, modes_of, write_inputs
 from narrow_network import CONFIG, picture, weights
@@ -231,6 +232,7 @@ def light(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
         (bench, "peak_memory", 0.0),
         (cost, "paper_rows", []),
         (cost, "_paper_table", ""),
+        (cost, "printed_rows", []),
         (convert, "convert", []),
         (explain_model, "graph_page", ""),
         (matrix, "runtime_matrix", []),
@@ -247,6 +249,7 @@ def light(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     ):
         monkeypatch.setattr(module, name, lambda *_, value=value, **__: value)
     for path, value in (
+        ("conformance.graph.onnx_export.export_regions", onnx.ModelProto()),
         ("golden.learning.cli._run", None),
         ("golden.learning.cli._finish", None),
         ("golden.build.build", 0),
