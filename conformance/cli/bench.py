@@ -145,12 +145,20 @@ class BenchJudge(Bench):
         images = _scene(self.sides, self.network.seed or 0)
         rows, memory = [], 0.0
         for count, advance in _counted(self.threads or [1, 2], COUNT * (self.repeats + 1)):
-            timings, memory = measure_judging(config, weights, images, count, self.repeats, advance)
+            given = config, weights, images, self._command()
+            timings, memory = measure_judging(*given, count, self.repeats, advance)
             rows += [_stage_row(one, timings[0], count) for one in timings]
         if self.files.write({"stages": rows, "peak_memory_mb": memory}):
             options.console.print(_stage_table(rows))
             options.console.print(f"peak memory of this process: {memory:.0f} MB", highlight=False)
         return 0
+
+    def _command(self) -> list[str]:
+        """Return what `mobileinst` is told to judge the same."""
+        height, width = self.sides
+        chosen = [f"--set={field}" for field in self.network.overrides or ()]
+        network = ["--model", self.network.name, *chosen, "--seed", str(self.network.seed or 0)]
+        return ["verify", *network, "--size", f"{height}x{width}"]
 
 
 def _stage_row(timing: Timing, first: Timing, threads: int) -> dict[str, Any]:

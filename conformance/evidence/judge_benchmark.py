@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import resource
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +17,7 @@ from onnx import numpy_helper
 from threadpoolctl import threadpool_limits
 
 from conformance.bounds.envelope import SAMPLES, envelope
+from conformance.candidates.child_process import safe_environment
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
 from conformance.evidence.benchmark import Timing, peak_megabytes
 from conformance.evidence.floor import seconds_of
@@ -29,15 +34,23 @@ FORWARD = "float64 forward"
 NODES = "every node replayed, with bounds"
 ENVELOPE = f"noise envelope of {SAMPLES} samples"
 STEPS = "every step of the reference, aligned, with bounds"
+KNOWN_STEPS = "every step, where its node is judged"
+COLD, WARM = "processor time of the command, cold", "processor time of the command, again"
 DIAGNOSES = {
     "weight": "diagnosis of a weight × 1.37",
     "resize": "diagnosis of corners aligned in a resize",
     "noise": "diagnosis of noise, which nothing explains",
 }
 """Mistake → its stage."""
-LIMITS = {NODES: 5.0, ENVELOPE: SAMPLES + 1.0, **dict.fromkeys(DIAGNOSES.values(), 3.0)}
+LIMITS = {
+    NODES: 5.0,
+    ENVELOPE: SAMPLES + 1.0,
+    **dict.fromkeys(DIAGNOSES.values(), 3.0),
+    COLD: 20.0,
+    WARM: 10.0,
+}
 """Stage → the forwards it may cost."""
-COUNT = 4 + len(DIAGNOSES)
+COUNT = 7 + len(DIAGNOSES)
 """Stages."""
 
 
@@ -45,6 +58,7 @@ def measure_judging(
     config: MobileInstConfig,
     weights: Weights,
     images: Array,
+    command: Sequence[str],
     threads: int,
     repeats: int,
     progress: Callable[[], None] = lambda: None,
@@ -58,6 +72,8 @@ def measure_judging(
     config, weights
     images
         (B, 3, H, W), float32.
+    command
+        What `mobileinst` is told to judge the same: once with nothing kept from before, once again.
     threads
         Of BLAS, and so of all that judges in threads.
     repeats
@@ -69,8 +85,12 @@ def measure_judging(
     timings, megabytes
         Of each stage; peak resident memory of the process.
     """
-    with threadpool_limits(threads):
+    with threadpool_limits(threads), tempfile.TemporaryDirectory() as folder:
         stages = _stages(config, weights, images)
+        stages |= {
+            COLD: lambda: _command_seconds(command, tempfile.mkdtemp(dir=folder), threads),
+            WARM: lambda: _command_seconds(command, folder, threads),
+        }
         seconds: dict[str, list[float]] = {name: [] for name in stages}
         for repeat in range(repeats + 1):
             for name, stage in stages.items():
@@ -89,18 +109,33 @@ def _stages(config: MobileInstConfig, weights: Weights, images: Array) -> dict[s
     captured = candidate.capture(images)
     recording = record(wide, images.astype(np.float64))
     declared = candidate.declaration
+    own = candidate.own_graph(images)
+    nodes = judge_nodes(candidate.graph, candidate.feeds(images), captured, declared, wide_float16=True)
     given, feeds = {name: name for name in recording.outputs}, candidate.feeds(images)
     stages: dict[str, Callable[[], Any]] = {
         FORWARD: lambda: wide(images.astype(np.float64)),
         NODES: lambda: judge_nodes(candidate.graph, feeds, captured, declared, wide_float16=True),
         ENVELOPE: lambda: envelope(recording, declared),
         STEPS: lambda: compare_steps(recording, given, CandidateTensors(captured), declared),
+        KNOWN_STEPS: lambda: compare_steps(
+            recording, given, CandidateTensors(captured), declared, own=own, nodes=nodes
+        ),
     }
     diagnoses = {
         stage: partial(_diagnosing, _mistaken(model, mistake), config, weights, images)
         for mistake, stage in DIAGNOSES.items()
     }
     return {**{name: partial(seconds_of, stage) for name, stage in stages.items()}, **diagnoses}
+
+
+def _command_seconds(arguments: Sequence[str], cache: str, threads: int) -> float:
+    """Run the command as users do; return the seconds of all processors."""
+    program = [sys.executable, "-P", "-c", "from conformance.cli import main; main()", *arguments]
+    limits = {"OMP_NUM_THREADS": str(threads), "XDG_CACHE_HOME": cache}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(program, check=True, capture_output=True, env={**safe_environment(), **limits})
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _diagnosing(model: onnx.ModelProto, config: MobileInstConfig, weights: Weights, images: Array) -> float:

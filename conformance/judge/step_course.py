@@ -90,6 +90,7 @@ class StepCourse(Course):
             declared,
             captures_all=self.candidate.captures_all,
             own=own,
+            nodes=self.nodes if own else (),
             folded=self.folded,
             reach=self.reach,
         )

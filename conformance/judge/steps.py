@@ -5,8 +5,8 @@ A step is judged by the error it *introduces*, against a rigorous bound of what 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 
@@ -18,6 +18,7 @@ from conformance.candidates.candidate import FUSION_REACH, OwnGraph
 from conformance.judge.alignment import LIKENESS, CandidateTensors, Match
 from conformance.judge.detail import Spotlight
 from conformance.judge.replay import Replay, Structure
+from conformance.judge.same_nodes import SameNodes
 from conformance.judge.wrong_tensor import Around
 from conformance.reports.report import Comparison, Fault
 from refimpl import Recording, Step
@@ -57,6 +58,7 @@ def compare_steps(
     *,
     captures_all: bool = True,
     own: OwnGraph | None = None,
+    nodes: Sequence[Comparison] = (),
     folded: Mapping[str, Array] | None = None,
     reach: int = FUSION_REACH,
 ) -> tuple[list[Comparison], Fault | None]:
@@ -79,22 +81,23 @@ def compare_steps(
         Whether a tensor that it did not capture is one that it does not compute.
     own
         What it says it computes, by which the fault's place is named.
+    nodes
+        How the nodes of that were judged.
     folded
         As of `Replay`.
     reach
         How many steps in a row it may have fused.
     """
-    sides = _Sides(
-        recording, Structure(recording), outputs, tensors, declaration, captures_all, own, folded, reach
-    )
+    both = recording, Structure(recording), outputs, tensors
+    sides = _Sides(*both, declaration, captures_all, own, nodes, folded, reach)
     seen = _compare_once(sides, {})
     while len(seen.taken) < MOST_FAULTS and (place := _next_fault(sides, seen)):
         seen = _compare_once(sides, {**seen.taken, **place})
     first = next((row for row in seen.rows if row.verdict == "fail"), None)
     if first is None:
         return seen.rows, None
-    nodes = own.names_between(seen.known, first.candidate) if own and first.candidate else []
-    return seen.rows, Fault(first.name, first.operation, "network", tuple(nodes))
+    between = own.names_between(seen.known, first.candidate) if own and first.candidate else []
+    return seen.rows, Fault(first.name, first.operation, "network", tuple(between))
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class _Sides:
     declaration: Declaration
     captures_all: bool
     own: OwnGraph | None
+    nodes: Sequence[Comparison]
     folded: Mapping[str, Array] | None
     reach: int
 
@@ -297,27 +301,73 @@ def _inherits(row: Comparison, heirs: Collection[str]) -> bool:
 
 
 def _predict(sides: _Sides, spotlight: Spotlight, taken: Mapping[str, Match]) -> dict[str, _Prediction]:
-    replay = Replay(sides.recording, sides.declaration, sides.folded)
-    predictions: dict[str, _Prediction] = {}
+    walk = _Walk(sides, spotlight, taken, Replay(sides.recording, sides.declaration, sides.folded))
     for step in sides.recording.steps:
-        replay.compute(step)
-        for name in {*sides.sought, *sides.given}.intersection(step.outputs):
-            value, bound, reason = replay.values[name], replay.bound(name), None
-            match = sides.match(name, value, bound) if name in sides.sought else None
-            if match and sides.is_with_bias(name, match, value, bound):
-                match = None
-            if match is None and name in taken:
-                match = taken[name].beside(value, bound)
-            if match:
-                reason = replay.unlike_rounding(step, name, match.values)
-                replay.adopt(name, match.values)
-            if match or name not in sides.sought:
-                match = sides.wrong_output(name, value, bound) or match
-            if match:
-                reached = np.inf if reason else match.worst.utilisation
-                spotlight.show(name, match.values, value, bound, reached)
-                predictions[name] = _Prediction(step, match, None, 0.0, reason)
-            elif name in sides.compared:
-                predictions[name] = _Prediction(step, None, value, bound)
-        replay.forget(step)
-    return predictions
+        if not walk.takes_as_judged(step):
+            walk.judges(step)
+        walk.replay.forget(step)
+    return walk.predictions
+
+
+@dataclass
+class _Walk:
+    """The way along the steps: what the candidate has of each, and what was predicted of it."""
+
+    sides: _Sides
+    spotlight: Spotlight
+    taken: Mapping[str, Match]
+    replay: Replay
+    predictions: dict[str, _Prediction] = field(default_factory=dict)
+
+    @cached_property
+    def same(self) -> SameNodes | None:
+        """Return the candidate's nodes, where what is known of them is known of steps."""
+        sides = self.sides
+        known = sides.own if sides.folded is None else None
+        return SameNodes.of(known, sides.nodes, sides.tensors.tensors, sides.declaration, sides.recording)
+
+    def takes_as_judged(self, step: Step) -> bool:
+        """Take a step as its node was judged, if it has one; but one to be looked at is computed."""
+        name = step.outputs[0]
+        if self.same is None or name in self.taken or name not in self.sides.sought:
+            return False
+        match = self.same.match(step, self.replay)
+        if match is None or self.sides.given.get(name, match.name) != match.name:
+            return False
+        if match.worst.utilisation > self.spotlight.highest:
+            return False
+        self._goes_on_with(name, match)
+        self.predictions[name] = _Prediction(step, match, None, 0.0)
+        return True
+
+    def judges(self, step: Step) -> None:
+        """Compute a step, and find what the candidate has of it."""
+        self.replay.compute(step)
+        if self.same:
+            self.same.move(step, self.replay)
+        for name in {*self.sides.sought, *self.sides.given}.intersection(step.outputs):
+            self._judges(step, name)
+
+    def _judges(self, step: Step, name: str) -> None:
+        sides, value, bound, reason = self.sides, self.replay.values[name], self.replay.bound(name), None
+        match = sides.match(name, value, bound) if name in sides.sought else None
+        if match and sides.is_with_bias(name, match, value, bound):
+            match = None
+        if match is None and name in self.taken:
+            match = self.taken[name].beside(value, bound)
+        if match:
+            reason = self.replay.unlike_rounding(step, name, match.values)
+            self._goes_on_with(name, match)
+        if match or name not in sides.sought:
+            match = sides.wrong_output(name, value, bound) or match
+        if match:
+            reached = np.inf if reason else match.worst.utilisation
+            self.spotlight.show(name, match.values, value, bound, reached)
+            self.predictions[name] = _Prediction(step, match, None, 0.0, reason)
+        elif name in sides.compared:
+            self.predictions[name] = _Prediction(step, None, value, bound)
+
+    def _goes_on_with(self, name: str, match: Match) -> None:
+        self.replay.adopt(name, match.values)
+        if self.same:
+            self.same.take(name, match)

@@ -146,3 +146,57 @@ def test_an_operand_is_never_perturbed_in_place() -> None:
         assert not np.shares_memory(envelopes._own(view, [x]), x)
     fresh = x * 2
     assert envelopes._own(fresh, [x]) is fresh
+
+
+CONVOLUTIONS = {
+    "dense": {"pads": (1, 1, 1, 1)},
+    "strided": {"pads": (1, 0, 1, 2), "strides": (2, 1)},
+    "dilated": {"pads": (2, 2, 2, 2), "dilations": (2, 2)},
+    "grouped": {"group": 2},
+    "depthwise": {"group": 4},
+}
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+@pytest.mark.parametrize("size", [1e-16, 1e-7, 1.0, 1e20])
+def test_a_convolution_of_a_moved_operand_is_the_convolution_of_it(kind: str, size: float) -> None:
+    """By its definition, but for what float32 loses of the movement."""
+    settings = CONVOLUTIONS[kind]
+    shape = (4, 4 // settings.get("group", 1), 3, 3)
+    weights = {"weight": np.random.default_rng(3).normal(size=shape), "bias": np.arange(4.0)}
+    recording = recorded(lambda x, w: ops.conv(x, w["weight"], w["bias"], **settings), **weights)
+    (node,) = recording.steps
+    linear = envelopes._Convolutions.of(recording.graph, recording.tensors, {})
+    x = recording.tensors[node.inputs[0]]
+    moved = x + size * np.random.default_rng(4).normal(size=x.shape)
+    (made,) = linear.of_moved(node, (moved, *weights.values()))
+    expected = ops.conv(moved, weights["weight"], weights["bias"], **settings)
+    movement = np.abs(moved - x).max() * 36
+    np.testing.assert_allclose(made, expected, rtol=0, atol=1e-6 * movement + 1e-13)
+    assert np.abs(made - recording.tensors[node.outputs[0]]).max() > 0.1 * size or size < 1e-15
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e200, 1e-200])
+def test_what_float32_does_not_hold_is_convolved_in_float64(value: float) -> None:
+    weights = {"weight": np.full((2, 4, 1, 1), 1.5)}
+    recording = recorded(lambda x, w: ops.conv(x, w["weight"]), **weights)
+    (node,) = recording.steps
+    linear = envelopes._Convolutions.of(recording.graph, recording.tensors, {})
+    moved = recording.tensors[node.inputs[0]].copy()
+    moved[0, 1, 2, 3] += value
+    (made,) = linear.of_moved(node, (moved, weights["weight"]))
+    np.testing.assert_array_equal(made, ops.conv(moved, weights["weight"]))
+
+
+@pytest.mark.parametrize("weight", [1e-30, 1e-200, 1e30, np.inf])
+def test_weights_that_float32_does_not_hold_are_kept(weight: float) -> None:
+    weights = {"weight": np.array([1.0, 0.0, -1.0, weight]).reshape(1, 4, 1, 1)}
+    recording = recorded(lambda x, w: ops.conv(x, w["weight"]), **weights)
+    assert not envelopes._Convolutions.of(recording.graph, recording.tensors, {}).weights
+
+
+def test_of_a_weight_that_is_perturbed_nothing_is_known() -> None:
+    recording = recorded(lambda x, w: ops.conv(x, w["weight"]), weight=np.ones((1, 4, 1, 1)))
+    name = recording.steps[0].inputs[1]
+    linear = envelopes._Convolutions.of(recording.graph, recording.tensors, {name: np.ones(1)})
+    assert not linear.weights

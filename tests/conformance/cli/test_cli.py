@@ -23,6 +23,7 @@ from rival_networks import NARROW, RIVALS
 import conformance.cli
 from conformance.cli import main
 from conformance.evidence import tracking_benchmark
+from conformance.evidence.judge_benchmark import COLD, COUNT, WARM
 from conformance.graph.onnx_export import export
 from conformance.teaching.layers import stages
 from refimpl import MobileInstConfig, Weights, __version__
@@ -229,10 +230,12 @@ def test_bench_of_the_judge(command: Callable[..., Finished], tmp_path: Path) ->
     finished = command("bench", *arguments, "--json", tmp_path / "j.json")
     assert finished.code == 0
     stages = {row["stage"]: row for row in json.loads((tmp_path / "j.json").read_text())["stages"]}
-    assert len(stages) == 7
+    assert len(stages) == COUNT
     assert stages["float64 forward"]["ratio"] == 1
-    assert [row["limit"] for row in stages.values()] == [None, 5.0, 9.0, None, 3.0, 3.0, 3.0]
+    limits = [None, 5.0, 9.0, None, None, 3.0, 3.0, 3.0, 20.0, 10.0]
+    assert [row["limit"] for row in stages.values()] == limits
     assert all(row["median"] > 0 for row in stages.values())
+    assert stages[WARM]["median"] < stages[COLD]["median"]
     assert "every node replayed" in finished.out
 
 
