@@ -102,6 +102,13 @@ def _monotone(call: Node, operands: list[Any], errors: Errors, y: Array) -> Arra
     return np.maximum(np.abs(above - y), np.abs(below - y))
 
 
+def _rectified(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
+    """Return what is left of an error above 0: as of any monotone function, in fewer passes."""
+    left = operands[0] + errors[0]
+    np.maximum(left, 0.0, out=left)
+    return np.minimum(left, errors[0], out=left)
+
+
 def _clipped(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
     """Return the change of the monotone function, and that of its limits."""
     limits = [np.max(error, initial=0.0) for error in errors[1:]]
@@ -267,6 +274,7 @@ CARRIED: dict[str, Carry] = {
     "Selu": _selu,
     **dict.fromkeys(("Cast", "CastLike"), _cast),
     **dict.fromkeys(_COMPARISONS, _compared),
+    "Relu": _rectified,
     "QuantizeLinear": _quantised,
     "Pow": _power,
     **dict.fromkeys(RECURRENT, _recurrent),

@@ -53,9 +53,14 @@ def worst_of(values: Array, truth: Array, bound: Array | float) -> Worst:
 
     Where the truth is infinite or NaN, nothing else will do.
     """
+    return worst_beside(absolute_error(values, truth), truth, bound)
+
+
+def worst_beside(error: Array, truth: Array, bound: Array | float) -> Worst:
+    """Compare an absolute error as `worst_of` does."""
     if truth.dtype.kind == "f" and not np.isfinite(truth).all():
         bound = np.where(np.isfinite(truth), bound, 0.0)
-    return worst_in(absolute_error(values, truth), bound)
+    return worst_in(error, bound)
 
 
 def worst_output(values: Array, truth: Array, allowed: float) -> Worst:

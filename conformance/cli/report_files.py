@@ -57,9 +57,10 @@ class ReportFiles(JsonFile):
     def write_report(self, report: Report, command: str) -> bool:
         """Write the verdict with the command that shows it again; tell whether tables are to be printed."""
         shown = replace(report, command=command)
-        prints = self.write(shown.to_json())
+        if self.json_file is not None:
+            self.write(shown.to_json())
         write_reports(shown, html=self.html_file, junit=self.junit_file, markdown=self.markdown_file)
-        return prints
+        return self.prints
 
 
 def write_reports(report: Report, **paths: Path | None) -> None:

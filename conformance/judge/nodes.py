@@ -21,7 +21,13 @@ from conformance.bounds import (
     propagated_bound,
     step_by_step,
 )
-from conformance.bounds.worst_element import absolute_error, is_varied, largest_in, unlike_rounding, worst_of
+from conformance.bounds.worst_element import (
+    absolute_error,
+    is_varied,
+    largest_in,
+    unlike_rounding,
+    worst_beside,
+)
 from conformance.graph.control_flow import Written, is_written_out
 from conformance.graph.evaluation import evaluate_node, widened
 from conformance.graph.onnx_graph import OnnxGraph
@@ -250,7 +256,7 @@ def judged_row(node: Node, name: str, values: Array, truth: Array, bound: Array 
     row = partial(Comparison.judged, name, node.op_type, node.name, truth, largest)
     if bound is None:
         return row(place, introduced=largest)
-    worst = worst_of(values, truth, bound)
+    worst = worst_beside(error, truth, bound)
     if not worst.judged:
         return row(place, introduced=largest)
     return row(worst.index, introduced=worst.error, allowed=worst.bound, utilisation=worst.utilisation)

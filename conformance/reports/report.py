@@ -541,7 +541,7 @@ class InputReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data; numbers that are not finite become strings."""
-        plain = {"verdict": self.verdict, **dataclasses.asdict(self)}
+        plain = {"verdict": self.verdict, **_plain(self)}
         for key in ("outputs", "steps", "nodes"):
             plain[key] = [
                 _finite({**row, "noise": row["noise"] and _finite(row["noise"])}) for row in plain[key]
@@ -633,7 +633,8 @@ class Report:
 
         ``outputs``, ``steps`` and ``first_fault`` are those of `leading`, ``decisions`` those on all inputs.
         """
-        leading = self.leading.to_json()
+        inputs = [report.to_json() for report in self.inputs]
+        leading = inputs[self.inputs.index(self.leading)]
         return {
             "verdict": self.verdict,
             "candidate": self.candidate,
@@ -646,7 +647,7 @@ class Report:
                 for key in ("outputs", "steps", "nodes", "first_fault", "problems", "diagnoses")
             },
             "decisions": [decision.to_json() for decision in self.decisions],
-            "inputs": [report.to_json() for report in self.inputs],
+            "inputs": inputs,
         }
 
     def raise_on_failure(self) -> None:
@@ -682,6 +683,20 @@ class Report:
         wrong = [row.name for row in report.outputs if row.verdict == "fail"]
         wrong = wrong or [decision.kind for decision in report.decisions if decision.flips]
         return f"FAIL  {self.candidate} on {report.name}: outputs {', '.join(wrong)}"
+
+
+def _plain(value: Any) -> Any:
+    """Return records as dictionaries; as `dataclasses.asdict`, which copies every number one by one."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_plain, value)) if value and not isinstance(value[0], _NUMBERS) else value
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return value
+
+
+_NUMBERS = (int, float)
 
 
 def _largest(array: Array) -> float:

@@ -32,7 +32,16 @@ from conformance.reports.decision_charts import FLIPPED, INSIDE, OUTSIDE, TIED, 
 from conformance.reports.html_report import html_report, linked, marked, used
 from conformance.reports.junit_report import junit_report
 from conformance.reports.markdown_report import markdown_report
-from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport, PlacedNode, Report
+from conformance.reports.report import (
+    Comparison,
+    Decision,
+    Diagnosis,
+    Fault,
+    InputReport,
+    PlacedNode,
+    Report,
+    _plain,
+)
 from refimpl import MobileInst, MobileInstConfig, Weights, record
 from refimpl.errors import CandidateError, ConfigurationError, ShapeError, VerificationError
 
@@ -149,6 +158,13 @@ def test_the_fault_is_found_where_it_was_put(good: Report, bad: Report) -> None:
     assert good.verdict == "pass"
     assert bad.leading.first_fault is not None
     assert bad.leading.first_fault.step == SLOPE
+
+
+@pytest.mark.parametrize("name", ["good", "bad", *UNUSUAL])
+def test_records_are_as_the_library_has_them(name: str, request: pytest.FixtureRequest) -> None:
+    report = UNUSUAL[name] if name in UNUSUAL else request.getfixturevalue(name)
+    for each in report.inputs:
+        assert _plain(each) == dataclasses.asdict(each)
 
 
 @pytest.mark.parametrize("name", ["good", "bad", *UNUSUAL])
