@@ -140,7 +140,8 @@ class RuntimeOptions:
         options.optimized_model_filepath = self.save_to
         # Where every tensor is kept, an arena keeps the memory of all of them a second time.
         options.enable_cpu_mem_arena = self.level != "disabled"
-        for name, value in self.entries.items():
+        # A thread that waits asleep leaves the processor to others; the numbers are the same.
+        for name, value in {"session.intra_op.allow_spinning": "0", **self.entries}.items():
             options.add_session_config_entry(name, value)
         given = {
             "providers": self._providers(options),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -101,12 +102,7 @@ def _shrink(folder: Path) -> None:
 def _key(recording: Recording, declaration: Declaration) -> str:
     """Return a hash of all that the envelope depends on: the run, the declaration, the code."""
     declared = (np.__version__, declaration, declaration.runtime.allowances)
-    digest = hashlib.sha256(repr(declared).encode())
-    folders = [Path(module.__path__[0]) for module in (conformance.bounds, refimpl)]
-    files = [Path(module.__file__ or "") for module in (envelopes, conformance.graph.evaluation)]
-    sources = [*files, *(path for each in folders for path in sorted(each.rglob("*.py")))]
-    for source in sources:
-        digest.update(source.read_bytes())
+    digest = hashlib.sha256(repr(declared).encode() + _code())
     for step in recording.steps:
         digest.update(repr((step.operation, step.inputs, step.outputs)).encode())
         for name, value in sorted(step.attributes.items()):
@@ -117,6 +113,17 @@ def _key(recording: Recording, declaration: Declaration) -> str:
     for name in [*recording.inputs.values(), *recording.weights, *recording.constants]:
         digest.update(name.encode() + _content(recording.tensors[name]))
     return digest.hexdigest()
+
+
+@functools.cache
+def _code() -> bytes:
+    """Return a hash of the code that an envelope is computed by."""
+    folders = [Path(module.__path__[0]) for module in (conformance.bounds, refimpl)]
+    files = [Path(module.__file__ or "") for module in (envelopes, conformance.graph.evaluation)]
+    digest = hashlib.sha256()
+    for source in [*files, *(path for each in folders for path in sorted(each.rglob("*.py")))]:
+        digest.update(source.read_bytes())
+    return digest.digest()
 
 
 def _content(array: Any) -> bytes:

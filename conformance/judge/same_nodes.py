@@ -6,6 +6,7 @@ the error that the step introduces. It was judged, and is not computed again.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -151,11 +152,15 @@ def _is_view_of(values: Array, array: Array) -> bool:
 
 def _attributes(node: Node) -> dict[str, Any]:
     """Return the attributes with defaults filled in; floats as ONNX stores them."""
-    operation = OPERATIONS.get(node.op_type)
-    parameters = inspect.signature(operation).parameters.values() if operation else ()
-    defaults = {x.name: x.default for x in parameters if x.kind is x.KEYWORD_ONLY}
-    given = {**defaults, **node.attributes}
+    given = {**_defaults(node.op_type), **node.attributes}
     return {name: _stored(value) for name, value in given.items() if value is not None}
+
+
+@functools.cache
+def _defaults(op_type: str) -> dict[str, Any]:
+    operation = OPERATIONS.get(op_type)
+    parameters = inspect.signature(operation).parameters.values() if operation else ()
+    return {x.name: x.default for x in parameters if x.kind is x.KEYWORD_ONLY}
 
 
 def _stored(value: Any) -> Any:
