@@ -33,3 +33,20 @@ def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_envelopes(own_cache_folder: Path) -> Iterator[None]:
+    """Keep envelopes between the verdicts of all tests: most are on one network's run on one picture."""
+    from conformance.judge import course
+
+    compute = course.cached_envelope
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            course,
+            "cached_envelope",
+            lambda recording, declared, folder, progress: compute(
+                recording, declared, folder or own_cache_folder, progress
+            ),
+        )
+        yield

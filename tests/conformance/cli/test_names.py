@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import sys
 import unicodedata
@@ -113,9 +114,14 @@ def test_a_verdict_on_a_graph_shows_its_names(
 # Markdown.
 
 
+@functools.cache
+def verdict() -> Report:
+    return verify(NumpyCandidate(CONFIG, weights()), CONFIG, weights(), {"x": picture()})
+
+
 def report_of(name: str) -> Report:
     """Return a verdict in which a name stands wherever a file's name or a tensor's does."""
-    found = verify(NumpyCandidate(CONFIG, weights()), CONFIG, weights(), {"x": picture()})
+    found = verdict()
     steps = [replace(row, name=name, verdict="fail") for row in found.leading.steps[:3]]
     outputs = [replace(row, name=name) for row in found.leading.outputs]
     item = replace(found.leading, name=name, steps=steps, outputs=outputs, problems=[name])

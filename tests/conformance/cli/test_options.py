@@ -244,6 +244,7 @@ def light(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
         (sweep, "_follow", None),
         (sweep, "merge", SweepReport("", "", "", 1, {}, {"pass": 1}, [], [0.0], [0], [], [])),
         (held_out_evaluation, "evaluate", None),
+        (held_out_evaluation, "evaluate_rivals", None),
         (held_out_evaluation, "evaluate_deployment", None),
         (held_out_evaluation, "draw_worst", None),
     ):
