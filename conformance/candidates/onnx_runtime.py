@@ -226,8 +226,7 @@ class OnnxRuntimeGraph:
         with tempfile.TemporaryDirectory(prefix="onnxruntime-") as folder:
             path = Path(folder) / "optimized.onnx"
             saving = replace(self.options, level=level, save_to=str(path))
-            with named_failure(feeds):
-                saving.session(self.graph.model)
+            self._other()._run(self.graph.model, feeds, saving)
             if not path.exists():
                 raise CandidateError("ONNX Runtime does not write the model that it optimised")
             model = onnx.load(path)
