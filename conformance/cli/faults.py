@@ -21,7 +21,7 @@ from conformance.cli.planted import PlantedErrors
 from conformance.evidence import false_alarms, fault_score
 from conformance.evidence.baselines import BASELINES
 from conformance.evidence.false_alarms import CorrectRun, Outcome
-from conformance.evidence.fault_score import MODELS, Score, Trial
+from conformance.evidence.fault_score import KNOWN, MODELS, Score, Trial
 from conformance.evidence.faulty_models import FaultyModel, write_faulty_models
 from conformance.faults import CATALOGUE
 from refimpl.errors import ConfigurationError
@@ -242,9 +242,9 @@ def _judged(
 
 def _check(names: Sequence[str], networks: Sequence[str]) -> None:
     """Raise `ConfigurationError` unless there are such networks, and faults whose names begin so."""
-    unknown = [name for name in networks if name not in MODELS]
+    unknown = [name for name in networks if name not in KNOWN]
     if unknown:
-        raise ConfigurationError(f"no network {unknown[0]!r} for faults; expected one of {', '.join(MODELS)}")
+        raise ConfigurationError(f"no network {unknown[0]!r} for faults; expected one of {', '.join(KNOWN)}")
     for name in names:
         if not any(fault.startswith(name) for fault in CATALOGUE):
             categories = dict.fromkeys(fault.category for fault in CATALOGUE.values())

@@ -24,7 +24,7 @@ from conformance.judge.network import verify
 from conformance.judge.replay import DATA_MOVEMENT
 from conformance.pictures.inputs import rendered_input
 from conformance.reports.report import InputReport, is_telling
-from refimpl import MobileInst, MobileInstConfig, Recording, Weights, record
+from refimpl import MobileInstConfig, Network, Recording, Weights, record
 from refimpl.errors import MobileInstError
 from refimpl.graph import Graph, Node
 from refimpl.ops.operation import Array
@@ -46,6 +46,22 @@ MODELS: dict[str, dict[str, Any]] = {
     "topformer-base": {**NARROW, "mask_decoder": "fpn", "mask_convs": 1, "local_pooling": "avg8"},
 }
 """Preset → fields: narrow networks, small enough for hundreds of runs."""
+RIVALS: dict[str, dict[str, Any]] = {
+    "solov2-lite-r18": {
+        "dim": 8,
+        "head_dim": 16,
+        "mask_dim": 8,
+        "kernel_dim": 8,
+        "norm_groups": 4,
+        "num_classes": 3,
+        "grids": (7, 6, 5, 4, 4),
+    },
+    "condinst-topformer-base": {"dim": 8, "mask_dim": 8, "kernel_dim": 2, "norm_groups": 4, "num_classes": 3},
+    "yolact-topformer-base": {"dim": 8, "head_dim": 8, "mask_dim": 8, "kernel_dim": 4, "num_classes": 3},
+    "maskrcnn-r50": {"dim": 8, "head_dim": 16, "mask_dim": 8, "num_classes": 3},
+}
+"""The same of the rivals, for the faults that only they can have; asked for by name."""
+KNOWN = {**MODELS, **RIVALS}
 
 HARMLESS = 2.0
 """A faulty model's outputs may be this many times as far from float64 as the right model's own, before the
@@ -110,15 +126,15 @@ class Case:
 
 @functools.cache
 def case(name: str, exporter: str = OWN, seed: int = 0) -> Case:
-    """Return one of `MODELS` with seeded weights, in an export of `EXPORTERS`."""
-    config = MobileInstConfig.preset(name, **MODELS[name])
+    """Return one of `KNOWN` with seeded weights, in an export of `EXPORTERS`."""
+    config = MobileInstConfig.preset(name, **KNOWN[name])
     weights = Weights.seeded(config, seed)
     independent = exporter != OWN
     (images,) = rendered_input(INDEPENDENT_SIZE if independent else SIZE, seed=seed).values()
-    recording = record(MobileInst(config, weights), images)
-    truth = MobileInst(config, weights.astype(np.float64))(images.astype(np.float64))
+    recording = record(Network(config, weights), images)
+    truth = Network(config, weights.astype(np.float64))(images.astype(np.float64))
     model = (
-        _implementation()(name, MODELS[name], weights, images, exporter)
+        _implementation()(name, KNOWN[name], weights, images, exporter)
         if independent
         else onnx_export.to_onnx(recording, name, OPSET)
     )

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
-from conformance.evidence.fault_score import MODELS, Case, case, is_harmless
+from conformance.evidence.fault_score import KNOWN, Case, case, is_harmless
 from conformance.faults import CATALOGUE, Fault, Injection, injected, injections
 from conformance.folders import new_folder
 from conformance.graph.onnx_graph import OnnxGraph
@@ -64,7 +64,7 @@ def write_faulty_models(
     names
         Faults of the catalogue.
     networks
-        Of `conformance.evidence.fault_score.MODELS`: a fault goes into the first where it changes an output
+        Of `conformance.evidence.fault_score.KNOWN`: a fault goes into the first where it changes an output
         by more than rounding, and is left out if there is none.
     progress
         Called with how many faults are done, and of how many.
@@ -116,7 +116,7 @@ def _harmful(chosen: Case, fault: Fault) -> Iterator[tuple[Case, Injection, onnx
 
 def verifying(folder: Path, network: str, file: str) -> list[str]:
     """Return the words of the command that judges a model by the weights and the input in its folder."""
-    fields = [word for name, value in MODELS[network].items() for word in ("--set", f"{name}={value}")]
+    fields = [word for name, value in KNOWN[network].items() for word in ("--set", f"{name}={value}")]
     words = ["mobileinst", "verify", folder / file, "--model", network, *fields]
     words += ["--weights", folder / f"{network}.safetensors", "--input", folder / f"{network}.npy"]
     return list(map(str, words))

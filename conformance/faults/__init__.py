@@ -5,6 +5,7 @@ from conformance.faults import (
     attention,  # noqa: F401
     convolution,  # noqa: F401
     decoder,  # noqa: F401
+    detector,  # noqa: F401
     layout,  # noqa: F401
     normalization,  # noqa: F401
     pooling,  # noqa: F401

@@ -137,6 +137,7 @@ def hard_sigmoid_of_half(site: Site) -> Iterator[Variant]:
     "Clip",
     "HardSigmoid",
     "Sigmoid",
+    "Tanh",
     source="ACETONE: an activation fused into a layer that others read too, "
     "https://github.com/onera/acetone/issues/56",
 )

@@ -469,9 +469,11 @@ class _Search:
         return None
 
     def _judged_after(self, user: Node) -> list[str]:
-        """Return the outputs of a call, or of the first after it that does more than move data."""
+        """Return the outputs of a call, or of the first after it that is the last or more than moves data."""
         while user.op_type in DATA_MOVEMENT:
             users = self.graph.consumers.get(user.outputs[0], [])
+            if not users:
+                break
             if len(users) != 1:
                 return []
             user = users[0]

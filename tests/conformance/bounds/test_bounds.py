@@ -389,6 +389,35 @@ def test_winograd_has_to_be_declared() -> None:
 # --- single rules ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("numbers", "off"), [(12800, 0.5), (25600, 1.0)])
+def test_a_group_norm_summed_in_float16_is_off_by_what_it_normalises_to(numbers: int, off: float) -> None:
+    """One number after the other: where the sum has grown, small squares no longer change it.
+
+    So its bound is infinite for a reason; stored in float16 and summed in float32 it has one, and holds it.
+    """
+    x = np.random.default_rng(0).standard_normal(numbers).astype(np.float16)
+    exact = x.astype(np.float64)
+    truth = (exact - exact.mean()) / np.sqrt(exact.var() + 1e-5)
+    wide, half = np.float32, np.float16
+    operands = exact[None, None], np.ones(1), np.zeros(1)
+    for arithmetic, dtype in ((FLOAT16, half), (FLOAT32, wide)):
+        given = x.astype(dtype)
+        difference = given - np.add.accumulate(given)[-1] / dtype(numbers)
+        variance = np.add.accumulate(difference * difference)[-1] / dtype(numbers)
+        made = (difference / np.sqrt(variance + dtype(1e-5))).astype(half)
+        error = np.abs(made - truth)
+        declared = Declaration(arithmetic, FLOAT16)
+        results = truth[None, None]
+        bound = introduced_bound("InstanceNormalization", operands, {"epsilon": 1e-5}, results, declared)
+        assert bound is not None
+        if arithmetic is FLOAT16:
+            assert error.max() > off
+            assert np.isinf(bound).all()
+        else:
+            assert (error <= bound[0, 0]).all()
+            assert bound.max() < 0.01
+
+
 @settings(max_examples=50)
 @given(n=st.integers(1, 10**6))
 def test_gamma_is_highams(n: int) -> None:
