@@ -8,6 +8,7 @@ per family, registered under the ONNX name; the functions that are approximated 
 
 from conformance.bounds.allowances import (
     CPU,
+    EXECUTORCH,
     HEXAGON,
     LITERT,
     MNN,
@@ -46,6 +47,7 @@ __all__ = [
     "BFLOAT16",
     "CPU",
     "DEFAULT",
+    "EXECUTORCH",
     "FLOAT16",
     "FLOAT32",
     "FLOAT64",

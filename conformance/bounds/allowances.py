@@ -167,6 +167,9 @@ MNN = replace(CPU, name="mnn", narrows_vectors=True, winograd_points=(0.0, 0.5, 
 LITERT = replace(CPU, name="litert", adds_constants_first=True)
 """LiteRT on a CPU, XNNPACK included; its converter makes x + (b + c) of (x + b) + c."""
 
+EXECUTORCH = replace(CPU, name="executorch")
+"""ExecuTorch on a CPU, with its portable kernels or XNNPACK's."""
+
 
 def with_winograd(runtime: Runtime, tile: int) -> Runtime:
     """Return a runtime of whose 3×3 convolutions Winograd's F(tile×tile, 3×3) is declared; 0: none."""
@@ -175,7 +178,7 @@ def with_winograd(runtime: Runtime, tile: int) -> Runtime:
 
 TILES = (2, 4, 6)
 """Of Winograd's convolutions."""
-_ALL = (CPU, ONNX_RUNTIME, OLD_ONNX_RUNTIME, MOBILE, HEXAGON, NCNN, OPENVINO, MNN, LITERT)
+_ALL = (CPU, ONNX_RUNTIME, OLD_ONNX_RUNTIME, MOBILE, HEXAGON, NCNN, OPENVINO, MNN, LITERT, EXECUTORCH)
 RUNTIMES = {
     each.name: each for plain in _ALL for each in (plain, *(with_winograd(plain, tile) for tile in TILES))
 }

@@ -19,6 +19,7 @@ from pathlib import Path
 from conformance.candidates.candidate import Candidate
 from conformance.candidates.child_process import python_command, safe_environment
 from conformance.candidates.phone_runtime import RECORD, PhoneRuntime
+from conformance.conversion.executorch_model import DELEGATES, read_executorch
 from conformance.conversion.litert_model import read_litert
 from conformance.conversion.ncnn_model import read_ncnn
 from conformance.files import atomic_write
@@ -51,6 +52,8 @@ class Converter:
         The folder → the files that were written, in the order of ``suffixes``.
     check
         Raises `FileError` unless the model is whole.
+    delegates
+        What may compute a converted model, the first unless told otherwise; said to the converter last.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Converter:
     command: Callable[[Path, Path, Sequence[str]], list[str]]
     made: Callable[[Path], list[Path]]
     check: Callable[[Path], object]
+    delegates: Sequence[str] = ()
 
     def places(self, model: Path) -> list[Path]:
         """Return where the files of a converted model and the record of the conversion go."""
@@ -163,11 +167,35 @@ LITERT = Converter(
     lambda folder: [folder / "model.tflite"],
     read_litert,
 )
-CONVERTERS = {each.name: each for each in (NCNN, OPENVINO, MNN, LITERT)}
+
+
+def _executorch(source: Path, folder: Path, said: Sequence[str]) -> list[str]:
+    module = "conformance.candidates.executorch_conversion"
+    return python_command(module, str(source), str(folder / "model.pte"), *said)
+
+
+EXECUTORCH = Converter(
+    "executorch",
+    "executorch",
+    ("executorch", "torch"),
+    (".pte",),
+    {"float32": []},
+    _executorch,
+    lambda folder: [folder / "model.pte"],
+    read_executorch,
+    DELEGATES,
+)
+CONVERTERS = {each.name: each for each in (NCNN, OPENVINO, MNN, LITERT, EXECUTORCH)}
 """Runtime → its converter."""
 
 
-def convert(converter: Converter, source: Path, model: Path, precision: str = "float32") -> list[Path]:
+def convert(
+    converter: Converter,
+    source: Path,
+    model: Path,
+    precision: str = "float32",
+    delegate: str | None = None,
+) -> list[Path]:
     """Convert an ONNX file, and write the runtime's files and a record of how they were made.
 
     Parameters
@@ -179,6 +207,8 @@ def convert(converter: Converter, source: Path, model: Path, precision: str = "f
         The first of the files to write.
     precision
         One that the converter knows.
+    delegate
+        One that it knows; None: the first, if it has any.
 
     Returns
     -------
@@ -188,7 +218,7 @@ def convert(converter: Converter, source: Path, model: Path, precision: str = "f
     Raises
     ------
     ConfigurationError
-        The precision is unknown.
+        The precision or the delegate is unknown.
     MissingDependencyError
         The converter is not installed.
     FileError
@@ -197,6 +227,7 @@ def convert(converter: Converter, source: Path, model: Path, precision: str = "f
     if precision not in converter.precisions:
         known = ", ".join(converter.precisions)
         raise ConfigurationError(f"{converter.name} is not converted to in {precision!r}; known: {known}")
+    said = [*converter.precisions[precision], *_delegated(converter, delegate)]
     if importlib.util.find_spec(converter.package) is None:
         raise MissingDependencyError(
             f"{converter.package}, the converter of {converter.name}, is not installed: "
@@ -206,12 +237,21 @@ def convert(converter: Converter, source: Path, model: Path, precision: str = "f
         folder = Path(name)
         own = folder / "model.onnx"
         shutil.copyfile(source, own)
-        command = converter.command(own, folder, converter.precisions[precision])
+        command = converter.command(own, folder, said)
         _run(converter, command, folder)
         files = converter.made(folder)
         _check(converter, files)
         record = _record(converter, source, precision, [word.replace(name, "") for word in command])
         return _kept(files, converter.places(model), record)
+
+
+def _delegated(converter: Converter, delegate: str | None) -> Sequence[str]:
+    if delegate is None:
+        return converter.delegates[:1]
+    if delegate not in converter.delegates:
+        known = ", ".join(converter.delegates) or "none"
+        raise ConfigurationError(f"{converter.name} has no delegate {delegate!r}; known: {known}")
+    return (delegate,)
 
 
 def shipped(
@@ -235,7 +275,9 @@ def shipped(
     given = dict(word.partition("=")[::2] for word in text.split(",") if word)
     folder = tempfile.TemporaryDirectory(prefix=f"{runtime.name}-")
     place = Path(folder.name) / f"model{runtime.suffix}"
-    files = convert(CONVERTERS[runtime.name], source, place, given.get("weights", "float32"))
+    files = convert(
+        CONVERTERS[runtime.name], source, place, given.get("weights", "float32"), given.get("delegate")
+    )
     candidate = runtime.candidate(",".join([str(files[0]), *([text] if text else [])]), interpreter, timeout)
     candidate.converted_in = folder  # type: ignore[attr-defined]  # as long as it may read from there
     return candidate

@@ -327,6 +327,47 @@ def _own_name(output: Any) -> str:
     return str(names[0]) if names else f"{output.get_node().get_friendly_name()}:{output.get_index()}"
 
 
+class Executorch(Runtime):
+    """ExecuTorch; options: ``threads``, ``outputs``, named in order, and ``room`` for the dump's numbers."""
+
+    dump = ("event dump", "event dump's numbers")
+    """What `capture` adds to the outputs, as bytes: it says of every instruction what it made."""
+
+    def load(self) -> None:
+        """Read a ``.pte``."""
+        importlib.import_module("torch")  # the bindings need its libraries
+        self.bindings = importlib.import_module(f"{self.package.__name__}.extension.pybindings._C")
+        self.bindings._unsafe_reset_threadpool(self.options["threads"])
+        self.shipped = self._module()
+
+    def run(self, given: Arrays) -> Arrays:
+        """Return the outputs."""
+        return self._forward(self.shipped, given)
+
+    def capture(self, given: Arrays) -> Arrays:
+        """Run it anew with an event dump."""
+        module = self._module(enable_etdump=True, debug_buffer_size=self.options["room"])
+        found = self._forward(module, given)
+        with tempfile.TemporaryDirectory(prefix="executorch-") as folder:
+            places = [os.path.join(folder, name) for name in ("events", "numbers")]
+            module.write_etdump_result_to_file(*places)
+            for name, place in zip(self.dump, places, strict=True):
+                found[name] = np.fromfile(place, np.uint8)
+        return found
+
+    def _module(self, **how: Any) -> Any:
+        try:
+            return self.bindings._load_for_executorch(self.files[0], **how)
+        except RuntimeError as error:
+            raise Refusal("ConfigurationError", f"ExecuTorch refuses it: {_first_line(error)}") from error
+
+    def _forward(self, module: Any, given: Arrays) -> Arrays:
+        torch = importlib.import_module("torch")
+        results = module.forward([torch.from_numpy(np.array(array)) for array in given.values()])
+        made = [np.array(each.numpy(), copy=True) for each in results]
+        return dict(zip(self.options["outputs"], made, strict=True))
+
+
 class OnnxRuntime(Runtime):
     """ONNX Runtime's CPU provider; options: ``level``, ``threads`` and ``disabled``, optimisers left out."""
 
@@ -364,6 +405,7 @@ RUNTIMES: dict[str, type[Runtime]] = {
     "mnn": Mnn,
     "litert": Litert,
     "openvino": OpenVino,
+    "executorch": Executorch,
     "onnxruntime": OnnxRuntime,
 }
 

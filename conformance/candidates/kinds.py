@@ -17,6 +17,7 @@ from conformance.candidates.candidate import Candidate, needed_outputs
 from conformance.candidates.converters import shipped
 from conformance.candidates.dumps import DumpCandidate
 from conformance.candidates.evaluated import EvaluatedGraph
+from conformance.candidates.executorch import EXECUTORCH_RUNTIME
 from conformance.candidates.graph_dumps import GraphDumps
 from conformance.candidates.litert import LITERT_RUNTIME
 from conformance.candidates.mnn import MNN_RUNTIME
@@ -208,7 +209,10 @@ def _graph_of(request: Request) -> OnnxGraph:
     return OnnxGraph.load(request.model)
 
 
-PHONE_RUNTIMES = {each.name: each for each in (NCNN_RUNTIME, OPENVINO_RUNTIME, MNN_RUNTIME, LITERT_RUNTIME)}
+PHONE_RUNTIMES = {
+    each.name: each
+    for each in (NCNN_RUNTIME, OPENVINO_RUNTIME, MNN_RUNTIME, LITERT_RUNTIME, EXECUTORCH_RUNTIME)
+}
 """What is shipped on phones: a line each."""
 
 

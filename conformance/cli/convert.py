@@ -28,6 +28,8 @@ class Convert(Job):
       mobileinst convert mine.onnx --to ncnn
 
       mobileinst convert mine.onnx half.param --to ncnn --precision float16
+
+      mobileinst convert mine.onnx --to executorch --delegate xnnpack
     """
 
     doing = "a conversion"
@@ -43,6 +45,10 @@ class Convert(Job):
     precision: Annotated[
         str, typer.Option("--precision", help="Of the weights: float32, or what else the converter writes.")
     ] = "float32"
+    delegate: Annotated[
+        str | None,
+        typer.Option("--delegate", help="Of ExecuTorch: portable (the default), xnnpack, xnnpack-whole."),
+    ] = None
     force: options.Force = False
 
     @property
@@ -91,7 +97,7 @@ class Convert(Job):
         with options.working("reading"):
             OnnxGraph.load(self.model_file, partly=True)
         with options.working(f"{self.converter.package}"):
-            written = convert(self.converter, self.model_file, self.place, self.precision)
+            written = convert(self.converter, self.model_file, self.place, self.precision, self.delegate)
         for place in written:
             options.console.print(f"{place}: {place.stat().st_size:,} bytes", highlight=False)
         return 0

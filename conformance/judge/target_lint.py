@@ -203,8 +203,8 @@ TARGETS = {
     "ncnn": Target("pnnx", "pnnx", "'mobileinst-reference[ncnn]'", _ncnn),
     "mnn": Target("MNN", "MNN", "'mobileinst-reference[mnn]'", _mnn),
     "openvino": Target("openvino", "openvino", "'mobileinst-reference[openvino]'", _openvino),
-    # Both ask for other versions than this project's of packages that are only needed to run them.
+    # It asks for other versions than this project's of packages that are only needed to run it.
     "litert": Target("onnx2tf", "onnx2tf", "--no-deps onnx2tf", _litert),
-    "executorch": Target("executorch", "executorch", "--no-deps executorch", _executorch),
+    "executorch": Target("executorch", "executorch", "'mobileinst-reference[executorch]'", _executorch),
 }
 """Name → where a model is to run."""

@@ -110,7 +110,10 @@ EXAMPLES: dict[type[Job], list[str]] = {
         for given in NETWORKS
         for joined in ("--batch", "--frames")
     ],
-    Convert: ["convert t.onnx c.param --to ncnn --precision float16 --force"],
+    Convert: [
+        "convert t.onnx c.param --to ncnn --precision float16 --force",
+        "convert t.onnx c.pte --to executorch --precision float32 --delegate xnnpack --force",
+    ],
     Matrix: [
         f"matrix {given} --no-cache --html h --markdown m {JSON}"
         for network in NETWORKS

@@ -83,6 +83,7 @@ RIGHT = [
     ("litert", "float32", "xnnpack=off"),
     ("litert", "float16", "weights=float16"),
     ("litert", "int8", "weights=int8"),
+    ("executorch", "float32", "delegate=portable"),
 ]
 
 
@@ -142,6 +143,7 @@ def planted(source: Path, target: Path, weight: str) -> None:
         ("openvino", "backbone.tpm.layer3.conv.0.c.weight", "backbone.tpm.layer3"),
         ("mnn", "mask_decoder.lateral.1.conv.weight", "mask_decoder.lateral.1"),
         ("litert", "mask_decoder.lateral.1.conv.weight", "mask_decoder.lateral.1"),
+        ("executorch", "mask_decoder.lateral.1.conv.weight", "mask_decoder.lateral.1"),
     ],
 )
 def test_a_wrong_weight_is_found_where_it_is(

@@ -1,0 +1,54 @@
+"""ExecuTorch's own converter called on an ONNX file, in a process of its own.
+
+It takes exported PyTorch modules: the graph's nodes in PyTorch's words are one.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.graph.pytorch_module import module_of
+from conformance.graph.pytorch_replay import import_torch
+from conformance.pictures.graph_inputs import graph_inputs
+
+
+def write_executorch(source: Path, target: Path, delegate: str) -> None:
+    """Convert an ONNX file, for inputs of the shapes that it declares.
+
+    Parameters
+    ----------
+    source, target
+    delegate
+        One of `conformance.conversion.executorch_model.DELEGATES`.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        PyTorch has no word for some nodes.
+    ShapeError
+        An axis of an input has no length.
+    """
+    from executorch import exir
+
+    graph = OnnxGraph.load(source)
+    feeds = graph_inputs(graph, [], [], 0)
+    torch = import_torch()
+    given = tuple(torch.from_numpy(np.array(array)) for array in feeds.values())
+    with torch.no_grad():
+        program = torch.export.export(module_of(graph, feeds), given)
+    if delegate == "portable":
+        edge = exir.to_edge(program)
+    else:
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+
+        partitioner = XnnpackPartitioner(per_op_mode=delegate == "xnnpack")
+        edge = exir.to_edge_transform_and_lower(program, partitioner=[partitioner])
+    target.write_bytes(edge.to_executorch().buffer)
+
+
+if __name__ == "__main__":
+    write_executorch(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
