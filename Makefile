@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: verify test fuzz models runtime-bugs shown mutants mutants-refimpl mutants-trackers lint types figures learn pictures clean
+.PHONY: verify test fuzz models runtime-bugs arm shown mutants mutants-refimpl mutants-trackers lint types figures learn pictures clean
 
 verify: .venv/installed
 	$(BIN)/mobileinst verify
@@ -28,6 +28,11 @@ models: .venv/installed
 # Small graphs that released versions of ONNX Runtime compute wrongly, judged in each: docs/runtime-bugs.md.
 runtime-bugs: .venv/installed
 	$(BIN)/python -P -m conformance.evidence.runtime_bugs
+
+# MobileInst on Arm's kernels, float32 and float16, under qemu: docs/runtimes.md; needs apt and dpkg, not root.
+arm: .venv/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[ncnn,mnn]'
+	$(BIN)/python -P -m conformance.evidence.arm $(ARM_ARGS)
 
 mutants: mutants-refimpl mutants-trackers
 

@@ -81,7 +81,7 @@ class BiasTest:
         return min(self.bias_probability, self.variance_probability) < FALSE_ALARM
 
 
-def bias_test(error: Array, bound: Array, scale: Array) -> BiasTest:
+def bias_test(error: Array, bound: Array, scale: Array, rounding: Array | float = 0.0) -> BiasTest:
     """Test whether signed errors look like rounding: of mean zero, and no larger than √n roundings.
 
     A worst-case bound of K = 2304 products is some 50 times what rounding does, which leaves room for a small
@@ -95,6 +95,9 @@ def bias_test(error: Array, bound: Array, scale: Array) -> BiasTest:
         The step's `introduced_bound`.
     scale
         The same with ``probable=True``: what √n independent roundings make.
+    rounding
+        What one rounding of each result makes, where bound and scale are of several steps: carried through
+        a softmax, say, they may part by any factor, and their quotient says no more how many roundings met.
 
     Notes
     -----
@@ -106,6 +109,7 @@ def bias_test(error: Array, bound: Array, scale: Array) -> BiasTest:
       only costs power. Allowed are `COMMON_ROUNDINGS` roundings that all elements share: of a constant such
       as 1/n, of a factor per channel, of an exponential that errs to one side. bound / scale is √n, so they
       are 4/√n in units of the scale, and the test is silent where few roundings make the bound tight anyway.
+      Of one step that is 4 roundings of the terms' sizes, which are no less than those of the result.
     * *variance*: rounding to nearest has E[r²] ≤ 0.4 (a rounding is uniform within ±u: 1/3). The sum of r² /
     0.4
       is held against χ², of 64 degrees of freedom where there are more elements, as neighbours are not
@@ -117,20 +121,23 @@ def bias_test(error: Array, bound: Array, scale: Array) -> BiasTest:
     Source: TOSA's dot-product conformance test, which bounds the same two sums by 2·√(K·N) and 0.4·K·N;
     Higham & Mary 2019.
     """
-    ratio, allowed = _distinct_ratios(error, bound, scale)
+    ratio, allowed = _distinct_ratios(error, bound, scale, rounding)
     return BiasTest(
         ratio.size, *_moments(ratio), _bias_probability(ratio, allowed), _variance_probability(ratio)
     )
 
 
-def _distinct_ratios(error: Array, bound: Array, scale: Array) -> tuple[Array, float]:
+def _distinct_ratios(
+    error: Array, bound: Array, scale: Array, rounding: Array | float
+) -> tuple[Array, float]:
     """Return error / scale of each distinct pair, in the tensor's order, and the mean that is allowed."""
     flat = np.ravel(error)
-    most, size = (np.ravel(np.broadcast_to(x, np.shape(error))) for x in (bound, scale))
+    most, size, own = (np.ravel(np.broadcast_to(x, np.shape(error))) for x in (bound, scale, rounding))
     usable = np.isfinite(flat) & np.isfinite(size) & np.isfinite(most) & (size > 0)
-    flat, most, size = flat[usable], most[usable], size[usable]
+    flat, most, size, own = flat[usable], most[usable], size[usable], own[usable]
     first = _distinct(flat, size)
-    return flat[first] / size[first], COMMON_ROUNDINGS * float(np.mean(size / most)) if most.size else 0.0
+    shared = max(float(np.mean(size / most)), float(np.mean(own / size))) if most.size else 0.0
+    return flat[first] / size[first], COMMON_ROUNDINGS * shared
 
 
 def _distinct(first: Array, second: Array) -> Array:

@@ -274,9 +274,11 @@ def softmax(step: Step) -> Bound:
     axis = step.attributes.get("axis", -1)
     distance, mean_distance = _distances(step.required(0), axis, step.y)
     n = step.y.shape[axis]
-    exponentials = 4 * step.runtime.allowances["Exp"].ulps
+    exponential = step.runtime.allowances["Exp"]
     quotient = 2 * step.runtime.allowances["Div"].ulps
-    relative = step.gamma(n + exponentials + quotient) + step.gamma(1) * (distance + mean_distance)
+    relative = step.gamma(n + 4 * exponential.ulps + quotient) + step.gamma(1) * (distance + mean_distance)
+    # Of an exponential and of the sum.
+    relative = relative + 2 * exponential.relative
     if step.runtime.stores_when_used:
         relative = relative + step.storage.unit_roundoff
     size = np.abs(step.y)
@@ -290,7 +292,8 @@ def log_softmax(step: Step) -> Bound:
     probability = np.exp(step.y)
     distance, mean_distance = _distances(step.required(0), axis, probability)
     n = step.y.shape[axis]
-    total = step.gamma(n + 2 * step.runtime.allowances["Exp"].ulps) + step.gamma(1) * mean_distance
+    exponential = step.runtime.allowances["Exp"]
+    total = step.gamma(n + 2 * exponential.ulps) + step.gamma(1) * mean_distance + exponential.relative
     logarithm = step.allowance("Log", np.maximum(-step.y - distance, 0))
     return step.gamma(1) * (distance + np.abs(step.y)) + total + logarithm + n * step.floor
 

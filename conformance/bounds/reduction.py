@@ -115,7 +115,10 @@ def reduce_log_sum_exp(step: Step) -> Bound:
     with np.errstate(all="ignore"):
         largest = _reduced(step, data, "ReduceMax")
         distance = _reduced(step, np.abs(data), "ReduceMax") + np.abs(largest)
-    relative = step.gamma(_terms(step) + 2 * step.runtime.allowances["Exp"].ulps) + step.gamma(1) * distance
+    exponential = step.runtime.allowances["Exp"]
+    relative = (
+        step.gamma(_terms(step) + 2 * exponential.ulps) + step.gamma(1) * distance + exponential.relative
+    )
     logarithm = step.allowance("Log", step.y - largest)
     return relative + logarithm + step.gamma(1) * np.abs(step.y) + step.floor
 

@@ -127,7 +127,8 @@ class Step:
         """Return what the runtime's ``function`` of result ``y``, times ``scale``, may err by."""
         table = self.runtime.allowances[function]
         u = self.unit_roundoff
-        return scale * (2 * table.ulps * u * np.abs(y) + table.roundoffs * u + table.absolute)
+        relative = 2 * table.ulps * u + table.relative
+        return scale * (relative * np.abs(y) + table.roundoffs * u + table.absolute)
 
     def like(self, op_type: str, *inputs: Any, outputs: Sequence[Array], **attributes: Any) -> Step:
         """Return another step computed in the same way."""

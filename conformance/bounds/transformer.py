@@ -76,7 +76,8 @@ def _softmax(step: Step, logits: Array, error: Array, weights: Array) -> Array:
         distance = np.where(seen, peak - logits, 0.0)
         moved = np.where(seen, error, 0.0)
         shift = np.log(np.sum(weights * np.exp(moved), axis=-1, keepdims=True))
-        own = step.gamma(weights.shape[-1] + 4 * step.runtime.allowances["Exp"].ulps + 2)
+        exponential = step.runtime.allowances["Exp"]
+        own = step.gamma(weights.shape[-1] + 4 * exponential.ulps + 2) + 2 * exponential.relative
         own = own + step.gamma(1) * (distance + np.sum(weights * distance, axis=-1, keepdims=True))
         relative = np.expm1(moved + np.maximum(shift, 0)) + own
     return np.where(seen, weights * relative, 0.0) + 2 * step.floor

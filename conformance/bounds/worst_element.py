@@ -124,7 +124,9 @@ def _mostly_distinct(lines: Array) -> bool:
     return 2 * int(repeated.sum()) <= int(numbers.sum())
 
 
-def unlike_rounding(values: Array, truth: Array, bound: Array, scale: Array) -> str | None:
+def unlike_rounding(
+    values: Array, truth: Array, bound: Array, scale: Array, unit_roundoff: float = 0.0
+) -> str | None:
     """Say how errors within the bound differ from rounding's; None if they do not.
 
     They may be biased, or larger than √n roundings make.
@@ -135,12 +137,14 @@ def unlike_rounding(values: Array, truth: Array, bound: Array, scale: Array) -> 
         The candidate's tensor and the exact one.
     bound, scale
         What rounding may do to each element, and what it is likely to do.
+    unit_roundoff
+        Of the results, where bound and scale are of several steps.
     """
     step = -(-values.size // LARGEST_SAMPLE) | 1  # odd, so that it visits every column of an even width
     given, exact = values.ravel()[::step].astype(np.float64), truth.ravel()[::step]
     sampled = (np.broadcast_to(x, truth.shape).ravel()[::step] for x in (bound, scale))
     with np.errstate(all="ignore"):
-        test = bias_test(given - exact, *sampled)
+        test = bias_test(given - exact, *sampled, rounding=unit_roundoff * np.abs(exact))
     return str(test) if values.size and test.suspicious else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from conformance.bounds import FLOAT32, MNN, TRUNCATED_FLOAT16, Declaration, with_winograd
+from conformance.bounds import FLOAT16, FLOAT32, MNN, MNN_ARM, TRUNCATED_FLOAT16, Declaration, with_winograd
 from conformance.candidates.phone_runtime import (
     SWITCH,
     THREADS,
@@ -15,6 +15,8 @@ from conformance.candidates.phone_runtime import (
 
 HINT = 3
 """``Interpreter::HintMode::WINOGRAD_MEMORY_LEVEL``: 0 allows the smallest tile alone, 3 all of them."""
+ARM = ("aarch64", "arm64")
+"""How an Arm chip of 64 bits names itself."""
 OPTIONS = (
     THREADS,
     RuntimeOption(
@@ -42,11 +44,14 @@ class MnnCandidate(PhoneCandidate):
 
     @property
     def declaration(self) -> Declaration:
-        """Float32 arithmetic, and Winograd's if a tile is named."""
+        """Float32 arithmetic, on Arm float16 if asked for, and Winograd's if a tile is named."""
         values = self.settings.values
+        on_arm = self.known["machine"] in ARM
+        if on_arm and values["precision"] == "low":
+            return Declaration(FLOAT16, FLOAT16, MNN_ARM)
         tile = int(values["winograd"]) if values["winograd"].isdecimal() else 0
         weights = TRUNCATED_FLOAT16 if values["weights"] == "float16" else None
-        return Declaration(FLOAT32, FLOAT32, with_winograd(MNN, tile), weights)
+        return Declaration(FLOAT32, FLOAT32, with_winograd(MNN_ARM if on_arm else MNN, tile), weights)
 
     @property
     def said(self) -> dict[str, Any]:

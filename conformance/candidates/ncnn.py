@@ -16,7 +16,7 @@ from conformance.candidates.phone_runtime import (
     RuntimeOption,
     one_picture,
 )
-from refimpl.errors import FileError
+from refimpl.errors import ConfigurationError, FileError
 from refimpl.ops.operation import Array
 
 MAGIC = "7767517"
@@ -26,6 +26,12 @@ OPTIONS = (
     RuntimeOption("winograd", "on", "Winograd's convolutions, F(2,3) to F(6,3) as it chooses", SWITCH),
     RuntimeOption("sgemm", "on", "convolutions as products of matrices", SWITCH),
     RuntimeOption("packing", "on", "channels packed for SIMD", SWITCH),
+    RuntimeOption(
+        "arithmetic",
+        "float32",
+        "of sums, products and blobs; float16 where an Arm chip has it",
+        ("float32", "float16"),
+    ),
     RuntimeOption("storage", "float32", "of blobs and weights while it runs", ("float32", "bfloat16")),
     RuntimeOption(
         "weights", "float32", "of the .bin: pnnx writes float16 unless told fp16=0", ("float32", "float16")
@@ -41,10 +47,16 @@ class NcnnCandidate(PhoneCandidate):
 
     @property
     def declaration(self) -> Declaration:
-        """Float32 arithmetic; blobs and weights as declared."""
+        """Float32 arithmetic, or float16; blobs and weights as declared."""
         values = self.settings.values
+        if self._halved:
+            return Declaration(FLOAT16, FLOAT16, NCNN)
         halved = values["weights"] == "float16"
         return Declaration(FLOAT32, FORMATS[values["storage"]], NCNN, weights=FLOAT16 if halved else None)
+
+    @property
+    def _halved(self) -> bool:
+        return self.settings.values["arithmetic"] == FLOAT16.name
 
     @property
     def said(self) -> dict[str, Any]:
@@ -58,12 +70,22 @@ class NcnnCandidate(PhoneCandidate):
             "use_sgemm_convolution": settings.is_on("sgemm"),
             "use_packing_layout": settings.is_on("packing"),
             # On Arm the defaults compute in float16; here nothing is computed in what is not declared.
-            "use_fp16_packed": False,
-            "use_fp16_storage": False,
-            "use_fp16_arithmetic": False,
+            "use_fp16_packed": self._halved,
+            "use_fp16_storage": self._halved,
+            "use_fp16_arithmetic": self._halved,
             "use_bf16_storage": narrow,
             "use_bf16_packed": narrow,
         }
+
+    def check_chip(self) -> None:
+        """Raise `ConfigurationError` if the chip would compute in float32 without a word."""
+        if self._halved and not self.known["float16"]:
+            raise ConfigurationError(
+                f"arithmetic=float16: this chip ({self.known['machine']}) computes in float32 whatever ncnn "
+                "is told; name one that has it by --interpreter"
+            )
+        if self._halved and self.settings.values["storage"] != FLOAT32.name:
+            raise ConfigurationError("arithmetic=float16 stores in float16; leave storage out")
 
     def check_files(self, files: Sequence[Path]) -> None:
         """Raise `FileError` unless they are a ``.param`` in text and its ``.bin``."""

@@ -104,6 +104,11 @@ class OnnxRuntimeCandidate(Candidate):
         """The arithmetic it is judged by."""
         return self.model.declaration
 
+    @property
+    def version(self) -> str:
+        """Of the runtime, where that is not this Python's; known after a run."""
+        return getattr(self.model, "version", "")
+
     def run(self, images: Array) -> dict[str, Array]:
         """Run the model as users do and return its outputs by name.
 

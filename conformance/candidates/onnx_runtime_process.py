@@ -22,6 +22,7 @@ import numpy as np
 import onnx
 
 from conformance.bounds import Declaration
+from conformance.bounds.allowances import onnx_runtime as runtime_of_version
 from conformance.candidates.candidate import OwnGraph
 from conformance.candidates.child_process import STARTING, crashed, hung, next_line, start
 from conformance.candidates.far_process import FarProcess, Opening
@@ -167,7 +168,7 @@ class FarOnnxRuntimeGraph(IsolatedOnnxRuntimeGraph):
             raise ConfigurationError(
                 f"provider={self.options.provider}: with --interpreter only the CPU's is asked for"
             )
-        self.interpreter = interpreter
+        self.interpreter, self.version = interpreter, ""
 
     def own_graph(self, feeds: Mapping[str, Array]) -> OwnGraph:
         """Return the graph and what it is fed; its optimisers are of another version than this one's."""
@@ -176,8 +177,10 @@ class FarOnnxRuntimeGraph(IsolatedOnnxRuntimeGraph):
     def _process(self, model: onnx.ModelProto, options: RuntimeOptions) -> Any:
         return _FarModel(model, options, self)
 
-    def take_note(self, folder: Path) -> None:
-        """Keep what is known of the runtime there."""
+    def note_version(self, version: str) -> None:
+        """Be judged by what that version is."""
+        self.version = version
+        self.declaration = dataclasses.replace(self.declaration, runtime=runtime_of_version(version))
 
 
 class _FarModel:
@@ -195,11 +198,13 @@ class _FarModel:
             "disabled": list(options.disabled_optimizers),
         }
         opening = Opening("onnxruntime", "onnxruntime", [self.folder / "model.onnx"], said)
-        self.process = FarProcess(opening, graph.interpreter, graph.timeout)
+        self.process, self.noted = FarProcess(opening, graph.interpreter, graph.timeout), graph.note_version
 
     def run(self, feeds: Mapping[str, Array], timeout: float) -> dict[str, Array]:
         """Return the outputs; errors as of `FarProcess`."""
-        return self.process.ask("run", feeds)[1]
+        found = self.process.ask("run", feeds)[1]
+        self.noted(self.process.known["version"])
+        return found
 
 
 def _end(process: subprocess.Popen[str], place: tempfile.TemporaryDirectory[str]) -> None:

@@ -138,6 +138,7 @@ class PhoneCandidate(Candidate):
         self.process = FarProcess(opening, interpreter, timeout)
         self.known = self.process.open()
         self.nodes: Sequence[Any] = self.known["nodes"]
+        self.check_chip()
 
     @property
     @abstractmethod
@@ -149,11 +150,19 @@ class PhoneCandidate(Candidate):
     def declaration(self) -> Declaration:
         """The arithmetic it is judged by."""
 
+    @property
+    def version(self) -> str:
+        """Of the runtime, where it runs."""
+        return str(self.known["version"])
+
     def check_files(self, files: Sequence[Path]) -> None:
         """Raise `FileError` unless they are there."""
         for path in files:
             if not path.is_file():
                 raise FileError(f"{path}: there is no such file; {files[0].name} needs it")
+
+    def check_chip(self) -> None:
+        """Raise `ConfigurationError` if the chip there does not compute as it is told."""
 
     def fed(self, images: Given) -> Array:
         """Return what the runtime is given; raise `ShapeError` if it does not fit."""

@@ -15,7 +15,7 @@ from conformance.cli import options, verify_options
 from conformance.cli.job import Job
 from conformance.cli.options import JsonFile
 from conformance.cli.report_files import Html, Markdown
-from conformance.evidence.runtime_matrix import Cell, runtime_matrix
+from conformance.evidence.runtime_matrix import HEADS, Cell, row_of, runtime_matrix
 from conformance.files import atomic_write
 from conformance.graph import onnx_export
 from conformance.graph.onnx_graph import OnnxGraph
@@ -25,7 +25,6 @@ from conformance.reports.matrix_report import markdown_table, page_of_table
 from refimpl import MobileInst, MobileInstConfig, Weights
 from refimpl.errors import ConfigurationError
 
-HEADS = ("runtime", "version", "way", "converted by", "verdict", "judged", "worst step", "error / bound", "s")
 SHOWN = 90
 
 
@@ -66,7 +65,7 @@ class Matrix(Job):
             cache = None if self.no_cache else cache_folder()
             given = (model, config, weights, rendered_input(size))
             cells = list(runtime_matrix(*given, progress=progress, cache=cache))
-        rows = [_row(cell) for cell in cells]
+        rows = [row_of(cell) for cell in cells]
         title = f"{network.described} at {size[0]}×{size[1]}"
         self._write(title, rows)
         if self.files.write({"model": title, "cells": [asdict(cell) for cell in cells]}):
@@ -96,14 +95,6 @@ class Matrix(Job):
             if path is not None:
                 with atomic_write(path) as temporary:
                     temporary.write_text(text, encoding="utf-8")
-
-
-def _row(cell: Cell) -> tuple[str, ...]:
-    judged = f"{cell.judged} of {cell.steps}" if cell.steps else "-"
-    worst = "-" if cell.worst is None else f"{cell.worst:.2g}"
-    seconds = f"{cell.seconds:.0f}" if cell.seconds else "-"
-    named = (cell.runtime, cell.version or "-", cell.way or "-", cell.route or "-", cell.verdict)
-    return (*named, judged, cell.worst_step or "-", worst, seconds)
 
 
 def _print(title: str, rows: Sequence[Sequence[str]], cells: Sequence[Cell]) -> None:

@@ -8,8 +8,9 @@ were judged and what fails. MNN's default Winograd is to fail, and to be named.
 from __future__ import annotations
 
 import argparse
+import shlex
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,20 @@ NETWORKS = ("topformer-tiny", "seaformer-tiny", "topformer-base")
 SIZE = (128, 192)
 
 
-def lines(network: str, runtimes: Collection[str], pictures: int, seed: int) -> Iterator[str]:
-    """Judge one network in some runtimes, and yield a line of the table for each way, in Markdown."""
+def lines(
+    network: str, ways: Sequence[str], pictures: int, seed: int, interpreter: Sequence[str] = ()
+) -> Iterator[str]:
+    """Judge one network in some ways, and yield a line of the table for each, in Markdown.
+
+    Parameters
+    ----------
+    network
+    ways
+        As after ``--candidate``.
+    pictures, seed
+    interpreter
+        The words that start the Python in which the runtimes are installed; none: this one.
+    """
     config = MobileInstConfig.preset(network)
     weights = Weights.seeded(config, seed=seed)
     inputs = {
@@ -39,15 +52,14 @@ def lines(network: str, runtimes: Collection[str], pictures: int, seed: int) -> 
     with tempfile.TemporaryDirectory(prefix="alarms-") as folder:
         model = Path(folder) / "model.onnx"
         onnx.save(export(MobileInst(config, weights.folded().astype(np.float32)), inputs["0"]), model)
-        for runtime in runtimes:
-            for way in PHONE_RUNTIMES[runtime].ways:
-                request = Request("", config, weights, model, threads=0)
-                try:
-                    candidate = make(f"{runtime}:{way}", request)
-                    found = _judged(verify(candidate, config, weights, inputs))
-                except MobileInstError as error:
-                    found = f"0 | – | refused: {error}"
-                yield f"| {network} | {runtime} | {way} | {found} |"
+        for way in ways:
+            request = Request("", config, weights, model, interpreter=interpreter)
+            try:
+                found = _judged(verify(make(way, request), config, weights, inputs))
+            except MobileInstError as error:
+                found = f"0 | – | refused: {error}"
+            runtime, _, said = way.partition(":")
+            yield f"| {network} | {runtime} | {said} | {found} |"
 
 
 def _judged(report: Report) -> str:
@@ -74,13 +86,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--network", action="append", choices=NETWORKS, help="only these; default: all")
     parser.add_argument("--runtime", action="append", choices=list(PHONE_RUNTIMES), help="only these")
+    parser.add_argument("--way", action="append", metavar="RUNTIME:OPTIONS", help="instead: these ways")
+    parser.add_argument("--interpreter", default="", help="as of mobileinst verify")
     parser.add_argument("--pictures", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     installed = [name for name, runtime in PHONE_RUNTIMES.items() if runtime.is_installed]
+    ways = given.way or [
+        f"{name}:{way}" for name in given.runtime or installed for way in PHONE_RUNTIMES[name].ways
+    ]
+    interpreter = shlex.split(given.interpreter)
     print("| network | runtime | way | judged | wrong | said |\n|" + "---|" * 6, flush=True)
     for network in given.network or NETWORKS:
-        for line in lines(network, given.runtime or installed, given.pictures, given.seed):
+        for line in lines(network, ways, given.pictures, given.seed, interpreter):
             print(line, flush=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,8 @@ def runtime_matrix(
     inputs: Mapping[str, Array],
     progress: Callable[[str], None] = lambda stage: None,
     cache: Path | None = None,
+    ways: Sequence[tuple[str, str]] = (),
+    interpreter: Sequence[str] = (),
 ) -> Iterator[Cell]:
     """Yield a cell for each runtime and way; a runtime that is not installed has one.
 
@@ -80,19 +82,25 @@ def runtime_matrix(
         Called with what is judged.
     cache
         Where envelopes are kept; None: nowhere.
+    ways
+        Runtimes and their options; none: all.
+    interpreter
+        The words that start the Python in which the runtimes are installed; none: this one.
     """
-    for runtime, way in _ways():
+    for runtime, way in ways or _ways():
         progress(f"{runtime}:{way}")
         package = MODULES.get(runtime) or PHONE_RUNTIMES[runtime].package
-        if importlib.util.find_spec(package) is None:
+        if not interpreter and importlib.util.find_spec(package) is None:
             yield Cell(runtime, "", "", "", "not installed", says=f"extra {runtime}")
             continue
         known = (runtime, _version(package), way, _route(runtime))
         began = time.monotonic()
         try:
-            request = Request("", config, weights, model, threads=0 if runtime in PHONE_RUNTIMES else 1)
+            threads = 0 if runtime in PHONE_RUNTIMES else 1
+            request = Request("", config, weights, model, threads=threads, interpreter=interpreter)
             candidate = make(f"{runtime}:{way}", request)
             report = verify(candidate, config, weights, inputs, name=runtime, cache=cache)
+            known = (runtime, getattr(candidate, "version", "") or known[1], *known[2:])
         except MobileInstError as error:
             yield Cell(*known, "refused", says=str(error), seconds=time.monotonic() - began)
             continue
@@ -132,6 +140,18 @@ def _judged(known: tuple[str, str, str, str], report: Report, seconds: float) ->
         says=_says(item) if report.verdict == "fail" else "",
         seconds=seconds,
     )
+
+
+HEADS = ("runtime", "version", "way", "converted by", "verdict", "judged", "worst step", "error / bound", "s")
+
+
+def row_of(cell: Cell) -> tuple[str, ...]:
+    """Return a cell as a table's row, under `HEADS`."""
+    judged = f"{cell.judged} of {cell.steps}" if cell.steps else "-"
+    worst = "-" if cell.worst is None else f"{cell.worst:.2g}"
+    seconds = f"{cell.seconds:.0f}" if cell.seconds else "-"
+    named = (cell.runtime, cell.version or "-", cell.way or "-", cell.route or "-", cell.verdict)
+    return (*named, judged, cell.worst_step or "-", worst, seconds)
 
 
 def _says(item: InputReport) -> str:

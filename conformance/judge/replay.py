@@ -246,7 +246,9 @@ class Replay:
         operands = [self.values[source] for source in step.uses if rounded or source not in self.fixed]
         if self.folded is not None or bound is None or scale is None or not all(map(is_varied, operands)):
             return None
-        return unlike_rounding(values, self.values[name], bound, scale)
+        return unlike_rounding(
+            values, self.values[name], bound, scale, self.declaration.storage.unit_roundoff
+        )
 
     def forget(self, step: Step) -> None:
         """Free what no later step uses."""
