@@ -142,9 +142,9 @@ def unlike_rounding(
     """
     step = -(-values.size // LARGEST_SAMPLE) | 1  # odd, so that it visits every column of an even width
     given, exact = values.ravel()[::step].astype(np.float64), truth.ravel()[::step]
-    sampled = (np.broadcast_to(x, truth.shape).ravel()[::step] for x in (bound, scale))
+    most, likely = (np.broadcast_to(x, truth.shape).ravel()[::step] for x in (bound, scale))
     with np.errstate(all="ignore"):
-        test = bias_test(given - exact, *sampled, rounding=unit_roundoff * np.abs(exact))
+        test = bias_test(given - exact, most, likely, unit_roundoff * np.abs(exact))
     return str(test) if values.size and test.suspicious else None
 
 

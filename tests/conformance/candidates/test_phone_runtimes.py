@@ -190,6 +190,13 @@ def test_a_model_for_another_size_is_refused(folder: Path) -> None:
 
 
 @runtimes
+def test_a_chip_without_float16_is_named(folder: Path) -> None:
+    """On x86 ncnn computes in float32 whatever it is told."""
+    with pytest.raises(ConfigurationError, match=r"this chip \(.*\) computes in float32"):
+        make(f"ncnn:{converted(folder, 'ncnn')},arithmetic=float16", Request("", CONFIG, weights()))
+
+
+@runtimes
 def test_a_batch_is_refused(folder: Path) -> None:
     model = shutil.copy(converted(folder, "ncnn"), folder / "bare.param")
     shutil.copy(converted(folder, "ncnn").with_suffix(".bin"), folder / "bare.bin")
