@@ -194,7 +194,19 @@ def with_winograd(runtime: Runtime, tile: int) -> Runtime:
 
 TILES = (2, 4, 6)
 """Of Winograd's convolutions."""
-_ALL = (CPU, ONNX_RUNTIME, OLD_ONNX_RUNTIME, MOBILE, HEXAGON, NCNN, OPENVINO, MNN, MNN_ARM, LITERT, EXECUTORCH)
+_ALL = (
+    CPU,
+    ONNX_RUNTIME,
+    OLD_ONNX_RUNTIME,
+    MOBILE,
+    HEXAGON,
+    NCNN,
+    OPENVINO,
+    MNN,
+    MNN_ARM,
+    LITERT,
+    EXECUTORCH,
+)
 RUNTIMES = {
     each.name: each for plain in _ALL for each in (plain, *(with_winograd(plain, tile) for tile in TILES))
 }
