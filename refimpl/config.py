@@ -248,6 +248,23 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Name → fields that differ from the defaults."""
 
+TABLE_1 = {
+    "maskrcnn-r50": "Mask R-CNN, R-50",
+    "condinst-r50": "CondInst, R-50",
+    "solov2-lite-r50": "SOLOv2-Lite, R-50",
+    "solov2-lite-r18": "SOLOv2-Lite, R-18",
+    "yolact-r50": "YOLACT, R-50",
+    "sparseinst-r50": "SparseInst, R-50",
+    "yolact-mobilenetv2": "YOLACT, MobileNetV2",
+    "yolact-topformer-base": "YOLACT, TopFormer",
+    "solov2-mobilenetv2": "SOLOv2, MobileNetV2",
+    "condinst-topformer-base": "CondInst, TopFormer",
+    "sparseinst-topformer-base": "SparseInst, TopFormer",
+    "topformer-base": "MobileInst, TopFormer",
+    "seaformer-base": "MobileInst, SeaFormer",
+}
+"""Preset → its row of the paper's Table 1, in the table's order; it does not say which SeaFormer."""
+
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)

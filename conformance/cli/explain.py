@@ -18,7 +18,7 @@ from conformance.pictures.inputs import rendered_input
 from conformance.teaching.graph_layers import plain_step
 from conformance.teaching.layers import Stage, layers_page, stages, window
 from refimpl import MobileInstConfig, Network, Recording, Weights, record
-from refimpl.config import PRESETS
+from refimpl.config import PRESETS, TABLE_1
 from refimpl.costs import StepCost, step_costs
 
 
@@ -116,9 +116,10 @@ class PresetList(Job):
     def run(self) -> int:
         """Print what each differs in from the default."""
         if self.files.write({name: asdict(MobileInstConfig.preset(name)) for name in PRESETS}):
-            table = Table("preset", "differs from the default in", box=None)
+            table = Table("preset", "row of Table 1", "differs from the default in", box=None)
             for name, fields in PRESETS.items():
-                table.add_row(name, ", ".join(f"{key}={value}" for key, value in fields.items()))
+                differing = ", ".join(f"{key}={value}" for key, value in fields.items())
+                table.add_row(name, TABLE_1.get(name, ""), differing)
             options.console.print(table)
         return 0
 

@@ -274,6 +274,32 @@ def test_explain_lists_the_presets(command: Callable[..., Finished]) -> None:
     assert "topformer-base" in json.loads(command("explain", "--list", "--json", "-").out)
 
 
+@pytest.mark.parametrize(
+    ("method", "backbone", "preset"),
+    [
+        ("Mask R-CNN", "R-50", "maskrcnn-r50"),
+        ("CondInst", "R-50", "condinst-r50"),
+        ("SOLOv2-Lite", "R-50", "solov2-lite-r50"),
+        ("SOLOv2-Lite", "R-18", "solov2-lite-r18"),
+        ("YOLACT", "R-50", "yolact-r50"),
+        ("SparseInst", "R-50", "sparseinst-r50"),
+        ("YOLACT", "MobileNetV2", "yolact-mobilenetv2"),
+        ("YOLACT", "TopFormer", "yolact-topformer-base"),
+        ("SOLOv2", "MobileNetV2", "solov2-mobilenetv2"),
+        ("CondInst", "TopFormer", "condinst-topformer-base"),
+        ("SparseInst", "TopFormer", "sparseinst-topformer-base"),
+        ("MobileInst", "TopFormer", "topformer-base"),
+        ("MobileInst", "SeaFormer", "seaformer-base"),
+    ],
+)
+def test_every_row_of_table_1_is_listed(
+    command: Callable[..., Finished], method: str, backbone: str, preset: str
+) -> None:
+    """The rows as the paper prints them."""
+    lines = command("explain", "--list").out.splitlines()
+    assert [line.split()[0] for line in lines if f" {method}, {backbone} " in line] == [preset]
+
+
 def test_export_and_its_weights_verify(command: Callable[..., Finished], tmp_path: Path) -> None:
     arguments = ["--fold", "--batch-size", 2, "--save-weights", tmp_path / "w.npz", "--seed", 4]
     assert command("export", tmp_path / "it.onnx", *SMALL, *arguments).code == 0
