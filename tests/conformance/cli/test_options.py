@@ -30,6 +30,7 @@ from conformance.candidates.plain import NumpyCandidate
 from conformance.cli import (
     bench,
     candidate,
+    check_tracker,
     convert,
     cost,
     course,
@@ -243,6 +244,7 @@ def light(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
         (sweep.Sweep, "check", None),
         (sweep, "_follow", None),
         (sweep, "merge", SweepReport("", "", "", 1, {}, {"pass": 1}, [], [0.0], [0], [], [])),
+        (check_tracker, "caught_by", ["optimal"]),
         (held_out_evaluation, "evaluate", None),
         (held_out_evaluation, "evaluate_rivals", None),
         (held_out_evaluation, "evaluate_deployment", None),
