@@ -47,13 +47,15 @@ def write_litert(source: Path, target: Path, weights: str) -> None:
     ShapeError
         An axis of an input has no length.
     """
-    import litert_torch
-
     graph = OnnxGraph.load(source)
     feeds = graph_inputs(graph, [], [], 0)
     torch = import_torch()
     given = tuple(torch.from_numpy(np.array(array)) for array in feeds.values())
-    litert_torch.convert(module_of(graph, feeds), given).export(str(target))
+    module = module_of(graph, feeds)
+    # After what may be refused: it takes seconds.
+    import litert_torch
+
+    litert_torch.convert(module, given).export(str(target))
     if weights != "float32":
         _store(target, weights)
 

@@ -1,7 +1,7 @@
 """`lint` for the runtimes of phones: by their own converters and lists of operators, as they are installed.
 
-What a converter writes is looked through, and its meaning compared where it can be read; where a runtime is
-not converted to from ONNX, or its converter wants other versions of everything, its list is read alone.
+What a converter writes is looked through, and its meaning compared where it can be read; of ExecuTorch, whose
+converter takes minutes, the list of kernels is read alone.
 """
 
 from __future__ import annotations
@@ -135,9 +135,16 @@ def _operators_of_mnn() -> set[str]:
 
 
 def _litert(path: Path) -> list[Finding]:
-    """Compare with the modules of onnx2tf, each of an operator."""
-    listed = {file.stem for file in (_place("onnx2tf") / "ops").glob("*.py")}
-    return _unlisted(path, listed, "onnx2tf")
+    """Convert a model; name the nodes, those of branches too, for which PyTorch's words are lacking."""
+    refused = _refused("litert", path)
+    said = _UNTRANSLATED.search(refused[0].happens) if refused else None
+    if said is None:
+        return refused
+    known = {node.op_type for node in _nodes(read_model(path).graph)} - {*said[1].split(", ")}
+    return _unlisted(path, known, "litert-torch, which takes PyTorch modules,") or refused
+
+
+_UNTRANSLATED = re.compile(r"not translated to PyTorch: (\w+(?:, \w+)*)")
 
 
 def _openvino(path: Path) -> list[Finding]:
@@ -203,8 +210,7 @@ TARGETS = {
     "ncnn": Target("pnnx", "pnnx", "'mobileinst-reference[ncnn]'", _ncnn),
     "mnn": Target("MNN", "MNN", "'mobileinst-reference[mnn]'", _mnn),
     "openvino": Target("openvino", "openvino", "'mobileinst-reference[openvino]'", _openvino),
-    # It asks for other versions than this project's of packages that are only needed to run it.
-    "litert": Target("onnx2tf", "onnx2tf", "--no-deps onnx2tf", _litert),
+    "litert": Target("litert-torch", "litert_torch", "'mobileinst-reference[litert]'", _litert),
     "executorch": Target("executorch", "executorch", "'mobileinst-reference[executorch]'", _executorch),
 }
 """Name → where a model is to run."""

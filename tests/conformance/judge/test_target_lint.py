@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 import conformance.cli
-from conformance.candidates.converters import MNN, convert
+from conformance.candidates.converters import LITERT, MNN, convert
 from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.aten_kernels import kernels_missing
@@ -75,7 +75,7 @@ def test_a_right_export_passes(target: str, tmp_path: Path) -> None:
 LACKING = {
     "ncnn": [helper.make_node("Hardmax", ["x"], ["h"], name="n"), helper.make_node("Relu", ["h"], ["y"])],
     "mnn": [helper.make_node("Hardmax", ["x"], ["y"], name="n")],
-    "litert": [helper.make_node("LpPoolOfAnother", ["x"], ["y"], name="n", domain="some.where")],
+    "litert": [helper.make_node("Hardmax", ["x"], ["h"], name="n"), helper.make_node("Relu", ["h"], ["y"])],
     "openvino": [helper.make_node("LpPoolOfAnother", ["x"], ["y"], name="n", domain="some.where")],
 }
 
@@ -96,11 +96,15 @@ def test_the_lists_say_what_the_converter_does(tmp_path: Path) -> None:
         convert(MNN, tmp_path / "m.onnx", tmp_path / "m.mnn")
 
 
-@pytest.mark.parametrize("target", ["mnn", "litert"])
-def test_branches_are_looked_into(target: str, tmp_path: Path) -> None:
-    lacking = {"mnn": "Hardmax", "litert": "Binarizer"}[target]
-    _, findings, _ = lint(within_a_branch(lacking), tmp_path, target)
-    assert [found["node"] for found in findings] == [f"{lacking} 'inner'"] * 2
+def test_branches_are_looked_into(tmp_path: Path) -> None:
+    _, findings, _ = lint(within_a_branch("Hardmax"), tmp_path, "mnn")
+    assert [found["node"] for found in findings] == ["Hardmax 'inner'"] * 2
+
+
+def test_litert_torch_is_given_no_branches(tmp_path: Path) -> None:
+    _, findings, _ = lint(within_a_branch("Relu"), tmp_path, "litert")
+    assert [(found["node"], found["severity"]) for found in findings] == [("model", "fails")]
+    assert "If" in findings[0]["happens"]
 
 
 def test_another_meaning_in_ncnn_is_found_by_comparing(tmp_path: Path) -> None:
@@ -131,14 +135,25 @@ def test_what_is_not_translated_is_no_failure(tmp_path: Path) -> None:
     assert [found["severity"] for found in findings] == ["not judged"]
 
 
-@pytest.mark.parametrize("target", ["mnn", "litert"])
-def test_quantised_models_are_looked_through(target: str, tmp_path: Path) -> None:
-    _, findings, _ = lint(onnx_models.quantised_network(), tmp_path, target)
+def test_quantised_models_are_looked_through(tmp_path: Path) -> None:
+    _, findings, _ = lint(onnx_models.quantised_network(), tmp_path, "mnn")
     assert findings == []
+
+
+def test_what_litert_torch_is_not_given_is_named_by_node(tmp_path: Path) -> None:
+    """As its conversion says of them: quantised models are not put in PyTorch's words."""
+    model = onnx_models.quantised_network()
+    _, findings, _ = lint(model, tmp_path, "litert")
+    with pytest.raises(FileError, match="not translated to PyTorch: ") as refused:
+        convert(LITERT, tmp_path / "m.onnx", tmp_path / "m.tflite")
+    lacking = str(refused.value).partition("PyTorch: ")[2].split(", ")
+    named = [f"{node.op_type} {node.name!r}" for node in model.graph.node if node.op_type in lacking]
+    assert [found["node"] for found in findings] == named
+    assert named
 
 
 def test_a_missing_list_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     onnx.save(graph(*LACKING["litert"]), tmp_path / "m.onnx")
     monkeypatch.setitem(TARGETS, "litert", replace(TARGETS["litert"], module="no_such"))
-    with pytest.raises(MissingDependencyError, match="pip install --no-deps onnx2tf"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'mobileinst-reference\[litert\]'"):
         lint_for_target("litert", tmp_path / "m.onnx")
