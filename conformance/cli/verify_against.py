@@ -20,6 +20,8 @@ from conformance.conversion.litert_graph import litert_graph
 from conformance.conversion.litert_model import read_litert
 from conformance.conversion.ncnn_graph import ncnn_graph
 from conformance.conversion.ncnn_model import read_ncnn
+from conformance.conversion.openvino_graph import openvino_graph
+from conformance.conversion.openvino_model import read_openvino
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.against import Inputs, verify_against, verify_export
 from conformance.judge.quantised_against import is_quantised, verify_quantised
@@ -31,6 +33,7 @@ from refimpl.ops.operation import Array
 
 MEANINGS: Mapping[str, Callable[[Path, Mapping[str, Sequence[int]], Sequence[str]], onnx.ModelProto]] = {
     ".param": lambda path, inputs, outputs: ncnn_graph(read_ncnn(path), inputs, outputs),
+    ".xml": lambda path, inputs, outputs: openvino_graph(read_openvino(path), inputs, outputs),
     ".tflite": lambda path, inputs, outputs: litert_graph(read_litert(path), inputs, outputs),
 }
 """Suffix of a runtime's model → its file, its source's inputs and outputs, and what it means."""

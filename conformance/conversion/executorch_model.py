@@ -193,6 +193,8 @@ def read_executorch(path: Path) -> ExecutorchProgram:
         )
     try:
         return _read(content, root(content))
+    except UnsupportedOperationError as error:
+        raise UnsupportedOperationError(f"{path}: {error}") from error
     except (FileError, ValueError, IndexError, KeyError) as error:
         raise FileError(f"{path}: {str(error)[:120]}") from error
 

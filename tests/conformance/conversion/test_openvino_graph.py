@@ -1,0 +1,173 @@
+"""OpenVINO's IR read as a graph: what the converter kept of it, and that OpenVINO computes the same."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import narrow_network
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+import conformance.cli
+from conformance.candidates.converters import CONVERTERS, convert
+from conformance.candidates.evaluated import EvaluatedGraph
+from conformance.candidates.kinds import PHONE_RUNTIMES
+from conformance.conversion.openvino_graph import openvino_graph
+from conformance.conversion.openvino_model import read_openvino
+from conformance.graph.onnx_export import export
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.against import verify_against
+from conformance.reports.report import Report
+from refimpl.errors import FileError, ShapeError, UnsupportedOperationError
+
+runtimes = pytest.mark.runtimes
+SHAPE = (1, 3, 128, 128)
+IMAGES = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+SMALL = """<?xml version="1.0"?>
+<net name="n" version="11"><layers>
+<layer id="0" name="x" type="Parameter" version="opset1"><data shape="1,2" element_type="f32"/>
+<output><port id="0" names="x"><dim>1</dim><dim>2</dim></port></output></layer>
+<layer id="1" name="c" type="Const" version="opset1">
+<data element_type="f32" shape="1, 2" offset="0" size="8"/>
+<output><port id="0"><dim>1</dim><dim>2</dim></port></output></layer>
+<layer id="2" name="a" type="Add" version="opset1"><data auto_broadcast="numpy"/>
+<input><port id="0"/><port id="1"/></input>
+<output><port id="2" names="y"><dim>1</dim><dim>2</dim></port></output></layer>
+<layer id="3" name="r" type="Result" version="opset1"><input><port id="0"/></input></layer>
+</layers><edges><edge from-layer="0" from-port="0" to-layer="2" to-port="0"/>
+<edge from-layer="1" from-port="0" to-layer="2" to-port="1"/>
+<edge from-layer="2" from-port="2" to-layer="3" to-port="0"/></edges></net>
+"""
+
+
+@pytest.fixture(scope="module")
+def xml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The narrow network's IR; the ONNX file lies beside it."""
+    folder = tmp_path_factory.mktemp("openvino")
+    onnx.save(export(narrow_network.network(), IMAGES), folder / "m.onnx")
+    return convert(CONVERTERS["openvino"], folder / "m.onnx", folder / "m.xml")[0]
+
+
+def read(path: Path, source: Path) -> tuple[OnnxGraph, OnnxGraph]:
+    """Return what the IR means, and its source."""
+    before = OnnxGraph.load(source)
+    return OnnxGraph.load(
+        openvino_graph(read_openvino(path), {"images": SHAPE}, list(before.outputs))
+    ), before
+
+
+def beside_its_source(path: Path, source: Path) -> Report:
+    after, before = read(path, source)
+    return verify_against(after, before, {"noise": {"images": IMAGES}})
+
+
+@runtimes
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_converted_network_means_what_it_was_made_from(xml: Path, tmp_path: Path, precision: str) -> None:
+    """Halved weights as halves."""
+    source = xml.with_suffix(".onnx")
+    path = convert(CONVERTERS["openvino"], source, tmp_path / "m.xml", precision)[0]
+    beside_its_source(path, source).raise_on_failure()
+
+
+@runtimes
+def test_openvino_computes_what_its_file_is_read_as(xml: Path) -> None:
+    """Every tensor that both have, in OpenVINO's own kernels and by our evaluation of the graph."""
+    own = PHONE_RUNTIMES["openvino"].candidate(str(xml)).capture(IMAGES)
+    ours = EvaluatedGraph(read(xml, xml.with_suffix(".onnx"))[0]).capture({"images": IMAGES})
+    shared = own.keys() & ours.keys()
+    assert len(shared) > 100
+    for name in shared:
+        assert own[name].shape == ours[name].shape, name
+        assert np.abs(own[name] - ours[name]).max() <= 1e-3 * max(np.abs(ours[name]).max(), 1e-3), name
+
+
+@runtimes
+def test_a_weight_changed_on_the_way_is_found(xml: Path, tmp_path: Path) -> None:
+    shutil.copy(xml, tmp_path / "m.xml")
+    content = bytearray(xml.with_suffix(".bin").read_bytes())
+    weight = narrow_network.weights()["instance_decoder.class_head.weight"].astype(np.float32)
+    at = content.find(weight.tobytes())
+    assert at >= 0
+    content[at : at + 64] = (weight.ravel()[:16] * np.float32(1.05)).tobytes()
+    (tmp_path / "m.bin").write_bytes(content)
+    report = beside_its_source(tmp_path / "m.xml", xml.with_suffix(".onnx"))
+    assert report.verdict == "fail"
+    assert report.leading.first_fault is not None
+    assert report.leading.first_fault.step.startswith("instance_decoder.class_head")
+
+
+@runtimes
+def test_the_command_takes_an_ir(xml: Path) -> None:
+    line = ["verify", str(xml), "--against", str(xml.with_suffix(".onnx")), "--no-cache"]
+    result = CliRunner().invoke(conformance.cli.app, line)
+    assert result.exit_code == 0, result.output
+
+
+def small(folder: Path, change: Callable[[str], str] = str) -> Path:
+    """Write an IR that adds (1, 2) to its input."""
+    (folder / "m.xml").write_text(change(SMALL))
+    (folder / "m.bin").write_bytes(np.array([1, 2], np.float32).tobytes())
+    return folder / "m.xml"
+
+
+def test_a_small_one_is_read(tmp_path: Path) -> None:
+    graph = OnnxGraph.load(openvino_graph(read_openvino(small(tmp_path)), {"x": (1, 2)}, ["y"]))
+    found = EvaluatedGraph(graph).run({"x": np.array([[10, 20]], np.float32)})
+    np.testing.assert_array_equal(found["y"], [[11, 22]])
+
+
+def replaced(before: str, after: str) -> Callable[[str], str]:
+    """Return what puts one text in another's place, once."""
+    return lambda text: text.replace(before, after, 1)
+
+
+BROKEN: dict[str, tuple[Callable[[str], str], str]] = {
+    "half": (lambda text: text[: len(text) // 2], "cut off or malformed"),
+    "another": (lambda text: "<html></html>", "begins with <html>, not <net>"),
+    "long": (replaced('offset="0"', 'offset="4"'), "a constant ends at byte 12, the weights at 8"),
+    "type": (
+        replaced('element_type="f32" shape="1, 2"', 'element_type="u1" shape="1, 2"'),
+        "constants of u1",
+    ),
+    "circle": (
+        replaced('from-layer="0" from-port="0"', 'from-layer="2" from-port="2"'),
+        "what is made of it",
+    ),
+    "entities": (replaced("<net", "<!DOCTYPE net><net"), "declares entities"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_file_is_named(tmp_path: Path, kind: str) -> None:
+    change, said = BROKEN[kind]
+    with pytest.raises(FileError, match=said):
+        read_openvino(small(tmp_path, change))
+
+
+def test_a_file_without_its_weights_is_named(tmp_path: Path) -> None:
+    path = small(tmp_path)
+    path.with_suffix(".bin").unlink()
+    with pytest.raises(FileError, match=r"m\.bin: cannot be read"):
+        read_openvino(path)
+
+
+def test_a_layer_that_lacks_what_it_should_be_told_is_named(tmp_path: Path) -> None:
+    layers = read_openvino(small(tmp_path, replaced('type="Add"', 'type="Clamp"')))
+    with pytest.raises(FileError, match="Clamp a: it is malformed"):
+        openvino_graph(layers, {"x": (1, 2)}, ["y"])
+
+
+def test_what_is_not_known_is_named(tmp_path: Path) -> None:
+    layers = read_openvino(small(tmp_path, replaced('type="Add"', 'type="Frobnicate"')))
+    with pytest.raises(UnsupportedOperationError, match="a: what Frobnicate means is not written down"):
+        openvino_graph(layers, {"x": (1, 2)}, ["y"])
+
+
+def test_a_source_of_another_shape_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ShapeError, match=r"takes \[\(1, 2\)\], its source \[\(1, 3\)\]"):
+        openvino_graph(read_openvino(small(tmp_path)), {"x": (1, 3)}, ["y"])
