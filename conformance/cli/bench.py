@@ -144,7 +144,7 @@ class BenchJudge(Bench):
         config, weights = self.network.config, self.network.load()
         images = _scene(self.sides, self.network.seed or 0)
         rows, memory = [], 0.0
-        for count, advance in _counted(self.threads or [1, 2], COUNT * (self.repeats + 1)):
+        for count, advance in _counted(self.threads or [1, 2], (COUNT + 2) * (self.repeats + 1)):
             given = config, weights, images, self._command()
             timings, memory = measure_judging(*given, count, self.repeats, advance)
             rows += [_stage_row(one, timings[0], count) for one in timings]

@@ -50,8 +50,8 @@ LIMITS = {
     WARM: 10.0,
 }
 """Stage → the forwards it may cost."""
-COUNT = 7 + len(DIAGNOSES)
-"""Stages."""
+COUNT = 5 + len(DIAGNOSES)
+"""Stages of a verdict; with one thread the command is timed besides, by the processor's time."""
 
 
 def measure_judging(
@@ -73,7 +73,8 @@ def measure_judging(
     images
         (B, 3, H, W), float32.
     command
-        What `mobileinst` is told to judge the same: once with nothing kept from before, once again.
+        What `mobileinst` is told to judge the same: once with nothing kept from before, once again. At one
+        thread.
     threads
         Of BLAS, and so of all that judges in threads.
     repeats
@@ -87,10 +88,9 @@ def measure_judging(
     """
     with threadpool_limits(threads), tempfile.TemporaryDirectory() as folder:
         stages = _stages(config, weights, images)
-        stages |= {
-            COLD: lambda: _command_seconds(command, tempfile.mkdtemp(dir=folder), threads),
-            WARM: lambda: _command_seconds(command, folder, threads),
-        }
+        if threads == 1:
+            stages[COLD] = lambda: _command_seconds(command, tempfile.mkdtemp(dir=folder))
+            stages[WARM] = lambda: _command_seconds(command, folder)
         seconds: dict[str, list[float]] = {name: [] for name in stages}
         for repeat in range(repeats + 1):
             for name, stage in stages.items():
@@ -128,10 +128,10 @@ def _stages(config: MobileInstConfig, weights: Weights, images: Array) -> dict[s
     return {**{name: partial(seconds_of, stage) for name, stage in stages.items()}, **diagnoses}
 
 
-def _command_seconds(arguments: Sequence[str], cache: str, threads: int) -> float:
-    """Run the command as users do; return the seconds of all processors."""
+def _command_seconds(arguments: Sequence[str], cache: str) -> float:
+    """Run the command as users do, BLAS with one thread; return the seconds of all processors."""
     program = [sys.executable, "-P", "-c", "from conformance.cli import main; main()", *arguments]
-    limits = {"OMP_NUM_THREADS": str(threads), "XDG_CACHE_HOME": cache}
+    limits = {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": cache}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(program, check=True, capture_output=True, env={**safe_environment(), **limits})
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

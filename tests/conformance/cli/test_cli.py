@@ -230,7 +230,7 @@ def test_bench_of_the_judge(command: Callable[..., Finished], tmp_path: Path) ->
     finished = command("bench", *arguments, "--json", tmp_path / "j.json")
     assert finished.code == 0
     stages = {row["stage"]: row for row in json.loads((tmp_path / "j.json").read_text())["stages"]}
-    assert len(stages) == COUNT
+    assert len(stages) == COUNT + 2
     assert stages["float64 forward"]["ratio"] == 1
     limits = [None, 5.0, 9.0, None, None, 3.0, 3.0, 3.0, 20.0, 10.0]
     assert [row["limit"] for row in stages.values()] == limits
