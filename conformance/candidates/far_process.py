@@ -12,6 +12,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import weakref
 from collections import deque
@@ -87,6 +88,7 @@ SCHEMA = {
 }
 """What an answer may be."""
 Answer = tuple[dict[str, Any], dict[str, Array]]
+Folder = tempfile.TemporaryDirectory[str]
 
 
 @dataclass(frozen=True)
@@ -207,13 +209,16 @@ class _Started:
     def __init__(self, interpreter: tuple[str, ...], where: str) -> None:
         self.where = where
         own = interpreter == OWN
+        # What it writes goes with it, however it ends; what is elsewhere ends by itself, and clears up.
+        folder = tempfile.TemporaryDirectory(prefix="far-side-", ignore_cleanup_errors=True)
+        given = safe_environment() if own else {**os.environ, "PYTHONSAFEPATH": "1"}
         try:
             self.process = subprocess.Popen(
                 [*interpreter, "-c", BOOT],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=safe_environment() if own else {**os.environ, "PYTHONSAFEPATH": "1"},
+                env={**given, "TMPDIR": folder.name},
                 # It ends with all that it started, and only when this ends it.
                 start_new_session=True,
             )
@@ -224,7 +229,7 @@ class _Started:
         self.listener = threading.Thread(target=_listen, args=listened, daemon=True)
         self.listener.start()
         self.talks: list[threading.Thread] = []
-        self.close = weakref.finalize(self, _end, self.process, self.talks)
+        self.close = weakref.finalize(self, _end, self.process, self.talks, folder)
 
     def exchange(
         self,
@@ -311,7 +316,7 @@ def _listen(stream: Any, last_words: deque[bytes]) -> None:
             last_words.append(line)
 
 
-def _end(process: subprocess.Popen[bytes], talks: Sequence[threading.Thread]) -> None:
+def _end(process: subprocess.Popen[bytes], talks: Sequence[threading.Thread], folder: Folder) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -322,6 +327,7 @@ def _end(process: subprocess.Popen[bytes], talks: Sequence[threading.Thread]) ->
         if stream is not None and not any(talk.is_alive() for talk in talks):
             with contextlib.suppress(OSError):
                 stream.close()
+    folder.cleanup()
 
 
 def _words(text: str) -> str:
