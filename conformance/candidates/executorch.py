@@ -75,7 +75,7 @@ class ExecutorchCandidate(PhoneCandidate):
         return Declaration(FLOAT32, FLOAT32, EXECUTORCH)
 
     @property
-    def captures_all(self) -> bool:  # type: ignore[override]
+    def captures_all(self) -> bool:
         """Whether each operation is an instruction of its own."""
         return self.delegate != "xnnpack-whole"
 

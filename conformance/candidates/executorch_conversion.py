@@ -8,12 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
-
-from conformance.graph.onnx_graph import OnnxGraph
-from conformance.graph.pytorch_module import module_of
+from conformance.candidates.module_to_convert import module_and_inputs
 from conformance.graph.pytorch_replay import import_torch
-from conformance.pictures.graph_inputs import graph_inputs
 
 
 def write_executorch(source: Path, target: Path, delegate: str) -> None:
@@ -34,12 +30,10 @@ def write_executorch(source: Path, target: Path, delegate: str) -> None:
     """
     from executorch import exir
 
-    graph = OnnxGraph.load(source)
-    feeds = graph_inputs(graph, [], [], 0)
+    module, given = module_and_inputs(source)
     torch = import_torch()
-    given = tuple(torch.from_numpy(np.array(array)) for array in feeds.values())
     with torch.no_grad():
-        program = torch.export.export(module_of(graph, feeds), given)
+        program = torch.export.export(module, given)
     if delegate == "portable":
         edge = exir.to_edge(program)
     else:

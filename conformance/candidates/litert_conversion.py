@@ -8,12 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
-
-from conformance.graph.onnx_graph import OnnxGraph
-from conformance.graph.pytorch_module import module_of
-from conformance.graph.pytorch_replay import import_torch
-from conformance.pictures.graph_inputs import graph_inputs
+from conformance.candidates.module_to_convert import module_and_inputs
 
 FLOAT16 = [
     {
@@ -47,11 +42,7 @@ def write_litert(source: Path, target: Path, weights: str) -> None:
     ShapeError
         An axis of an input has no length.
     """
-    graph = OnnxGraph.load(source)
-    feeds = graph_inputs(graph, [], [], 0)
-    torch = import_torch()
-    given = tuple(torch.from_numpy(np.array(array)) for array in feeds.values())
-    module = module_of(graph, feeds)
+    module, given = module_and_inputs(source)
     # After what may be refused: it takes seconds.
     import litert_torch
 

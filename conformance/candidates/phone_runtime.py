@@ -122,7 +122,6 @@ class PhoneCandidate(Candidate):
         As of `FarProcess.open`; what else the files lack.
     """
 
-    captures_all = True
     fusion_reach = 8
     """A whole attention may be one layer: eight steps of ours."""
     suffixes: ClassVar[Sequence[str]] = ()

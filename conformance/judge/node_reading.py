@@ -6,6 +6,7 @@ hard swish or its parts); what only moves data is passed over, unless it reverse
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -200,13 +201,22 @@ def _scalar(node: Node, place: int, constants: Mapping[str, Array]) -> float | N
     return None if number is None or abs(number) > 1e30 else number
 
 
+def with_defaults(node: Node) -> dict[str, Any]:
+    """Return a node's attributes, and the defaults of those that are not given."""
+    given = {name: value for name, value in node.attributes.items() if value is not None}
+    return {**_defaults(node.op_type), **given}
+
+
+@functools.cache
+def _defaults(op_type: str) -> Mapping[str, Any]:
+    operation = OPERATIONS.get(op_type)  # None: a runtime's own
+    parameters = inspect.signature(operation).parameters.values() if operation else ()
+    return {x.name: x.default for x in parameters if x.kind is x.KEYWORD_ONLY}
+
+
 def _filled(node: Node, side: Side) -> dict[str, Any]:
     """Return the attributes with defaults filled in, and axes counted from the front."""
-    operation = OPERATIONS.get(node.op_type)  # None: a runtime's own
-    parameters = inspect.signature(operation).parameters.values() if operation else ()
-    defaults = {x.name: x.default for x in parameters if x.kind is x.KEYWORD_ONLY}
-    given = {name: value for name, value in node.attributes.items() if value is not None}
-    told = {name: value for name, value in {**defaults, **given}.items() if name not in _UNREAD}
+    told = {name: value for name, value in with_defaults(node).items() if name not in _UNREAD}
     rank = len(side.graph.shapes.get(node.inputs[0], ())) if node.inputs else 0
     if isinstance(told.get("axis"), int) and rank:
         told["axis"] %= rank

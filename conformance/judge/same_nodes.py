@@ -6,8 +6,6 @@ the error that the step introduces. It was judged, and is not computed again.
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -20,11 +18,12 @@ from conformance.bounds.worst_element import Worst
 from conformance.candidates.candidate import OwnGraph
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.alignment import RESEMBLANCE, Match
+from conformance.judge.node_reading import with_defaults
 from conformance.judge.replay import Replay
 from conformance.reports.report import Comparison
 from refimpl import Recording
 from refimpl.graph import Node
-from refimpl.ops import OPERATIONS, TRAITS, Trait
+from refimpl.ops import TRAITS, Trait
 from refimpl.ops.operation import Array
 
 
@@ -152,15 +151,7 @@ def _is_view_of(values: Array, array: Array) -> bool:
 
 def _attributes(node: Node) -> dict[str, Any]:
     """Return the attributes with defaults filled in; floats as ONNX stores them."""
-    given = {**_defaults(node.op_type), **node.attributes}
-    return {name: _stored(value) for name, value in given.items() if value is not None}
-
-
-@functools.cache
-def _defaults(op_type: str) -> dict[str, Any]:
-    operation = OPERATIONS.get(op_type)
-    parameters = inspect.signature(operation).parameters.values() if operation else ()
-    return {x.name: x.default for x in parameters if x.kind is x.KEYWORD_ONLY}
+    return {name: _stored(value) for name, value in with_defaults(node).items() if value is not None}
 
 
 def _stored(value: Any) -> Any:
