@@ -17,20 +17,22 @@ from refimpl.ops.operation import Array
 def copied_weights(recording: Recording, declaration: Declaration) -> dict[str, Array]:
     """Return how far each element of kernels and matrices may be off, by the format declared for weights.
 
-    And of what is added to a matrix product: converters make it the bias of one layer. Numbers below the
-    format's smallest normal one may be flushed; where a batch norm is folded in, that is the product with
-    its factor. Other vectors only of a runtime that narrows them. Nothing where no format is declared.
+    And of what is added to a matrix product: converters make it the bias of one layer, which stays as it is
+    where kernels are made integers. Numbers below the format's smallest normal one may be flushed; where a
+    batch norm is folded in, that is the product with its factor. Other vectors only of a runtime that narrows
+    them. Nothing where no format is declared.
     """
     copied = declaration.weights
     if copied is None:
         return {}
     found = {
-        name: _by_channel(recording.tensors[name], copied, axis)
+        name: _by_channel(recording.tensors[name], copied, axis, factor)
         if copied.by_channel
         else _narrowed(recording.tensors[name], copied, factor)
         for name, (factor, axis) in _factors(recording).items()
+        if not (copied.by_channel and recording.tensors[name].ndim < 2)
     }
-    return found | dict(_vectors(recording, copied) if declaration.runtime.narrows_vectors else ())
+    return found | dict(_vectors(recording, copied) if _narrows_vectors(declaration) else ())
 
 
 def narrowed_attributes(
@@ -38,10 +40,16 @@ def narrowed_attributes(
 ) -> Array | float:
     """Return what a HardSigmoid's slope and offset, stored as weights are, may be off by in its result."""
     copied = declaration.weights
-    if copied is None or not declaration.runtime.narrows_vectors or step.op_type != "HardSigmoid":
+    if copied is None or not _narrows_vectors(declaration) or step.op_type != "HardSigmoid":
         return 0.0
     slope, offset = step.attributes.get("alpha", 0.2), step.attributes.get("beta", 0.5)
     return copied.unit_roundoff * (np.abs(slope * np.asarray(operands[0])) + abs(offset))
+
+
+def _narrows_vectors(declaration: Declaration) -> bool:
+    """Tell whether more than kernels and matrices is narrowed: integers are for these alone."""
+    copied = declaration.weights
+    return declaration.runtime.narrows_vectors and copied is not None and not copied.by_channel
 
 
 def _narrowed(x: Array, copied: Format, factor: Array | float = 1.0) -> Array:
@@ -49,11 +57,19 @@ def _narrowed(x: Array, copied: Format, factor: Array | float = 1.0) -> Array:
     return np.where(size < copied.smallest_normal / factor, size, copied.unit_roundoff * size)
 
 
-def _by_channel(x: Array, copied: Format, axis: int) -> Array:
-    """Return the roundings of the largest of each output channel; a norm's factor scales all of one alike."""
+def _by_channel(x: Array, copied: Format, axis: int, factor: Array | float) -> Array:
+    """Return the roundings of each output channel, whose largest, or range, they are steps of.
+
+    A norm's factor scales all of a channel alike; it counts where the steps' size is rounded, too.
+    """
     others = tuple(place for place in range(x.ndim) if place != axis % x.ndim)
-    largest = np.abs(x).max(axis=others, keepdims=True, initial=0.0)
-    return np.broadcast_to(copied.unit_roundoff * largest, x.shape)
+    largest, lowest = (sign * (sign * x).max(axis=others, keepdims=True, initial=0.0) for sign in (1, -1))
+    extent = largest - lowest if copied.of_range else np.maximum(largest, -lowest)
+    error = np.broadcast_to(copied.unit_roundoff * extent, x.shape)
+    if copied.step is None:
+        return error
+    step = np.maximum(2 * copied.unit_roundoff * extent * factor, copied.step.smallest_normal**2)
+    return np.asarray(error + (np.abs(x) + error) * copied.step.rounding_of(step) / step)
 
 
 def _of_largest(x: Array, copied: Format) -> Array:

@@ -27,6 +27,10 @@ class Format:
         The largest finite number.
     by_channel
         Whether numbers are steps of the largest of their output channel, by which the roundoff is relative.
+    of_range
+        Then, whether it is relative to the channel's range, zero within it, instead.
+    step
+        Then, the format that the steps' size is rounded to; None: float32.
     """
 
     name: str
@@ -34,6 +38,8 @@ class Format:
     smallest_normal: float
     largest: float
     by_channel: bool = False
+    of_range: bool = False
+    step: Format | None = None
 
     def rounded(self, x: Array) -> Array:
         """Return float64 ``x`` rounded to this format, as float64; what is too large becomes infinite."""
@@ -62,9 +68,20 @@ TRUNCATED_FLOAT16 = replace(FLOAT16, name="float16, truncated", unit_roundoff=2.
 INT8 = Format("int8", 0.5 / 127 * (1 + 2.0**-20), 0.0, math.inf, by_channel=True)
 """Of weights alone: multiples of a 127th of their output channel's largest, which float32 rounds."""
 
+INT8_OF_RANGE = Format(
+    "int8 of a range",
+    0.5 / 255 * (1 + 2.0**-20),
+    0.0,
+    math.inf,
+    by_channel=True,
+    of_range=True,
+    step=FLOAT16,
+)
+"""Of weights alone: multiples of a 255th of their output channel's range, from a zero point; NNCF's."""
+
 FORMATS = {each.name: each for each in (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)}
 """Formats by name."""
-WEIGHT_FORMATS = FORMATS | {each.name: each for each in (TRUNCATED_FLOAT16, INT8)}
+WEIGHT_FORMATS = FORMATS | {each.name: each for each in (TRUNCATED_FLOAT16, INT8, INT8_OF_RANGE)}
 """Formats of weights alone, too."""
 
 

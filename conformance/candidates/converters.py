@@ -54,6 +54,10 @@ class Converter:
         Raises `FileError` unless the model is whole.
     delegates
         What may compute a converted model, the first unless told otherwise; said to the converter last.
+    narrower
+        The module that narrows further than the converter does; of the same extra.
+    narrowed
+        The precisions that it is needed for.
     """
 
     name: str
@@ -65,6 +69,12 @@ class Converter:
     made: Callable[[Path], list[Path]]
     check: Callable[[Path], object]
     delegates: Sequence[str] = ()
+    narrower: str = ""
+    narrowed: Sequence[str] = ()
+
+    def packages(self, precision: str) -> list[str]:
+        """Return the modules that a conversion needs."""
+        return [self.package, *([self.narrower] if precision in self.narrowed else [])]
 
     def places(self, model: Path) -> list[Path]:
         """Return where the files of a converted model and the record of the conversion go."""
@@ -91,12 +101,8 @@ NCNN = Converter(
 
 
 def _ovc(source: Path, folder: Path, said: Sequence[str]) -> list[str]:
-    # In CI, which this says it is, it sends no report of its use.
-    program = (
-        "import os, sys; os.environ['CI'] = 'true'; import openvino; "
-        "openvino.save_model(openvino.convert_model(sys.argv[1]), 'model.xml', compress_to_fp16=%s)"
-    )
-    return [sys.executable, "-P", "-c", program % said[0], str(source)]
+    module = "conformance.candidates.openvino_conversion"
+    return python_command(module, str(source), str(folder / "model.xml"), *said)
 
 
 def _whole_ir(xml: Path) -> None:
@@ -115,13 +121,14 @@ _CONSTANTS = re.compile(r'offset="(\d+)" size="(\d+)"')
 OPENVINO = Converter(
     "openvino",
     "openvino",
-    ("openvino",),
+    ("openvino", "nncf"),
     (".xml", ".bin"),
-    # Unless told so, it stores weights in float16.
-    {"float32": ["False"], "float16": ["True"]},
+    {weights: [weights] for weights in ("float32", "float16", "int8")},
     _ovc,
     lambda folder: [folder / "model.xml", folder / "model.bin"],
     _whole_ir,
+    narrower="nncf",
+    narrowed=("int8",),
 )
 
 
@@ -228,11 +235,12 @@ def convert(
         known = ", ".join(converter.precisions)
         raise ConfigurationError(f"{converter.name} is not converted to in {precision!r}; known: {known}")
     said = [*converter.precisions[precision], *_delegated(converter, delegate)]
-    if importlib.util.find_spec(converter.package) is None:
-        raise MissingDependencyError(
-            f"{converter.package}, the converter of {converter.name}, is not installed: "
-            f"pip install 'mobileinst-reference[{converter.name}]'"
-        )
+    for package in converter.packages(precision):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(
+                f"{package}, the converter of {converter.name}, is not installed: "
+                f"pip install 'mobileinst-reference[{converter.name}]'"
+            )
     with tempfile.TemporaryDirectory(prefix="converting-") as name:
         folder = Path(name)
         own = folder / "model.onnx"
@@ -326,8 +334,15 @@ def _record(converter: Converter, source: Path, precision: str, command: list[st
         "precision": precision,
         "inputs": {name: info.shape for name, info in OnnxGraph.load(source, partly=True).declared.items()},
         "converter": [Path(command[0]).name, *command[1:]],
-        "versions": {name: importlib.metadata.version(name) for name in converter.versions},
+        "versions": {name: version for name in converter.versions if (version := _version(name))},
     }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _kept(files: list[Path], places: list[Path], record: dict[str, object]) -> list[Path]:

@@ -259,7 +259,11 @@ class Litert(Runtime):
 
 
 class OpenVino(Runtime):
-    """OpenVINO's CPU plugin; options: ``threads``, and ``precision``, ``f32`` or ``bf16``."""
+    """OpenVINO's CPU plugin.
+
+    Options: ``threads``; ``precision``, ``f32`` or ``bf16``; ``group``, how many operands of a product with
+    integer weights share a scale when they are made integers, too; 0: they are not.
+    """
 
     still = ("Parameter", "Constant", "Result")
     """Operations that compute nothing."""
@@ -288,18 +292,26 @@ class OpenVino(Runtime):
         return self._results(self.compiled, given)
 
     def capture(self, given: Arrays) -> Arrays:
-        """Show every result, which keeps the plugin from fusing most of them."""
+        """Show every result, which keeps the plugin from fusing most of them; but for what is constant."""
         if self.exposed is None:
             model = self.model.clone()
+            constant: set[str] = set()
             for operation in model.get_ordered_ops():
-                if operation.get_type_name() not in self.still:
+                kind, operands = operation.get_type_name(), operation.input_values()
+                if kind == "Constant" or (operands and constant.issuperset(map(_maker, operands))):
+                    constant.add(operation.get_name())
+                elif kind not in self.still:
                     model.add_outputs(operation.outputs())
             self.exposed = self._compiled(model)
         return self._results(self.exposed, given)
 
     def _compiled(self, model: Any) -> Any:
         wanted = self.options["precision"]
-        options = {"INFERENCE_PRECISION_HINT": wanted, "INFERENCE_NUM_THREADS": self.options["threads"]}
+        options = {
+            "INFERENCE_PRECISION_HINT": wanted,
+            "INFERENCE_NUM_THREADS": self.options["threads"],
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": self.options["group"],
+        }
         if wanted == "bf16" and "BF16" not in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise Refusal(
                 "ConfigurationError", "this CPU has no bfloat16; OpenVINO would compute in float32 unasked"
@@ -319,6 +331,10 @@ class OpenVino(Runtime):
             why = f"OpenVINO cannot run the model: {_first_line(error)}"
             raise Refusal("CandidateError", why) from error
         return {_own_name(output): np.array(values, copy=True) for output, values in results.items()}
+
+
+def _maker(value: Any) -> str:
+    return str(value.get_node().get_name())
 
 
 def _own_name(output: Any) -> str:

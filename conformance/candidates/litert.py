@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from conformance.bounds import FLOAT16, FLOAT32, INT8, LITERT, Declaration, Format
 from conformance.candidates.arrays import Given
 from conformance.candidates.candidate import OwnGraph
@@ -47,6 +49,7 @@ class LitertCandidate(PhoneCandidate):
         """Read the model: LiteRT itself reads beyond a file that is cut off."""
         super().check_files(files)
         self.model = read_litert(files[0])
+        self.check_integers(any(array.dtype == np.int8 for array in self.model.constants.values()))
 
     @property
     def said(self) -> dict[str, Any]:

@@ -160,6 +160,16 @@ class PhoneCandidate(Candidate):
             if not path.is_file():
                 raise FileError(f"{path}: there is no such file; {files[0].name} needs it")
 
+    def check_integers(self, held: bool) -> None:
+        """Raise `ConfigurationError` unless weights of int8 are declared where they are held."""
+        model = self.settings.model.name
+        if held and self.settings.values["weights"] != "int8":
+            raise ConfigurationError(f"{model} has weights of int8: declare weights=int8")
+        if not held and self.settings.values["weights"] == "int8":
+            raise ConfigurationError(
+                f"{model} has no weights of int8, which weights=int8 declares; convert it by --precision int8"
+            )
+
     def check_chip(self) -> None:
         """Raise `ConfigurationError` if the chip there does not compute as it is told."""
 

@@ -6,7 +6,7 @@ import narrow_network
 import numpy as np
 from narrow_network import picture, weights
 
-from conformance.bounds import FLOAT16, Declaration, copied_weights
+from conformance.bounds import FLOAT16, INT8_OF_RANGE, OPENVINO, Declaration, copied_weights
 from refimpl import record
 
 RECORDING = record(narrow_network.network(np.float64), picture().astype(np.float64))
@@ -28,6 +28,28 @@ def test_halved_kernels_with_a_norm_folded_in_are_within_their_bound() -> None:
         error = np.abs(halved - folded) / np.abs(factor.reshape(-1, 1, 1, 1))
         assert (error <= copies[name] * 1.001).all(), name
         assert error.max() > 0.2 * copies[name].max()
+
+
+def test_integers_of_a_range_with_a_norm_folded_in_are_within_their_bound() -> None:
+    """From a zero point on, in steps that are halves, as NNCF's documentation has it."""
+    copies = copied_weights(RECORDING, Declaration(weights=INT8_OF_RANGE, runtime=OPENVINO))
+    names = [name for name in copies if name.endswith(".c.weight")]
+    assert len(names) > 20
+    assert not any(".bn." in name or RECORDING.tensors[name].ndim < 2 for name in copies)
+    for name in names:
+        norm = {
+            part: weights()[name.replace(".c.weight", f".bn.{part}")] for part in ("weight", "running_var")
+        }
+        factor = (norm["weight"] / np.sqrt(norm["running_var"] + np.float32(1e-5))).astype(np.float64)
+        factor = factor.reshape(-1, 1, 1, 1)
+        folded = RECORDING.tensors[name] * factor
+        low, high = (end(folded, axis=(1, 2, 3), keepdims=True, initial=0) for end in (np.min, np.max))
+        step = (high - low) / 255
+        point = np.rint(-low / step)
+        integers = np.clip(np.rint(folded / step) + point, 0, 255)
+        error = np.abs((integers - point) * step.astype(np.float16) - folded) / np.abs(factor)
+        assert (error <= copies[name] * 1.001).all(), name
+        assert error.max() > 0.5 * copies[name].max()
 
 
 def test_vectors_of_norms_stay_exact_and_nothing_is_allowed_undeclared() -> None:

@@ -76,6 +76,7 @@ RIGHT = [
     ("ncnn", "float32", "storage=bfloat16"),
     ("openvino", "float32", "storage=float32"),
     ("openvino", "float16", "weights=float16"),
+    ("openvino", "int8", "weights=int8"),
     ("mnn", "float32", "winograd=off"),
     ("mnn", "float32", "winograd=6"),
     ("mnn", "float16", "winograd=off,weights=float16"),
@@ -97,13 +98,46 @@ def test_a_right_model_passes(folder: Path, runtime: str, precision: str, said: 
 
 
 @runtimes
-@pytest.mark.parametrize(
-    ("runtime", "precision"), [("ncnn", "float16"), ("litert", "float16"), ("litert", "int8")]
-)
+@pytest.mark.parametrize(("runtime", "precision"), [("ncnn", "float16"), ("litert", "float16")])
 def test_narrow_weights_are_seen_unless_declared(folder: Path, runtime: str, precision: str) -> None:
     """pnnx halves them unless it is told not to."""
     report = judged(f"{runtime}:{converted(folder, runtime, precision)}")
     assert report.verdict == "fail"
+
+
+@runtimes
+@pytest.mark.parametrize("runtime", ["openvino", "litert"])
+@pytest.mark.parametrize(
+    ("precision", "said", "why"),
+    [
+        ("int8", "", "has weights of int8: declare weights=int8"),
+        ("int8", ",weights=float16", "has weights of int8: declare weights=int8"),
+        ("float32", ",weights=int8", "has no weights of int8"),
+    ],
+)
+def test_integer_weights_are_declared_or_the_file_is_refused(
+    folder: Path, runtime: str, precision: str, said: str, why: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        make(f"{runtime}:{converted(folder, runtime, precision)}{said}", Request("", CONFIG, weights()))
+
+
+@runtimes
+def test_a_narrower_that_is_not_installed_names_the_extra(folder: Path, tmp_path: Path) -> None:
+    absent = replace(CONVERTERS["openvino"], narrower="no_such_narrower")
+    with pytest.raises(MissingDependencyError, match=r"no_such_narrower.*mobileinst-reference\[openvino\]"):
+        convert(absent, folder / "m.onnx", tmp_path / "m.xml", "int8")
+    assert list(tmp_path.iterdir()) == []
+
+
+@runtimes
+def test_a_model_without_weights_is_not_made_integers(tmp_path: Path) -> None:
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (2, 3)) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    onnx.save(onnx.helper.make_model(graph, ir_version=8), tmp_path / "m.onnx")
+    with pytest.raises(FileError, match="makes integers of no weight of it"):
+        convert(CONVERTERS["openvino"], tmp_path / "m.onnx", tmp_path / "m.xml", "int8")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
 @runtimes
