@@ -250,6 +250,14 @@ TESTED = {
         "Conv in less time",
         "refimpl/test_ops_convolution.py::test_the_fast_ways_are_the_definition",
     ),
+    "refimpl.ops.winograd.winograd": (
+        "Conv of float32 in less time",
+        "refimpl/test_ops_convolution.py::test_winograds_way_is_exact_of_whole_numbers",
+    ),
+    "refimpl.ops.winograd.winograd_pays": (
+        "chooses Winograd's way",
+        "refimpl/test_ops_convolution.py::test_the_truth_is_not_computed_by_winograds_way",
+    ),
     "refimpl.ops.convolution.check_operands": (
         _REFUSES,
         "refimpl/test_ops_convolution.py::test_operands_that_do_not_fit_are_named",

@@ -34,6 +34,7 @@ ORDER = [
     "silent_onnxruntime",
     "foreign_names",
     "limits",
+    "allocation",
     "json_files",
     "files",
     "folders",

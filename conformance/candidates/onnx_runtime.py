@@ -226,7 +226,7 @@ class OnnxRuntimeGraph:
         with tempfile.TemporaryDirectory(prefix="onnxruntime-") as folder:
             path = Path(folder) / "optimized.onnx"
             saving = replace(self.options, level=level, save_to=str(path))
-            self._other()._run(self.graph.model, feeds, saving)
+            self._other()._session(self.graph.model, feeds, saving)
             if not path.exists():
                 raise CandidateError("ONNX Runtime does not write the model that it optimised")
             model = onnx.load(path)
@@ -264,7 +264,10 @@ class OnnxRuntimeGraph:
     def _run(
         self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions
     ) -> dict[str, Array]:
-        """Run a model in a session that is kept for its next run, unless it is large."""
+        return run_session(self._session(model, feeds, options), feeds)
+
+    def _session(self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions) -> Any:
+        """Return a session of a model, which is kept for its next run, unless it is large."""
         key = repr(options)
         made_of, session = self._sessions.get(key, (None, None))
         if made_of is not model:
@@ -273,7 +276,7 @@ class OnnxRuntimeGraph:
                 session = options.session(model)
             if not is_large(model):
                 self._sessions[key] = model, session
-        return run_session(session, feeds)
+        return session
 
 
 def run_session(session: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:

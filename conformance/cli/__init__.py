@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 import typer
 
+from conformance.allocation import keep_freed_memory
+
 INTERNAL_ERROR = 70
 """EX_SOFTWARE of sysexits.h."""
 LONGEST = 1200
@@ -180,6 +182,7 @@ def main() -> None:
     With 0 or 1 as the command says: 1 means *does not conform* and nothing else; 2 on bad usage or input,
     which is one line on standard error; 130 if interrupted; 70 if the fault is ours, with where to report it.
     """
+    keep_freed_memory()
     try:
         _asked_for(sys.argv[1:])()
     except MemoryError as error:

@@ -15,9 +15,10 @@ from rich.table import Table
 from conformance.cli import options
 from conformance.cli.job import Job
 from conformance.cli.options import JsonFile
-from conformance.evidence.benchmark import NUMPY, Timing, measure, peak_memory
+from conformance.evidence.benchmark import NUMPY, Timing, measure
 from conformance.evidence.floor import OperationTime, blas_kernels, profile, slowed_by
 from conformance.evidence.judge_benchmark import COUNT, LIMITS, measure_judging
+from conformance.evidence.memory import peak_memory
 from conformance.evidence.tracking_benchmark import LIMITS as MILLISECONDS
 from conformance.evidence.tracking_benchmark import PIECES, PieceTiming, measure_tracking
 from conformance.evidence.video_benchmark import (

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import resource
 import statistics
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from onnx.reference import ReferenceEvaluator
 from threadpoolctl import threadpool_limits
 
-from conformance.candidates.child_process import python_command, safe_environment
 from conformance.evidence.floor import product_of, seconds_of, total_macs
 from conformance.graph.onnx_export import to_onnx
 from conformance.graph.pytorch_replay import PyTorchReplay, import_torch
@@ -101,37 +94,3 @@ def forwards(config: MobileInstConfig, weights: Weights, images: Array, threads:
     torch.set_num_threads(threads)
     replay, tensor = PyTorchReplay(recording), torch.from_numpy(images)
     return {**peers, "PyTorch eager": lambda: replay(tensor)}
-
-
-def peak_memory(config: MobileInstConfig, weights: Weights, size: tuple[int, int]) -> float:
-    """Return the peak resident megabytes of a fresh process that runs one float32 forward."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "weights.safetensors"
-        weights.save(path)
-        command = python_command(
-            "conformance.evidence.benchmark", str(path), *map(str, size), json.dumps(asdict(config))
-        )
-        finished = subprocess.run(command, check=True, capture_output=True, text=True, env=safe_environment())
-    return float(finished.stdout)
-
-
-def _run_once(path: str, height: str, width: str, config: str) -> None:
-    """Run one forward and print the peak memory of this process."""
-    chosen = MobileInstConfig(**json.loads(config))
-    network = Network(chosen, Weights.load(path, chosen))
-    network(np.zeros((1, 3, int(height), int(width)), np.float32))
-    print(peak_megabytes())
-
-
-def peak_megabytes() -> float:
-    """Return the peak resident memory of this process."""
-    # On Linux, ru_maxrss of a child starts at its parent's peak; the kernel's own high-water mark does not.
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
-
-
-if __name__ == "__main__":
-    _run_once(*sys.argv[1:])

@@ -19,8 +19,9 @@ from threadpoolctl import threadpool_limits
 from conformance.bounds.envelope import SAMPLES, envelope
 from conformance.candidates.child_process import safe_environment
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
-from conformance.evidence.benchmark import Timing, peak_megabytes
+from conformance.evidence.benchmark import Timing
 from conformance.evidence.floor import seconds_of
+from conformance.evidence.memory import peak_megabytes
 from conformance.graph import onnx_export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.alignment import CandidateTensors

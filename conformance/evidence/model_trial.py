@@ -19,7 +19,7 @@ import numpy as np
 
 from conformance.candidates.onnx_runtime import RuntimeOptions, declared_by
 from conformance.candidates.onnx_runtime_process import runtime_graph
-from conformance.evidence.benchmark import peak_megabytes
+from conformance.evidence.memory import peak_megabytes
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.any_graph import verify_graph
 from conformance.pictures.graph_inputs import graph_inputs, parse_shape

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from conformance.files import atomic_write
 from refimpl import Network, Recording, Step, __version__, record
+from refimpl.blank import BLANK
 from refimpl.errors import ConfigurationError
 from refimpl.maskrcnn import LEVELS, RegionOutputs, region_heads
 from refimpl.model import KernelReuse
@@ -35,14 +36,14 @@ def export(model: Network, images: Array) -> onnx.ModelProto:
     images
         An input (B, 3, H, W) of the shape wanted; the values do not matter.
     """
-    return to_onnx(record(model, images), name="mobileinst")
+    return to_onnx(record(model, images, operations=BLANK), name="mobileinst")
 
 
 def export_reuse(model: Network, images: Array) -> onnx.ModelProto:
     """Return the graph of the frames between keyframes: `KernelReuse`, the kernels (B, N, dim) an input."""
     shape = (len(images), model.config.num_queries, model.config.dim)
     reuse = KernelReuse(model, np.zeros(shape, images.dtype))
-    return to_onnx(record(reuse, images), name="mobileinst_reuse", free=("kernels",))
+    return to_onnx(record(reuse, images, operations=BLANK), name="mobileinst_reuse", free=("kernels",))
 
 
 def export_regions(model: Network, images: Array, count: int) -> onnx.ModelProto:

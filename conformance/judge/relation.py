@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.optimize
+import scipy  # scipy.optimize is loaded at its first use, as few verdicts need it
 
 from conformance.bounds import BFLOAT16, FLOAT16
 from conformance.reports.report import UNRELATED

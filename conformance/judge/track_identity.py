@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import scipy  # scipy.optimize is loaded at its first use
 
 from conformance.judge.decisions import decision_of
 from conformance.reports.report import Decision
@@ -177,7 +177,7 @@ class _Exchange:
         """Return the best assignment that does not continue a track as it should."""
         barred = self._similarities.copy()
         barred[track, self._permutation[track]] = -4.0 * len(barred)
-        return np.asarray(linear_sum_assignment(barred, maximize=True)[1])
+        return np.asarray(scipy.optimize.linear_sum_assignment(barred, maximize=True)[1])
 
 
 def cycles(permutation: Array, other: Array) -> list[Array]:

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-import numpy as np
-
 from conformance.reports.failure_message import failure_message
 from conformance.reports.summary import summary
 from refimpl.errors import VerificationError
@@ -700,7 +698,9 @@ _NUMBERS = (int, float)
 
 
 def _largest(array: Array) -> float:
-    return float(np.abs(array.astype(np.float64)).max(initial=0.0)) if array.dtype.kind in "fiu" else 1.0
+    if array.dtype.kind not in "fiu":
+        return 1.0
+    return max(float(array.max(initial=0)), -float(array.min(initial=0)))
 
 
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from refimpl.errors import ShapeError
 from refimpl.ops.operation import Array
 from refimpl.ops.windows import Windows, copied
+from refimpl.ops.winograd import winograd, winograd_pays
 
 BLOCK_BYTES = 1 << 19
 """Size of the blocks in which depthwise convolution proceeds, so that its intermediates stay in the cache."""
@@ -19,7 +20,7 @@ BLOCK_BYTES = 1 << 19
 def correlate(x: Array, w: Array, windows: Windows, group: int) -> Array:
     """Return `refimpl.ops.convolution.convolve` of the operands, by products that BLAS is good at.
 
-    Banded products if every channel has its own weights, else products per group.
+    Banded products if every channel has its own weights, Winograd's where they pay, else products per group.
 
     Raises
     ------
@@ -30,10 +31,13 @@ def correlate(x: Array, w: Array, windows: Windows, group: int) -> Array:
         raise ShapeError(
             f"x has {x.shape[1]} channels in {group} groups, w {w.shape} takes {w.shape[1]} per group"
         )
-    if w.shape[:2] == (group, 1) and x.ndim == 4:
-        # The zeros beside a band times infinity are NaN, which belongs to no window: bands cannot serve then.
-        with np.errstate(invalid="ignore"):
-            result = _depthwise(x, w, windows)
+    fast = _depthwise if w.shape[:2] == (group, 1) and x.ndim == 4 else None
+    if group == 1 and winograd_pays(x, w, windows):
+        fast = winograd
+    if fast:
+        # Bands have zeros for what a window does not read, and Winograd subtracts: of infinity both are NaN.
+        with np.errstate(invalid="ignore", over="ignore"):
+            result = fast(x, w, windows)
         if np.isfinite(result).all():
             return result
     return _grouped(x, w, windows, group)

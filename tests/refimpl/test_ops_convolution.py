@@ -1,6 +1,7 @@
 """Convolution against PyTorch, SciPy and exact whole numbers."""
 
 import itertools
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -11,11 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import signal
 
+import refimpl.ops.winograd
 from refimpl.errors import ConfigurationError, ShapeError
 from refimpl.ops.convolution import conv, convolve
 from refimpl.ops.fast_convolution import correlate
 from refimpl.ops.transposed_convolution import conv_transpose
 from refimpl.ops.windows import padded, sliding_windows, split_padding
+from refimpl.ops.winograd import winograd, winograd_pays
 
 quick = settings(max_examples=80)
 
@@ -92,6 +95,7 @@ def test_conv_equals_pytorch(torch, rank):
         (48, 32, 3, 1, 1, (20, 24)),
         (48, 32, 3, 2, 2, (21, 23)),
         (64, 32, 1, 1, 1, (20, 24)),
+        (64, 80, 3, 1, 1, (23, 25)),
         (3, 16, 3, 2, 1, (32, 64)),
         (40, 40, 3, 1, 40, (17, 40)),
         (40, 40, 5, 2, 40, (40, 37)),
@@ -139,6 +143,71 @@ def test_the_fast_ways_are_the_definition(rank):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-13 * w[0].size)
 
     check()
+
+
+@st.composite
+def winograd_convolutions(draw):
+    """Draw operands of small whole numbers, the windows of a 3×3 kernel, and how many tiles make a block."""
+    pads = draw(st.tuples(*[st.integers(0, 3)] * 4))
+    rows, columns = (draw(st.integers(max(1, 3 - pads[i] - pads[i + 2]), 19)) for i in (0, 1))
+    images, inputs, outputs = (draw(st.integers(1, most)) for most in (2, 5, 5))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    x = rng.integers(-9, 10, (images, inputs, rows, columns)).astype(np.float32)
+    w = rng.integers(-9, 10, (outputs, inputs, 3, 3)).astype(np.float32)
+    return x, w, sliding_windows(x.shape[2:], (3, 3), pads=pads), draw(st.integers(1, 60))
+
+
+@given(case=winograd_convolutions())
+@quick
+def test_winograds_way_is_exact_of_whole_numbers(case):
+    x, w, windows, block = case
+    with mock.patch.object(refimpl.ops.winograd, "BLOCK", block):
+        np.testing.assert_array_equal(winograd(x, w, windows), convolve(x, w, windows, group=1))
+
+
+def large_convolution():
+    """Return operands in float32 that Winograd's way pays for, and their windows."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 96, 24, 31)).astype(np.float32)
+    w = rng.standard_normal((64, 96, 3, 3)).astype(np.float32)
+    windows = sliding_windows(x.shape[2:], (3, 3), pads=(1, 1, 1, 1))
+    assert winograd_pays(x, w, windows)
+    return x, w, windows
+
+
+def test_winograds_way_errs_about_as_much_as_products_do():
+    x, w, windows = large_convolution()
+    exact = convolve(x.astype(np.float64), w.astype(np.float64), windows, group=1)
+    error = np.abs(correlate(x, w, windows, group=1) - exact)
+    assert 0 < error.max() < 2 * np.abs(convolve(x, w, windows, group=1) - exact).max()
+
+
+def test_the_truth_is_not_computed_by_winograds_way():
+    x, w, windows = large_convolution()
+    assert not winograd_pays(x.astype(np.float64), w.astype(np.float64), windows)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38])
+def test_what_is_not_finite_stays_in_the_windows_that_read_it(value):
+    x, w, windows = large_convolution()
+    x[0, :, 10, 11] = value
+    with np.errstate(invalid="ignore", over="ignore"):
+        expected = convolve(x, w, windows, group=1)
+        actual = correlate(x, w, windows, group=1)
+    far = np.ones(expected.shape, bool)
+    far[:, :, 9:12, 10:13] = False
+    assert not np.isfinite(actual[~far]).any()
+    np.testing.assert_allclose(actual[far], expected[far], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("value", [1e4, -1e12, 1e30])
+def test_what_is_huge_is_lost_by_no_window_that_does_not_read_it(value):
+    x, w, windows = large_convolution()
+    x[0, 5, 10, 11] = value
+    expected = convolve(x.astype(np.float64), w.astype(np.float64), windows, group=1)
+    far = np.ones(expected.shape, bool)
+    far[:, :, 9:12, 10:13] = False
+    np.testing.assert_allclose(correlate(x, w, windows, 1)[far], expected[far], rtol=0, atol=1e-4)
 
 
 @given(case=convolutions(rank=1))

@@ -16,7 +16,7 @@ from conformance.candidates.kinds import Request
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph
 from conformance.candidates.onnx_runtime_process import IsolatedOnnxRuntimeGraph
 from conformance.candidates.process import IsolatedCandidate
-from conformance.evidence.benchmark import peak_memory
+from conformance.evidence.memory import peak_memory
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl import MobileInstConfig, Weights
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import narrow_network
 import onnx
@@ -33,9 +34,7 @@ class WrongFusion(OnnxRuntimeGraph):
 
     optimizer = "NchwcTransformer"
 
-    def _run(
-        self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions
-    ) -> dict[str, Array]:
+    def _session(self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions) -> Any:
         wrong = onnx.ModelProto()
         wrong.CopyFrom(model)
         if options.level != "disabled" and self.optimizer not in options.disabled_optimizers:
@@ -43,7 +42,7 @@ class WrongFusion(OnnxRuntimeGraph):
             for node in wrong.graph.node:
                 if node.op_type == "Relu" and node.input[0] in sums:
                     node.op_type = "LeakyRelu"
-        return super()._run(wrong, feeds, replace(options, threads=1))
+        return super()._session(wrong, feeds, replace(options, threads=1))
 
 
 def test_the_optimiser_and_the_smallest_part_are_found() -> None:
@@ -65,14 +64,14 @@ def test_a_fusion_that_no_known_optimiser_makes(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_rule_is_named_and_not_the_set_that_it_is_of(monkeypatch: pytest.MonkeyPatch) -> None:
     class WrongRule(WrongFusion):
-        def _run(
+        def _session(
             self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions
-        ) -> dict[str, Array]:
+        ) -> Any:
             # What one set of rules does not do, the other does.
             sets = {"Level1_RuleBasedTransformer", "Level2_RuleBasedTransformer"}
             whole = sets.issubset(options.disabled_optimizers)
             disabled = (*options.disabled_optimizers, *[self.optimizer] * whole)
-            return super()._run(model, feeds, replace(options, disabled_optimizers=disabled))
+            return super()._session(model, feeds, replace(options, disabled_optimizers=disabled))
 
     monkeypatch.setattr(WrongFusion, "optimizer", "ConvBNFusion")
     report = verify_graph(WrongRule(RESIDUAL), graph_inputs(RESIDUAL, shapes=SHAPE))
@@ -82,15 +81,13 @@ def test_a_rule_is_named_and_not_the_set_that_it_is_of(monkeypatch: pytest.Monke
 class WrongSlope(OnnxRuntimeGraph):
     """ONNX Runtime whose fused leaky ReLUs have a slope that is a little off."""
 
-    def _run(
-        self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions
-    ) -> dict[str, Array]:
+    def _session(self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions) -> Any:
         wrong = onnx.ModelProto()
         wrong.CopyFrom(model)
         if options.level != "disabled" and "ConvActivationFusion" not in options.disabled_optimizers:
             for node in (node for node in wrong.graph.node if node.op_type == "LeakyRelu"):
                 node.attribute[0].f *= 1 + 5e-5
-        return super()._run(wrong, feeds, replace(options, threads=1))
+        return super()._session(wrong, feeds, replace(options, threads=1))
 
 
 def test_a_fusion_that_is_a_little_off_is_seen_though_the_outputs_hide_it() -> None:
