@@ -18,6 +18,8 @@ from conformance.cli.verdict import print_beside
 from conformance.cli.verify_graph import Shapes, feeds_of
 from conformance.conversion.litert_graph import litert_graph
 from conformance.conversion.litert_model import read_litert
+from conformance.conversion.mnn_graph import mnn_graph
+from conformance.conversion.mnn_model import read_mnn
 from conformance.conversion.ncnn_graph import ncnn_graph
 from conformance.conversion.ncnn_model import read_ncnn
 from conformance.conversion.openvino_graph import openvino_graph
@@ -33,6 +35,7 @@ from refimpl.ops.operation import Array
 
 MEANINGS: Mapping[str, Callable[[Path, Mapping[str, Sequence[int]], Sequence[str]], onnx.ModelProto]] = {
     ".param": lambda path, inputs, outputs: ncnn_graph(read_ncnn(path), inputs, outputs),
+    ".mnn": lambda path, inputs, outputs: mnn_graph(read_mnn(path), inputs, outputs),
     ".xml": lambda path, inputs, outputs: openvino_graph(read_openvino(path), inputs, outputs),
     ".tflite": lambda path, inputs, outputs: litert_graph(read_litert(path), inputs, outputs),
 }

@@ -59,6 +59,15 @@ class Table:
         begin, count = _extent(self.content, field, 4)
         return [_referred(self.content, begin + 4 * number) for number in range(count)]
 
+    def texts(self, place: int) -> list[str]:
+        """Return the strings of a list."""
+        field = self._field(place)
+        if field is None:
+            return []
+        begin, count = _extent(self.content, field, 4)
+        places = (begin + 4 * number for number in range(count))
+        return [self._bytes(each).decode("utf-8", "replace") for each in places]
+
     def array(self, place: int, dtype: str) -> Array:
         """Return the numbers of a list, little-endian."""
         field, kind = self._field(place), np.dtype(dtype).newbyteorder("<")

@@ -34,6 +34,12 @@ class GraphWriter:
         self.nodes.append(helper.make_node(kind, list(inputs), [output], self.fresh("node"), **attributes))
         return output
 
+    def several(self, kind: str, inputs: Sequence[str], count: int, **attributes: Any) -> list[str]:
+        """Add a node of several results and return them."""
+        made = [self.fresh(kind) for _ in range(count)]
+        self.nodes.append(helper.make_node(kind, list(inputs), made, self.fresh("node"), **attributes))
+        return made
+
     def constant(self, array: Array, output: str = "") -> str:
         """Add a constant; of half precision it is stored so, and widened where it is used."""
         halved = array.dtype == np.float16

@@ -12,14 +12,17 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import onnx
 
 from conformance.candidates.child_process import safe_environment
 from conformance.candidates.converters import CONVERTERS, LONGEST, convert
+from conformance.conversion.mnn_graph import mnn_graph
+from conformance.conversion.mnn_model import read_mnn
 from conformance.conversion.ncnn_graph import ncnn_graph
 from conformance.conversion.ncnn_model import read_ncnn
 from conformance.graph.findings import CHANGES, FAILS, UNJUDGED, Finding
@@ -30,6 +33,8 @@ from conformance.judge.aten_kernels import kernels_missing
 from conformance.pictures.graph_inputs import described, graph_inputs
 from refimpl.errors import FileError, MissingDependencyError, MobileInstError, UnsupportedOperationError
 
+Meaning = Callable[[Mapping[str, Sequence[int]], Sequence[str]], onnx.ModelProto]
+"""The source's inputs and outputs → what a converted model means."""
 INSTEAD = "express it by operators that are listed, or leave it to what runs after the network"
 
 
@@ -111,7 +116,18 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def _mnn(path: Path) -> list[Finding]:
-    return _unlisted(path, _operators_of_mnn(), "MNN's converter") or _refused("mnn", path)
+    """Look for operators that MNN's converter does not list; convert, and compare what the others mean."""
+    unlisted = _unlisted(path, _operators_of_mnn(), "MNN's converter")
+    if unlisted:
+        return unlisted
+    with tempfile.TemporaryDirectory(prefix="lint-") as folder:
+        try:
+            model = read_mnn(convert(CONVERTERS["mnn"], path, Path(folder) / "model.mnn")[0])
+        except UnsupportedOperationError as error:
+            return [_unknown(error, "MODEL.mnn")]
+        except FileError as error:
+            return [Finding("refused", "model", FAILS, str(error), INSTEAD)]
+    return _other_meaning(path, "MNN's", "MODEL.mnn", partial(mnn_graph, model))
 
 
 def _operators_of_mnn() -> set[str]:
@@ -178,20 +194,29 @@ def _ncnn(path: Path) -> list[Finding]:
         for layer in layers
         if ncnn.layer_to_index(layer.kind) < 0
     ]
-    return unknown or _other_meaning(path, layers)
+    meaning = partial(ncnn_graph, layers)
+    return unknown or _other_meaning(path, "ncnn's", "MODEL.param", meaning)
 
 
-def _other_meaning(path: Path, layers: list) -> list[Finding]:
+def _unknown(error: UnsupportedOperationError, file: str) -> Finding:
+    happens = f"what it becomes is not known: {error}"
+    return Finding("meaning", "model", UNJUDGED, happens, _SHOWN.format(file))
+
+
+_SHOWN = "mobileinst verify {} --against MODEL.onnx shows where"
+
+
+def _other_meaning(path: Path, whose: str, file: str, meaning: Meaning) -> list[Finding]:
     """Compare a conversion with its source in float64, on a random input."""
-    instead = "mobileinst verify MODEL.param --against MODEL.onnx shows where"
+    instead = _SHOWN.format(file)
     try:
         before = OnnxGraph.load(path)
         feeds = graph_inputs(before, [], [], 0)
         shapes = {name: list(array.shape) for name, array in feeds.items()}
-        after = OnnxGraph.load(ncnn_graph(layers, shapes, list(before.outputs)))
-        report = verify_against(after, before, {described(feeds): feeds}, names=("ncnn's", path.name))
+        after = OnnxGraph.load(meaning(shapes, list(before.outputs)))
+        report = verify_against(after, before, {described(feeds): feeds}, names=(whose, path.name))
     except UnsupportedOperationError as error:
-        return [Finding("meaning", "model", UNJUDGED, f"what it becomes is not known: {error}", instead)]
+        return [_unknown(error, file)]
     except MobileInstError as error:
         return [Finding("meaning", "model", CHANGES, f"it becomes another model: {error}", instead)]
     if report.verdict != "fail":

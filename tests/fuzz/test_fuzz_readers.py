@@ -28,6 +28,8 @@ from PIL import Image
 from safetensors.numpy import save
 
 from conformance.candidates.dumps import read_dumps
+from conformance.conversion.mnn_graph import mnn_graph
+from conformance.conversion.mnn_model import read_mnn
 from conformance.evaluation import ytvis
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge import envelope_cache, weights_cache
@@ -204,6 +206,11 @@ def arrays_of(arrays: dict[str, np.ndarray]) -> dict[str, list[Any]]:
     return {name: array.tolist() for name, array in arrays.items()}
 
 
+def mnn(path: Path) -> OnnxGraph:
+    """Read a model of MNN as the graph that it means."""
+    return OnnxGraph.load(mnn_graph(read_mnn(path), {"x": (1, 4, 8, 12)}, ["y", "z", "mean"]))
+
+
 def tnn(suffix: str) -> Callable[[], bytes]:
     return lambda: tnn_data.file(tnn_data.graph_names()[0], suffix).read_bytes()
 
@@ -216,6 +223,7 @@ READERS = (
     Reader("a.safetensors", lambda: save(ARRAYS), read_arrays),
     Reader("dumps/a.txt", lambda: b"# 2 3\n1 2 3\n4 5.5 nan\n", lambda path: read_dumps(path.parent)),
     Reader("a.onnx", model, OnnxGraph.load),
+    Reader("a.mnn", (Path(__file__).parents[1] / "data" / "mnn" / "small.mnn").read_bytes, mnn),
     Reader("a.png", lambda: picture("PNG"), read_picture),
     Reader("a.jpg", lambda: picture("JPEG"), read_picture),
     Reader("a.webp", lambda: picture("WEBP"), read_picture),

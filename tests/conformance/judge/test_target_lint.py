@@ -136,8 +136,17 @@ def test_what_is_not_translated_is_no_failure(tmp_path: Path) -> None:
 
 
 def test_quantised_models_are_looked_through(tmp_path: Path) -> None:
-    _, findings, _ = lint(onnx_models.quantised_network(), tmp_path, "mnn")
-    assert findings == []
+    code, findings, _ = lint(onnx_models.quantised_network(), tmp_path, "mnn")
+    assert code == 0
+    # Its converter lists and takes them; what it makes of them is not written down here.
+    assert [(finding["rule"], finding["severity"]) for finding in findings] == [("meaning", "not judged")]
+
+
+def test_a_pooling_that_names_no_strides_has_none_in_mnn(tmp_path: Path) -> None:
+    node = helper.make_node("AveragePool", ["x"], ["y"], name="n", kernel_shape=[2, 2])
+    code, findings, _ = lint(graph(node), tmp_path, "mnn")
+    assert code == 1
+    assert "strides is (0, 0)" in findings[0]["happens"]
 
 
 def test_what_litert_torch_is_not_given_is_named_by_node(tmp_path: Path) -> None:

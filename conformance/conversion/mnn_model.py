@@ -1,0 +1,254 @@
+"""MNN's ``.mnn``, read by its own schema: operators in order, what each is told, and their constants.
+
+Source: github.com/alibaba/MNN, ``schema/default/*.fbs``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conformance.conversion.flatbuffer import Table, root
+from refimpl.errors import FileError, UnsupportedOperationError
+from refimpl.ops.operation import Array
+
+Fields = Mapping[str, tuple[Any, ...]]
+"""Name → its place, and a number's kind and default, a list's dtype with ``[]``, or a table's own fields."""
+
+_COMMON: Fields = {
+    "pad_x": (0, "i"), "pad_y": (1, "i"), "kernel_x": (2, "i", 1), "kernel_y": (3, "i", 1),
+    "stride_x": (4, "i", 1), "stride_y": (5, "i", 1), "dilate_x": (6, "i", 1), "dilate_y": (7, "i", 1),
+    "pad_mode": (8, "b"), "group": (9, "i", 1), "made": (10, "i"), "relu": (12, "b"), "relu6": (13, "b"),
+    "pads": (14, "i4[]"),
+}  # fmt: skip
+_NARROWED: Fields = {"buffer": (0, "u1[]"), "way": (2, "i")}
+_CONVOLUTION: Fields = {
+    "common": (0, _COMMON), "weight": (1, "f4[]"), "bias": (2, "f4[]"), "narrowed": (3, _NARROWED),
+    "integers": (4, {}), "sparse": (5, {}), "external": (6, "i8[]"),
+}  # fmt: skip
+_POOL: Fields = {
+    "pad_x": (0, "i"), "pad_y": (1, "i"), "global": (2, "b"), "kernel_x": (3, "i"), "kernel_y": (4, "i"),
+    "stride_x": (5, "i"), "stride_y": (6, "i"), "average": (7, "b"), "pad_mode": (8, "b"),
+    "ceil": (10, "b", 1), "pads": (11, "i4[]"), "counted": (12, "b"),
+}  # fmt: skip
+_BLOB: Fields = {
+    "dims": (0, "i4[]"), "type": (2, "i", 1), "u1": (3, "u1[]"), "i1": (4, "i1[]"), "i4": (5, "i4[]"),
+    "i8": (6, "i8[]"), "f4": (7, "f4[]"), "external": (9, "i8[]"),
+}  # fmt: skip
+_INTERP: Fields = {
+    "width": (2, "i"), "height": (3, "i"), "way": (4, "i"), "aligned": (5, "b"), "halves": (6, "b"),
+    "cubic": (9, "f", -0.75), "where": (10, "b"),
+}  # fmt: skip
+_NORM: Fields = {
+    "axis": (0, "i4[]"), "epsilon": (1, "f"), "gamma": (2, "f4[]"), "beta": (3, "f4[]"),
+    "group": (4, "i", 1), "external": (5, "i8[]"), "root_mean_square": (6, "b"),
+}  # fmt: skip
+_REDUCTION: Fields = {"way": (0, "b"), "dim": (1, "i4[]"), "keeps": (3, "b")}
+_SLICES: Fields = {
+    "begin": (2, "i"), "end": (3, "i"), "ellipsis": (4, "i"), "new": (5, "i"), "shrink": (6, "i"),
+    "onnx": (7, "i"),
+}  # fmt: skip
+_MATRICES: Fields = {"swapped_a": (1, "b"), "swapped_b": (2, "b"), "weight": (3, "f4[]"), "bias": (4, "f4[]")}
+_AXIS, _DIMS, _WAY = {"axis": (0, "i")}, {"dims": (0, "i4[]")}, {"way": (0, "i")}
+_PARAMETERS: Mapping[int, Fields] = {
+    4: _AXIS,
+    6: {**_WAY, "activation": (2, "i")},
+    7: _BLOB,
+    8: {"to": (1, "i")},
+    9: _CONVOLUTION,
+    21: _DIMS,
+    22: _INTERP,
+    25: _MATRICES,
+    29: _DIMS,
+    31: _POOL,
+    32: {"slope": (1, "f4[]")},
+    50: _REDUCTION,
+    51: {"slope": (0, "f")},
+    52: {"low": (0, "f"), "high": (1, "f", 6.0)},
+    55: {**_DIMS, "last": (1, "b")},
+    58: {"scale": (1, "f4[]"), "bias": (2, "f4[]"), "external": (3, "i8[]")},
+    61: {**_AXIS, "points": (1, "i4[]"), "source": (2, "b")},
+    64: _DIMS,
+    65: _SLICES,
+    66: {"to": (1, "b")},
+    70: _WAY,
+    73: {"swapped_a": (0, "b"), "swapped_b": (1, "b")},
+    84: {"way": (0, "b")},
+    88: _NORM,
+    104: {"has_start": (0, "b"), "has_end": (2, "b")},
+}
+"""Place in the union ``OpParameter`` → fields."""
+KINDS = {
+    7: "BinaryOp", 9: "Cast", 10: "Concat", 11: "Const", 12: "Convolution", 13: "ConvolutionDepthwise",
+    34: "Input", 35: "Interp", 39: "MatMul", 45: "Padding", 46: "Permute", 47: "Pooling", 49: "PReLU",
+    66: "Rank", 68: "Reduction", 69: "ReLU", 70: "ReLU6", 73: "Reshape", 77: "Scale", 80: "Shape",
+    81: "Sigmoid", 83: "Slice", 84: "SliceTf", 85: "Softmax", 90: "Squeeze", 91: "StridedSlice",
+    95: "TanH", 101: "UnaryOp", 106: "BatchMatMul", 107: "Unsqueeze", 129: "ConvertTensor",
+    262: "Identity", 603: "LayerNorm",
+}  # fmt: skip
+"""``OpType`` → its name, of those whose meaning is written down."""
+_BLOBS = {
+    1: ("f4", "f4"),
+    3: ("i4", "i4"),
+    4: ("u1", "u1"),
+    6: ("i1", "i1"),
+    9: ("i8", "i8"),
+    19: ("u1", "f2"),
+}
+"""``DataType`` → the list that holds the numbers, and what they are."""
+HALVED = 3
+"""``IDSTQuan``'s ``type`` of weights in float16."""
+
+
+@dataclass(frozen=True)
+class MnnOperator:
+    """One operator.
+
+    Attributes
+    ----------
+    kind
+        Its name in the schema, or its number where it is not known here.
+    name
+    inputs, outputs
+        Places of tensors.
+    told
+        Name → number, list, or the same of a table within; empty where the operator has no parameters.
+    """
+
+    kind: str
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    told: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class MnnModel:
+    """A model without subgraphs.
+
+    Attributes
+    ----------
+    operators
+        In the order in which they run.
+    names
+        Place of a tensor → its name.
+    outputs
+        Their names.
+    """
+
+    operators: Sequence[MnnOperator]
+    names: Sequence[str]
+    outputs: Sequence[str]
+
+
+def read_mnn(path: Path) -> MnnModel:
+    """Return the operators of a ``.mnn``.
+
+    Raises
+    ------
+    FileError
+        The file is missing, of another runtime, cut off or malformed.
+    UnsupportedOperationError
+        It has branches or loops, or weights in another file.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        return _read(root(content))
+    except UnsupportedOperationError as error:
+        raise UnsupportedOperationError(f"{path}: {error}") from error
+    except (FileError, ValueError) as error:
+        raise FileError(f"{path}: it is no model of MNN: {str(error)[:120]}") from error
+
+
+def _read(net: Table) -> MnnModel:
+    if net.tables(10):
+        raise UnsupportedOperationError("its branches or loops are not read")
+    operators = [_operator(table) for table in net.tables(3)]
+    names, outputs = net.texts(7), net.texts(4)
+    if not operators:
+        raise FileError("it has no operators")
+    made: set[int] = set()
+    for each in operators:
+        places = (*each.inputs, *each.outputs)
+        if min(places, default=0) < 0 or max(places, default=0) >= len(names):
+            raise FileError(f"{each.name} has tensors {places} of {len(names)}")
+        if not made.issuperset(each.inputs) or not made.isdisjoint(each.outputs):
+            raise FileError(f"{each.name} takes a tensor that is not made, or makes one again")
+        made |= {*each.outputs}
+    if not {names[place] for place in made}.issuperset(outputs):
+        raise FileError(f"one of its outputs {outputs} is not made")
+    return MnnModel(operators, names, outputs)
+
+
+def _operator(table: Table) -> MnnOperator:
+    number, parameter, told = table.whole(5), table.whole(1, "B"), table.table(2)
+    fields = _PARAMETERS.get(parameter, {})
+    return MnnOperator(
+        KINDS.get(number, f"OpType {number}"),
+        table.text(3),
+        table.wholes(0),
+        table.wholes(4),
+        {} if told is None else _told(told, fields),
+    )
+
+
+def _told(table: Table, fields: Fields) -> dict[str, Any]:
+    return {name: _field(table, *how) for name, how in fields.items()}
+
+
+def _field(table: Table, place: int, how: str | Fields, default: float = 0) -> Any:
+    if not isinstance(how, str):
+        held = table.table(place)
+        return None if held is None else _told(held, how)
+    return table.array(place, how[:-2]) if how.endswith("[]") else table.number(place, how, default)
+
+
+def constant(each: MnnOperator) -> Array:
+    """Return the numbers of a ``Const``.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        They lie in another file, or are of a type that is not read.
+    ValueError
+        They are not as many as their sides say.
+    """
+    told = each.told
+    if told["external"].size:
+        raise UnsupportedOperationError(f"{each.name}: its numbers lie in another file")
+    if told["type"] not in _BLOBS:
+        raise UnsupportedOperationError(f"{each.name}: constants of DataType {told['type']} are not read")
+    held, dtype = _BLOBS[told["type"]]
+    sides = tuple(map(int, told["dims"]))
+    numbers = told[held].view(np.dtype(dtype).newbyteorder("<"))
+    if min(sides, default=0) < 0 or math.prod(sides) != numbers.size:
+        raise ValueError(f"{numbers.size} numbers of sides {sides}")
+    return np.asarray(numbers.reshape(sides))
+
+
+def weights(each: MnnOperator) -> Array:
+    """Return the weights of a convolution, flat, as they are stored; none where they are an operand.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        They lie in another file, or are quantised.
+    """
+    told, narrowed = each.told, each.told["narrowed"]
+    if told["external"].size:
+        raise UnsupportedOperationError(f"{each.name}: its weights lie in another file")
+    if told["integers"] is not None or told["sparse"] is not None:
+        raise UnsupportedOperationError(f"{each.name}: its weights are quantised or sparse")
+    if narrowed is None:
+        return np.asarray(told["weight"])
+    if narrowed["way"] != HALVED:
+        raise UnsupportedOperationError(f"{each.name}: its weights are quantised in way {narrowed['way']}")
+    return np.asarray(narrowed["buffer"].view(np.dtype("<f2")))

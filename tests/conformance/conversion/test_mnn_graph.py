@@ -1,0 +1,273 @@
+"""MNN's file read as a graph: what the converter kept of it, and that MNN computes the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import narrow_network
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from typer.testing import CliRunner
+
+import conformance.cli
+from conformance.candidates.converters import CONVERTERS, convert
+from conformance.candidates.evaluated import EvaluatedGraph
+from conformance.candidates.kinds import PHONE_RUNTIMES
+from conformance.conversion.mnn_graph import mnn_graph
+from conformance.conversion.mnn_model import MnnModel, MnnOperator, read_mnn
+from conformance.graph.onnx_export import export
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.against import verify_against
+from conformance.reports.report import Report
+from refimpl.errors import FileError, ShapeError, UnsupportedOperationError
+
+runtimes = pytest.mark.runtimes
+SHAPE = (1, 3, 128, 128)
+IMAGES = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+SMALL = Path(__file__).parents[2] / "data" / "mnn" / "small.mnn"
+"""Of `small`, by MNN 3.6.1: `mobileinst convert small.onnx --to mnn`."""
+TEXT = """
+<ir_version: 8, opset_import: ["" : 18]>
+small (float[1, 4, 8, 12] x) => (float[1, 6, 18] y, float[1, 8, 8, 12] z, float[1, 8, 4, 6] mean)
+{
+  conv = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, w1, b1)
+  relu = Relu (conv)
+  deep = Conv <pads = [2, 0, 1, 2], group = 8> (relu, w2, b2)
+  six = Clip (deep, zero, top)
+  pool = MaxPool <kernel_shape = [2, 3], strides = [2, 3]> (six)
+  mean = AveragePool <kernel_shape = [2, 2], strides = [1, 1], pads = [1, 0, 0, 1]> (six)
+  wide = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel"> (pool, , , sides)
+  sum = Add (six, wide)
+  first, second = Split <axis = 1> (sum, parts)
+  root = Sigmoid (first)
+  both = Concat <axis = 1> (second, root, six)
+  cut = Slice (both, begins, ends, axes, steps)
+  rows = Reshape (cut, shape)
+  turned = Transpose <perm = [0, 2, 1]> (rows)
+  normal = LayerNormalization <axis = -1> (turned, scale, shift)
+  logits = MatMul (normal, rows)
+  weighed = Softmax <axis = -1> (logits)
+  product = MatMul (weighed, w3)
+  back = Transpose <perm = [0, 2, 1]> (product)
+  gate = HardSigmoid <alpha = 0.2> (back)
+  y = Mul (back, gate)
+  up = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor">
+       (sum, , scales)
+  z = Tanh (up)
+}
+"""
+
+
+def small() -> onnx.ModelProto:
+    """Return a graph of what networks are made of, a few numbers wide."""
+    rng = np.random.default_rng(5)
+    drawn = {"w1": (8, 4, 3, 3), "b1": (8,), "w2": (8, 1, 4, 3), "b2": (8,), "scale": (7,), "shift": (7,)}
+    weights: dict[str, Any] = {
+        name: rng.normal(size=shape) for name, shape in {**drawn, "w3": (18, 6)}.items()
+    }
+    weights |= {"zero": 0.0, "top": 6.0, "scales": [1.0, 1.0, 2.0, 2.0]}
+    whole = {"sides": [1, 8, 4, 6], "parts": [3, 5], "begins": [1, 2], "ends": [4, 16], "axes": [2, 1]}
+    whole |= {"steps": [1, 2], "shape": [1, -1, 18]}
+    held = {name: np.array(numbers, np.float32) for name, numbers in weights.items()}
+    held |= {name: np.array(numbers, np.int64) for name, numbers in whole.items()}
+    model = onnx.parser.parse_model(TEXT)
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in held.items())
+    return model
+
+
+def read(path: Path, source: onnx.ModelProto | Path) -> tuple[OnnxGraph, OnnxGraph]:
+    """Return what MNN's file means, and its source."""
+    before = OnnxGraph.load(source)
+    shapes = {name: [*info.shape] for name, info in before.declared.items() if info.shape}
+    return OnnxGraph.load(mnn_graph(read_mnn(path), shapes, list(before.outputs))), before
+
+
+def beside_its_source(path: Path, source: onnx.ModelProto | Path) -> Report:
+    after, before = read(path, source)
+    rng = np.random.default_rng(1)
+    feeds = {name: rng.normal(size=info.shape).astype(np.float32) for name, info in before.declared.items()}
+    return verify_against(after, before, {"noise": feeds})
+
+
+def test_a_small_one_means_what_it_was_made_from() -> None:
+    report = beside_its_source(SMALL, small())
+    report.raise_on_failure()
+    assert len(report.leading.steps) >= 15
+
+
+def places(operator: MnnOperator, name: str) -> bytes:
+    """Return how a list of numbers that an operator is told lies in the file."""
+    return np.ascontiguousarray(operator.told[name]).tobytes()
+
+
+def changed(folder: Path, before: bytes, after: bytes) -> Path:
+    """Write the small file with some bytes, which are there once, in another's place."""
+    content = SMALL.read_bytes()
+    assert content.count(before) == 1
+    (folder / "m.mnn").write_bytes(content.replace(before, after))
+    return folder / "m.mnn"
+
+
+def floats(*numbers: float) -> bytes:
+    return np.array(numbers, "<f4").tobytes()
+
+
+def wholes(*numbers: int) -> bytes:
+    return np.array(numbers, "<i4").tobytes()
+
+
+def drawn(name: str) -> Any:
+    """Return a weight of the small graph."""
+    held = {tensor.name: tensor for tensor in small().graph.initializer}
+    return numpy_helper.to_array(held[name])
+
+
+CHANGES: dict[str, tuple[bytes, bytes, str]] = {
+    "weight": (drawn("w1").tobytes()[:96], (drawn("w1").ravel()[:24] * np.float32(1.05)).tobytes(), "conv"),
+    "bias": (drawn("b1").tobytes(), drawn("b2").tobytes(), "conv"),
+    "kernel order": (drawn("w2").tobytes(), drawn("w2").swapaxes(2, 3).tobytes(), "deep"),
+    "pads": (wholes(2, 0, 1, 2), wholes(1, 0, 2, 2), "deep"),
+    "average": (wholes(4, 1, 0, 0, 1), wholes(4, 0, 0, 1, 1), "mean"),
+    "parts": (wholes(3, 5), wholes(5, 3), "logits"),
+    "scale": (drawn("scale").tobytes(), drawn("shift").tobytes(), "normal"),
+    "slope": (floats(0.2), floats(1 / 6), "gate"),
+}
+"""What is changed in the file → bytes, others, and the step that it shows at."""
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_change_is_named_where_it_is(tmp_path: Path, kind: str) -> None:
+    *change, step = CHANGES[kind]
+    report = beside_its_source(changed(tmp_path, *change), small())
+    assert report.verdict == "fail"
+    assert report.leading.first_fault is not None
+    assert report.leading.first_fault.step == step
+
+
+BROKEN: dict[str, tuple[Any, str]] = {
+    "empty": (lambda content: b"", "has 0: cut off or malformed"),
+    "half": (lambda content: content[: len(content) // 2], "cut off or malformed"),
+    "another": (lambda content: b"TFL3" * 20, "cut off or malformed"),
+    "nothing in it": (lambda content: b"\x08\0\0\0\x04\0\x04\0\x04\0\0\0", "it has no operators"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_file_is_named(tmp_path: Path, kind: str) -> None:
+    change, said = BROKEN[kind]
+    (tmp_path / "m.mnn").write_bytes(change(SMALL.read_bytes()))
+    with pytest.raises(FileError, match=said):
+        read_mnn(tmp_path / "m.mnn")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"m\.mnn: cannot be read"):
+        read_mnn(tmp_path / "m.mnn")
+
+
+def one_operator(kind: str, **told: Any) -> MnnModel:
+    """Return a model of an operator on (1, 4, 4, 2)."""
+    given = MnnOperator("Input", "x", (), (0,), {"dims": np.array([1, 4, 4, 2])})
+    return MnnModel([given, MnnOperator(kind, "n", (0,), (1,), told)], ["x", "y"], ["y"])
+
+
+NOTHING = np.zeros(0, np.int64)
+WINDOW = {"global": 0, "average": 0, "ceil": 0, "pads": NOTHING, "kernel_x": 1, "kernel_y": 1}
+STRIDES = {"stride_x": 1, "stride_y": 1, "pad_mode": 3}
+NORM = {"external": NOTHING, "axis": np.array([1]), "group": 1, "root_mean_square": 0}
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (one_operator("OpType 99"), "n: what OpType 99 means is not written down"),
+        (one_operator("UnaryOp", way=17), "UnaryOp n: UnaryOp 17 is not written down"),
+        (one_operator("ConvertTensor", to=1), "a map with its channels last"),
+        (one_operator("Pooling", **WINDOW, **STRIDES), "pad mode 3"),
+        (one_operator("LayerNorm", **NORM), r"normalising over \[1\] in 1 groups"),
+        (one_operator("Slice", axis=0, points=NOTHING, source=1), "a split as of NetSource 1"),
+    ],
+)
+def test_what_is_not_known_is_named(model: MnnModel, said: str) -> None:
+    with pytest.raises(UnsupportedOperationError, match=said):
+        mnn_graph(model, {"x": (1, 4, 4, 2)}, ["y"])
+
+
+def test_weights_in_another_file_are_refused() -> None:
+    held = read_mnn(SMALL)
+    outside = [
+        replace(each, told={**each.told, "external": np.array([0, 8, 8])})
+        if each.kind == "Convolution"
+        else each
+        for each in held.operators
+    ]
+    with pytest.raises(UnsupportedOperationError, match="conv: its weights lie in another file"):
+        mnn_graph(replace(held, operators=outside), {"x": (1, 4, 8, 12)}, ["y", "z", "mean"])
+
+
+def test_an_operator_that_lacks_what_it_should_be_told_is_named() -> None:
+    with pytest.raises(FileError, match="BinaryOp n: it is malformed"):
+        mnn_graph(one_operator("BinaryOp"), {"x": (1, 4, 4, 2)}, ["y"])
+
+
+def test_a_source_of_another_shape_is_refused() -> None:
+    with pytest.raises(ShapeError, match=r"takes \[\(1, 4, 4, 2\)\], its source \[\(1, 4, 4, 3\)\]"):
+        mnn_graph(one_operator("TanH"), {"x": (1, 4, 4, 3)}, ["y"])
+
+
+# --- beside MNN itself ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The narrow network's ``.mnn``; the ONNX file lies beside it."""
+    folder = tmp_path_factory.mktemp("mnn")
+    onnx.save(export(narrow_network.network(), IMAGES), folder / "m.onnx")
+    return convert(CONVERTERS["mnn"], folder / "m.onnx", folder / "m.mnn")[0]
+
+
+@runtimes
+def test_a_converted_network_means_what_it_was_made_from(mnn: Path) -> None:
+    beside_its_source(mnn, mnn.with_suffix(".onnx")).raise_on_failure()
+
+
+@runtimes
+def test_a_sixth_that_was_halved_is_named(mnn: Path, tmp_path: Path) -> None:
+    """With --fp16 weights are compared as halves; a number of the hard sigmoid is none."""
+    source = mnn.with_suffix(".onnx")
+    path = convert(CONVERTERS["mnn"], source, tmp_path / "m.mnn", "float16")[0]
+    report = beside_its_source(path, source)
+    assert report.leading.first_fault is not None
+    assert report.leading.first_fault.step.endswith("HardSigmoid")
+    assert "0.166626" in report.headline()
+
+
+@runtimes
+@pytest.mark.parametrize("which", ["small", "narrow"])
+def test_mnn_computes_what_its_file_is_read_as(mnn: Path, tmp_path: Path, which: str) -> None:
+    """Every tensor that both have, in MNN's own kernels and by our evaluation of the graph."""
+    path, source = (SMALL, small()) if which == "small" else (mnn, mnn.with_suffix(".onnx"))
+    graph, before = read(path, source)
+    ((name, info),) = before.declared.items()
+    images = np.random.default_rng(0).normal(size=info.shape).astype(np.float32)
+    own = PHONE_RUNTIMES["mnn"].candidate(f"{path},winograd=off").capture(images)
+    ours = EvaluatedGraph(graph).capture({name: images})
+    shared = own.keys() & ours.keys()
+    assert len(shared) > (10 if which == "small" else 100)
+    for name in shared:
+        assert own[name].size == ours[name].size, name
+        apart = np.abs(own[name].ravel() - ours[name].ravel()).max()
+        assert apart <= 1e-3 * max(np.abs(ours[name]).max(), 1e-3), name
+
+
+@runtimes
+def test_the_command_takes_a_mnn(tmp_path: Path) -> None:
+    onnx.save(small(), tmp_path / "small.onnx")
+    path = convert(CONVERTERS["mnn"], tmp_path / "small.onnx", tmp_path / "small.mnn")[0]
+    line = ["verify", str(path), "--against", str(tmp_path / "small.onnx"), "--no-cache"]
+    result = CliRunner().invoke(conformance.cli.app, line)
+    assert result.exit_code == 0, result.output
