@@ -280,15 +280,33 @@ def shipped(
     """
     if source is None or runtime.names_model(text):
         return runtime.candidate(text, interpreter, timeout)
-    given = dict(word.partition("=")[::2] for word in text.split(",") if word)
     folder = tempfile.TemporaryDirectory(prefix=f"{runtime.name}-")
-    place = Path(folder.name) / f"model{runtime.suffix}"
-    files = convert(
-        CONVERTERS[runtime.name], source, place, given.get("weights", "float32"), given.get("delegate")
-    )
-    candidate = runtime.candidate(",".join([str(files[0]), *([text] if text else [])]), interpreter, timeout)
+    said = converted(runtime, text, source, Path(folder.name) / f"model{runtime.suffix}")
+    candidate = runtime.candidate(said, interpreter, timeout)
     candidate.converted_in = folder  # type: ignore[attr-defined]  # as long as it may read from there
     return candidate
+
+
+def converted(runtime: PhoneRuntime, text: str, source: Path, model: Path) -> str:
+    """Convert an ONNX file as ``name=value,…`` asks, and return ``MODEL,name=value,…``.
+
+    Parameters
+    ----------
+    runtime
+    text
+    source
+        The ONNX file.
+    model
+        The first of the files to write.
+
+    Raises
+    ------
+    MobileInstError
+        As of `convert`.
+    """
+    given = dict(word.partition("=")[::2] for word in text.split(",") if word)
+    convert(CONVERTERS[runtime.name], source, model, given.get("weights", "float32"), given.get("delegate"))
+    return ",".join([str(model), *([text] if text else [])])
 
 
 def _run(converter: Converter, command: list[str], folder: Path) -> None:

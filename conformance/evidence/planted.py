@@ -22,6 +22,7 @@ from conformance.bounds import Declaration
 from conformance.candidates.kinds import Request, graph_candidate, make
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph
 from conformance.evidence.fault_score import MODELS, SIZE
+from conformance.evidence.planted_files import WrongFiles
 from conformance.evidence.planting import FLOAT_KINDS, KINDS, Planted, plant
 from conformance.graph.evaluation import evaluate_node, widened_all
 from conformance.graph.onnx_export import export
@@ -153,6 +154,7 @@ class FloatSubject(Subject):
         super().__init__(network, candidate, seed, interpreter)
         self.model = self.float_model
         self.tensors = graph_recording(self.graph, {"images": self.images}).tensors
+        self.files = WrongFiles(candidate, self.model)
         self.right, self.captured, self.unit_roundoff = self._judged(self.model)
         self.steps = record(MobileInst(self.config, self.weights), self.images).outputs
 
@@ -166,11 +168,13 @@ class FloatSubject(Subject):
     def trial(self, planted: Planted) -> Trial:
         """Judge it as the network that it should be.
 
-        What changes nothing that the runtime computes has no size: ncnn's converter knows an attention by its
-        shape, and takes the factor of its scores for granted.
+        What is too small to be counted is not run. What changes nothing that the runtime computes has no
+        size: ncnn's converter knows an attention by its shape, and takes its scores' factor for granted.
         """
-        report, captured, _ = self._judged(planted.model)
         size, wrong = self._effect(planted)
+        if size <= LEAST:
+            return Trial(self.network, planted.kind, planted.detail, size, (), None, False)
+        report, captured, _ = self._judged(planted.model)
         if captured.keys() == self.captured.keys() and all(
             np.array_equal(captured[name], array) for name, array in self.captured.items()
         ):
@@ -187,7 +191,7 @@ class FloatSubject(Subject):
             path = Path(folder) / "model.onnx"
             onnx.save(model, path)
             given = Request("", self.config, self.weights, path, threads=1, interpreter=self.interpreter)
-            candidate = make(self.candidate, given)
+            candidate = make(self.files.candidate_of(model, path), given)
             report = verify(candidate, self.config, self.weights, {"scene": self.images}).leading
             captured = dict(candidate.capture(self.images))
             return report, captured, candidate.declaration.arithmetic.unit_roundoff

@@ -102,3 +102,11 @@ def test_what_the_npu_does_not_look_at_is_no_mistake_there() -> None:
     way.s = b"half_pixel"
     trial = right.trial(Planted("attribute", "", (node.name,), model))
     assert (trial.size, trial.detected) == (0.0, False)
+
+
+def test_what_is_too_small_to_be_counted_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = subject()
+    monkeypatch.setattr(right, "_judged", None)
+    trial = right.trial(Planted("attribute", "", (right.model.graph.node[0].name,), right.model))
+    assert not trial.counted
+    assert not trial.detected
