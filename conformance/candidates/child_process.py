@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import refimpl
 from refimpl.errors import ProcessError
@@ -17,14 +19,32 @@ STARTING = 300.0
 
 
 def start(module: str, *arguments: str) -> subprocess.Popen[str]:
-    """Start a module of this program as a process that is talked to in lines."""
+    """Start a module of this program as a process that is talked to in lines; `end` ends it."""
     return subprocess.Popen(
         python_command(module, *arguments),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env=safe_environment(),
+        start_new_session=True,
     )
+
+
+def end(process: subprocess.Popen[Any]) -> int:
+    """End a process with a session of its own and all that it started, and return its status."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
+
+
+def end_with_starter() -> None:
+    """End this process when whatever holds the other end of its standard input has ended."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def python_command(module: str, *arguments: str) -> list[str]:

@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from conformance.candidates.candidate import Candidate
-from conformance.candidates.child_process import python_command, safe_environment
+from conformance.candidates.child_process import end, python_command, safe_environment
 from conformance.candidates.phone_runtime import RECORD, PhoneRuntime
 from conformance.conversion.executorch_model import DELEGATES, read_executorch
 from conformance.conversion.litert_model import read_litert
@@ -310,25 +310,31 @@ def converted(runtime: PhoneRuntime, text: str, source: Path, model: Path) -> st
 
 
 def _run(converter: Converter, command: list[str], folder: Path) -> None:
-    try:
-        ended = subprocess.run(
+    said = [folder / "said", folder / "said_of_errors"]
+    with said[0].open("wb") as out, said[1].open("wb") as errors:
+        process = subprocess.Popen(
             command,
             cwd=folder,
             env=safe_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=LONGEST,
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=errors,
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired as error:
-        raise FileError(f"{converter.package} hangs: it has not ended within {LONGEST:g} s") from error
-    if ended.returncode:
-        raise FileError(f"{converter.package} fails with status {ended.returncode}: {_last_words(ended)}")
+        try:
+            process.wait(LONGEST)
+        except subprocess.TimeoutExpired as error:
+            raise FileError(f"{converter.package} hangs: it has not ended within {LONGEST:g} s") from error
+        finally:
+            end(process)
+            process.communicate()
+    if process.returncode:
+        raise FileError(f"{converter.package} fails with status {process.returncode}: {_last_words(said)}")
 
 
-def _last_words(ended: subprocess.CompletedProcess[str]) -> str:
-    lines = [line for line in f"{ended.stdout}\n{ended.stderr}".splitlines() if line.strip()]
+def _last_words(said: Sequence[Path]) -> str:
+    text = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in said)
+    lines = [line for line in text.splitlines() if line.strip()]
     return lines[-1].strip()[:200] if lines else "it says nothing"
 
 

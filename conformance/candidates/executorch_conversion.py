@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from conformance.candidates.child_process import end_with_starter
 from conformance.candidates.module_to_convert import module_and_inputs
 from conformance.graph.pytorch_replay import import_torch
 
@@ -45,4 +46,5 @@ def write_executorch(source: Path, target: Path, delegate: str) -> None:
 
 
 if __name__ == "__main__":
+    end_with_starter()
     write_executorch(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

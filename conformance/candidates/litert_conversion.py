@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from conformance.candidates.child_process import end_with_starter
 from conformance.candidates.module_to_convert import module_and_inputs
 
 FLOAT16 = [
@@ -60,4 +61,5 @@ def _store(model: Path, weights: str) -> None:
 
 
 if __name__ == "__main__":
+    end_with_starter()
     write_litert(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

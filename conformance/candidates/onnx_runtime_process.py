@@ -24,7 +24,7 @@ import onnx
 from conformance.bounds import Declaration
 from conformance.bounds.allowances import onnx_runtime as runtime_of_version
 from conformance.candidates.candidate import OwnGraph
-from conformance.candidates.child_process import STARTING, crashed, hung, next_line, start
+from conformance.candidates.child_process import STARTING, crashed, end, hung, next_line, start
 from conformance.candidates.far_process import FarProcess, Opening
 from conformance.candidates.onnx_runtime import (
     LEVELS,
@@ -208,7 +208,7 @@ class _FarModel:
 
 
 def _end(process: subprocess.Popen[str], place: tempfile.TemporaryDirectory[str]) -> None:
-    process.kill()
+    end(process)
     process.communicate()
     place.cleanup()
 

@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 from conformance.bounds import FORMATS, RUNTIMES, WEIGHT_FORMATS, Declaration
 from conformance.candidates.arrays import Given, attempted, crash_of, operands_of
 from conformance.candidates.candidate import FUSION_REACH, Candidate, OwnGraph
-from conformance.candidates.child_process import STARTING, crashed, hung, next_line, start
+from conformance.candidates.child_process import STARTING, crashed, end, hung, next_line, start
 from conformance.candidates.kinds import GRAPH_RUNNERS, PHONE_RUNTIMES, Request, make
 from refimpl import MobileInstConfig, errors
 from refimpl.errors import CandidateError, MobileInstError
@@ -187,12 +187,9 @@ class IsolatedCandidate(Candidate):
     def _stop(self, patience: float = 0.0) -> int:
         if self.process is None:
             return 0
-        if self.process.poll() is None:
-            try:
-                self.process.wait(patience)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        status = self.process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(patience)
+        status = end(self.process)
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 with suppress(OSError):
