@@ -12,6 +12,7 @@ from rich.table import Table
 
 from conformance.candidates.onnx_candidate import only_input
 from conformance.cli import options, verify_options
+from conformance.cli.candidate import Interpreter, words_of
 from conformance.cli.job import Job
 from conformance.cli.options import JsonFile
 from conformance.cli.report_files import Html, Markdown
@@ -32,13 +33,15 @@ SHOWN = 90
 class Matrix(Job):
     """Judge one model in every runtime that is installed, in every precision, converted by its own converter.
 
-    Exits 0 if all that could be run conform, else 1.
+    Exits 0 if all that could be run conform, else 1; 2 if none could.
 
     [bold]Examples[/bold]
 
       mobileinst matrix --model topformer-tiny --set num_queries=20 --size 128x192
 
       mobileinst matrix mine.onnx --weights mine.safetensors --markdown matrix.md --html matrix.html
+
+      mobileinst matrix --model topformer-tiny --size 128x192 --interpreter 'ssh -p 8022 phone python'
     """
 
     doing = "a matrix of runtimes"
@@ -46,6 +49,7 @@ class Matrix(Job):
     model_file: verify_options.ModelFile = None
     network: options.NetworkOptions
     size: options.Size = None
+    interpreter: Interpreter = None
     no_cache: verify_options.NoCache = False
     html_file: Html = None
     markdown_file: Markdown = None
@@ -64,7 +68,10 @@ class Matrix(Job):
             model, size = self._model(Path(folder), config, weights)
             cache = None if self.no_cache else cache_folder()
             given = (model, config, weights, rendered_input(size))
-            cells = list(runtime_matrix(*given, progress=progress, cache=cache))
+            words = words_of(self.interpreter)
+            cells = list(runtime_matrix(*given, progress=progress, cache=cache, interpreter=words))
+        if all(cell.verdict in ("refused", "not installed") for cell in cells):
+            raise ConfigurationError(f"no runtime can be run: {cells[0].runtime}: {cells[0].says}")
         rows = [row_of(cell) for cell in cells]
         title = f"{network.described} at {size[0]}×{size[1]}"
         self._write(title, rows)

@@ -14,11 +14,13 @@ from conformance.candidates.kinds import PHONE_RUNTIMES, Request, make
 from conformance.judge.network import verify
 from conformance.reports.report import InputReport, Report
 from refimpl import MobileInstConfig, Weights
-from refimpl.errors import MobileInstError
+from refimpl.errors import MissingDependencyError, MobileInstError
 from refimpl.ops.operation import Array
 
 OTHERS = {"onnxruntime": ("level=all", "level=disabled"), "qnn": ("snapdragon-8-gen-2",)}
 """Runtimes that take ONNX files as they are → ways in which they are asked to run them."""
+ARM = {"ncnn": ("arithmetic=float16",), "mnn": ("winograd=off,precision=low",)}
+"""What runtimes can be asked besides under another interpreter: it may be an Arm core's."""
 MODULES = {"onnxruntime": "onnxruntime", "qnn": "onnxruntime_qnn"}
 
 
@@ -83,11 +85,11 @@ def runtime_matrix(
     cache
         Where envelopes are kept; None: nowhere.
     ways
-        Runtimes and their options; none: all.
+        Runtimes and their options; none: all, under an interpreter all that can be run there.
     interpreter
         The words that start the Python in which the runtimes are installed; none: this one.
     """
-    for runtime, way in ways or _ways():
+    for runtime, way in ways or (_ways_elsewhere() if interpreter else _ways()):
         progress(f"{runtime}:{way}")
         package = MODULES.get(runtime) or PHONE_RUNTIMES[runtime].package
         if not interpreter and importlib.util.find_spec(package) is None:
@@ -101,6 +103,9 @@ def runtime_matrix(
             candidate = make(f"{runtime}:{way}", request)
             report = verify(candidate, config, weights, inputs, name=runtime, cache=cache)
             known = (runtime, getattr(candidate, "version", "") or known[1], *known[2:])
+        except MissingDependencyError as error:
+            yield Cell(runtime, "", way, known[3], "not installed", says=str(error))
+            continue
         except MobileInstError as error:
             yield Cell(*known, "refused", says=str(error), seconds=time.monotonic() - began)
             continue
@@ -112,6 +117,12 @@ def _ways() -> Iterator[tuple[str, str]]:
         package = MODULES.get(runtime) or PHONE_RUNTIMES[runtime].package
         installed = importlib.util.find_spec(package) is not None
         yield from ((runtime, way) for way in (ways if installed else ways[:1]))
+
+
+def _ways_elsewhere() -> Iterator[tuple[str, str]]:
+    yield from (("onnxruntime", way) for way in OTHERS["onnxruntime"])
+    for runtime, each in PHONE_RUNTIMES.items():
+        yield from ((runtime, way) for way in (*each.ways, *ARM.get(runtime, ())))
 
 
 def _version(package: str) -> str:

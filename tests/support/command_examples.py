@@ -115,7 +115,7 @@ EXAMPLES: dict[type[Job], list[str]] = {
         "convert t.onnx c.pte --to executorch --precision float32 --delegate xnnpack --force",
     ],
     Matrix: [
-        f"matrix {given} --no-cache --html h --markdown m {JSON}"
+        f"matrix {given} --interpreter {PYTHON} --no-cache --html h --markdown m {JSON}"
         for network in NETWORKS
         for given in (f"{network} --size 64x96", f"n.onnx {network}")
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -367,6 +368,34 @@ def test_the_matrix_holds_every_runtime_and_names_what_fails(
     ]
     assert "| openvino | " in Path("m.md").read_text()
     assert Path("m.html").read_text().count("<tr>") == 4
+
+
+@runtimes
+def test_the_matrix_of_another_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_matrix, "PHONE_RUNTIMES", {})
+    monkeypatch.chdir(tmp_path)
+    line = ["matrix", *OPTIONS, "--seed", "0", "--size", "64x96", "--no-cache", "--json", "m.json"]
+    result = CliRunner().invoke(conformance.cli.app, [*line, "--interpreter", sys.executable])
+    assert result.exit_code == 0, result.output
+    cells = json.loads(Path("m.json").read_text())["cells"]
+    assert [(cell["runtime"], cell["verdict"]) for cell in cells] == [("onnxruntime", "pass")] * 2
+
+
+@runtimes
+@pytest.mark.parametrize(
+    ("interpreter", "said"),
+    [(f"{sys.executable} -I -S", "has no NumPy"), ("no_such_python", "cannot be started")],
+)
+def test_a_matrix_of_nothing_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], interpreter: str, said: str
+) -> None:
+    monkeypatch.setattr(runtime_matrix, "PHONE_RUNTIMES", {})
+    line = ["matrix", *OPTIONS, "--seed", "0", "--size", "64x96", "--no-cache"]
+    monkeypatch.setattr(sys, "argv", ["mobileinst", *line, "--interpreter", interpreter])
+    with pytest.raises(SystemExit) as ended:
+        conformance.cli.main()
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
 
 
 def test_cells_of_tables_cannot_break_out_of_them() -> None:

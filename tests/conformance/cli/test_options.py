@@ -47,6 +47,7 @@ from conformance.cli import (
 )
 from conformance.cli.job import Beside, Job, Unless, options_of
 from conformance.evidence.planted import Result
+from conformance.evidence.runtime_matrix import Cell
 from conformance.judge.network import verify
 from conformance.reports.report import InputReport, Report
 from conformance.reports.sweep_report import SweepReport
@@ -236,7 +237,7 @@ def light(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
         (cost, "printed_rows", []),
         (convert, "convert", []),
         (explain_model, "graph_page", ""),
-        (matrix, "runtime_matrix", []),
+        (matrix, "runtime_matrix", [Cell("ncnn", "1", "winograd=on", "pnnx", "pass")]),
         (faults, "write_faulty_models", []),
         (faults, "_judged", ([], [])),
         (planted, "judge_planted", Result([], 0, {})),
