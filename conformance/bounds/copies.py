@@ -78,11 +78,12 @@ def _of_largest(x: Array, copied: Format) -> Array:
 
 
 def _factors(recording: Recording) -> dict[str, tuple[Array | float, int]]:
-    """Return the weights that are operands of products.
+    """Return the weights that are operands of products, matrices that are written down among them.
 
     Each with what a norm behind it multiplies it by, and the axis of its output channels.
     """
-    moved = {name: (name, False) for name in recording.weights}
+    written = (name for name in recording.constants if recording.tensors[name].ndim > 1)
+    moved = {name: (name, False) for name in (*recording.weights, *written)}
     found: dict[str, tuple[Array | float, int]] = {}
     products: set[str] = set()
     for step in recording.steps:
@@ -92,12 +93,21 @@ def _factors(recording: Recording) -> dict[str, tuple[Array | float, int]]:
             moved.update(dict.fromkeys(step.outputs, (name, turned ^ (step.op_type == "Transpose"))))
         elif Trait.PRODUCTS in traits or (step.op_type == "Add" and products & {*step.inputs}):
             products |= {*step.outputs} if step.op_type != "Conv" else set()
-            operands = step.inputs[1:2] if step.op_type == "Conv" else step.inputs
             factor = _factor(recording, _norm_behind(recording, step))
-            first = step.op_type == "Conv" or bool(step.attributes.get("transB", 0))
-            for name, turned in (moved[name] for name in operands if name in moved):
-                found[name] = factor, 0 if first ^ turned else -1
+            for place, operand in enumerate(step.inputs):
+                if operand in moved and not (step.op_type == "Conv" and place != 1):
+                    name, turned = moved[operand]
+                    found[name] = factor, _output_axis(step, place, turned)
     return found
+
+
+def _output_axis(step: Node, place: int, turned: bool) -> int:
+    """Return the axis along which an operand of a product makes other outputs."""
+    if step.op_type == "Conv":
+        return -1 if turned else 0
+    on_the_left = place == 0 and step.op_type in ("MatMul", "Gemm")
+    turned ^= bool(step.attributes.get("transA" if on_the_left else "transB", 0))
+    return -2 if on_the_left ^ turned else -1
 
 
 def _vectors(recording: Recording, copied: Format) -> Iterator[tuple[str, Array]]:

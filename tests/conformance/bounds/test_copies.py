@@ -52,6 +52,21 @@ def test_integers_of_a_range_with_a_norm_folded_in_are_within_their_bound() -> N
         assert error.max() > 0.5 * copies[name].max()
 
 
+def test_matrices_that_are_no_parameters_are_copied_too() -> None:
+    """Pooling of uneven windows multiplies by one from either side; steps are of rows, or of columns."""
+    copies = copied_weights(RECORDING, Declaration(weights=INT8_OF_RANGE, runtime=OPENVINO))
+    products = [step for step in RECORDING.steps if step.operation == "MatMul"]
+    found = [(name, side) for step in products for side, name in enumerate(step.inputs)]
+    found = [(name, side) for name, side in found if name in RECORDING.constants]
+    assert {side for _, side in found} == {0, 1}
+    for name, side in found:
+        matrix = RECORDING.tensors[name]
+        step = ((np.max(matrix, 1 - side, keepdims=True) - 0) / 255).astype(np.float16).astype(np.float64)
+        error = np.abs(np.rint(matrix / np.where(step, step, 1)) * step - matrix)
+        assert (error <= copies[name] * 1.001).all(), name
+        assert copies[name].max() < 0.01 * matrix.max()
+
+
 def test_vectors_of_norms_stay_exact_and_nothing_is_allowed_undeclared() -> None:
     copies = copied_weights(RECORDING, Declaration(weights=FLOAT16))
     assert not any(".bn." in name or "norm" in name for name in copies)
