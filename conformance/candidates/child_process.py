@@ -41,7 +41,9 @@ def end_with_starter() -> None:
     """End this process when whatever holds the other end of its standard input has ended."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        # Not by sys.stdin, whose lock the interpreter needs when it ends.
+        while os.read(0, 1024):
+            pass
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -221,3 +221,10 @@ def test_our_converters_end_with_what_started_them(module, tmp_path):
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_process_that_waits_for_its_starter_can_end_by_itself():
+    program = "from conformance.candidates.child_process import end_with_starter; end_with_starter()"
+    process = subprocess.Popen([sys.executable, "-P", "-c", program], stdin=subprocess.PIPE)
+    assert process.wait() == 0
+    process.stdin.close()
