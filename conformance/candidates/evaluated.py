@@ -28,6 +28,12 @@ class EvaluatedGraph(Candidate):
         The format every result is rounded to; float32 arithmetic, unless it is float64.
     declaration
         The arithmetic it is judged by; that in which it is computed by default.
+
+    Attributes
+    ----------
+    failed
+        Of the latest run, what is wrong with nodes whose operands do not fit together; None, the default:
+        that is an error.
     """
 
     declaration = Declaration()
@@ -40,12 +46,18 @@ class EvaluatedGraph(Candidate):
         self.arithmetic = FLOAT64 if storage == FLOAT64 else FLOAT32
         self.storage = storage
         self.declaration = declaration or Declaration(self.arithmetic, storage)
+        self.failed: list[str] | None = None
         self.latest: tuple[dict[str, Array], Recording] | None = None
 
     def run(self, images: Given) -> dict[str, Array]:
-        """Return the outputs; inputs have the graph's names of them, or are in its order."""
+        """Return the outputs; inputs have the graph's names of them, or are in its order.
+
+        Where nodes fail and no output is computed, the last tensor that is.
+        """
         run = self._recording(images)
-        return {name: run.tensors[tensor] for name, tensor in run.outputs.items()}
+        given = {name: run.tensors[tensor] for name, tensor in run.outputs.items() if tensor in run.tensors}
+        last = [name for _, name in run.results()][-1:]
+        return given or {name: run.tensors[name] for name in last}
 
     def capture(self, images: Given) -> dict[str, Array]:
         """Return every tensor that a node makes."""
@@ -65,7 +77,8 @@ class EvaluatedGraph(Candidate):
         if self.latest is None or not _same(self.latest[0], feeds):
             given, narrow, dtype = own_feeds(self.graph, feeds), self.storage, self.arithmetic.name
             stored = None if narrow in (FLOAT32, FLOAT64) else lambda x: narrow.rounded(x).astype(dtype)
-            run = graph_recording(self.graph, given, dtype=dtype, stored=stored)
+            self.failed = None if self.failed is None else []
+            run = graph_recording(self.graph, given, dtype=dtype, stored=stored, failed=self.failed)
             self.latest = {name: array.copy() for name, array in feeds.items()}, run
         return self.latest[1]
 

@@ -25,7 +25,7 @@ _SEGMENTS_AT = 24
 """Where the header says where the segments begin."""
 DTYPES = {0: "u1", 1: "i1", 2: "i2", 3: "i4", 4: "i8", 5: "f2", 6: "f4", 7: "f8", 11: "?"}
 """``ScalarType`` → its numbers."""
-TENSOR, TENSORS = 5, (10, 11)
+TENSOR, TENSORS, _PLACES = 5, (10, 11), 7
 """Places in the union ``KernelTypes``."""
 _PLAIN: dict[int, Any] = {
     1: lambda table: None,
@@ -41,7 +41,7 @@ _PLAIN: dict[int, Any] = {
 }
 DELEGATES = ("portable", "xnnpack", "xnnpack-whole")
 """Who computes: ExecuTorch's own kernels; XNNPACK, each operation alone; XNNPACK, fused as it can."""
-_KERNEL, _DELEGATE = 1, 2
+_KERNEL, _DELEGATE, _JUMPS = 1, 2, (3, 4)
 """Places in the union ``InstructionArguments``."""
 
 
@@ -109,6 +109,10 @@ class ExecutorchProgram:
         Places, in order.
     outputs
         Name, as the program keeps it of its source → place, in order.
+    places
+        Places of those lists in ``plain`` that hold places of numbers.
+    jumps
+        How many instructions jump or move values: they are not among the calls.
     """
 
     calls: Mapping[int, ExecutorchCall]
@@ -118,6 +122,8 @@ class ExecutorchProgram:
     plain: Mapping[int, Any]
     inputs: Sequence[int]
     outputs: Mapping[str, int]
+    places: frozenset[int] = frozenset()
+    jumps: int = 0
 
     def within(self, places: Iterable[int]) -> list[int]:
         """Return the tensors among values, those of lists too."""
@@ -223,6 +229,8 @@ def _read(content: bytes, program: Table) -> ExecutorchProgram:
         plain,
         plan.wholes(3),
         _outputs(plan),
+        frozenset(place for place, (kind, _) in enumerate(values) if kind == _PLACES),
+        sum(each.whole(0, "B") in _JUMPS for each in plan.tables(5)[0].tables(2)),
     )
 
 

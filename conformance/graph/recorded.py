@@ -12,6 +12,7 @@ from conformance.graph.evaluation import widened_all
 from conformance.graph.onnx_graph import OnnxGraph, bound_inputs
 from conformance.graph.output_sizes import Sizes
 from refimpl import Recording, Step
+from refimpl.errors import ShapeError
 from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
@@ -23,6 +24,7 @@ def graph_recording(
     *,
     dtype: DTypeLike = np.float64,
     stored: Callable[[Array], Array] | None = None,
+    failed: list[str] | None = None,
 ) -> Recording:
     """Return the graph's run, in float64 unless another dtype is given.
 
@@ -37,6 +39,9 @@ def graph_recording(
         At least this precision everywhere, as in `conformance.graph.evaluation`.
     stored
         What storing makes of every floating-point result; None: nothing.
+    failed
+        Takes what is wrong with nodes whose operands do not fit together; they and what is behind them are
+        left out. None: that is an error.
 
     Raises
     ------
@@ -49,8 +54,13 @@ def graph_recording(
     known = {**widened_all(given, dtype), **bound_inputs(graph, feeds, dtype)}
     written = Written(known, dtype, check=Sizes().check)
     for node in graph.nodes:
-        if node.name not in graph.unknown:
-            written.run(_step(node))
+        if node.name not in graph.unknown and (failed is None or _can_be_run(node, written)):
+            try:
+                written.run(_step(node))
+            except ShapeError as error:
+                if failed is None:
+                    raise
+                failed.append(str(error))
             if stored is not None:
                 made = {name: written.values[name] for name in node.outputs if name in written.values}
                 written.values |= {name: stored(x) for name, x in made.items() if x.dtype.kind == "f"}
@@ -62,6 +72,10 @@ def graph_recording(
         outputs=dict(graph.outputs),
         weights=[*given, *written.constants],
     )
+
+
+def _can_be_run(node: Node, written: Written) -> bool:
+    return all(name in written.values or name in written.sequences for name in node.uses)
 
 
 def _step(node: Node) -> Step:

@@ -96,6 +96,7 @@ def verify_against(
     names: tuple[str, str] = ("candidate", "reference"),
     progress: Callable[[str], None] = lambda stage: None,
     cache: Path | None = None,
+    partly: bool = False,
 ) -> Report:
     """Judge whether a graph means what another does, from which a tool has made it.
 
@@ -107,6 +108,8 @@ def verify_against(
         Under the names that ``before`` has for them.
     names, progress, cache
         As of `verify_beside`.
+    partly
+        Operands in ``after`` that do not fit together are a fault of it, and no error.
 
     Raises
     ------
@@ -116,7 +119,9 @@ def verify_against(
         A node of either is outside the vocabulary.
     """
     fitting = {label: fit_for_both(after, feeds) for label, feeds in inputs.items()}
-    report = verify_beside(Wide(after), before, fitting, names=names, progress=progress, cache=cache)
+    candidate = Wide(after)
+    candidate.failed = [] if partly else None
+    report = verify_beside(candidate, before, fitting, names=names, progress=progress, cache=cache)
     return replace(report, model=model_of(after))
 
 
@@ -209,7 +214,18 @@ class _Course(StepCourse):
     def compare_outputs(self, outputs: Mapping[str, Array]) -> tuple[list[Comparison], list[str]]:
         """Pair the outputs of both; among dumps they are looked for."""
         given = outputs if self.candidate.reruns else self._outputs_among(outputs)
-        return compare_outputs(self.recording, self.allowed, given, self.needed)
+        rows, problems = compare_outputs(self.recording, self.allowed, given, self.needed)
+        return rows, [f"it cannot be computed: {said}" for said in self.failed] or problems
+
+    @property
+    def failed(self) -> list[str]:
+        """What is wrong with the candidate's nodes whose operands do not fit together."""
+        return getattr(self.candidate, "failed", None) or []
+
+    def held_outputs(self) -> dict[str, str]:
+        """Return also outputs that it cannot compute: so that what is before them is looked for."""
+        lacking = {row.name: "" for row in self.outputs if row.candidate is None} if self.failed else {}
+        return super().held_outputs() | lacking
 
     def _outputs_among(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
         """Return the tensors that bear an output's name, or are one by value."""

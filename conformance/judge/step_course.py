@@ -80,12 +80,16 @@ class StepCourse(Course):
         if first_wrong([*self.outputs, *self.nodes, *self.steps]) is None:
             self.remarks += explain_large_errors(self.recording, self.outputs, self.steps)
 
+    def held_outputs(self) -> dict[str, str]:
+        """Return output → the candidate's tensor that is given for it, of those that it should hold."""
+        return {row.name: row.candidate for row in self.outputs if row.candidate is not None}
+
     def _compared(
         self, declared: Declaration, own: OwnGraph | None = None
     ) -> tuple[list[Comparison], Fault | None]:
         return compare_steps(
             self.recording,
-            {row.name: row.candidate for row in self.outputs if row.candidate is not None},
+            self.held_outputs(),
             CandidateTensors(self.captured),
             declared,
             captures_all=self.candidate.captures_all,

@@ -28,6 +28,8 @@ from PIL import Image
 from safetensors.numpy import save
 
 from conformance.candidates.dumps import read_dumps
+from conformance.conversion.executorch_graph import executorch_graph
+from conformance.conversion.executorch_model import read_executorch
 from conformance.conversion.mnn_graph import mnn_graph
 from conformance.conversion.mnn_model import read_mnn
 from conformance.evaluation import ytvis
@@ -49,6 +51,7 @@ from refimpl.weights import read_arrays
 CASES = int(os.environ.get("MOBILEINST_FUZZ_CASES", "20000"))
 LONGEST = 20.0
 """Seconds that one small file may take, on a busy machine."""
+DATA = Path(__file__).parents[1] / "data"
 IMAGES = np.zeros((1, 3, 32, 32), np.float16)
 ARRAYS = {"a": np.arange(24, dtype=np.float32).reshape(2, 3, 4), "b": np.ones(3, np.int64)}
 
@@ -211,6 +214,11 @@ def mnn(path: Path) -> OnnxGraph:
     return OnnxGraph.load(mnn_graph(read_mnn(path), {"x": (1, 4, 8, 12)}, ["y", "z", "mean"]))
 
 
+def executorch(path: Path) -> OnnxGraph:
+    """Read a program of ExecuTorch as the graph that it means."""
+    return OnnxGraph.load(executorch_graph(read_executorch(path), {"x": (1, 4, 8, 12)}, ["y", "mean"]))
+
+
 def tnn(suffix: str) -> Callable[[], bytes]:
     return lambda: tnn_data.file(tnn_data.graph_names()[0], suffix).read_bytes()
 
@@ -223,7 +231,8 @@ READERS = (
     Reader("a.safetensors", lambda: save(ARRAYS), read_arrays),
     Reader("dumps/a.txt", lambda: b"# 2 3\n1 2 3\n4 5.5 nan\n", lambda path: read_dumps(path.parent)),
     Reader("a.onnx", model, OnnxGraph.load),
-    Reader("a.mnn", (Path(__file__).parents[1] / "data" / "mnn" / "small.mnn").read_bytes, mnn),
+    Reader("a.mnn", (DATA / "mnn" / "small.mnn").read_bytes, mnn),
+    Reader("a.pte", (DATA / "executorch" / "small.pte").read_bytes, executorch),
     Reader("a.png", lambda: picture("PNG"), read_picture),
     Reader("a.jpg", lambda: picture("JPEG"), read_picture),
     Reader("a.webp", lambda: picture("WEBP"), read_picture),

@@ -90,7 +90,7 @@ def beside_its_source(path: Path, source: onnx.ModelProto | Path) -> Report:
     after, before = read(path, source)
     rng = np.random.default_rng(1)
     feeds = {name: rng.normal(size=info.shape).astype(np.float32) for name, info in before.declared.items()}
-    return verify_against(after, before, {"noise": feeds})
+    return verify_against(after, before, {"noise": feeds}, partly=True)
 
 
 def test_a_small_one_means_what_it_was_made_from() -> None:
@@ -131,6 +131,7 @@ CHANGES: dict[str, tuple[bytes, bytes, str]] = {
     "bias": (drawn("b1").tobytes(), drawn("b2").tobytes(), "conv"),
     "kernel order": (drawn("w2").tobytes(), drawn("w2").swapaxes(2, 3).tobytes(), "deep"),
     "pads": (wholes(2, 0, 1, 2), wholes(1, 0, 2, 2), "deep"),
+    "pads that do not fit": (wholes(2, 0, 1, 2), wholes(1, 1, 1, 2), "deep"),
     "average": (wholes(4, 1, 0, 0, 1), wholes(4, 0, 0, 1, 1), "mean"),
     "parts": (wholes(3, 5), wholes(5, 3), "logits"),
     "scale": (drawn("scale").tobytes(), drawn("shift").tobytes(), "normal"),
@@ -146,6 +147,18 @@ def test_a_change_is_named_where_it_is(tmp_path: Path, kind: str) -> None:
     assert report.verdict == "fail"
     assert report.leading.first_fault is not None
     assert report.leading.first_fault.step == step
+
+
+def test_operands_that_do_not_fit_together_are_told(tmp_path: Path) -> None:
+    """They fail the verdict, and what is computed before them tells where."""
+    before, after, _ = CHANGES["pads that do not fit"]
+    onnx.save(small(), tmp_path / "small.onnx")
+    path = changed(tmp_path, before, after)
+    line = ["verify", str(path), "--against", str(tmp_path / "small.onnx"), "--no-cache"]
+    result = CliRunner().invoke(conformance.cli.app, line)
+    assert result.exit_code == 1, result.output
+    assert "it cannot be computed: node 'BinaryOp sum" in result.output
+    assert "at        deep (Conv)" in result.output
 
 
 BROKEN: dict[str, tuple[Any, str]] = {

@@ -1,0 +1,220 @@
+"""ExecuTorch's program read as a graph: what the converter kept, and that ExecuTorch computes the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import narrow_network
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from typer.testing import CliRunner
+
+import conformance.cli
+from conformance.candidates.converters import CONVERTERS, convert
+from conformance.candidates.evaluated import EvaluatedGraph
+from conformance.candidates.kinds import PHONE_RUNTIMES
+from conformance.conversion.executorch_graph import executorch_graph
+from conformance.conversion.executorch_model import ExecutorchProgram, read_executorch
+from conformance.graph.onnx_export import export
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.against import verify_against
+from conformance.reports.report import Report
+from refimpl.errors import FileError, ShapeError, UnsupportedOperationError
+
+runtimes = pytest.mark.runtimes
+SHAPE = (1, 3, 128, 128)
+IMAGES = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+SMALL = Path(__file__).parents[2] / "data" / "executorch" / "small.pte"
+"""Of `small`, by ExecuTorch 1.5.1: `mobileinst convert small.onnx --to executorch`."""
+TEXT = """
+<ir_version: 8, opset_import: ["" : 17]>
+small (float[1, 4, 8, 12] x) => (float[1, 6, 18] y, float[1, 8, 4, 6] mean)
+{
+  conv = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, w1, b1)
+  relu = Relu (conv)
+  deep = Conv <pads = [2, 1, 2, 1], group = 8> (relu, w2, b2)
+  six = Clip (deep, zero, top)
+  pool = MaxPool <kernel_shape = [2, 3], strides = [2, 3]> (six)
+  mean = AveragePool <kernel_shape = [3, 3], strides = [1, 1], pads = [1, 1, 1, 1], count_include_pad = 1>
+         (six)
+  wide = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel"> (pool, , , sides)
+  sum = Add (six, wide)
+  first, second = Split <axis = 1> (sum, parts)
+  root = Sigmoid (first)
+  both = Concat <axis = 1> (second, root, six)
+  cut = Slice (both, begins, ends, axes)
+  rows = Reshape (cut, shape)
+  turned = Transpose <perm = [0, 2, 1]> (rows)
+  normal = LayerNormalization <axis = -1> (turned, scale, shift)
+  logits = MatMul (normal, rows)
+  weighed = Softmax <axis = -1> (logits)
+  product = MatMul (weighed, w3)
+  back = Transpose <perm = [0, 2, 1]> (product)
+  gate = HardSigmoid <alpha = 0.2> (back)
+  y = Mul (back, gate)
+}
+"""
+
+
+def drawn() -> dict[str, Any]:
+    """Return the weights of the small graph."""
+    rng = np.random.default_rng(5)
+    shapes = {"w1": (8, 4, 3, 3), "b1": (8,), "w2": (8, 1, 5, 3), "b2": (8,), "scale": (7,), "shift": (7,)}
+    shapes |= {"w3": (18, 6)}
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def small() -> onnx.ModelProto:
+    """Return a graph of what networks are made of, a few numbers wide."""
+    whole = {"sides": [1, 8, 4, 6], "parts": [3, 5], "begins": [1, 2], "ends": [4, 9], "axes": [2, 1]}
+    held = {"zero": np.float32(0), "top": np.float32(6), **drawn()}
+    held |= {name: np.array(numbers, np.int64) for name, numbers in {**whole, "shape": [1, -1, 18]}.items()}
+    model = onnx.parser.parse_model(TEXT)
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(held[name]), name) for name in held)
+    return model
+
+
+def read(path: Path, source: onnx.ModelProto | Path) -> tuple[OnnxGraph, OnnxGraph]:
+    """Return what the program means, and its source."""
+    before = OnnxGraph.load(source)
+    shapes = {name: [*info.shape] for name, info in before.declared.items() if info.shape}
+    return OnnxGraph.load(executorch_graph(read_executorch(path), shapes, list(before.outputs))), before
+
+
+def beside_its_source(path: Path, source: onnx.ModelProto | Path) -> Report:
+    after, before = read(path, source)
+    rng = np.random.default_rng(1)
+    feeds = {name: rng.normal(size=info.shape).astype(np.float32) for name, info in before.declared.items()}
+    return verify_against(after, before, {"noise": feeds})
+
+
+def test_a_small_one_means_what_it_was_made_from() -> None:
+    report = beside_its_source(SMALL, small())
+    report.raise_on_failure()
+    assert len(report.leading.steps) >= 15
+
+
+def changed(folder: Path, before: bytes, after: bytes) -> Path:
+    """Write the small program with some bytes, which are there once, in another's place."""
+    content = SMALL.read_bytes()
+    assert content.count(before) == 1
+    (folder / "m.pte").write_bytes(content.replace(before, after))
+    return folder / "m.pte"
+
+
+W = drawn()
+CHANGES: dict[str, tuple[bytes, bytes, str]] = {
+    "weight": (W["w1"].tobytes()[:96], (W["w1"].ravel()[:24] * np.float32(1.05)).tobytes(), "conv"),
+    "bias": (W["b1"].tobytes(), W["b2"].tobytes(), "conv"),
+    "kernel order": (W["w2"].tobytes(), W["w2"].swapaxes(2, 3).tobytes(), "deep"),
+    "limit": (np.float64(6).tobytes(), np.float64(7).tobytes(), "six"),
+    "scale": (W["scale"].tobytes(), W["shift"].tobytes(), "normal"),
+    "matrix": (W["w3"].tobytes(), W["w3"].reshape(6, 18).T.tobytes(), "product"),
+    "slope": (np.float32(0.2).tobytes() + bytes(12), np.float32(1 / 6).tobytes() + bytes(12), "gate"),
+}
+"""What is changed in the file → bytes, others, and the step that it shows at."""
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_change_is_named_where_it_is(tmp_path: Path, kind: str) -> None:
+    *change, step = CHANGES[kind]
+    report = beside_its_source(changed(tmp_path, *change), small())
+    assert report.verdict == "fail"
+    assert report.leading.first_fault is not None
+    assert report.leading.first_fault.step == step
+
+
+def with_call(number: int, **parts: Any) -> ExecutorchProgram:
+    """Return the small program with another instruction in one's place."""
+    program = read_executorch(SMALL)
+    call = replace(program.calls[number], **parts)
+    return replace(program, calls={**program.calls, number: call})
+
+
+def meaning(program: ExecutorchProgram, *shape: int) -> onnx.ModelProto:
+    return executorch_graph(program, {"x": shape or (1, 4, 8, 12)}, ["y", "mean"])
+
+
+def test_arguments_in_another_order_are_named() -> None:
+    convolution = read_executorch(SMALL).calls[0]
+    first, second, *others = convolution.arguments
+    graph = OnnxGraph.load(meaning(with_call(0, arguments=(second, first, *others))))
+    with pytest.raises(ShapeError, match=r"aten::convolution.out_0"):
+        EvaluatedGraph(graph).run({"x": np.zeros((1, 4, 8, 12), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (with_call(1, kind="aten::frobnicate.out"), "what aten::frobnicate.out means is not written down"),
+        (with_call(1, delegated=True), "what a delegate computes is not written down"),
+        (replace(read_executorch(SMALL), jumps=2), "its 2 jumps and moves are not written down"),
+    ],
+)
+def test_what_is_not_known_is_named(program: ExecutorchProgram, said: str) -> None:
+    with pytest.raises(UnsupportedOperationError, match=said):
+        meaning(program)
+
+
+def test_a_call_without_its_arguments_is_named() -> None:
+    call = read_executorch(SMALL).calls[1]
+    with pytest.raises(FileError, match=r"aten::relu.out_1: it is malformed"):
+        meaning(with_call(1, arguments=call.arguments[1:]))
+
+
+def test_an_operand_that_is_not_made_is_named() -> None:
+    program = read_executorch(SMALL)
+    calls = {number: call for number, call in program.calls.items() if number != 1}
+    with pytest.raises(FileError, match=r"aten::convolution.out_2: it is malformed: KeyError"):
+        meaning(replace(program, calls=calls))
+
+
+def test_a_source_of_another_shape_is_refused() -> None:
+    with pytest.raises(ShapeError, match=r"takes \[\(1, 4, 8, 12\)\], its source \[\(1, 4, 8, 8\)\]"):
+        meaning(read_executorch(SMALL), 1, 4, 8, 8)
+
+
+# --- beside ExecuTorch itself ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pte(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The narrow network's ``.pte``; the ONNX file lies beside it."""
+    folder = tmp_path_factory.mktemp("executorch")
+    onnx.save(export(narrow_network.network(), IMAGES), folder / "m.onnx")
+    return convert(CONVERTERS["executorch"], folder / "m.onnx", folder / "m.pte")[0]
+
+
+@runtimes
+def test_a_converted_network_means_what_it_was_made_from(pte: Path) -> None:
+    report = beside_its_source(pte, pte.with_suffix(".onnx"))
+    report.raise_on_failure()
+    assert len(report.leading.steps) > 290
+
+
+@runtimes
+@pytest.mark.parametrize("which", ["small", "narrow"])
+def test_executorch_computes_what_its_file_is_read_as(pte: Path, which: str) -> None:
+    """Every tensor, in ExecuTorch's own kernels and by our evaluation of the graph."""
+    path, source = (SMALL, small()) if which == "small" else (pte, pte.with_suffix(".onnx"))
+    graph, before = read(path, source)
+    ((name, info),) = before.declared.items()
+    images = np.random.default_rng(0).normal(size=info.shape).astype(np.float32)
+    own = PHONE_RUNTIMES["executorch"].candidate(str(path)).capture(images)
+    ours = EvaluatedGraph(graph).capture({name: images})
+    shared = own.keys() & ours.keys()
+    assert len(shared) > (20 if which == "small" else 400)
+    for name in shared:
+        assert own[name].shape == ours[name].shape, name
+        assert np.abs(own[name] - ours[name]).max() <= 1e-3 * max(np.abs(ours[name]).max(), 1e-3), name
+
+
+def test_the_command_takes_a_pte(tmp_path: Path) -> None:
+    onnx.save(small(), tmp_path / "small.onnx")
+    line = ["verify", str(SMALL), "--against", str(tmp_path / "small.onnx"), "--no-cache"]
+    result = CliRunner().invoke(conformance.cli.app, line)
+    assert result.exit_code == 0, result.output
