@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -121,8 +121,8 @@ def perturbed(
     }
     graph = _folded(recording, sizes)
     linear = _Convolutions.of(graph, recording.tensors, sizes)
-    first, *seeds = np.random.SeedSequence(seed).spawn(samples + 1)
-    signs = _signs(np.random.default_rng(first))
+    seeds = np.random.SeedSequence(seed).spawn(samples + 1)[1:]
+    signs = _signs(seed)
 
     def outputs(each: np.random.SeedSequence) -> dict[str, Array]:
         made = _perturbed_run(graph, sizes, signs, np.random.default_rng(each), linear.of_moved)
@@ -131,9 +131,13 @@ def perturbed(
     yield from in_threads(outputs, seeds)
 
 
-def _signs(rng: np.random.Generator) -> Array:
-    """Return random signs, float32."""
-    return np.where(rng.integers(0, 2, SIGNS, np.uint8), np.float32(1), np.float32(-1))
+@lru_cache(maxsize=1)
+def _signs(seed: int) -> Array:
+    """Return random signs, float32; of small networks to draw them takes as long as the runs do."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
+    signs = np.where(rng.integers(0, 2, SIGNS, np.uint8), np.float32(1), np.float32(-1))
+    signs.flags.writeable = False
+    return signs
 
 
 def _expected_roundings(recording: Recording, declaration: Declaration) -> dict[str, Array]:
