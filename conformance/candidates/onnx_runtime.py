@@ -226,7 +226,7 @@ class OnnxRuntimeGraph:
         with tempfile.TemporaryDirectory(prefix="onnxruntime-") as folder:
             path = Path(folder) / "optimized.onnx"
             saving = replace(self.options, level=level, save_to=str(path))
-            self._other()._session(self.graph.model, feeds, saving)
+            self._other()._load(self.graph.model, feeds, saving)
             if not path.exists():
                 raise CandidateError("ONNX Runtime does not write the model that it optimised")
             model = onnx.load(path)
@@ -265,6 +265,10 @@ class OnnxRuntimeGraph:
         self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions
     ) -> dict[str, Array]:
         return run_session(self._session(model, feeds, options), feeds)
+
+    def _load(self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions) -> None:
+        """Have the runtime make what it makes of a model; it need not run it."""
+        self._session(model, feeds, options)
 
     def _session(self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions) -> Any:
         """Return a session of a model, which is kept for its next run, unless it is large."""

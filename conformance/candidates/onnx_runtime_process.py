@@ -87,6 +87,9 @@ class IsolatedOnnxRuntimeGraph(OnnxRuntimeGraph):
         self.kept[key] = process
         return results
 
+    def _load(self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions) -> None:
+        self._run(model, feeds, options)  # never in this process
+
     def _process(self, model: onnx.ModelProto, options: RuntimeOptions) -> Any:
         return _Process(self.module, model, json.dumps(dataclasses.asdict(options)))
 

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from conformance.candidates.onnx_runtime import OnnxRuntimeGraph
+from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
 from conformance.candidates.onnx_runtime_process import IsolatedOnnxRuntimeGraph
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.any_graph import verify_graph
@@ -128,6 +128,14 @@ def test_a_process_computes_the_same() -> None:
     assert len(report.leading.nodes) == 2
     with pytest.raises(CandidateError, match="ONNX Runtime cannot run the model on x"):
         isolated().run({"x": X[:1]})
+
+
+def test_nothing_of_an_isolated_runtime_is_made_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RuntimeOptions, "session", lambda *_: pytest.fail("a session is made here"))
+    graph = isolated()
+    assert graph.run({"x": X}).keys() == {"y"}
+    assert graph.capture({"x": X}).keys() == {"a", "y"}
+    assert "y" in graph.optimized({"x": X})[1]
 
 
 def test_a_process_is_kept_for_its_model_and_ends_with_it() -> None:
