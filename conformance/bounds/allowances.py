@@ -115,6 +115,8 @@ class Runtime:
     narrows_vectors
         Where weights are declared narrower, biases, tables, what norms scale by and HardSigmoid's slope are,
         too.
+    makes_integers
+        Of a product with weights of int8 the other operand is made integers as it runs.
     adds_constants_first
         (x + b) + c may be computed as x + (b + c) where b and c are constants.
     """
@@ -127,6 +129,7 @@ class Runtime:
     rounds_operands: bool = False
     stores_when_used: bool = False
     narrows_vectors: bool = False
+    makes_integers: bool = False
     adds_constants_first: bool = False
 
 
@@ -164,6 +167,9 @@ OPENVINO = replace(
 )
 """OpenVINO's CPU plugin; (x + b) + c is x + (b + c) by its ``AddAddFusion``."""
 
+OPENVINO_DYNAMIC = replace(OPENVINO, name="openvino, dynamic", makes_integers=True)
+"""As OpenVINO's CPU plugin takes int8 weights unless it is told not to: 32 operands share a scale."""
+
 MNN = replace(CPU, name="mnn", narrows_vectors=True, winograd_points=(0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5))
 """MNN on a CPU; the points of its ``WinogradGenerater`` are multiples of a half."""
 
@@ -182,6 +188,9 @@ MNN_ARM = replace(
 
 LITERT = replace(CPU, name="litert", adds_constants_first=True)
 """LiteRT on a CPU, XNNPACK included; its converter makes x + (b + c) of (x + b) + c."""
+
+LITERT_DYNAMIC = replace(LITERT, name="litert, dynamic", makes_integers=True)
+"""LiteRT's hybrid kernels and XNNPACK's: a row, or a picture, shares a scale."""
 
 EXECUTORCH = replace(CPU, name="executorch")
 """ExecuTorch on a CPU, with its portable kernels or XNNPACK's."""
@@ -202,9 +211,11 @@ _ALL = (
     HEXAGON,
     NCNN,
     OPENVINO,
+    OPENVINO_DYNAMIC,
     MNN,
     MNN_ARM,
     LITERT,
+    LITERT_DYNAMIC,
     EXECUTORCH,
 )
 RUNTIMES = {

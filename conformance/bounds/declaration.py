@@ -46,6 +46,7 @@ class Declaration:
     @property
     def _exceptions(self) -> str:
         weights = f", with weights of {self.weights.name}" if self.weights else ""
+        weights += ", their other operands made integers, too" if self.runtime.makes_integers else ""
         tile = self.runtime.winograd_tile
         return weights + (f", 3×3 convolutions by Winograd's F({tile}×{tile}, 3×3)" if tile else "")
 

@@ -25,6 +25,7 @@ from conformance.bounds import (
 from conformance.bounds.carry import passed_on
 from conformance.bounds.declaration import DEFAULT, Declaration
 from conformance.bounds.formats import FLOAT32
+from conformance.bounds.integer_operands import made_integers
 from conformance.bounds.step import RULES, Shared, Step, completed, is_float
 from conformance.graph.evaluation import as_tuple
 from refimpl.graph import Node
@@ -108,6 +109,8 @@ def introduced_bounds(
         own = tuple(
             completed(bound, y, step, registered.stored) for bound, y in zip(listed, results, strict=False)
         )
+        if declaration.runtime.makes_integers and own[0] is not None:
+            own = (own[0] + made_integers(step), *own[1:])
         return _with_operands(step, own) if declaration.runtime.rounds_operands else own
 
 

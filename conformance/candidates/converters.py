@@ -169,7 +169,7 @@ LITERT = Converter(
     "litert_torch",
     ("litert-torch", "litert-converter", "ai-edge-quantizer", "ai-edge-litert", "torch"),
     (".tflite",),
-    {weights: [weights] for weights in ("float32", "float16", "int8")},
+    {weights: [weights] for weights in ("float32", "float16", "int8", "int8-dynamic")},
     _litert,
     lambda folder: [folder / "model.tflite"],
     read_litert,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.bounds import FLOAT16, FLOAT32, INT8, LITERT, Declaration, Format
+from conformance.bounds import FLOAT16, FLOAT32, INT8, LITERT, LITERT_DYNAMIC, Declaration, Format
 from conformance.candidates.arrays import Given
 from conformance.candidates.candidate import OwnGraph
 from conformance.candidates.phone_runtime import (
@@ -18,17 +18,18 @@ from conformance.candidates.phone_runtime import (
     PhoneRuntime,
     RuntimeOption,
 )
-from conformance.conversion.litert_model import read_litert
+from conformance.conversion.litert_model import LitertModel, read_litert
 from refimpl.graph import Graph, Node
 
-WEIGHTS: dict[str, Format | None] = {"float32": None, "float16": FLOAT16, "int8": INT8}
+WEIGHTS: dict[str, Format | None] = {"float32": None, "float16": FLOAT16, "int8": INT8, "int8-dynamic": INT8}
 OPTIONS = (
     THREADS,
     RuntimeOption("xnnpack", "on", "XNNPACK's kernels; off: LiteRT's own", SWITCH),
     RuntimeOption(
         "weights",
         "float32",
-        "of the file, widened when used; int8: by output channel",
+        "of the file, widened when used; int8: by output channel; int8-dynamic: not widened, what they are "
+        "multiplied by is made integers, too",
         tuple(WEIGHTS),
     ),
 )
@@ -43,13 +44,15 @@ class LitertCandidate(PhoneCandidate):
     @property
     def declaration(self) -> Declaration:
         """Float32 arithmetic and tensors; weights as declared."""
-        return Declaration(FLOAT32, FLOAT32, LITERT, WEIGHTS[self.settings.values["weights"]])
+        weights = self.settings.values["weights"]
+        runtime = LITERT_DYNAMIC if weights == "int8-dynamic" else LITERT
+        return Declaration(FLOAT32, FLOAT32, runtime, WEIGHTS[weights])
 
     def check_files(self, files: Sequence[Path]) -> None:
         """Read the model: LiteRT itself reads beyond a file that is cut off."""
         super().check_files(files)
         self.model = read_litert(files[0])
-        self.check_integers(any(array.dtype == np.int8 for array in self.model.constants.values()))
+        self.check_integers(_integers(self.model))
 
     @property
     def said(self) -> dict[str, Any]:
@@ -77,5 +80,12 @@ class LitertCandidate(PhoneCandidate):
         return OwnGraph(Graph(nodes))
 
 
-WAYS = ("xnnpack=on", "xnnpack=off", "weights=float16", "weights=int8")
+def _integers(model: LitertModel) -> str:
+    """Return the weights that a model should be declared to have, if of integers."""
+    held = {place for place, array in model.constants.items() if array.dtype == np.int8}
+    takers = {each.kind for each in model.operators if not held.isdisjoint(each.inputs)}
+    return "int8-dynamic" if takers - {"DEQUANTIZE"} else "int8" if takers else ""
+
+
+WAYS = ("xnnpack=on", "xnnpack=off", "weights=float16", "weights=int8", "weights=int8-dynamic")
 LITERT_RUNTIME = PhoneRuntime("litert", "ai_edge_litert", ".tflite", OPTIONS, LitertCandidate, WAYS)

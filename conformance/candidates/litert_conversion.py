@@ -34,7 +34,8 @@ def write_litert(source: Path, target: Path, weights: str) -> None:
     ----------
     source, target
     weights
-        ``float32``; ``float16``, or ``int8`` with a scale for each output channel: widened as it runs.
+        ``float32``; ``float16``, or ``int8`` with a scale for each output channel: widened as it runs;
+        ``int8-dynamic``: what they are multiplied by is made integers, too.
 
     Raises
     ------
@@ -55,7 +56,11 @@ def write_litert(source: Path, target: Path, weights: str) -> None:
 def _store(model: Path, weights: str) -> None:
     from ai_edge_quantizer import quantizer, recipe
 
-    wanted = recipe.weight_only_wi8_afp32() if weights == "int8" else FLOAT16
+    recipes = {"int8": recipe.weight_only_wi8_afp32, "int8-dynamic": recipe.dynamic_wi8_afp32}
+    wanted = FLOAT16 if weights == "float16" else recipes[weights]()
+    # It would make integers of a first operand, too, which LiteRT then refuses.
+    left = {"regex": ".*", "operation": "BATCH_MATMUL", "algorithm_key": "no_quantize"}
+    wanted += [left] if weights == "int8-dynamic" else []
     made = quantizer.Quantizer(str(model), wanted).quantize()
     made.export_model(str(model), overwrite=True)
 

@@ -7,10 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from conformance.bounds import FLOAT16, FLOAT32, FORMATS, INT8_OF_RANGE, OPENVINO, Declaration, Format
-from conformance.candidates.phone_runtime import THREADS, PhoneCandidate, PhoneRuntime, RuntimeOption
+from conformance.bounds import (
+    FLOAT16,
+    FLOAT32,
+    FORMATS,
+    INT8_OF_RANGE,
+    OPENVINO,
+    OPENVINO_DYNAMIC,
+    Declaration,
+    Format,
+)
+from conformance.candidates.phone_runtime import SWITCH, THREADS, PhoneCandidate, PhoneRuntime, RuntimeOption
+from refimpl.errors import ConfigurationError
 
 _INTEGERS = re.compile(rb'element_type="[iu]8"')
+GROUP = 32
+"""Operands that share a scale, as it chooses itself."""
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
 WEIGHTS: dict[str, Format | None] = {"float32": None, "float16": FLOAT16, "int8": INT8_OF_RANGE}
 OPTIONS = (
@@ -27,6 +39,13 @@ OPTIONS = (
         "of the .bin: float16 unless the converter is told; int8: by output channel, widened when used",
         tuple(WEIGHTS),
     ),
+    RuntimeOption(
+        "dynamic",
+        "off",
+        "of products with int8 weights the other operand made integers, too; left to itself it does so where "
+        "the CPU has instructions for it",
+        SWITCH,
+    ),
 )
 
 
@@ -38,13 +57,16 @@ class OpenVinoCandidate(PhoneCandidate):
     def check_files(self, files: Sequence[Path]) -> None:
         """Refuse integer weights that are not declared, and declared ones that are not there."""
         super().check_files(files)
-        self.check_integers(bool(_INTEGERS.search(files[0].read_bytes())))
+        if self.settings.is_on("dynamic") and self.settings.values["weights"] != "int8":
+            raise ConfigurationError("dynamic=on is of products with integer weights: declare weights=int8")
+        self.check_integers("int8" if _INTEGERS.search(files[0].read_bytes()) else "")
 
     @property
     def declaration(self) -> Declaration:
         """Float32 arithmetic; tensors and weights as declared."""
         values = self.settings.values
-        return Declaration(FLOAT32, FORMATS[values["storage"]], OPENVINO, WEIGHTS[values["weights"]])
+        runtime = OPENVINO_DYNAMIC if self.settings.is_on("dynamic") else OPENVINO
+        return Declaration(FLOAT32, FORMATS[values["storage"]], runtime, WEIGHTS[values["weights"]])
 
     @property
     def said(self) -> dict[str, Any]:
@@ -52,9 +74,9 @@ class OpenVinoCandidate(PhoneCandidate):
         return {
             "threads": self.settings.threads,
             "precision": HINTS[self.settings.values["storage"]],
-            "group": 0,
+            "group": GROUP if self.settings.is_on("dynamic") else 0,
         }
 
 
-WAYS = ("storage=float32", "weights=float16", "weights=int8", "storage=bfloat16")
+WAYS = ("storage=float32", "weights=float16", "weights=int8", "weights=int8,dynamic=on", "storage=bfloat16")
 OPENVINO_RUNTIME = PhoneRuntime("openvino", "openvino", ".xml", OPTIONS, OpenVinoCandidate, WAYS)

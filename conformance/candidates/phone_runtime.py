@@ -160,14 +160,15 @@ class PhoneCandidate(Candidate):
             if not path.is_file():
                 raise FileError(f"{path}: there is no such file; {files[0].name} needs it")
 
-    def check_integers(self, held: bool) -> None:
-        """Raise `ConfigurationError` unless weights of int8 are declared where they are held."""
-        model = self.settings.model.name
-        if held and self.settings.values["weights"] != "int8":
-            raise ConfigurationError(f"{model} has weights of int8: declare weights=int8")
-        if not held and self.settings.values["weights"] == "int8":
+    def check_integers(self, held: str) -> None:
+        """Raise `ConfigurationError` unless weights of integers are declared as the model holds them."""
+        model, said = self.settings.model.name, self.settings.values["weights"]
+        if held and said != held:
+            raise ConfigurationError(f"{model} has weights of {held}: declare weights={held}")
+        if not held and said.startswith("int8"):
             raise ConfigurationError(
-                f"{model} has no weights of int8, which weights=int8 declares; convert it by --precision int8"
+                f"{model} has no weights of {said}, which weights={said} declares; "
+                f"convert it by --precision {said}"
             )
 
     def check_chip(self) -> None:

@@ -93,9 +93,19 @@ def read_litert(path: Path) -> LitertModel:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         if len(model.subgraphs) != 1:
             raise UnsupportedOperationError(f"{path} has {len(model.subgraphs)} graphs; expected one")
+        _fetch(model, content)
         return _read(schema, model)
     except (struct.error, ValueError, IndexError, TypeError, AttributeError) as error:
         raise FileError(f"{path}: it is cut off or malformed: {str(error)[:100]}") from error
+
+
+def _fetch(model: Any, content: bytes) -> None:
+    """Give buffers that lie behind the flatbuffer itself, as AI Edge Quantizer may write them, their data."""
+    for buffer in model.buffers:
+        if buffer.data is None and buffer.offset > 1:
+            if buffer.offset + buffer.size > len(content):
+                raise ValueError(f"a buffer ends at byte {buffer.offset + buffer.size} of {len(content)}")
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
 
 
 def _schema() -> Any:

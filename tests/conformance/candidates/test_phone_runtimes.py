@@ -78,6 +78,7 @@ RIGHT = [
     ("openvino", "float32", "storage=float32"),
     ("openvino", "float16", "weights=float16"),
     ("openvino", "int8", "weights=int8"),
+    ("openvino", "int8", "weights=int8,dynamic=on"),
     ("mnn", "float32", "winograd=off"),
     ("mnn", "float32", "winograd=6"),
     ("mnn", "float16", "winograd=off,weights=float16"),
@@ -85,6 +86,8 @@ RIGHT = [
     ("litert", "float32", "xnnpack=off"),
     ("litert", "float16", "weights=float16"),
     ("litert", "int8", "weights=int8"),
+    ("litert", "int8-dynamic", "weights=int8-dynamic"),
+    ("litert", "int8-dynamic", "weights=int8-dynamic,xnnpack=off"),
     ("executorch", "float32", "delegate=portable"),
 ]
 
@@ -107,13 +110,18 @@ def test_narrow_weights_are_seen_unless_declared(folder: Path, runtime: str, pre
 
 
 @runtimes
-@pytest.mark.parametrize("runtime", ["openvino", "litert"])
 @pytest.mark.parametrize(
-    ("precision", "said", "why"),
+    ("runtime", "precision", "said", "why"),
     [
-        ("int8", "", "has weights of int8: declare weights=int8"),
-        ("int8", ",weights=float16", "has weights of int8: declare weights=int8"),
-        ("float32", ",weights=int8", "has no weights of int8"),
+        ("openvino", "int8", "", "has weights of int8: declare weights=int8"),
+        ("openvino", "int8", ",weights=float16", "has weights of int8: declare weights=int8"),
+        ("openvino", "float32", ",weights=int8", "has no weights of int8"),
+        ("openvino", "float32", ",dynamic=on", "dynamic=on is of products with integer weights"),
+        ("litert", "int8", "", "has weights of int8: declare weights=int8"),
+        ("litert", "int8", ",weights=int8-dynamic", "has weights of int8: declare weights=int8"),
+        ("litert", "float32", ",weights=int8", "has no weights of int8"),
+        ("litert", "float32", ",weights=int8-dynamic", "has no weights of int8-dynamic"),
+        ("litert", "int8-dynamic", "", "has weights of int8-dynamic: declare weights=int8-dynamic"),
     ],
 )
 def test_integer_weights_are_declared_or_the_file_is_refused(
