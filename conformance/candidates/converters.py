@@ -18,7 +18,7 @@ from pathlib import Path
 
 from conformance.candidates.candidate import Candidate
 from conformance.candidates.child_process import end, python_command, safe_environment
-from conformance.candidates.phone_runtime import RECORD, PhoneRuntime
+from conformance.candidates.phone_runtime import RECORD, STATIC, PhoneRuntime
 from conformance.conversion.executorch_model import DELEGATES, read_executorch
 from conformance.conversion.litert_model import read_litert
 from conformance.conversion.ncnn_model import read_ncnn
@@ -123,12 +123,12 @@ OPENVINO = Converter(
     "openvino",
     ("openvino", "nncf"),
     (".xml", ".bin"),
-    {weights: [weights] for weights in ("float32", "float16", "int8")},
+    {weights: [weights] for weights in ("float32", "float16", "int8", STATIC)},
     _ovc,
     lambda folder: [folder / "model.xml", folder / "model.bin"],
     _whole_ir,
     narrower="nncf",
-    narrowed=("int8",),
+    narrowed=("int8", STATIC),
 )
 
 
@@ -169,7 +169,7 @@ LITERT = Converter(
     "litert_torch",
     ("litert-torch", "litert-converter", "ai-edge-quantizer", "ai-edge-litert", "torch"),
     (".tflite",),
-    {weights: [weights] for weights in ("float32", "float16", "int8", "int8-dynamic")},
+    {weights: [weights] for weights in ("float32", "float16", "int8", "int8-dynamic", STATIC)},
     _litert,
     lambda folder: [folder / "model.tflite"],
     read_litert,

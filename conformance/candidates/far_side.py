@@ -262,7 +262,8 @@ class OpenVino(Runtime):
     """OpenVINO's CPU plugin.
 
     Options: ``threads``; ``precision``, ``f32`` or ``bf16``; ``group``, how many operands of a product with
-    integer weights share a scale when they are made integers, too; 0: they are not.
+    integer weights share a scale when they are made integers, too; 0: they are not; ``shown``, the only
+    operation whose results are to be captured; empty: all.
     """
 
     still = ("Parameter", "Constant", "Result")
@@ -300,8 +301,11 @@ class OpenVino(Runtime):
                 kind, operands = operation.get_type_name(), operation.input_values()
                 if kind == "Constant" or (operands and constant.issuperset(map(_maker, operands))):
                     constant.add(operation.get_name())
-                elif kind not in self.still:
-                    model.add_outputs(operation.outputs())
+                elif kind not in self.still and self.options["shown"] in ("", kind):
+                    for output in operation.outputs():
+                        # Else the one that shows it is called after itself.
+                        output.get_tensor().set_names({_own_name(output)})
+                        model.add_outputs(output)
             self.exposed = self._compiled(model)
         return self._results(self.exposed, given)
 

@@ -26,7 +26,7 @@ from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate, checked_
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, declared_by
 from conformance.candidates.onnx_runtime_process import runtime_graph
 from conformance.candidates.openvino import OPENVINO_RUNTIME
-from conformance.candidates.phone_runtime import PhoneRuntime
+from conformance.candidates.phone_runtime import STATIC, PhoneRuntime
 from conformance.candidates.plain import NumpyCandidate, PythonCandidate
 from conformance.candidates.pytorch import PyTorchCandidate
 from conformance.candidates.qnn import Npu, NpuCandidate, npu_graph
@@ -189,6 +189,11 @@ GRAPH_RUNNERS = ("onnxruntime", "qnn")
 
 def _shipped(runtime: PhoneRuntime, request: Request) -> Candidate:
     """``NAME:MODEL,option=value``, or ``NAME:option=value`` with an ONNX file that is converted for it."""
+    if f"weights={STATIC}" in request.options.split(","):
+        raise ConfigurationError(
+            "a model of integers is another than the network; judge it by itself: mobileinst verify "
+            f"MODEL{runtime.suffix} --graph-only --candidate {runtime.name}:weights={STATIC}"
+        )
     return shipped(runtime, request.options, request.model, request.interpreter, request.timeout)
 
 

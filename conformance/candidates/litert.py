@@ -12,6 +12,7 @@ from conformance.bounds import FLOAT16, FLOAT32, INT8, LITERT, LITERT_DYNAMIC, D
 from conformance.candidates.arrays import Given
 from conformance.candidates.candidate import OwnGraph
 from conformance.candidates.phone_runtime import (
+    STATIC,
     SWITCH,
     THREADS,
     PhoneCandidate,
@@ -21,7 +22,13 @@ from conformance.candidates.phone_runtime import (
 from conformance.conversion.litert_model import LitertModel, read_litert
 from refimpl.graph import Graph, Node
 
-WEIGHTS: dict[str, Format | None] = {"float32": None, "float16": FLOAT16, "int8": INT8, "int8-dynamic": INT8}
+WEIGHTS: dict[str, Format | None] = {
+    "float32": None,
+    "float16": FLOAT16,
+    "int8": INT8,
+    "int8-dynamic": INT8,
+    STATIC: INT8,
+}
 OPTIONS = (
     THREADS,
     RuntimeOption("xnnpack", "on", "XNNPACK's kernels; off: LiteRT's own", SWITCH),
@@ -29,7 +36,7 @@ OPTIONS = (
         "weights",
         "float32",
         "of the file, widened when used; int8: by output channel; int8-dynamic: not widened, what they are "
-        "multiplied by is made integers, too",
+        "multiplied by is made integers, too; int8-static: all is of integers, with --graph-only",
         tuple(WEIGHTS),
     ),
 )
@@ -82,6 +89,8 @@ class LitertCandidate(PhoneCandidate):
 
 def _integers(model: LitertModel) -> str:
     """Return the weights that a model should be declared to have, if of integers."""
+    if model.integers:
+        return STATIC
     held = {place for place, array in model.constants.items() if array.dtype == np.int8}
     takers = {each.kind for each in model.operators if not held.isdisjoint(each.inputs)}
     return "int8-dynamic" if takers - {"DEQUANTIZE"} else "int8" if takers else ""

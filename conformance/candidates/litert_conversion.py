@@ -5,11 +5,16 @@ It takes PyTorch modules: the graph's nodes in PyTorch's words are one.
 
 from __future__ import annotations
 
+import copy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from conformance.candidates.child_process import end_with_starter
-from conformance.candidates.module_to_convert import module_and_inputs
+from conformance.candidates.module_to_convert import calibrating, module_and_inputs
+from conformance.candidates.phone_runtime import STATIC
+from refimpl.ops.operation import Array
 
 FLOAT16 = [
     {
@@ -35,7 +40,8 @@ def write_litert(source: Path, target: Path, weights: str) -> None:
     source, target
     weights
         ``float32``; ``float16``, or ``int8`` with a scale for each output channel: widened as it runs;
-        ``int8-dynamic``: what they are multiplied by is made integers, too.
+        ``int8-dynamic``: what they are multiplied by is made integers, too; ``int8-static``: all is of
+        integers, by ranges of what `calibrating` gives.
 
     Raises
     ------
@@ -50,19 +56,44 @@ def write_litert(source: Path, target: Path, weights: str) -> None:
 
     litert_torch.convert(module, given).export(str(target))
     if weights != "float32":
-        _store(target, weights)
+        _store(target, weights, calibrating(source) if weights == STATIC else ())
 
 
-def _store(model: Path, weights: str) -> None:
-    from ai_edge_quantizer import quantizer, recipe
+def _samples(model: Path, inputs: Sequence[Array]) -> dict[str, list[dict[str, Array]]]:
+    """Return what ranges are taken on, by the names that the converted model has."""
+    from ai_edge_litert.interpreter import Interpreter
 
-    recipes = {"int8": recipe.weight_only_wi8_afp32, "int8-dynamic": recipe.dynamic_wi8_afp32}
-    wanted = FLOAT16 if weights == "float16" else recipes[weights]()
-    # It would make integers of a first operand, too, which LiteRT then refuses.
-    left = {"regex": ".*", "operation": "BATCH_MATMUL", "algorithm_key": "no_quantize"}
-    wanted += [left] if weights == "int8-dynamic" else []
-    made = quantizer.Quantizer(str(model), wanted).quantize()
-    made.export_model(str(model), overwrite=True)
+    ((signature, ends),) = Interpreter(str(model)).get_signature_list().items()
+    return {signature: [{ends["inputs"][0]: array} for array in inputs]}
+
+
+def _store(model: Path, weights: str, inputs: Sequence[Array]) -> None:
+    from ai_edge_quantizer import quantizer
+
+    made = quantizer.Quantizer(str(model), _recipe(weights))
+    ranges = made.calibrate(_samples(model, inputs)) if weights == STATIC else None
+    made.quantize(ranges).export_model(str(model), overwrite=True)
+
+
+def _recipe(weights: str) -> list[dict[str, Any]]:
+    """Return AI Edge Quantizer's own recipe, but for what LiteRT does not compute of it.
+
+    Of BATCH_MATMUL the first operand, too, becomes integers if it is constant, by scales along the axis that
+    is summed: with a second operand of floats LiteRT refuses it, of integers it computes other numbers.
+    """
+    from ai_edge_quantizer import recipe
+
+    if weights == "float16":
+        return FLOAT16
+    if weights == "int8":
+        return list(recipe.weight_only_wi8_afp32())
+    product = {"regex": ".*", "operation": "BATCH_MATMUL"}
+    if weights == "int8-dynamic":
+        return [*recipe.dynamic_wi8_afp32(), {**product, "algorithm_key": "no_quantize"}]
+    (every,) = recipe.static_wi8_ai8()
+    how = copy.deepcopy(every["op_config"])
+    how["weight_tensor_config"]["granularity"] = "TENSORWISE"
+    return [every, {**every, **product, "op_config": how}]
 
 
 if __name__ == "__main__":

@@ -17,14 +17,26 @@ from conformance.bounds import (
     Declaration,
     Format,
 )
-from conformance.candidates.phone_runtime import SWITCH, THREADS, PhoneCandidate, PhoneRuntime, RuntimeOption
+from conformance.candidates.phone_runtime import (
+    STATIC,
+    SWITCH,
+    THREADS,
+    PhoneCandidate,
+    PhoneRuntime,
+    RuntimeOption,
+)
 from refimpl.errors import ConfigurationError
 
 _INTEGERS = re.compile(rb'element_type="[iu]8"')
 GROUP = 32
 """Operands that share a scale, as it chooses itself."""
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
-WEIGHTS: dict[str, Format | None] = {"float32": None, "float16": FLOAT16, "int8": INT8_OF_RANGE}
+WEIGHTS: dict[str, Format | None] = {
+    "float32": None,
+    "float16": FLOAT16,
+    "int8": INT8_OF_RANGE,
+    STATIC: INT8_OF_RANGE,
+}
 OPTIONS = (
     THREADS,
     RuntimeOption(
@@ -36,7 +48,8 @@ OPTIONS = (
     RuntimeOption(
         "weights",
         "float32",
-        "of the .bin: float16 unless the converter is told; int8: by output channel, widened when used",
+        "of the .bin: float16 unless the converter is told; int8: by output channel, widened when used; "
+        "int8-static: all is of integers, with --graph-only",
         tuple(WEIGHTS),
     ),
     RuntimeOption(
@@ -59,7 +72,7 @@ class OpenVinoCandidate(PhoneCandidate):
         super().check_files(files)
         if self.settings.is_on("dynamic") and self.settings.values["weights"] != "int8":
             raise ConfigurationError("dynamic=on is of products with integer weights: declare weights=int8")
-        self.check_integers("int8" if _INTEGERS.search(files[0].read_bytes()) else "")
+        self.check_integers(_integers(files[0].read_bytes()))
 
     @property
     def declaration(self) -> Declaration:
@@ -74,8 +87,16 @@ class OpenVinoCandidate(PhoneCandidate):
         return {
             "threads": self.settings.threads,
             "precision": HINTS[self.settings.values["storage"]],
+            "shown": "FakeQuantize" if self.settings.values["weights"] == STATIC else "",
             "group": GROUP if self.settings.is_on("dynamic") else 0,
         }
+
+
+def _integers(text: bytes) -> str:
+    """Return the weights that an IR should be declared to have, if of integers."""
+    if b'type="FakeQuantize"' in text:
+        return STATIC
+    return "int8" if _INTEGERS.search(text) else ""
 
 
 WAYS = ("storage=float32", "weights=float16", "weights=int8", "weights=int8,dynamic=on", "storage=bfloat16")

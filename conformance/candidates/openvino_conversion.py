@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from conformance.candidates.module_to_convert import calibrating
 from refimpl.errors import ConfigurationError
 
 
@@ -18,7 +19,8 @@ def write_openvino(source: Path, target: Path, precision: str) -> None:
     source, target
     precision
         ``float32``; ``float16``, or ``int8`` with a scale and a zero point for each output channel: of the
-        weights, widened as it runs.
+        weights, widened as it runs; ``int8-static``: all is of integers, by ranges of what `calibrating`
+        gives.
 
     Raises
     ------
@@ -36,6 +38,11 @@ def write_openvino(source: Path, target: Path, precision: str) -> None:
         model = nncf.compress_weights(model)
         if not any(held.get_element_type() == openvino.Type.u8 for held in _constants(model)):
             raise ConfigurationError("NNCF makes integers of no weight of it: it has no kernel or matrix")
+    if precision == "int8-static":
+        import nncf
+
+        inputs = calibrating(source)
+        model = nncf.quantize(model, nncf.Dataset(inputs), subset_size=len(inputs))
     # Unless told so, it stores weights in float16.
     openvino.save_model(model, target, compress_to_fp16=precision == "float16")
 

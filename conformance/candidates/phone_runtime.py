@@ -63,6 +63,8 @@ _SCHEMA = {
     "required": ["inputs"],
 }
 SWITCH = ("on", "off")
+STATIC = "int8-static"
+"""Weights of integers, of a model that computes in integers throughout: another than the network."""
 THREADS = RuntimeOption("threads", "1", "threads within an operator")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ from typing import Annotated
 import typer
 
 from conformance.bounds import Declaration
+from conformance.candidates.integer_graph import INTEGERS, integer_graph
 from conformance.candidates.kinds import GRAPH_RUNNERS, Request, graph_candidate
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, declared_by
 from conformance.candidates.onnx_runtime_process import runtime_graph
@@ -92,6 +94,11 @@ class GraphVerdict(Job):
         """Refuse a verdict on nothing, and options about a table that is not printed."""
         if self.model_file is None:
             raise ConfigurationError("--graph-only judges a model of yours: name its .onnx file")
+        if self._is_of_integers and self.candidate is None:
+            raise ConfigurationError(
+                f"--graph-only of a {self.model_file.suffix} names its runtime, too: "
+                "--candidate NAME:weights=int8-static"
+            )
         self.files.check_printed("--all-steps", self.all_steps)
         given = {
             "--threads": self.threads,
@@ -117,7 +124,13 @@ class GraphVerdict(Job):
     @property
     def _shows_nodes(self) -> bool:
         """Whether the candidate runs the graph itself."""
-        return self.candidate is None or self.candidate.partition(":")[0] in GRAPH_RUNNERS
+        runs = self.candidate is None or self.candidate.partition(":")[0] in GRAPH_RUNNERS
+        return runs or self._is_of_integers
+
+    @property
+    def _is_of_integers(self) -> bool:
+        """Whether the model is a phone's own file, which can be judged by itself if it is of integers."""
+        return self.model_file is not None and self.model_file.suffix in INTEGERS
 
     def _beside(self, progress: options.Progress) -> Report:
         """Judge another candidate, whose tensors are looked for."""
@@ -151,6 +164,8 @@ class GraphVerdict(Job):
     def report(self, progress: options.Progress) -> Report:
         """Judge the file on inputs from files or seeded random ones."""
         assert self.model_file is not None
+        if self._is_of_integers:
+            return self._of_integers(self.model_file, progress)
         graph = OnnxGraph.load(self.model_file, partly=True)
         feeds = feeds_of(graph, self.inputs or (), self.shapes or (), self.seed)
         declaration = declared_by(graph, *self.declared.formats)
@@ -162,6 +177,14 @@ class GraphVerdict(Job):
             known = _known(candidate, feeds, item)
             say_reproduced(lambda: reproduce_node(folder, item, candidate.graph, known, declaration))
         return report
+
+    def _of_integers(self, model: Path, progress: options.Progress) -> Report:
+        """Judge a phone's own file of integers by what it means."""
+        progress("candidate")
+        words = words_of(self.interpreter)
+        with closing(integer_graph(model, str(self.candidate), words, self.timeout)) as candidate:
+            feeds = feeds_of(candidate.graph, self.inputs or (), self.shapes or (), self.seed)
+            return verify_graph(candidate, feeds, name=model.name, progress=progress)
 
     def _candidate(self, graph: OnnxGraph, declaration: Declaration) -> OnnxRuntimeGraph:
         if self.candidate is None:

@@ -55,6 +55,11 @@ class GraphWriter:
         """Add a number."""
         return self.constant(np.array(value, np.float32))
 
+    def quantized(self, name: str, grid: Sequence[str], output: str, axis: int = 0) -> str:
+        """Make a tensor integers, called ``output``, by scale and zero point; return what they stand for."""
+        self.node("QuantizeLinear", [name, *grid], output, axis=axis)
+        return self.node("DequantizeLinear", [output, *grid], axis=axis)
+
     def model(
         self, name: str, inputs: Mapping[str, Sequence[int]], outputs: Sequence[str]
     ) -> onnx.ModelProto:

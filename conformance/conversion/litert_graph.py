@@ -83,12 +83,11 @@ class _Writer(GraphWriter):
     def enter(self, place: int, name: str, shape: tuple[int, ...]) -> None:
         """Take an input, channels last where the model has it so."""
         wanted = self.held.shapes[place]
-        if wanted == shape:
-            self._known[place] = name
-        elif len(shape) == 4 and wanted == tuple(shape[axis] for axis in CHANNELS_LAST):
-            self._known[place] = self.node("Transpose", [name], perm=CHANNELS_LAST)
-        else:
+        if wanted != shape and len(shape) == 4 and wanted == tuple(shape[axis] for axis in CHANNELS_LAST):
+            name = self.node("Transpose", [name], perm=CHANNELS_LAST)
+        elif wanted != shape:
             raise ShapeError(f"the model takes {wanted}, its source {shape}")
+        self._known[place] = self._stored(place, name) if place in self.held.integers else name
 
     def shape_of(self, place: int) -> tuple[int, ...]:
         """Return what the file says of a tensor's shape."""
@@ -112,7 +111,18 @@ class _Writer(GraphWriter):
             raise UnsupportedOperationError(f"{self.prefix}: its activation is not written down")
         if limits:
             name = self.clipped(name, *limits)
-        self._known[each.outputs[0]] = self.node("Identity", [name], self.held.names[each.outputs[0]])
+        (place, *_) = each.outputs
+        if place in self.held.integers:
+            self._known[place] = self._stored(place, name)
+        else:
+            self._known[place] = self.node("Identity", [name], self.held.names[place])
+
+    def _stored(self, place: int, name: str) -> str:
+        """Make a tensor integers, under its own name, and return what they stand for."""
+        scales, points, axis = self.held.scales[place]
+        points = points.astype(self.held.integers[place])
+        grid = [self.constant(each if len(scales) > 1 else each[0]) for each in (scales, points)]
+        return self.quantized(name, grid, self.held.names[place], axis=axis)
 
     def clipped(self, name: str, low: float, high: float) -> str:
         """Clip to limits, of which the upper may be infinite."""
@@ -321,6 +331,7 @@ _OPERATORS: dict[str, Callable[[_Writer, LitertOperator], None]] = {
     "MUL": _named("Mul"),
     "PAD": _pad,
     "PADV2": _pad,
+    "QUANTIZE": _named("Identity"),
     "RELU": _limited(0.0, np.inf),
     "RELU6": _limited(0.0, 6.0),
     "RELU_0_TO_1": _limited(0.0, 1.0),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,8 @@ class LitertModel:
         Place of a quantised tensor → scales, zero points and the axis that they belong to.
     inputs, outputs
         The name that users give → place.
+    integers
+        Place of a quantised tensor that is computed, or fed → the type of its integers.
     """
 
     operators: Sequence[LitertOperator]
@@ -68,6 +70,7 @@ class LitertModel:
     scales: Mapping[int, tuple[Array, Array, int]]
     inputs: Mapping[str, int]
     outputs: Mapping[str, int]
+    integers: Mapping[int, np.dtype[Any]] = field(default_factory=dict)
 
 
 def read_litert(path: Path) -> LitertModel:
@@ -148,6 +151,7 @@ def _read(schema: Any, model: Any) -> LitertModel:
         constants,
         scales,
         *_ends(model, graph, names),
+        {place: _dtype(schema, graph.tensors[place]) for place in scales if place not in constants},
     )
 
 
@@ -161,12 +165,16 @@ def _kind(kinds: Mapping[int, str], code: Any) -> str:
 def _constant(schema: Any, tensor: Any, data: Any) -> Array | None:
     if data is None or not len(data):
         return None
+    shape = () if tensor.shape is None else tuple(map(int, tensor.shape))
+    return np.frombuffer(np.asarray(data, np.uint8).tobytes(), _dtype(schema, tensor)).reshape(shape)
+
+
+def _dtype(schema: Any, tensor: Any) -> np.dtype[Any]:
     kinds = {number: name for name, number in vars(schema.TensorType).items() if isinstance(number, int)}
     name = kinds[tensor.type].lower()
     if name not in np.sctypeDict and name != "bool":
-        raise ValueError(f"constants of {name} are not read")
-    shape = () if tensor.shape is None else tuple(map(int, tensor.shape))
-    return np.frombuffer(np.asarray(data, np.uint8).tobytes(), np.dtype(name)).reshape(shape)
+        raise ValueError(f"tensors of {name} are not read")
+    return np.dtype(name)
 
 
 def _scales(tensor: Any) -> tuple[Array, Array, int] | None:

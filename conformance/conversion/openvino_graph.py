@@ -131,6 +131,31 @@ def _pads(writer: _Writer, layer: OpenVinoLayer) -> list[int]:
     return whole_numbers(layer.data["pads_begin"]) + whole_numbers(layer.data["pads_end"])
 
 
+def _fake_quantize(writer: _Writer, layer: OpenVinoLayer) -> str:
+    """As integers of a scale and a zero point, which ends of a range stand for."""
+    low, high, *others = (writer.fixed(layer, operand).astype(np.float64) for operand in range(1, 5))
+    levels = int(layer.data["levels"])
+    if not all(map(np.array_equal, (low, high), others)) or levels not in (255, 256):
+        raise UnsupportedOperationError(f"{writer.prefix}: this way of quantising is not written down")
+    scale = (high - low) / (levels - 1)
+    point, wide = np.rint(-low / scale), max(low.shape, default=1)
+    if wide != low.size or np.abs(point + low / scale).max() > _OFF_GRID:
+        raise UnsupportedOperationError(f"{writer.prefix}: zero is no multiple of a step; not written down")
+    axis = low.shape.index(wide) if wide > 1 else 0
+    held = (scale.astype(np.float32), point.astype(np.uint8))
+    grid = [writer.constant(each.reshape(-1) if wide > 1 else each.reshape(())) for each in held]
+    return writer.quantized(writer.operands(layer)[0], grid, integers_name(layer), axis=axis)
+
+
+def integers_name(layer: OpenVinoLayer) -> str:
+    """Return what the integers of a FakeQuantize are called: as OpenVINO calls its result."""
+    return layer.names[0] or f"{layer.name}:0"
+
+
+_OFF_GRID = 0.01
+"""Steps that a zero point may be off a whole one: ends of ranges are float32."""
+
+
 def _window(writer: _Writer, layer: OpenVinoLayer, *names: str) -> dict[str, Any]:
     return {"pads": _pads(writer, layer), **{name: whole_numbers(layer.data[name]) for name in names}}
 
@@ -254,6 +279,7 @@ _LAYERS: dict[str, Callable[[_Writer, OpenVinoLayer], str]] = {
     "Convert": _convert,
     "Convolution": _convolution,
     "Divide": _named("Div"),
+    "FakeQuantize": _fake_quantize,
     "GroupConvolution": _convolution,
     "HardSigmoid": _hard_sigmoid,
     "Interpolate": _interpolate,

@@ -10,19 +10,25 @@ from __future__ import annotations
 import argparse
 import shlex
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+from conformance.candidates.converters import CONVERTERS, convert
+from conformance.candidates.integer_graph import integer_graph
 from conformance.candidates.kinds import PHONE_RUNTIMES, Request, make
+from conformance.candidates.phone_runtime import STATIC
 from conformance.graph.onnx_export import export
+from conformance.judge.any_graph import verify_graph
 from conformance.judge.network import verify
 from conformance.pictures.inputs import rendered_input
-from conformance.reports.report import Report
+from conformance.reports.report import InputReport, Report
 from refimpl import MobileInst, MobileInstConfig, Weights
 from refimpl.errors import MobileInstError
+from refimpl.ops.operation import Array
 
 NETWORKS = ("topformer-tiny", "seaformer-tiny", "topformer-base")
 SIZE = (128, 192)
@@ -55,29 +61,42 @@ def lines(
         for way in ways:
             request = Request("", config, weights, model, interpreter=interpreter)
             try:
-                found = _judged(verify(make(way, request), config, weights, inputs))
+                if f"weights={STATIC}" in way:
+                    found = _judged(*_of_integers(way, model, inputs, interpreter))
+                else:
+                    found = _judged(verify(make(way, request), config, weights, inputs))
             except MobileInstError as error:
                 found = f"0 | – | refused: {error}"
             runtime, _, said = way.partition(":")
             yield f"| {network} | {runtime} | {said} | {found} |"
 
 
-def _judged(report: Report) -> str:
+def _of_integers(
+    way: str, model: Path, inputs: Mapping[str, Array], interpreter: Sequence[str]
+) -> Iterator[Report]:
+    """Convert to integers throughout, and judge the file by what it means, on each input."""
+    name, _, options = way.partition(":")
+    converter = CONVERTERS[name]
+    made, *_ = convert(converter, model, model.with_suffix(converter.suffixes[0]), STATIC)
+    with closing(integer_graph(made, f"{name}:{options}", interpreter)) as candidate:
+        (own,) = candidate.graph.inputs
+        for images in inputs.values():
+            yield verify_graph(candidate, {own: images})
+
+
+def _judged(*reports: Report) -> str:
     """Return how much was judged, how much of it is called wrong, and what is said of it."""
-    rows = [row for item in report.inputs for row in (*item.steps, *item.outputs)]
+    items = [item for report in reports for item in report.inputs]
+    rows = [row for item in items for row in (*(item.steps or item.nodes), *item.outputs)]
     counts = [sum(row.verdict in wanted for row in rows) for wanted in (("pass", "fail"), ("fail",))]
-    return f"{counts[0]} | {counts[1]} | {_said(report)}"
+    return f"{counts[0]} | {counts[1]} | {_said(items)}"
 
 
-def _said(report: Report) -> str:
+def _said(items: Sequence[InputReport]) -> str:
     """Say what is found wrong, and why."""
-    faults = {item.first_fault.step for item in report.inputs if item.first_fault}
-    problems = {problem for item in report.inputs for problem in item.problems}
-    why = (
-        "Winograd named"
-        if any("Winograd" in said for item in report.inputs for said in item.evidence)
-        else ""
-    )
+    faults = {item.first_fault.step for item in items if item.first_fault}
+    problems = {problem for item in items for problem in item.problems}
+    why = "Winograd named" if any("Winograd" in said for item in items for said in item.evidence) else ""
     return ", ".join(filter(None, [*sorted(faults), *sorted(problems), why])) or "–"
 
 

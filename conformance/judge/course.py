@@ -20,7 +20,7 @@ from conformance.judge.fusions import find_crash, find_fusion
 from conformance.judge.movement import another, frozen_problem, moving, still
 from conformance.judge.nodes import judge_nodes
 from conformance.judge.outputs import infinite_outputs, other_when_captured, run_twice, spread
-from conformance.judge.quantized import judge_units, only_as_shipped
+from conformance.judge.quantized import CPUS, NPU, judge_units, only_as_shipped
 from conformance.judge.steps import FUSION_REACH
 from conformance.reports.report import Comparison, Decision, Diagnosis, Fault, InputReport, PlacedNode
 from refimpl import Recording
@@ -156,8 +156,9 @@ class Course(ABC):
             return []
         declared = self.candidate.declaration
         if getattr(self.candidate, "integer", False):
-            rows, remarks = judge_units(own.graph, own.feeds, self.captured)
-            rows, apart = only_as_shipped(own.graph, rows, self.shipped, self.captured)
+            losses = CPUS if getattr(self.candidate, "rounds_to_neighbours", False) else NPU
+            rows, remarks = judge_units(own.graph, own.feeds, self.captured, losses)
+            rows, apart = only_as_shipped(own.graph, rows, self.shipped, self.captured, losses)
             self.remarks += remarks + apart
             return rows
         return judge_nodes(own.graph, own.feeds, self.captured, declared, wide_float16=own.wide_float16)

@@ -78,8 +78,32 @@ NOT_CUT_OFF = "its operands are not cut off to the range of their integers"
 IN_UNIT_STEPS = "it is shown in steps of 2⁻¹⁶, and what follows takes it so"
 
 
+@dataclass(frozen=True)
+class Losses:
+    """What a runtime of integers loses.
+
+    Attributes
+    ----------
+    steps
+        Bytes of a result → operator → steps, beside half a one.
+    others
+        Of other operators.
+    explained
+        Whether the NPU's own ways are looked for where a result is off by more.
+    """
+
+    steps: Mapping[int, Mapping[str, float]]
+    others: float
+    explained: bool = False
+
+
+NPU = Losses(STEPS, REQUANTISATION, explained=True)
+CPUS = Losses({}, 0.5)
+"""Kernels of CPUs, which round to a neighbour: whole steps."""
+
+
 def judge_units(
-    graph: OnnxGraph, inputs: Mapping[str, Array], tensors: Mapping[str, Array]
+    graph: OnnxGraph, inputs: Mapping[str, Array], tensors: Mapping[str, Array], losses: Losses = NPU
 ) -> tuple[list[Comparison], list[str]]:
     """Judge every quantised result that was captured, in order, in steps of its scale.
 
@@ -91,6 +115,8 @@ def judge_units(
         What the candidate was fed, by name.
     tensors
         What it computed, by name; the integers among them are what is judged, and what others are made of.
+    losses
+        What is allowed.
 
     Returns
     -------
@@ -99,8 +125,9 @@ def judge_units(
     """
     integers = {name: tensors[name] for name in quantized_results(graph) if name in tensors}
     known = {**graph.initializers, **inputs, **integers}
-    judge = _Judge(graph, known)
-    judge = _Judge(graph, known, judge.in_unit_steps(integers))
+    judge = _Judge(graph, known, losses=losses)
+    if losses.explained:
+        judge = replace(judge, meant=judge.in_unit_steps(integers))
     found = list(in_threads(judge.result, integers))
     return [row for row, _ in found], [remark for _, remark in found if remark]
 
@@ -132,15 +159,22 @@ def only_as_shipped(
     rows: Sequence[Comparison],
     shipped: Mapping[str, Array],
     captured: Mapping[str, Array],
+    losses: Losses = NPU,
 ) -> tuple[list[Comparison], list[str]]:
     """Leave unjudged what leads only to outputs that are others when integers are shown; say which.
 
     To be shown, integers are rounded that are not in the model as shipped: an output may move by some steps,
-    but not by a part of its spread.
+    but not by a part of its spread. Kernels of CPUs are the same ones then, but for what is fused, and are
+    judged all the same.
     """
     apart = [name for name, array in shipped.items() if _is_another(array, captured.get(name))]
     if not apart:
         return list(rows), []
+    if not losses.explained:
+        return list(rows), [
+            f"outputs that are others when integers are shown: {', '.join(apart)}; as shipped, operations are "
+            "fused whose results are not rounded in between, and a wrong fusion is not seen"
+        ]
     same = graph.between((), [name for name in shipped if name not in apart])
     seen = {name for node in same for name in node.outputs}
     unseen = [row.name for row in rows if row.name not in seen]
@@ -203,6 +237,7 @@ class _Judge:
     graph: OnnxGraph
     known: Mapping[str, Array]
     meant: Mapping[str, Array] = field(default_factory=dict)
+    losses: Losses = NPU
 
     def unit(self, result: str) -> Unit:
         """Return the unit that makes a result."""
@@ -222,7 +257,7 @@ class _Judge:
         row = self.row(unit, unit.made_by)
         if result in self.meant:
             return row, f"{unit.name}: {IN_UNIT_STEPS}"
-        if row.verdict != "fail" or row.introduced_error is None:
+        if row.verdict != "fail" or row.introduced_error is None or not self.losses.explained:
             return row, None
         # Explained or not, it may lose no more than its own operations do; what only moves integers has none.
         steps = None if unit.only_moves else self._requantisation(unit.quantize, unit.made_by)
@@ -361,7 +396,8 @@ class _Judge:
         widths = [self.known[node.inputs[0]].dtype.itemsize for node in made_by if self._is_entry(node)]
         width = max([width for width in widths if width < 4], default=1)
         steps = max(
-            (STEPS[width].get(node.op_type, REQUANTISATION) for node in made_by), default=REQUANTISATION
+            (self.losses.steps.get(width, {}).get(node.op_type, self.losses.others) for node in made_by),
+            default=self.losses.others,
         )
         last = made_by[-1] if made_by else quantize
         if width == 2 and last.op_type == "Softmax" and self._is_entry(made_by[0]) and len(made_by) == 2:

@@ -1,0 +1,169 @@
+"""A phone's model of integers throughout, with its file as the graph that it should compute."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conformance.bounds import Declaration
+from conformance.candidates.candidate import OwnGraph
+from conformance.candidates.litert import LITERT_RUNTIME, LitertCandidate
+from conformance.candidates.openvino import OPENVINO_RUNTIME
+from conformance.candidates.phone_runtime import STATIC, PhoneCandidate, only_array
+from conformance.conversion.litert_graph import litert_graph
+from conformance.conversion.openvino_graph import openvino_graph
+from conformance.conversion.openvino_model import read_openvino
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.graph.quantized import QUANTIZE
+from refimpl.errors import ConfigurationError
+from refimpl.graph import Node
+from refimpl.ops.operation import Array
+
+
+class IntegerGraph(ABC):
+    """A file of integers, and the runtime that computes it.
+
+    Parameters
+    ----------
+    candidate
+        The file in its runtime.
+    graph
+        What the file means.
+    """
+
+    integer = True
+    rounds_to_neighbours = True
+    tolerance = "each integer may be off by one step of its scale; errors are in steps"
+
+    def __init__(self, candidate: PhoneCandidate, graph: OnnxGraph) -> None:
+        self.candidate, self.graph = candidate, graph
+        self.grids = {node.outputs[0]: self._grid(node) for node in graph.nodes if node.op_type == QUANTIZE}
+
+    @property
+    def declaration(self) -> Declaration:
+        """Of the float operations between the integers."""
+        return self.candidate.declaration
+
+    @abstractmethod
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs, as the numbers that they stand for."""
+
+    @abstractmethod
+    def capture(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return every result of integers, under the names of the graph, and the outputs."""
+
+    def own_graph(self, feeds: Mapping[str, Array]) -> OwnGraph:
+        """Return what the file means."""
+        return OwnGraph(self.graph, self.graph, feeds)
+
+    def close(self) -> None:
+        """End the process."""
+        self.candidate.close()
+
+    def _grid(self, node: Node) -> tuple[Array, Array, int]:
+        """Return scale, zero point and axis of what makes integers."""
+        scale, point = (self.graph.initializers[name] for name in node.inputs[1:3])
+        return scale, point, node.attributes.get("axis", 0)
+
+    def _integers(self, name: str, numbers: Array) -> Array:
+        """Return the integers that stand for numbers."""
+        scale, point, dtype = self._along(name, numbers.ndim)
+        ends = np.iinfo(dtype)
+        return np.clip(np.rint(numbers / scale) + point, ends.min, ends.max).astype(dtype)
+
+    def _along(self, name: str, ndim: int) -> tuple[Array, Array, np.dtype[Any]]:
+        scale, point, axis = self.grids[name]
+        shape = (-1, *(1,) * (ndim - 1 - axis)) if scale.size > 1 else ()
+        return scale.astype(np.float64).reshape(shape), point.astype(np.int64).reshape(shape), point.dtype
+
+
+class LitertIntegers(IntegerGraph):
+    """A ``.tflite`` whose tensors are integers, its input and outputs included."""
+
+    def __init__(self, candidate: LitertCandidate) -> None:
+        self.held = held = candidate.model
+        shapes = {name: held.shapes[place] for name, place in held.inputs.items()}
+        super().__init__(candidate, OnnxGraph.load(litert_graph(held, shapes, list(held.outputs))))
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs."""
+        return self._outputs(self._asked("run", feeds))
+
+    def capture(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return what each operator makes, and the input."""
+        found = self._asked("capture", feeds)
+        return {**{name: found[name] for name in self.grids if name in found}, **self._outputs(found)}
+
+    def _asked(self, method: str, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        numbers = only_array(feeds)
+        (place,) = self.held.inputs.values()
+        name = self.held.names[place]
+        given = self._integers(name, numbers) if place in self.held.integers else numbers
+        _, arrays = self.candidate.process.ask(method, {"images": given})
+        return {**arrays, name: given}
+
+    def _outputs(self, found: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: self._numbers(found[name], place) for name, place in self.held.outputs.items()}
+
+    def _numbers(self, integers: Array, place: int) -> Array:
+        if place not in self.held.integers:
+            return integers
+        scale, point, _ = self._along(self.held.names[place], integers.ndim)
+        return np.asarray((integers.astype(np.float64) - point) * scale, np.float32)
+
+
+class OpenVinoIntegers(IntegerGraph):
+    """An IR with FakeQuantize, whose results are shown as floats on the grid of the integers."""
+
+    def __init__(self, candidate: PhoneCandidate) -> None:
+        layers = read_openvino(candidate.settings.model)
+        inputs = {each.names[0]: each.shapes[0] for each in layers if each.kind == "Parameter"}
+        ends = [each.inputs[0] for each in layers if each.kind == "Result"]
+        outputs = [layers[place].names[port] for place, port in ends]
+        super().__init__(candidate, OnnxGraph.load(openvino_graph(layers, inputs, outputs)))
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs."""
+        found = self.candidate.run(only_array(feeds))
+        return {name: found[name] for name in self.graph.outputs if name in found}
+
+    def capture(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return what each FakeQuantize makes."""
+        found = self.candidate.capture(only_array(feeds))
+        made = {name: self._integers(name, found[name]) for name in self.grids if name in found}
+        return {**made, **{name: found[name] for name in self.graph.outputs if name in found}}
+
+
+_MADE: Mapping[str, Callable[..., IntegerGraph]] = {".tflite": LitertIntegers, ".xml": OpenVinoIntegers}
+_RUNTIMES = {each.suffix: each for each in (LITERT_RUNTIME, OPENVINO_RUNTIME)}
+INTEGERS = tuple(_MADE)
+"""Suffixes of the files that are read so."""
+
+
+def integer_graph(
+    model: Path, text: str, interpreter: Sequence[str] = (), timeout: float | None = None
+) -> IntegerGraph:
+    """Return the candidate of a file of integers, ``NAME:option=value,…`` saying how it is run.
+
+    Raises
+    ------
+    ConfigurationError
+        It is another runtime's file, or its integers are not those of the whole model.
+    MobileInstError
+        As of `PhoneRuntime.candidate`.
+    """
+    runtime = _RUNTIMES[model.suffix]
+    name, _, options = text.partition(":")
+    if name != runtime.name:
+        raise ConfigurationError(f"{model} is a model of {runtime.name}; give --candidate {runtime.name}:…")
+    if runtime.settings(f"{model},{options}").values["weights"] != STATIC:
+        raise ConfigurationError(
+            f"--graph-only judges a {model.suffix} if all of it is of integers: declare weights={STATIC}; "
+            "any other is judged beside its network"
+        )
+    made = runtime.candidate(f"{model},{options}", interpreter, timeout)
+    return _MADE[model.suffix](made)
