@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from conformance.candidates.child_process import end_with_starter
 from conformance.candidates.module_to_convert import calibrating
 from refimpl.errors import ConfigurationError
 
@@ -52,4 +53,5 @@ def _constants(model: Any) -> list[Any]:
 
 
 if __name__ == "__main__":
+    end_with_starter()
     write_openvino(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

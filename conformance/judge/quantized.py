@@ -172,8 +172,8 @@ def only_as_shipped(
         return list(rows), []
     if not losses.explained:
         return list(rows), [
-            f"outputs that are others when integers are shown: {', '.join(apart)}; as shipped, operations are "
-            "fused whose results are not rounded in between, and a wrong fusion is not seen"
+            f"outputs that are others when integers are shown: {', '.join(apart)}; as shipped, results of "
+            "operations that are fused are not rounded in between, and a wrong fusion is not seen"
         ]
     same = graph.between((), [name for name in shipped if name not in apart])
     seen = {name for node in same for name in node.outputs}
