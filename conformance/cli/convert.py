@@ -29,6 +29,8 @@ class Convert(Job):
 
       mobileinst convert mine.onnx half.param --to ncnn --precision float16
 
+      mobileinst convert mine.onnx --to litert --precision int8-dynamic
+
       mobileinst convert mine.onnx --to executorch --delegate xnnpack
     """
 

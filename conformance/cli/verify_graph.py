@@ -52,8 +52,8 @@ GraphOnly = Annotated[
     bool,
     typer.Option(
         "--graph-only",
-        help="Any ONNX model: only whether the runtime computes its graph. --input is NAME=FILE.npy, or "
-        "FILE.npy in the graph's order; the rest is random, from --seed.",
+        help="Any ONNX model, or a .tflite or .xml of integers: only whether the runtime computes its graph. "
+        "--input is NAME=FILE.npy, or FILE.npy in the graph's order; the rest is random, from --seed.",
     ),
 ]
 Shapes = Annotated[

@@ -282,7 +282,7 @@ def _squared_difference(writer: _Writer, each: LitertOperator) -> None:
 
 def _rsqrt(writer: _Writer, each: LitertOperator) -> None:
     root = writer.node("Sqrt", [writer.tensor(each.inputs[0])])
-    writer.done(each, writer.node("Reciprocal", [root]))
+    writer.done(each, writer.node("Div", [writer.scalar(1.0), root]))
 
 
 def _hard_swish(writer: _Writer, each: LitertOperator) -> None:

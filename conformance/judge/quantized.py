@@ -357,7 +357,7 @@ class _Judge:
         error = np.abs(self._read(name) - np.clip(truth, *ends))
         share = error / allowed
         _, place = largest_in(share)
-        return Comparison.judged(
+        row = Comparison.judged(
             name,
             unit.operation,
             unit.name,
@@ -368,6 +368,8 @@ class _Judge:
             allowed=float(allowed[place]),
             utilisation=float(share[place]),
         )
+        bounded = bool(np.isfinite(allowed).any())
+        return row if bounded else replace(row, tolerance=None, utilisation=None, verdict="not judged")
 
     def _made_of_ends(self, unit: Unit, truth: Array) -> Array:
         """Tell which elements of a result change if what is at an end of its range is moved beyond it."""
