@@ -128,6 +128,25 @@ def test_a_change_is_named_where_it_is(tmp_path: Path, kind: str) -> None:
     assert report.leading.first_fault.step == step
 
 
+SHOWN = {"w1": "conv", "b1": "conv", "w2": "deep", "b2": "deep", "scale": "normal", "shift": "normal"}
+"""Weight → the step that it shows at."""
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_slices_of_weights_are_named_where_they_are(tmp_path: Path, name: str) -> None:
+    """Four of each weight, drawn anew for each, 5 % off."""
+    weight = W[name].ravel()
+    for number in range(4):
+        rng = np.random.default_rng([number, *name.encode()])
+        begin = int(rng.integers(len(weight) - 1))
+        end = begin + int(rng.integers(1, len(weight) - begin))
+        other = weight.copy()
+        other[begin:end] *= np.float32(1.05)
+        report = beside_its_source(changed(tmp_path, weight.tobytes(), other.tobytes()), small())
+        assert report.leading.first_fault is not None, (begin, end)
+        assert report.leading.first_fault.step == SHOWN[name], (begin, end)
+
+
 def with_call(number: int, **parts: Any) -> ExecutorchProgram:
     """Return the small program with another instruction in one's place."""
     program = read_executorch(SMALL)
