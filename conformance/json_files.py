@@ -1,4 +1,4 @@
-"""JSON that is read back: whole, of numbers that are finite, and as its schema says."""
+"""JSON: written of numbers that are finite; read back whole, of such numbers, and as its schema says."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ from refimpl.errors import FileError
 
 Schema = Mapping[str, Any]
 LARGEST = int(sys.float_info.max)
+
+
+def finite(value: Any) -> Any:
+    """Return plain data in which numbers that are not finite are words: JSON has none."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: str | os.PathLike[str], schema: Schema | None = None) -> Any:

@@ -17,6 +17,7 @@ from conformance.cli.job import Unless
 from conformance.cli.output_files import JSON, Reads, Writes
 from conformance.cli.terminal import Progress, console, progress_console, working
 from conformance.files import atomic_write, check_writable
+from conformance.json_files import finite
 from conformance.judge.weights_cache import cache_folder, seeded_weights
 from refimpl import MobileInstConfig, Weights
 from refimpl.errors import ConfigurationError, WeightsError
@@ -325,7 +326,7 @@ def write_json(path: Path | None, content: Any) -> None:
     """Write JSON to a file, whole or not at all; ``-`` is standard output; None writes nothing."""
     if path is None:
         return
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    text = json.dumps(finite(content), indent=2, allow_nan=False) + "\n"
     if str(path) == "-":
         sys.stdout.write(text)
         return

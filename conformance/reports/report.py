@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import html
-import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from conformance.json_files import finite
 from conformance.reports.failure_message import failure_message
 from conformance.reports.summary import summary
 from refimpl.errors import VerificationError
@@ -353,7 +353,8 @@ class Decision:
 
     def to_json(self) -> dict[str, Any]:
         """Return the decision with its verdict as plain data."""
-        return _finite({"verdict": self.verdict, **dataclasses.asdict(self)})
+        plain: dict[str, Any] = finite({"verdict": self.verdict, **dataclasses.asdict(self)})
+        return plain
 
 
 def merged(decisions: Sequence[Decision]) -> Decision:
@@ -539,11 +540,7 @@ class InputReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data; numbers that are not finite become strings."""
-        plain = {"verdict": self.verdict, **_plain(self)}
-        for key in ("outputs", "steps", "nodes"):
-            plain[key] = [
-                _finite({**row, "noise": row["noise"] and _finite(row["noise"])}) for row in plain[key]
-            ]
+        plain: dict[str, Any] = finite({"verdict": self.verdict, **_plain(self)})
         plain["decisions"] = [decision.to_json() for decision in self.decisions]
         return plain
 
@@ -701,11 +698,3 @@ def _largest(array: Array) -> float:
     if array.dtype.kind not in "fiu":
         return 1.0
     return max(float(array.max(initial=0)), -float(array.min(initial=0)))
-
-
-def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    # JSON has no infinity.
-    return {
-        key: (str(value) if isinstance(value, float) and not math.isfinite(value) else value)
-        for key, value in row.items()
-    }

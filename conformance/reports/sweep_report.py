@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from conformance.json_files import finite
 from conformance.reports.matrix_report import STYLE
 from conformance.reports.printable import printable
 from conformance.reports.report import Decision
@@ -129,7 +129,7 @@ class SweepReport:
         """Return the report as plain data."""
         plain = asdict(self)
         plain["decisions"] = [item.to_json() for item in self.decisions]
-        told: dict[str, Any] = _finite({"verdict": self.verdict, "headline": self.headline, **plain})
+        told: dict[str, Any] = finite({"verdict": self.verdict, "headline": self.headline, **plain})
         return told
 
 
@@ -239,15 +239,6 @@ def _precision(report: SweepReport) -> tuple[str, list[str], Rows]:
 
 def _costs(report: SweepReport) -> tuple[str, list[str], Rows]:
     return "Costs", ["what", "figure"], [[name, f"{value:.4g}"] for name, value in report.costs.items()]
-
-
-def _finite(value: Any) -> Any:
-    """Return plain data in which numbers that are not finite are words: JSON has none."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _number(value: float | None) -> str:
