@@ -207,6 +207,7 @@ def test_a_converter_ends_with_what_started_it(held, tmp_path):
     held.wait_until(b"")
 
 
+@pytest.mark.runtimes
 @pytest.mark.parametrize("module", ["litert_conversion", "executorch_conversion"])
 def test_our_converters_end_with_what_started_them(module, tmp_path):
     source = tmp_path / "never.onnx"
