@@ -358,8 +358,8 @@ def _arange(writer: _Writer, begin: float, end: float, step: float = 1) -> str:
 
 
 def _index(writer: _Writer, x: _Tensor, indices: list[_Tensor | None]) -> str:
-    (axis,) = [place for place, each in enumerate(indices) if each is not None]
-    return writer.node("Gather", [x.name, indices[axis].name], axis=axis)  # type: ignore[union-attr]
+    ((axis, index),) = [(place, each) for place, each in enumerate(indices) if each is not None]
+    return writer.node("Gather", [x.name, index.name], axis=axis)
 
 
 def _leaky_relu(writer: _Writer, x: _Tensor, slope: float = 0.01) -> str:

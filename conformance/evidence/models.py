@@ -24,6 +24,7 @@ from conformance.evidence.architectures import EXPORTERS, architectures
 from conformance.evidence.model_files import ModelFile, declared, package_models
 from conformance.evidence.model_trial import Trial
 from conformance.files import atomic_write
+from conformance.json_files import finite
 from refimpl.errors import FileError
 
 LONGEST = 600.0
@@ -174,7 +175,8 @@ def _write(place: Path, rows: Mapping[str, Mapping[tuple[str, str], Row]]) -> No
 
 def write_page(place: Path, text: str, rows: Any) -> None:
     """Write a page, and its rows as JSON beside it."""
-    for path, content in ((place, text), (place.with_suffix(".json"), json.dumps(rows, indent=1) + "\n")):
+    plain = json.dumps(finite(rows), indent=1, allow_nan=False) + "\n"
+    for path, content in ((place, text), (place.with_suffix(".json"), plain)):
         with atomic_write(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
 

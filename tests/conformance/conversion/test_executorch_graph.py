@@ -10,6 +10,7 @@ import narrow_network
 import numpy as np
 import onnx
 import pytest
+from changed_files import changed, with_a_slice_off
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
@@ -98,14 +99,6 @@ def test_a_small_one_means_what_it_was_made_from() -> None:
     assert len(report.leading.steps) >= 15
 
 
-def changed(folder: Path, before: bytes, after: bytes) -> Path:
-    """Write the small program with some bytes, which are there once, in another's place."""
-    content = SMALL.read_bytes()
-    assert content.count(before) == 1
-    (folder / "m.pte").write_bytes(content.replace(before, after))
-    return folder / "m.pte"
-
-
 W = drawn()
 CHANGES: dict[str, tuple[bytes, bytes, str]] = {
     "weight": (W["w1"].tobytes()[:96], (W["w1"].ravel()[:24] * np.float32(1.05)).tobytes(), "conv"),
@@ -122,7 +115,7 @@ CHANGES: dict[str, tuple[bytes, bytes, str]] = {
 @pytest.mark.parametrize("kind", CHANGES)
 def test_a_change_is_named_where_it_is(tmp_path: Path, kind: str) -> None:
     *change, step = CHANGES[kind]
-    report = beside_its_source(changed(tmp_path, *change), small())
+    report = beside_its_source(changed(SMALL, tmp_path, *change), small())
     assert report.verdict == "fail"
     assert report.leading.first_fault is not None
     assert report.leading.first_fault.step == step
@@ -134,17 +127,12 @@ SHOWN = {"w1": "conv", "b1": "conv", "w2": "deep", "b2": "deep", "scale": "norma
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_slices_of_weights_are_named_where_they_are(tmp_path: Path, name: str) -> None:
-    """Four of each weight, drawn anew for each, 5 % off."""
-    weight = W[name].ravel()
-    for number in range(4):
-        rng = np.random.default_rng([number, *name.encode()])
-        begin = int(rng.integers(len(weight) - 1))
-        end = begin + int(rng.integers(1, len(weight) - begin))
-        other = weight.copy()
-        other[begin:end] *= np.float32(1.05)
-        report = beside_its_source(changed(tmp_path, weight.tobytes(), other.tobytes()), small())
-        assert report.leading.first_fault is not None, (begin, end)
-        assert report.leading.first_fault.step == SHOWN[name], (begin, end)
+    weight = W[name]
+    for other in with_a_slice_off(weight, name):
+        path = changed(SMALL, tmp_path, weight.tobytes(), other.tobytes())
+        report = beside_its_source(path, small())
+        assert report.leading.first_fault is not None
+        assert report.leading.first_fault.step == SHOWN[name]
 
 
 def with_call(number: int, **parts: Any) -> ExecutorchProgram:

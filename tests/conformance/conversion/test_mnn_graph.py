@@ -10,6 +10,7 @@ import narrow_network
 import numpy as np
 import onnx
 import pytest
+from changed_files import changed, with_a_slice_off
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
@@ -104,14 +105,6 @@ def places(operator: MnnOperator, name: str) -> bytes:
     return np.ascontiguousarray(operator.told[name]).tobytes()
 
 
-def changed(folder: Path, before: bytes, after: bytes) -> Path:
-    """Write the small file with some bytes, which are there once, in another's place."""
-    content = SMALL.read_bytes()
-    assert content.count(before) == 1
-    (folder / "m.mnn").write_bytes(content.replace(before, after))
-    return folder / "m.mnn"
-
-
 def floats(*numbers: float) -> bytes:
     return np.array(numbers, "<f4").tobytes()
 
@@ -143,7 +136,7 @@ CHANGES: dict[str, tuple[bytes, bytes, str]] = {
 @pytest.mark.parametrize("kind", CHANGES)
 def test_a_change_is_named_where_it_is(tmp_path: Path, kind: str) -> None:
     *change, step = CHANGES[kind]
-    report = beside_its_source(changed(tmp_path, *change), small())
+    report = beside_its_source(changed(SMALL, tmp_path, *change), small())
     assert report.verdict == "fail"
     assert report.leading.first_fault is not None
     assert report.leading.first_fault.step == step
@@ -155,24 +148,19 @@ SHOWN = {"w1": "conv", "b1": "conv", "w2": "deep", "b2": "deep", "scale": "norma
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_slices_of_weights_are_named_where_they_are(tmp_path: Path, name: str) -> None:
-    """Four of each weight, drawn anew for each, 5 % off."""
-    weight = drawn(name).ravel()
-    for number in range(4):
-        rng = np.random.default_rng([number, *name.encode()])
-        begin = int(rng.integers(len(weight) - 1))
-        end = begin + int(rng.integers(1, len(weight) - begin))
-        other = weight.copy()
-        other[begin:end] *= np.float32(1.05)
-        report = beside_its_source(changed(tmp_path, weight.tobytes(), other.tobytes()), small())
-        assert report.leading.first_fault is not None, (begin, end)
-        assert report.leading.first_fault.step == SHOWN[name], (begin, end)
+    weight = drawn(name)
+    for other in with_a_slice_off(weight, name):
+        path = changed(SMALL, tmp_path, weight.tobytes(), other.tobytes())
+        report = beside_its_source(path, small())
+        assert report.leading.first_fault is not None
+        assert report.leading.first_fault.step == SHOWN[name]
 
 
 def test_operands_that_do_not_fit_together_are_told(tmp_path: Path) -> None:
     """They fail the verdict, and what is computed before them tells where."""
     before, after, _ = CHANGES["pads that do not fit"]
     onnx.save(small(), tmp_path / "small.onnx")
-    path = changed(tmp_path, before, after)
+    path = changed(SMALL, tmp_path, before, after)
     line = ["verify", str(path), "--against", str(tmp_path / "small.onnx"), "--no-cache"]
     result = CliRunner().invoke(conformance.cli.app, line)
     assert result.exit_code == 1, result.output
