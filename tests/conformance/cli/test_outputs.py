@@ -104,7 +104,7 @@ def through_a_folder(path: Path) -> Path:
 WAYS: dict[str, Callable[[Path], Path]] = {
     "the same": lambda path: path,
     "absolute": lambda path: path.absolute(),
-    "roundabout": lambda path: Path(".") / ".." / path.absolute().parent.name / path.name,
+    "roundabout": lambda path: path.parent / ".." / path.absolute().parent.name / path.name,
     "symbolic link": symlink,
     "hard link": hard_link,
     "linked folder": through_a_folder,
@@ -188,7 +188,7 @@ def test_an_output_is_no_input_and_no_other_output(
 def is_folder(mode: type[Job], output: str) -> bool:
     """Tell whether an option names a folder that is written."""
     marks = options_of(mode)[output].marked(Writes)
-    return marks[0].kind is None if marks else output == "output" and MODES[mode] == "track"
+    return marks[0].kind is None if marks else output == "output" and MODES[mode] in ("sweep", "track")
 
 
 def victim(path: Path, wanted_folder: bool, links: bool) -> Path:
