@@ -13,9 +13,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are loaded at their first use
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse.csgraph import connected_components, csgraph_from_dense, floyd_warshall
 
 from refimpl.errors import ConfigurationError, NonFiniteError, ShapeError
 
@@ -197,7 +196,7 @@ def _optimal(similarities: Array) -> Array:
     """The first, in dictionary order, of the permutations with the largest total."""
     slots, queries = similarities.shape
     square = _squared(similarities)
-    assignment = linear_sum_assignment(square, maximize=True)[1]
+    assignment = scipy.optimize.linear_sum_assignment(square, maximize=True)[1]
     tied = _tied_pairs(_exchange_costs(square, assignment))
     if tied is not None:
         assignment = _first_of_ties(assignment, tied, slots)
@@ -237,7 +236,9 @@ def _tied_pairs(costs: Array) -> Array | None:
     tight = costs + potential[:, None] - potential == 0
     if np.count_nonzero(tight) == len(costs):
         return None
-    component = connected_components(csgraph_from_dense(tight), connection="strong")[1]
+    component = scipy.sparse.csgraph.connected_components(
+        scipy.sparse.csgraph.csgraph_from_dense(tight), connection="strong"
+    )[1]
     tied: Array = tight & (component[:, None] == component)
     return tied if np.count_nonzero(tied) > len(costs) else None
 
@@ -312,7 +313,9 @@ def _track_margins(permutation: Array, similarities: Array) -> Array:
 
 def _cheapest_cycles(costs: Array, matched: Array) -> Array:
     """Cost of the cheapest cycle that changes the fate of each of the first ``len(matched)`` nodes."""
-    distances = floyd_warshall(csgraph_from_dense(costs, null_value=np.inf))
+    distances = scipy.sparse.csgraph.floyd_warshall(
+        scipy.sparse.csgraph.csgraph_from_dense(costs, null_value=np.inf)
+    )
     cycles = (costs + distances.T)[: len(matched)]
     np.fill_diagonal(cycles, np.inf)
     # An unmatched slot's fate changes only if it takes the query of a matched one.

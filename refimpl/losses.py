@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # its parts are loaded at their first use
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from refimpl.errors import ShapeError, TargetError
 from refimpl.matching import (
@@ -199,7 +199,7 @@ def focal_loss(logits: Array, targets: Array, instances: int) -> Term:
     """
     side = 2 * targets - 1
     true_logit = side * logits
-    wrong = expit(-true_logit)  # 1 - p_t
+    wrong = scipy.special.expit(-true_logit)  # 1 - p_t
     loss = softplus(-true_logit)  # -log p_t
     alpha = np.where(targets > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA).astype(logits.dtype)
     factor = alpha * wrong**FOCAL_GAMMA
@@ -212,7 +212,7 @@ def dice_loss(logits: Array, targets: Array, instances: int) -> Term:
 
     ``logits`` and ``targets`` (M, pixels); dice = 2·Σpg / (Σp² + Σg² + 1e-4) with p = sigmoid(logits).
     """
-    p = expit(logits)
+    p = scipy.special.expit(logits)
     denominator = squared_norm(p) + squared_norm(targets) + DICE_EPSILON
     dice = 2 * np.einsum("ij,ij->i", p, targets) / denominator
     slope = 2 * (dice[:, None] * p - targets) / denominator[:, None]
@@ -231,7 +231,7 @@ def objectness_loss(logits: Array, iou: Array) -> Term:
 
 def mask_iou(logits: Array, targets: Array) -> Array:
     """IoU of ``sigmoid ≥ 0.4`` with the ground truth ``> 0.5``, eps 1e-6: (M, pixels) → (M,)."""
-    predicted, truth = expit(logits) >= 0.4, targets > 0.5
+    predicted, truth = scipy.special.expit(logits) >= 0.4, targets > 0.5
     intersection = np.count_nonzero(predicted & truth, axis=1)
     union = np.count_nonzero(predicted | truth, axis=1)
     return (intersection / (union + IOU_EPSILON)).astype(logits.dtype)
@@ -254,7 +254,9 @@ def one_hot(class_logits: Array, targets: Sequence[Target], matchings: Sequence[
 def _binary_cross_entropy(logits: Array, targets: Array) -> Term:
     """Mean of ``softplus(x) - x·g``; 0 if there is nothing to average."""
     count = max(logits.size, 1)
-    return Term((softplus(logits) - logits * targets).sum() / count, (expit(logits) - targets) / count)
+    return Term(
+        (softplus(logits) - logits * targets).sum() / count, (scipy.special.expit(logits) - targets) / count
+    )
 
 
 def _mask_terms(

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # its parts are loaded at their first use
 from numpy.typing import DTypeLike, NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.special import expit
 
 from refimpl.errors import TargetError
 from refimpl.predictions import require_finite
@@ -54,14 +53,16 @@ def match_predictions(class_logits: Array, mask_logits: Array, labels: Array, ma
 
 def match(score: Array) -> Matching:
     """Hungarian assignment of a score matrix (N, G), maximised."""
-    return Matching(*linear_sum_assignment(score, maximize=True))
+    return Matching(*scipy.optimize.linear_sum_assignment(score, maximize=True))
 
 
 def matching_score(class_logits: Array, mask_logits: Array, labels: Array, masks: Array) -> Array:
     """C = dice(mask, instance)^0.8 · sigmoid(class)[label]^0.2: (N, G)."""
     pixels = mask_logits[0].size
-    similarity = dice_matrix(expit(mask_logits.reshape(-1, pixels)), masks.reshape(-1, pixels))
-    score: Array = similarity**DICE_POWER * expit(class_logits[:, labels.astype(np.intp)]) ** CLASS_POWER
+    similarity = dice_matrix(scipy.special.expit(mask_logits.reshape(-1, pixels)), masks.reshape(-1, pixels))
+    score: Array = (
+        similarity**DICE_POWER * scipy.special.expit(class_logits[:, labels.astype(np.intp)]) ** CLASS_POWER
+    )
     return score
 
 

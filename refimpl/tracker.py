@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import scipy  # its parts are loaded at their first use
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from refimpl.association import METHODS, Association, associate, cosine_similarity, require_kernels
 from refimpl.errors import ConfigurationError, ShapeError
@@ -196,8 +196,10 @@ def class_scores(tensors: KeyframeTensors, mask_logits: Array | None = None) -> 
     -------
     Array, (N, classes)
     """
-    scores: Array = np.sqrt(expit(tensors.class_logits) * expit(tensors.objectness))
-    return scores if mask_logits is None else scores * maskness(expit(mask_logits))[:, None]
+    scores: Array = np.sqrt(
+        scipy.special.expit(tensors.class_logits) * scipy.special.expit(tensors.objectness)
+    )
+    return scores if mask_logits is None else scores * maskness(scipy.special.expit(mask_logits))[:, None]
 
 
 class Tracker:

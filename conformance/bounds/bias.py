@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
+import scipy  # scipy.special is loaded at its first use: half of the import time
 
 from refimpl.ops.operation import Array
 
@@ -165,7 +165,11 @@ def _bias_probability(ratio: Array, allowed: float) -> float:
     excess, deviation = abs(means.mean()) - allowed, means.std(ddof=1)
     if excess <= 0:
         return 1.0
-    return float(2 * special.stdtr(BLOCKS - 1, -excess / (deviation / np.sqrt(BLOCKS)))) if deviation else 0.0
+    return (
+        float(2 * scipy.special.stdtr(BLOCKS - 1, -excess / (deviation / np.sqrt(BLOCKS))))
+        if deviation
+        else 0.0
+    )
 
 
 def _variance_probability(ratio: Array) -> float:
@@ -173,4 +177,4 @@ def _variance_probability(ratio: Array) -> float:
     if not ratio.size:
         return 1.0
     freedom = min(ratio.size, BLOCKS)
-    return float(special.chdtrc(freedom, freedom * float(np.mean(ratio**2)) / ROUNDING_VARIANCE))
+    return float(scipy.special.chdtrc(freedom, freedom * float(np.mean(ratio**2)) / ROUNDING_VARIANCE))

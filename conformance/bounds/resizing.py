@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.ndimage import maximum_filter, minimum_filter
+import scipy  # its parts are loaded at their first use
 
 from conformance.bounds.formats import FLOAT32
 from conformance.bounds.step import Bound, Step, is_float, rule
@@ -85,7 +85,9 @@ def _linear(step: Step, x: Array, inexact: list[int]) -> Array:
     bound = step.gamma(2 ** max(resized, 1) + 3 * resized) * np.abs(x) + 4**resized * step.floor
     if axes:
         size = [3 if axis in axes else 1 for axis in range(x.ndim)]
-        bound = bound + step.gamma(4 * resized) * maximum_filter(np.abs(x), size=size, mode="nearest")
+        bound = bound + step.gamma(4 * resized) * scipy.ndimage.maximum_filter(
+            np.abs(x), size=size, mode="nearest"
+        )
     for axis in inexact:
         bound = bound + _coordinate_roundoff(step) * (_ramp(x, axis) + 1.5) * _steepest(x, axis)
     return np.asarray(step.run(bound, *step.inputs[1:]))
@@ -105,8 +107,12 @@ def _antialiased(step: Step, x: Array) -> Array:
     near = {"size": reach, "mode": "nearest"}
     # Keys' weights, of both signs, add up to less than 2 in size, also normalised.
     gain = 2.0 ** (len(scales) * cubic)
-    bound = gain * step.gamma(sum(taps.values()) + 16 * len(scales)) * maximum_filter(np.abs(x), **near)
-    spread = maximum_filter(x, **near) - minimum_filter(x, **near)
+    bound = (
+        gain
+        * step.gamma(sum(taps.values()) + 16 * len(scales))
+        * scipy.ndimage.maximum_filter(np.abs(x), **near)
+    )
+    spread = scipy.ndimage.maximum_filter(x, **near) - scipy.ndimage.minimum_filter(x, **near)
     for axis, stretch in stretches.items():
         moved = _coordinate_roundoff(step) * (_ramp(x, axis) + 1.5 + reach[axis])
         bound = bound + gain * moved * 4 / stretch * spread
@@ -121,7 +127,7 @@ def _cubic(step: Step, x: Array, inexact: list[int]) -> Bound:
     axes = [axis for axis, s in _scales(step, x).items() if s != 1.0]
     gain = (1 + a / 2) ** len(axes)
     reach = [5 if axis in axes else 1 for axis in range(x.ndim)]
-    largest = maximum_filter(np.abs(x), size=reach, mode="nearest")
+    largest = scipy.ndimage.maximum_filter(np.abs(x), size=reach, mode="nearest")
     relative = step.gamma(4 ** max(len(axes), 1) + 12 * len(axes)) * np.ones(())
     for axis in inexact:
         # The slopes of the four weights add up to less than 4 · (1 + |a|).
@@ -139,7 +145,7 @@ def _nearest(step: Step, x: Array, inexact: list[int]) -> Bound:
         return 0.0
     reach = [3 if axis in inexact else 1 for axis in range(x.ndim)]
     wide = x.astype(np.float64)
-    spread = maximum_filter(wide, size=reach, mode="nearest") - minimum_filter(
+    spread = scipy.ndimage.maximum_filter(wide, size=reach, mode="nearest") - scipy.ndimage.minimum_filter(
         wide, size=reach, mode="nearest"
     )
     return np.where(undecided, step.run(spread, *step.inputs[1:]), 0.0)

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are loaded at their first use
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from conformance.evaluation import segmentations
 from conformance.evaluation.ytvis import (
@@ -111,7 +111,7 @@ def _compare(where: str, a: list[MaskSequence], b: list[MaskSequence]) -> Compar
     iou = sequence_iou(a, b)
     # Of equal overlaps the one with the same label is the same instance.
     same = np.array([[one.category == other.category for other in b] for one in a]).reshape(iou.shape)
-    rows, columns = linear_sum_assignment(iou + 1e-6 * same, maximize=True)
+    rows, columns = scipy.optimize.linear_sum_assignment(iou + 1e-6 * same, maximize=True)
     pairs = [(i, j) for i, j in zip(rows, columns, strict=True) if iou[i, j] >= SAME_INSTANCE]
     differing = [_differing_pixels(a[i], b[j], iou[i, j]) for i, j in pairs]
     left = [a[i].score for i in set(range(len(a))) - {i for i, _ in pairs}]

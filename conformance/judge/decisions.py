@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.special import expit, logit
+import scipy  # its parts are loaded at their first use
 
 from conformance.candidates.candidate import NEEDED_OUTPUTS
 from conformance.reports.report import Decision, MarginHistogram, MaskPicture
@@ -51,7 +51,7 @@ def _scores(outputs: Mapping[str, Array], shift: Mapping[str, float] | None = No
     moved = shift or {}
     best = outputs["class_logits"].astype(np.float64).max(axis=-1) + moved.get("class_logits", 0.0)
     present = outputs["objectness"][..., 0].astype(np.float64) + moved.get("objectness", 0.0)
-    return np.asarray(np.sqrt(expit(best) * expit(present)))
+    return np.asarray(np.sqrt(scipy.special.expit(best) * scipy.special.expit(present)))
 
 
 def _kept(
@@ -85,7 +85,7 @@ def _labels(reference: Array, given: Array, allowed: float) -> Decision:
 
 def _pixels(reference: Array, given: Array, allowed: float, places: Array) -> list[Decision]:
     """Whether a pixel belongs to the mask, at the masks' own resolution; then the same at the boundaries."""
-    threshold = float(logit(MASK_THRESHOLD))
+    threshold = float(scipy.special.logit(MASK_THRESHOLD))
     margin = np.abs(reference - threshold)
     inside, other = reference > threshold, given > threshold
     union = (inside | other).sum(axis=(-2, -1))

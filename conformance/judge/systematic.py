@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy import special
+import scipy  # scipy.special is loaded at its first use: half of the import time
 
 from conformance.bounds.declaration import Declaration
 from conformance.bounds.envelope import perturbed
@@ -156,7 +156,7 @@ class _Outputs:
 
 def power(roundings: float) -> float:
     """Return how likely a bias of so many roundings is found, were the rest of the error the envelope's."""
-    return float(special.ndtr((roundings - MOST) * np.sqrt(INPUTS)))
+    return float(scipy.special.ndtr((roundings - MOST) * np.sqrt(INPUTS)))
 
 
 SPREAD = "its size"

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import scipy  # its parts are loaded at their first use
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from conformance.evaluation import segmentations
 from conformance.files import atomic_write
@@ -43,7 +43,7 @@ def picture_masks(mask_logits: Array, placement: Placement, threshold: float = 0
     -------
     Array, (N, H, W) bool
     """
-    probabilities = expit(mask_logits)
+    probabilities = scipy.special.expit(mask_logits)
     rows, columns = placement_matrices(placement, probabilities.shape[1:], probabilities.dtype)
     masks = np.zeros((len(probabilities), *placement.original), bool)
     # Resizing takes weighted means: where nothing is above the threshold, nothing will be.
