@@ -14,6 +14,7 @@ from conformance.candidates.arrays import Given
 from conformance.candidates.candidate import OwnGraph
 from conformance.candidates.far_side import Executorch
 from conformance.candidates.phone_runtime import THREADS, PhoneCandidate, PhoneRuntime, RuntimeOption
+from conformance.conversion.executorch_graph import XNNPACK
 from conformance.conversion.executorch_model import DELEGATES, DTYPES, laid_out, read_executorch
 from conformance.conversion.flatbuffer import Table, root
 from refimpl.errors import CandidateError, ConfigurationError, FileError, ShapeError
@@ -29,7 +30,6 @@ OPTIONS = (
         DELEGATES,
     ),
 )
-_XNNPACK = "XnnpackBackend"
 _EVENTS, _DEBUG = 3, 2
 """Places of a run's events, and of what an event shows, in ``etdump_schema_flatcc.fbs``."""
 _OUTPUT = 7
@@ -51,7 +51,7 @@ class ExecutorchCandidate(PhoneCandidate):
         self.program = read_executorch(files[0])
         self.delegate = self.settings.values["delegate"]
         given = {call.kind for call in self.program.calls.values() if call.delegated}
-        wanted = set() if self.delegate == "portable" else {_XNNPACK}
+        wanted = set() if self.delegate == "portable" else {XNNPACK}
         if given - wanted:
             raise ConfigurationError(
                 f"{files[0]} hands instructions to {', '.join(sorted(given))}: declare it, delegate=xnnpack, "

@@ -1,6 +1,6 @@
 """What a program of ExecuTorch means, as an ONNX graph: each instruction as the nodes of its operator.
 
-What a delegate computes is not read: its part of the program is a file of its own.
+What XNNPACK is handed is read, too; of another delegate's it is refused.
 
 Source: https://docs.pytorch.org/docs/stable/torch.compiler_ir.html and github.com/pytorch/executorch,
 ``kernels/portable/functions.yaml``.
@@ -17,8 +17,12 @@ from onnx import TensorProto
 
 from conformance.conversion.executorch_model import ExecutorchCall, ExecutorchProgram, ExecutorchTensor
 from conformance.conversion.graph_writer import GraphWriter
+from conformance.conversion.xnnpack_graph import write_xnnpack
+from conformance.conversion.xnnpack_model import read_xnnpack
 from refimpl.errors import FileError, MobileInstError, ShapeError, UnsupportedOperationError
 
+XNNPACK = "XnnpackBackend"
+"""The delegate that is read."""
 _LONG = np.iinfo(np.int64).max
 _LONGEST = 2**20
 """Numbers of a list that is counted."""
@@ -49,7 +53,7 @@ def executorch_graph(
     Raises
     ------
     UnsupportedOperationError
-        An instruction, or a way of it, whose meaning is not written down here, or that a delegate computes.
+        An instruction, or a way of it, whose meaning is not written down here, or of another delegate.
     ShapeError
         The program takes other inputs.
     FileError
@@ -86,13 +90,26 @@ class _Writer(GraphWriter):
     def call(self, call: ExecutorchCall, made: Sequence[int]) -> None:
         """Write an instruction."""
         kind = call.kind.partition(".")[0]
-        if call.delegated or kind not in _OPERATORS:
-            who = "what a delegate computes" if call.delegated else f"what {call.kind} means"
-            raise UnsupportedOperationError(f"{self.prefix}: {who} is not written down")
+        if call.delegated:
+            self.hand_over(call)
+            return
+        if kind not in _OPERATORS:
+            raise self.unknown(f"what {call.kind} means")
         self.made = self.program.tensors[made[0]] if made else None
         taken = [place for place in call.arguments if not self._is_made(place, made)]
         results = _OPERATORS[kind](self, *map(self.value, taken))
         for place, name in zip(made, [results] if isinstance(results, str) else results, strict=False):
+            self.known[place] = self.node("Identity", [name], self.program.names[place])
+
+    def hand_over(self, call: ExecutorchCall) -> None:
+        """Write what XNNPACK computes of a call's arguments, its operands and then its results."""
+        if call.kind != XNNPACK:
+            raise self.unknown(f"what {call.kind} computes")
+        graph = read_xnnpack(self.program.parts[call.part], self.program.named)
+        taken = {value.outside for value in graph.values.values() if not value.is_output}
+        given = {place: self.tensor(call.arguments[place]).name for place in taken if place is not None}
+        for which, name in write_xnnpack(self, graph, given).items():
+            place = call.arguments[which]
             self.known[place] = self.node("Identity", [name], self.program.names[place])
 
     def _is_made(self, place: int, made: Sequence[int]) -> bool:

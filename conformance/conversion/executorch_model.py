@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from conformance.conversion.flatbuffer import Table, root, unpacked
+from conformance.conversion.flatbuffer import Content, Table, root, unpacked
 from refimpl.errors import FileError, UnsupportedOperationError
 from refimpl.ops.operation import Array
 
@@ -43,6 +43,8 @@ DELEGATES = ("portable", "xnnpack", "xnnpack-whole")
 """Who computes: ExecuTorch's own kernels; XNNPACK, each operation alone; XNNPACK, fused as it can."""
 _KERNEL, _DELEGATE, _JUMPS = 1, 2, (3, 4)
 """Places in the union ``InstructionArguments``."""
+_SEGMENT = 1
+"""``DataLocation`` of what lies behind the flatbuffer."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,14 @@ class ExecutorchCall:
         Places of values; of an operator the last is what it returns.
     delegated
         Whether a delegate computes it.
+    part
+        Of a delegate's call: which of the program's parts it is.
     """
 
     kind: str
     arguments: tuple[int, ...]
     delegated: bool = False
+    part: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,10 @@ class ExecutorchProgram:
         Places of those lists in ``plain`` that hold places of numbers.
     jumps
         How many instructions jump or move values: they are not among the calls.
+    parts
+        What delegates are handed, each a file of its own.
+    named
+        Key → constants that such files refer to.
     """
 
     calls: Mapping[int, ExecutorchCall]
@@ -124,6 +133,8 @@ class ExecutorchProgram:
     outputs: Mapping[str, int]
     places: frozenset[int] = frozenset()
     jumps: int = 0
+    parts: Sequence[Content] = ()
+    named: Mapping[str, Content] = field(default_factory=dict)
 
     def within(self, places: Iterable[int]) -> list[int]:
         """Return the tensors among values, those of lists too."""
@@ -231,6 +242,8 @@ def _read(content: bytes, program: Table) -> ExecutorchProgram:
         _outputs(plan),
         frozenset(place for place, (kind, _) in enumerate(values) if kind == _PLACES),
         sum(each.whole(0, "B") in _JUMPS for each in plan.tables(5)[0].tables(2)),
+        [buffers.part(each.table(1), program) for each in plan.tables(7)],
+        {each.text(0): buffers.segment_of(each.whole(1, "I")) for each in program.tables(7)},
     )
 
 
@@ -254,7 +267,8 @@ def _calls(plan: Table) -> dict[int, ExecutorchCall]:
         kind, said = instruction.whole(0, "B"), instruction.table(1)
         if kind in (_KERNEL, _DELEGATE) and said is not None:
             names = operators if kind == _KERNEL else delegates
-            calls[number] = ExecutorchCall(names[said.whole(0)], said.wholes(1), kind == _DELEGATE)
+            which = said.whole(0)
+            calls[number] = ExecutorchCall(names[which], said.wholes(1), kind == _DELEGATE, which)
     return calls
 
 
@@ -271,7 +285,7 @@ def _memory(table: Table) -> tuple[int, ...] | None:
 
 
 class _Buffers:
-    """Where constants lie: in a segment behind the flatbuffer."""
+    """Where constants, and what delegates are handed, lie: in segments behind the flatbuffer."""
 
     def __init__(self, content: bytes, program: Table) -> None:
         self.content = content
@@ -284,6 +298,20 @@ class _Buffers:
         end = max((self.base + sum(each) for each in self.segments), default=0)
         if end > len(content):
             raise FileError(f"its segments end at byte {end}, it has {len(content)}: cut off or malformed")
+
+    def segment_of(self, number: int) -> Content:
+        """Return a segment, not copied: several names may be given to one."""
+        begin, size = self.segments[number]
+        return memoryview(self.content)[self.base + begin : self.base + begin + size]
+
+    def part(self, where: Table | None, program: Table) -> Content:
+        """Return what a delegate is handed: a segment, or bytes within the flatbuffer."""
+        if where is None:
+            raise FileError("a delegate is handed nothing: malformed")
+        number = where.whole(1, "I")
+        if where.whole(0, "b") == _SEGMENT:
+            return self.segment_of(number)
+        return memoryview(program.tables(3)[number].array(0, "u1"))
 
     def array(self, number: int, tensor: ExecutorchTensor) -> Array:
         """Return a constant, its axes in their order."""

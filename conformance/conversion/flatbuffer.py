@@ -13,6 +13,8 @@ import numpy as np
 from refimpl.errors import FileError
 from refimpl.ops.operation import Array
 
+Content = bytes | memoryview
+"""A file, or a part of one."""
 _FIRST = 4
 """Bytes of a table's own entry before its fields."""
 
@@ -29,7 +31,7 @@ class Table:
         Where the table begins.
     """
 
-    content: bytes
+    content: Content
     at: int
 
     def number(self, place: int, kind: str, default: float = 0) -> int | float:
@@ -82,7 +84,7 @@ class Table:
 
     def _bytes(self, field: int) -> bytes:
         begin, count = _extent(self.content, field, 1)
-        return self.content[begin : begin + count]
+        return bytes(self.content[begin : begin + count])
 
     def _field(self, place: int) -> int | None:
         fields = self.at - int(unpacked(self.content, self.at, "i"))
@@ -93,7 +95,7 @@ class Table:
         return self.at + away if away else None
 
 
-def root(content: bytes) -> Table:
+def root(content: Content) -> Table:
     """Return the table that a file begins with.
 
     Raises
@@ -104,7 +106,7 @@ def root(content: bytes) -> Table:
     return _referred(content, 0)
 
 
-def unpacked(content: bytes, at: int, kind: str) -> int | float:
+def unpacked(content: Content, at: int, kind: str) -> int | float:
     """Return the number at a place.
 
     Raises
@@ -119,11 +121,11 @@ def unpacked(content: bytes, at: int, kind: str) -> int | float:
     return value
 
 
-def _referred(content: bytes, at: int) -> Table:
+def _referred(content: Content, at: int) -> Table:
     return Table(content, at + int(unpacked(content, at, "I")))
 
 
-def _extent(content: bytes, field: int, size: int) -> tuple[int, int]:
+def _extent(content: Content, field: int, size: int) -> tuple[int, int]:
     """Return where a list begins and its length."""
     begin = field + int(unpacked(content, field, "I"))
     count = int(unpacked(content, begin, "I"))

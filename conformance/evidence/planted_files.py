@@ -7,6 +7,7 @@ found there once, whatever the order of its axes. What the converter folded, and
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from itertools import permutations
 from pathlib import Path
 
@@ -93,7 +94,11 @@ def patched(content: bytes, right: onnx.ModelProto, wrong: onnx.ModelProto) -> b
     if users != 1 or alike != 1 or before.size < FEWEST:
         return None
     found = [pair for pair in {*_layouts(before, after)} if pair[0] in content]
-    return content.replace(*found[0]) if len(found) == 1 and content.count(found[0][0]) == 1 else None
+    if len(found) != 1 or content.count(found[0][0]) != 1:
+        return None
+    # What XNNPACK is handed refers to its constants by their hashes.
+    names = [sha256(each).hexdigest().encode() for each in found[0]]
+    return content.replace(*found[0]).replace(names[0], names[1])
 
 
 def _constants(model: onnx.ModelProto) -> dict[str, Array]:

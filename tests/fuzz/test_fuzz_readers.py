@@ -233,7 +233,10 @@ READERS = (
     Reader("dumps/a.txt", lambda: b"# 2 3\n1 2 3\n4 5.5 nan\n", lambda path: read_dumps(path.parent)),
     Reader("a.onnx", model, OnnxGraph.load),
     Reader("a.mnn", (DATA / "mnn" / "small.mnn").read_bytes, mnn),
-    Reader("a.pte", (DATA / "executorch" / "small.pte").read_bytes, executorch),
+    *(
+        Reader(f"{name}/a.pte", (DATA / "executorch" / f"{name}.pte").read_bytes, executorch)
+        for name in ("small", "small-xnnpack", "small-xnnpack-whole")
+    ),
     Reader("a.png", lambda: picture("PNG"), read_picture),
     Reader("a.jpg", lambda: picture("JPEG"), read_picture),
     Reader("a.webp", lambda: picture("WEBP"), read_picture),

@@ -11,86 +11,21 @@ import numpy as np
 import onnx
 import pytest
 from changed_files import changed, with_a_slice_off
-from onnx import numpy_helper
+from executorch_files import SHOWN, SMALL, W, beside_its_source, meaning, read, small
 from typer.testing import CliRunner
 
 import conformance.cli
 from conformance.candidates.converters import CONVERTERS, convert
 from conformance.candidates.evaluated import EvaluatedGraph
 from conformance.candidates.kinds import PHONE_RUNTIMES
-from conformance.conversion.executorch_graph import executorch_graph
 from conformance.conversion.executorch_model import ExecutorchProgram, read_executorch
 from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.against import verify_against
-from conformance.reports.report import Report
 from refimpl.errors import FileError, ShapeError, UnsupportedOperationError
 
 runtimes = pytest.mark.runtimes
 SHAPE = (1, 3, 128, 128)
 IMAGES = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
-SMALL = Path(__file__).parents[2] / "data" / "executorch" / "small.pte"
-"""Of `small`, by ExecuTorch 1.5.1: `mobileinst convert small.onnx --to executorch`."""
-TEXT = """
-<ir_version: 8, opset_import: ["" : 17]>
-small (float[1, 4, 8, 12] x) => (float[1, 6, 18] y, float[1, 8, 4, 6] mean)
-{
-  conv = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, w1, b1)
-  relu = Relu (conv)
-  deep = Conv <pads = [2, 1, 2, 1], group = 8> (relu, w2, b2)
-  six = Clip (deep, zero, top)
-  pool = MaxPool <kernel_shape = [2, 3], strides = [2, 3]> (six)
-  mean = AveragePool <kernel_shape = [3, 3], strides = [1, 1], pads = [1, 1, 1, 1], count_include_pad = 1>
-         (six)
-  wide = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel"> (pool, , , sides)
-  sum = Add (six, wide)
-  first, second = Split <axis = 1> (sum, parts)
-  root = Sigmoid (first)
-  both = Concat <axis = 1> (second, root, six)
-  cut = Slice (both, begins, ends, axes)
-  rows = Reshape (cut, shape)
-  turned = Transpose <perm = [0, 2, 1]> (rows)
-  normal = LayerNormalization <axis = -1> (turned, scale, shift)
-  logits = MatMul (normal, rows)
-  weighed = Softmax <axis = -1> (logits)
-  product = MatMul (weighed, w3)
-  back = Transpose <perm = [0, 2, 1]> (product)
-  gate = HardSigmoid <alpha = 0.2> (back)
-  y = Mul (back, gate)
-}
-"""
-
-
-def drawn() -> dict[str, Any]:
-    """Return the weights of the small graph."""
-    rng = np.random.default_rng(5)
-    shapes = {"w1": (8, 4, 3, 3), "b1": (8,), "w2": (8, 1, 5, 3), "b2": (8,), "scale": (7,), "shift": (7,)}
-    shapes |= {"w3": (18, 6)}
-    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-def small() -> onnx.ModelProto:
-    """Return a graph of what networks are made of, a few numbers wide."""
-    whole = {"sides": [1, 8, 4, 6], "parts": [3, 5], "begins": [1, 2], "ends": [4, 9], "axes": [2, 1]}
-    held = {"zero": np.float32(0), "top": np.float32(6), **drawn()}
-    held |= {name: np.array(numbers, np.int64) for name, numbers in {**whole, "shape": [1, -1, 18]}.items()}
-    model = onnx.parser.parse_model(TEXT)
-    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(held[name]), name) for name in held)
-    return model
-
-
-def read(path: Path, source: onnx.ModelProto | Path) -> tuple[OnnxGraph, OnnxGraph]:
-    """Return what the program means, and its source."""
-    before = OnnxGraph.load(source)
-    shapes = {name: [*info.shape] for name, info in before.declared.items() if info.shape}
-    return OnnxGraph.load(executorch_graph(read_executorch(path), shapes, list(before.outputs))), before
-
-
-def beside_its_source(path: Path, source: onnx.ModelProto | Path) -> Report:
-    after, before = read(path, source)
-    rng = np.random.default_rng(1)
-    feeds = {name: rng.normal(size=info.shape).astype(np.float32) for name, info in before.declared.items()}
-    return verify_against(after, before, {"noise": feeds})
 
 
 def test_a_small_one_means_what_it_was_made_from() -> None:
@@ -99,7 +34,6 @@ def test_a_small_one_means_what_it_was_made_from() -> None:
     assert len(report.leading.steps) >= 15
 
 
-W = drawn()
 CHANGES: dict[str, tuple[bytes, bytes, str]] = {
     "weight": (W["w1"].tobytes()[:96], (W["w1"].ravel()[:24] * np.float32(1.05)).tobytes(), "conv"),
     "bias": (W["b1"].tobytes(), W["b2"].tobytes(), "conv"),
@@ -121,10 +55,6 @@ def test_a_change_is_named_where_it_is(tmp_path: Path, kind: str) -> None:
     assert report.leading.first_fault.step == step
 
 
-SHOWN = {"w1": "conv", "b1": "conv", "w2": "deep", "b2": "deep", "scale": "normal", "shift": "normal"}
-"""Weight → the step that it shows at."""
-
-
 @pytest.mark.parametrize("name", SHOWN)
 def test_slices_of_weights_are_named_where_they_are(tmp_path: Path, name: str) -> None:
     weight = W[name]
@@ -142,10 +72,6 @@ def with_call(number: int, **parts: Any) -> ExecutorchProgram:
     return replace(program, calls={**program.calls, number: call})
 
 
-def meaning(program: ExecutorchProgram, *shape: int) -> onnx.ModelProto:
-    return executorch_graph(program, {"x": shape or (1, 4, 8, 12)}, ["y", "mean"])
-
-
 def test_arguments_in_another_order_are_named() -> None:
     convolution = read_executorch(SMALL).calls[0]
     first, second, *others = convolution.arguments
@@ -158,7 +84,7 @@ def test_arguments_in_another_order_are_named() -> None:
     ("program", "said"),
     [
         (with_call(1, kind="aten::frobnicate.out"), "what aten::frobnicate.out means is not written down"),
-        (with_call(1, delegated=True), "what a delegate computes is not written down"),
+        (with_call(1, delegated=True), "what aten::relu.out computes is not written down"),
         (replace(read_executorch(SMALL), jumps=2), "its 2 jumps and moves are not written down"),
     ],
 )

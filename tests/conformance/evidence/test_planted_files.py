@@ -109,7 +109,9 @@ def test_what_may_be_converted_otherwise_is_not_patched() -> None:
 
 
 @pytest.mark.runtimes
-@pytest.mark.parametrize("candidate", ["litert:xnnpack=off", "executorch:delegate=portable"])
+@pytest.mark.parametrize(
+    "candidate", ["litert:xnnpack=on", "executorch:delegate=portable", "executorch:delegate=xnnpack"]
+)
 def test_what_is_patched_is_what_the_converter_makes(tmp_path: Path, candidate: str) -> None:
     name, _, options = candidate.partition(":")
     files = WrongFiles(candidate, right())
