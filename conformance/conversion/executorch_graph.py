@@ -215,6 +215,12 @@ def _binary(kind: str) -> Callable[..., str]:
     return lambda writer, x, y: writer.node(kind, [writer.operand(x, y), writer.operand(y, x)])
 
 
+def _divided(writer: _Writer, x: Any, y: Any, rounded: str | None = None) -> str:
+    if rounded is not None:
+        raise writer.unknown(f"a quotient rounded by {rounded}")
+    return writer.node("Div", [writer.operand(x, y), writer.operand(y, x)])
+
+
 def _unary(kind: str) -> Callable[..., str]:
     return lambda writer, x: writer.node(kind, [x.name])
 
@@ -400,7 +406,7 @@ _OPERATORS: dict[str, Callable[..., str | list[str]]] = {
     "aten::constant_pad_nd": _pad,
     "aten::convolution": _convolution,
     "aten::cos": _unary("Cos"),
-    "aten::div": _binary("Div"),
+    "aten::div": _divided,
     "aten::erf": _unary("Erf"),
     "aten::exp": _unary("Exp"),
     "aten::expand_copy": _expand,

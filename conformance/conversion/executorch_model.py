@@ -311,7 +311,7 @@ class _Buffers:
         number = where.whole(1, "I")
         if where.whole(0, "b") == _SEGMENT:
             return self.segment_of(number)
-        return memoryview(program.tables(3)[number].array(0, "u1"))
+        return program.tables(3)[number].array(0, "u1").data
 
     def array(self, number: int, tensor: ExecutorchTensor) -> Array:
         """Return a constant, its axes in their order."""
