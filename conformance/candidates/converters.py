@@ -19,10 +19,12 @@ from pathlib import Path
 from conformance.candidates.candidate import Candidate
 from conformance.candidates.child_process import end, python_command, safe_environment
 from conformance.candidates.phone_runtime import RECORD, STATIC, PhoneRuntime
+from conformance.conversion.coreml_model import MANIFEST, read_coreml
 from conformance.conversion.executorch_model import DELEGATES, read_executorch
 from conformance.conversion.litert_model import read_litert
 from conformance.conversion.ncnn_model import read_ncnn
 from conformance.files import atomic_write
+from conformance.folders import replaced_folder
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl.errors import ConfigurationError, FileError, MissingDependencyError
 
@@ -192,8 +194,31 @@ EXECUTORCH = Converter(
     read_executorch,
     DELEGATES,
 )
-CONVERTERS = {each.name: each for each in (NCNN, OPENVINO, MNN, LITERT, EXECUTORCH)}
+
+
+def _coreml(source: Path, folder: Path, said: Sequence[str]) -> list[str]:
+    module = "conformance.candidates.coreml_conversion"
+    return python_command(module, str(source), str(folder / "model.mlpackage"), *said)
+
+
+COREML = Converter(
+    "coreml",
+    "coremltools",
+    ("coremltools", "torch"),
+    (".mlpackage",),
+    {weights: [weights] for weights in ("float32", "float16")},
+    _coreml,
+    lambda folder: [folder / "model.mlpackage"],
+    read_coreml,
+)
+CONVERTERS = {each.name: each for each in (NCNN, OPENVINO, MNN, LITERT, EXECUTORCH, COREML)}
 """Runtime → its converter."""
+
+
+def check_package(place: Path) -> None:
+    """Raise `FileError` unless what stands at a place is a package of Core ML, which may be replaced."""
+    if not (place / MANIFEST).is_file():
+        raise FileError(f"{place} is no package of Core ML; name another place")
 
 
 def convert(
@@ -342,7 +367,7 @@ def _check(converter: Converter, files: list[Path]) -> None:
     """Refuse what a converter leaves that says it succeeded."""
     # A model without weights has an empty file of them; the check knows how much there should be.
     for path in files:
-        if not path.is_file() or (path == files[0] and not path.stat().st_size):
+        if not path.exists() or (path == files[0] and not path.stat().st_size):
             raise FileError(f"{converter.package} ends well but writes no {path.name.partition('.')[2]}")
     try:
         converter.check(files[0])
@@ -370,12 +395,24 @@ def _version(distribution: str) -> str | None:
 
 
 def _kept(files: list[Path], places: list[Path], record: dict[str, object]) -> list[Path]:
-    record["files"] = {
-        place.name: sha256(file.read_bytes()).hexdigest() for file, place in zip(files, places, strict=False)
-    }
+    record["files"] = {place.name: _hash(file) for file, place in zip(files, places, strict=False)}
     for file, place in zip(files, places, strict=False):
+        if file.is_dir():
+            with replaced_folder(place, check_package) as folder:
+                shutil.copytree(file, folder, dirs_exist_ok=True)
+            continue
         with atomic_write(place) as temporary:
             shutil.copyfile(file, temporary)
     with atomic_write(places[-1]) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + os.linesep, encoding="utf-8")
     return places
+
+
+def _hash(path: Path) -> str:
+    """Return the hash of a file, or of a folder's files in order of their names, each behind its name."""
+    found = sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            found.update(f"{file.relative_to(path)}\0".encode() if path.is_dir() else b"")
+            found.update(file.read_bytes())
+    return found.hexdigest()

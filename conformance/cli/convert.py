@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from conformance.candidates.converters import CONVERTERS, Converter, convert
+from conformance.candidates.converters import CONVERTERS, Converter, check_package, convert
 from conformance.cli import options
 from conformance.cli.job import Job
 from conformance.cli.output_files import JSON, Kind, Output, Reads
@@ -82,15 +82,17 @@ class Convert(Job):
         return place
 
     def check(self) -> None:
-        """Refuse a runtime and a precision that are not known."""
-        _ = self.place
+        """Refuse a runtime that is not known, and to replace a folder that is no package."""
+        if self.place.suffix in PACKAGES and self.place.exists():
+            check_package(self.place)
 
     def outputs(self) -> list[Output]:
         """Return the runtime's files and the record."""
         *files, record = self.converter.places(self.place)
         earlier = record.is_file() or None
+        kind = None if files[0].suffix in PACKAGES else _ANY
         return [
-            *(Output("CONVERTED", place, _ANY, ours=earlier or not place.exists()) for place in files),
+            *(Output("CONVERTED", place, kind, ours=earlier or not place.exists()) for place in files),
             Output("CONVERTED", record, JSON),
         ]
 
@@ -101,8 +103,11 @@ class Convert(Job):
         with options.working(f"{self.converter.package}"):
             written = convert(self.converter, self.model_file, self.place, self.precision, self.delegate)
         for place in written:
-            options.console.print(f"{place}: {place.stat().st_size:,} bytes", highlight=False)
+            size = sum(each.stat().st_size for each in [place, *place.rglob("*")] if each.is_file())
+            options.console.print(f"{place}: {size:,} bytes", highlight=False)
         return 0
 
 
+PACKAGES = (".mlpackage",)
+"""Suffixes of converted models that are folders."""
 _ANY = Kind("converted", lambda head: False)

@@ -17,6 +17,8 @@ from conformance.cli.job import Job
 from conformance.cli.report_files import ReportFiles
 from conformance.cli.verdict import print_beside
 from conformance.cli.verify_graph import Shapes, feeds_of
+from conformance.conversion.coreml_graph import coreml_graph
+from conformance.conversion.coreml_model import read_coreml
 from conformance.conversion.executorch_graph import executorch_graph
 from conformance.conversion.executorch_model import read_executorch
 from conformance.conversion.litert_graph import litert_graph
@@ -39,6 +41,7 @@ from refimpl.ops.operation import Array
 MEANINGS: Mapping[str, Callable[[Path, Mapping[str, Sequence[int]], Sequence[str]], onnx.ModelProto]] = {
     ".param": lambda path, inputs, outputs: ncnn_graph(read_ncnn(path), inputs, outputs),
     ".pte": lambda path, inputs, outputs: executorch_graph(read_executorch(path), inputs, outputs),
+    ".mlpackage": lambda path, inputs, outputs: coreml_graph(read_coreml(path), inputs, outputs),
     ".mnn": lambda path, inputs, outputs: mnn_graph(read_mnn(path), inputs, outputs),
     ".xml": lambda path, inputs, outputs: openvino_graph(read_openvino(path), inputs, outputs),
     ".tflite": lambda path, inputs, outputs: litert_graph(read_litert(path), inputs, outputs),

@@ -150,7 +150,9 @@ class TnnJob(Job):
     def is_chosen(cls, given: Mapping[str, Any]) -> bool:
         """Tell whether a .tnnproto or a folder of them is named, and the mode's own options with it."""
         paths = [Path(path) for path in (given.get("model_file"), *(given.get("more_files") or ())) if path]
-        named = any(path.suffix == ".tnnproto" or path.is_dir() for path in paths)
+        named = any(
+            path.suffix == ".tnnproto" or (path.is_dir() and path.suffix != ".mlpackage") for path in paths
+        )
         return named and super().is_chosen(given)
 
     @property
