@@ -123,12 +123,10 @@ class _Judge:
         shared: Shared = {}
         bounds = self._bounds(node, operands, truths, shared)
         # Only long sums have bounds so loose that a fault could hide in them.
-        factors = [x for x in operands[:2] if x is not None]
-        sums = Trait.SUMS in TRAITS[node.op_type] and all(map(is_varied, factors))
-        nothing = (None,) * len(bounds)
+        sums, nothing = Trait.SUMS in TRAITS[node.op_type], (None,) * len(bounds)
         scales = self._bounds(node, operands, truths, shared, probable=True) if sums else nothing
         return [
-            _result(node, name, self.known[name], truth, bound, scale)
+            _result(node, name, self.known[name], truth, bound, scale, operands[:2])
             for name, truth, bound, scale in zip(node.outputs, truths, bounds, scales, strict=False)
             if name in self.known
         ]
@@ -234,15 +232,21 @@ def _exact_row(node: Node, name: str, values: Array) -> Comparison:
 
 
 def _result(
-    node: Node, name: str, values: Array, truth: Array, bound: Array | None, scale: Array | None
+    node: Node,
+    name: str,
+    values: Array,
+    truth: Array,
+    bound: Array | None,
+    scale: Array | None,
+    factors: Sequence[Array | None] = (),
 ) -> _Result:
-    """Compare one tensor; with a ``scale``, its errors must also look like rounding."""
+    """Compare one tensor; with a ``scale``, its errors must also look like rounding, if its factors vary."""
     if values.shape != truth.shape:
         return _Result(judged_row(node, name, values, truth, bound), values)
     row = judged_row(node, name, values, truth, bound)
     bounded = row.verdict == "pass" and bound is not None and scale is not None
     reason = unlike_rounding(values, truth, np.asarray(bound), np.asarray(scale)) if bounded else None
-    if reason:
+    if reason and all(is_varied(x) for x in factors if x is not None):
         row = row.made_systematic(reason)
     return _Result(row, values, truth, bound)
 

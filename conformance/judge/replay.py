@@ -241,14 +241,17 @@ class Replay:
     def unlike_rounding(self, step: Step, name: str, values: Array) -> str | None:
         """Say how a tensor within its bound differs from ``values[name]`` otherwise than by rounding."""
         bound, scale = self.bounds.get(name), self.scales.get(name)
+        if self.folded is not None or bound is None or scale is None:
+            return None
+        roundoff = self.declaration.storage.unit_roundoff
+        reason = unlike_rounding(values, self.values[name], bound, scale, roundoff)
+        return reason if reason and self._fed_varied(step) else None
+
+    def _fed_varied(self, step: Step) -> bool:
+        """Whether what a step is computed of is not rounded alike everywhere."""
         # A constant of few values, such as 1/n, is rounded alike wherever it is a factor.
         rounded = self.declaration.runtime.rounds_operands and Trait.SUMS in TRAITS[step.op_type]
-        operands = [self.values[source] for source in step.uses if rounded or source not in self.fixed]
-        if self.folded is not None or bound is None or scale is None or not all(map(is_varied, operands)):
-            return None
-        return unlike_rounding(
-            values, self.values[name], bound, scale, self.declaration.storage.unit_roundoff
-        )
+        return all(is_varied(self.values[name]) for name in step.uses if rounded or name not in self.fixed)
 
     def forget(self, step: Step) -> None:
         """Free what no later step uses."""
