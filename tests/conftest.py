@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,15 @@ settings.register_profile("untimed", deadline=None)
 # Of a mutant it is asked whether a case finds it, not which is the smallest.
 settings.register_profile("unshrunk", deadline=None, phases=(Phase.explicit, Phase.generate))
 settings.load_profile("untimed")
+
+# What collecting makes stays to the end: no search for what nothing refers to need look at it.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage again, but of what is made from now on."""
+    gc.enable()
+    gc.freeze()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

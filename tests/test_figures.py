@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import figures
 import numpy as np
 import pytest
 
-PACKAGE = {name: figures.modules(name) for name in figures.PACKAGES}
+modules = functools.cache(figures.modules)
 packages = pytest.mark.parametrize("package", figures.PACKAGES)
 MEDIAN, NINETY, MOST = 5, 15, 40
 
 
 @packages
 def test_functions_are_short(package: str) -> None:
-    lengths = figures.body_lengths(PACKAGE[package])
+    lengths = figures.body_lengths(modules(package))
     assert np.median(list(lengths.values())) <= MEDIAN
     assert np.percentile(list(lengths.values()), 90) <= NINETY
     assert {name.partition(":")[0] for name, lines in lengths.items() if lines > MOST} == set()
@@ -23,17 +24,17 @@ def test_functions_are_short(package: str) -> None:
 
 @packages
 def test_public_names_are_documented(package: str) -> None:
-    assert [name for name, documented in figures.public_names(PACKAGE[package]) if not documented] == []
+    assert [name for name, documented in figures.public_names(modules(package)) if not documented] == []
 
 
 @packages
 def test_parameters_are_annotated(package: str) -> None:
-    pairs = [pair for module in PACKAGE[package] for pair in figures.parameters(module)]
+    pairs = [pair for module in modules(package) for pair in figures.parameters(module)]
     assert [name for name, annotated in pairs if not annotated] == []
 
 
 def test_no_modules_import_each_other() -> None:
-    assert figures.circles([module for found in PACKAGE.values() for module in found]) == []
+    assert figures.circles([module for package in figures.PACKAGES for module in modules(package)]) == []
 
 
 ONE = '''"""Documented."""
