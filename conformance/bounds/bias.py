@@ -149,7 +149,9 @@ def _distinct(first: Array, second: Array) -> Array:
     mixture = (first + 0.0).view(np.uint64) * MIXER ^ (second + 0.0).view(np.uint64)
     order = np.argsort(mixture)
     ranked = mixture[order]
-    return np.sort(order[np.concatenate([[True], ranked[1:] != ranked[:-1]])]) if order.size else order
+    first_of_its_kind = np.ones(order.size, bool)
+    first_of_its_kind[order[1:]] = ranked[1:] != ranked[:-1]
+    return np.flatnonzero(first_of_its_kind)
 
 
 def _moments(ratio: Array) -> tuple[float, float]:
