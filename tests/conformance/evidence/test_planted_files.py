@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,16 @@ def two_users() -> onnx.ModelProto:
     model = right()
     model.graph.node.append(helper.make_node("MatMul", ["map", "matrix"], ["again"], "Again"))
     return model
+
+
+def test_a_constant_that_another_may_have_is_not_patched() -> None:
+    """XNNPACK's are kept once, under their hash, whoever uses them."""
+    plain = file_of(right())
+    key = sha256(CONSTANTS["kernel"].tobytes()).hexdigest().encode()
+    made = patched(plain + 2 * key, right(), wrong())
+    assert made is not None
+    assert key not in made
+    assert patched(plain + 3 * key, right(), wrong()) is None
 
 
 def test_what_may_be_converted_otherwise_is_not_patched() -> None:
