@@ -97,8 +97,8 @@ def patched(content: bytes, right: onnx.ModelProto, wrong: onnx.ModelProto) -> b
     if len(found) != 1 or content.count(found[0][0]) != 1:
         return None
     # What XNNPACK is handed refers to its constants by their hashes, of which the program has a list.
-    names = [sha256(each).hexdigest().encode() for each in found[0]]
-    return content.replace(*found[0]).replace(*names) if content.count(names[0]) in (0, 2) else None
+    old, new = (sha256(each).hexdigest().encode() for each in found[0])
+    return content.replace(*found[0]).replace(old, new) if content.count(old) in (0, 2) else None
 
 
 def _constants(model: onnx.ModelProto) -> dict[str, Array]:
