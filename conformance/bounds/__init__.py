@@ -26,7 +26,13 @@ from conformance.bounds.allowances import (
     with_winograd,
 )
 from conformance.bounds.bias import BiasTest, bias_test, utilisation
-from conformance.bounds.copies import copied_weights, narrowed_attributes
+from conformance.bounds.copies import (
+    copied_weights,
+    narrowed_attributes,
+    norm_behind,
+    norm_scale,
+    output_axis,
+)
 from conformance.bounds.declaration import DEFAULT, Declaration
 from conformance.bounds.formats import (
     BFLOAT16,
@@ -87,6 +93,9 @@ __all__ = [
     "introduced_bound",
     "introduced_bounds",
     "narrowed_attributes",
+    "norm_behind",
+    "norm_scale",
+    "output_axis",
     "propagated_bound",
     "step_by_step",
     "utilisation",

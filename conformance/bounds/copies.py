@@ -20,7 +20,7 @@ def copied_weights(recording: Recording, declaration: Declaration) -> dict[str, 
     And of what is added to a matrix product: converters make it the bias of one layer, which stays as it is
     where kernels are made integers. Numbers below the format's smallest normal one may be flushed; where a
     batch norm is folded in, that is the product with its factor. Other vectors only of a runtime that narrows
-    them. Nothing where no format is declared.
+    them. Nothing where no format is declared, and of what the truth has as the file does.
     """
     copied = declaration.weights
     if copied is None:
@@ -32,7 +32,18 @@ def copied_weights(recording: Recording, declaration: Declaration) -> dict[str, 
         for name, (factor, axis) in _factors(recording).items()
         if not (copied.by_channel and recording.tensors[name].ndim < 2)
     }
+    for name, first, last in declaration.read:
+        found |= _known(name, found.get(name), slice(first, last))
     return found | dict(_vectors(recording, copied) if _narrows_vectors(declaration) else ())
+
+
+def _known(name: str, error: Array | None, run: slice) -> dict[str, Array]:
+    """Return a weight's error, none of it in a run of its elements."""
+    if error is None:
+        return {}
+    rest = np.array(error)
+    rest.reshape(-1)[run] = 0.0
+    return {name: rest}
 
 
 def narrowed_attributes(
@@ -93,16 +104,19 @@ def _factors(recording: Recording) -> dict[str, tuple[Array | float, int]]:
             moved.update(dict.fromkeys(step.outputs, (name, turned ^ (step.op_type == "Transpose"))))
         elif Trait.PRODUCTS in traits or (step.op_type == "Add" and products & {*step.inputs}):
             products |= {*step.outputs} if step.op_type != "Conv" else set()
-            factor = _factor(recording, _norm_behind(recording, step))
+            factor = _factor(recording, norm_behind(recording, step))
             for place, operand in enumerate(step.inputs):
                 if operand in moved and not (step.op_type == "Conv" and place != 1):
                     name, turned = moved[operand]
-                    found[name] = factor, _output_axis(step, place, turned)
+                    found[name] = factor, output_axis(step, place, turned)
     return found
 
 
-def _output_axis(step: Node, place: int, turned: bool) -> int:
-    """Return the axis along which an operand of a product makes other outputs."""
+def output_axis(step: Node, place: int, turned: bool = False) -> int:
+    """Return the axis along which an operand of a product makes other outputs.
+
+    ``turned``: of the weight that it is the transpose of.
+    """
     if step.op_type == "Conv":
         return -1 if turned else 0
     on_the_left = place == 0 and step.op_type in ("MatMul", "Gemm")
@@ -127,19 +141,19 @@ def _vectors(recording: Recording, copied: Format) -> Iterator[tuple[str, Array]
             held = ((source, recording.tensors[source]) for source in sources[name])
             yield from ((source, _of_largest(x, copied)) for source, x in held if x.dtype.kind == "f")
         if step.op_type == "Conv":
-            norm = _norm_behind(recording, step)
+            norm = norm_behind(recording, step)
             if norm is None:
                 yield from ((name, _narrowed(recording.tensors[name], copied)) for name in step.uses[2:])
                 continue
             shift, mean = (recording.tensors[norm.inputs[place]] for place in (2, 3))
             biases = [recording.tensors[name] for name in step.uses[2:]]
-            factor = _scale(recording, norm)
+            factor = norm_scale(recording, norm)
             yield norm.inputs[2], _narrowed(shift + (sum(biases) - mean) * factor, copied)
         elif step.op_type in ("LayerNormalization", "Add", "Mul"):
             yield from ((name, _narrowed(recording.tensors[name], copied)) for name in names)
 
 
-def _norm_behind(recording: Recording, step: Step) -> Node | None:
+def norm_behind(recording: Recording, step: Step) -> Node | None:
     """Return the batch norm that uses a convolution's result."""
     users = recording.graph.consumers.get(step.outputs[0], [])
     norms = [user for user in users if user.op_type == "BatchNormalization"]
@@ -150,9 +164,10 @@ def _factor(recording: Recording, norm: Node | None) -> Array | float:
     """Return by what a norm's folding multiplies a kernel's channels, in size; at least 2⁻²⁴."""
     if norm is None:
         return 1.0
-    return np.maximum(np.abs(_scale(recording, norm)), 2.0**-24).reshape(-1, 1, 1, 1)
+    return np.maximum(np.abs(norm_scale(recording, norm)), 2.0**-24).reshape(-1, 1, 1, 1)
 
 
-def _scale(recording: Recording, norm: Node) -> Array:
+def norm_scale(recording: Recording, norm: Node) -> Array:
+    """Return what a batch norm multiplies each channel by."""
     scale, variance = (recording.tensors[norm.inputs[place]] for place in (1, 4))
     return np.asarray(scale / np.sqrt(variance + norm.attributes.get("epsilon", 1e-5)))

@@ -28,12 +28,15 @@ class Declaration:
     weights
         Format of its copies of kernels and matrices, where that is another than the tensors'; vectors, such
         as biases, stay as exact as the arithmetic.
+    read
+        Weight, and from where to where its elements are, in the truth, those of the candidate's file.
     """
 
     arithmetic: Format = FLOAT32
     storage: Format = FLOAT32
     runtime: Runtime = CPU
     weights: Format | None = None
+    read: tuple[tuple[str, int, int], ...] = ()
 
     def __str__(self) -> str:
         """Say what a verdict under this declaration allows."""
@@ -46,6 +49,8 @@ class Declaration:
     @property
     def _exceptions(self) -> str:
         weights = f", with weights of {self.weights.name}" if self.weights else ""
+        taken = len({name for name, *_ in self.read})
+        weights += f", {taken} of them as the file has them" if taken else ""
         weights += ", their other operands made integers, too" if self.runtime.makes_integers else ""
         tile = self.runtime.winograd_tile
         return weights + (f", 3×3 convolutions by Winograd's F({tile}×{tile}, 3×3)" if tile else "")

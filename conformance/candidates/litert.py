@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from conformance.candidates.phone_runtime import (
     PhoneRuntime,
     RuntimeOption,
 )
-from conformance.conversion.litert_model import LitertModel, read_litert
+from conformance.conversion.litert_model import LitertModel, read_litert, stored_in_litert
+from conformance.conversion.stored_weight import StoredWeight
 from refimpl.graph import Graph, Node
 
 WEIGHTS: dict[str, Format | None] = {
@@ -53,7 +54,13 @@ class LitertCandidate(PhoneCandidate):
         """Float32 arithmetic and tensors; weights as declared."""
         weights = self.settings.values["weights"]
         runtime = LITERT_DYNAMIC if weights == "int8-dynamic" else LITERT
-        return Declaration(FLOAT32, FLOAT32, runtime, WEIGHTS[weights])
+        return Declaration(FLOAT32, FLOAT32, runtime, WEIGHTS[weights], self.read)
+
+    @property
+    def stored(self) -> Iterable[StoredWeight]:
+        """The constants of the model."""
+        weights = self.settings.values["weights"]
+        return stored_in_litert(self.model) if weights in ("int8", "int8-dynamic") else ()
 
     def check_files(self, files: Sequence[Path]) -> None:
         """Read the model: LiteRT itself reads beyond a file that is cut off."""

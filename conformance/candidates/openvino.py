@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from conformance.candidates.phone_runtime import (
     PhoneRuntime,
     RuntimeOption,
 )
-from refimpl.errors import ConfigurationError
+from conformance.conversion.openvino_model import read_openvino, stored_in_openvino
+from conformance.conversion.stored_weight import StoredWeight
+from refimpl.errors import ConfigurationError, FileError
 
 _INTEGERS = re.compile(rb'element_type="[iu]8"')
 GROUP = 32
@@ -79,7 +82,17 @@ class OpenVinoCandidate(PhoneCandidate):
         """Float32 arithmetic; tensors and weights as declared."""
         values = self.settings.values
         runtime = OPENVINO_DYNAMIC if self.settings.is_on("dynamic") else OPENVINO
-        return Declaration(FLOAT32, FORMATS[values["storage"]], runtime, WEIGHTS[values["weights"]])
+        formats = FLOAT32, FORMATS[values["storage"]]
+        return Declaration(*formats, runtime, WEIGHTS[values["weights"]], self.read)
+
+    @property
+    def stored(self) -> Iterable[StoredWeight]:
+        """The constants of the IR."""
+        if self.settings.values["weights"] != "int8":
+            return ()
+        with suppress(FileError):
+            return stored_in_openvino(read_openvino(self.settings.model))
+        return ()
 
     @property
     def said(self) -> dict[str, Any]:

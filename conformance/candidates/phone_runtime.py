@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +20,7 @@ from conformance.candidates.arrays import Given, operands_of
 from conformance.candidates.candidate import Candidate, OwnGraph
 from conformance.candidates.child_process import STARTING
 from conformance.candidates.far_process import OWN, FarProcess, Opening
+from conformance.conversion.stored_weight import StoredWeight
 from conformance.json_files import read_json
 from refimpl.errors import ConfigurationError, FileError, MissingDependencyError, ShapeError
 from refimpl.graph import Graph, Node
@@ -128,6 +129,8 @@ class PhoneCandidate(Candidate):
     """A whole attention may be one layer: eight steps of ours."""
     suffixes: ClassVar[Sequence[str]] = ()
     """Of the files that belong to the model beside the one that names it."""
+    read: tuple[tuple[str, int, int], ...] = ()
+    """What the truth is computed with as the file has it, as of `Declaration`."""
 
     def __init__(
         self, runtime: PhoneRuntime, settings: Settings, interpreter: Sequence[str], timeout: float
@@ -150,6 +153,11 @@ class PhoneCandidate(Candidate):
     @abstractmethod
     def declaration(self) -> Declaration:
         """The arithmetic it is judged by."""
+
+    @property
+    def stored(self) -> Iterable[StoredWeight]:
+        """The file's constants, where some are integers, and the file can be read."""
+        return ()
 
     @property
     def version(self) -> str:

@@ -7,13 +7,14 @@ Source: github.com/google-ai-edge/LiteRT, ``tflite/converter/schema/schema.fbs``
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from conformance.conversion.stored_weight import StoredWeight
 from refimpl.errors import FileError, MissingDependencyError, UnsupportedOperationError
 from refimpl.ops.operation import Array
 
@@ -194,3 +195,24 @@ def _ends(model: Any, graph: Any, names: Sequence[str]) -> tuple[dict[str, int],
         )
     inputs, outputs = ({names[place]: int(place) for place in ends} for ends in (graph.inputs, graph.outputs))
     return inputs, outputs
+
+
+def stored_in_litert(model: LitertModel) -> Iterator[StoredWeight]:
+    """Yield the constants that are floats, or integers with a scale."""
+    for place, array in model.constants.items():
+        if array.dtype.kind == "f":
+            yield StoredWeight(array)
+        elif array.dtype == np.int8 and (grid := _along(model.scales.get(place), array)) is not None:
+            yield StoredWeight(array, *grid)
+
+
+def _along(quantized: tuple[Array, Array, int] | None, array: Array) -> tuple[Array, Array] | None:
+    """Return scales and zero points so that they broadcast to an array; None: they do not fit it."""
+    if quantized is None:
+        return None
+    *grid, axis = quantized
+    if not 0 <= axis < array.ndim or any(each.size not in (1, array.shape[axis]) for each in grid):
+        return None
+    shape = [-1 if other == axis else 1 for other in range(array.ndim)]
+    scales, points = (each.reshape(shape) for each in grid)
+    return scales, points

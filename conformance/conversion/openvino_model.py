@@ -6,13 +6,14 @@ Source: https://docs.openvino.ai/2025/documentation/openvino-ir-format.html
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 
+from conformance.conversion.stored_weight import StoredWeight
 from refimpl.errors import FileError
 from refimpl.ops.operation import Array
 
@@ -131,3 +132,33 @@ def _constant(data: Mapping[str, str], weights: bytes) -> Array:
     if min(shape, default=0) < 0 or begin < 0 or begin + size > len(weights):
         raise ValueError(f"a constant ends at byte {begin + size}, the weights at {len(weights)}")
     return np.frombuffer(weights, dtype, math.prod(shape), begin).reshape(shape)
+
+
+def stored_in_openvino(layers: Sequence[OpenVinoLayer]) -> Iterator[StoredWeight]:
+    """Yield the float constants, and the integers that are widened by a scale, as NNCF writes them.
+
+    What is rounded to float16 between is not: where it computes in float32, the runtime widens all to that.
+    """
+    for layer in layers:
+        if layer.kind == "Multiply" and len(layer.inputs) == 2:
+            (held, point), scale = _shifted(layers, layer), _widened(layers, layer.inputs[1][0])
+            if held is not None and held.dtype.itemsize == 1 and scale is not None:
+                yield StoredWeight(held, scale, point.astype(np.float64))
+        elif layer.constant is not None and layer.constant.dtype.kind == "f":
+            yield StoredWeight(layer.constant)
+
+
+def _shifted(layers: Sequence[OpenVinoLayer], layer: OpenVinoLayer) -> tuple[Array | None, Array]:
+    """Return the constant that a layer multiplies, and what is subtracted from it before."""
+    place = layer.inputs[0][0]
+    if layers[place].kind != "Subtract":
+        return _widened(layers, place), np.zeros(())
+    held, point = (_widened(layers, each) for each, _ in layers[place].inputs)
+    return (None if point is None else held), np.zeros(()) if point is None else point
+
+
+def _widened(layers: Sequence[OpenVinoLayer], place: int) -> Array | None:
+    """Return a constant, also behind conversions; None: it is computed."""
+    while layers[place].kind == "Convert":
+        place = layers[place].inputs[0][0]
+    return layers[place].constant

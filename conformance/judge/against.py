@@ -27,6 +27,7 @@ from conformance.judge.folding import FOLDINGS, folded_errors
 from conformance.judge.outputs import compare_outputs
 from conformance.judge.replay import DATA_MOVEMENT
 from conformance.judge.step_course import StepCourse
+from conformance.judge.stored_weights import weights_of_file
 from conformance.reports.report import Comparison, InputReport, Report, is_telling
 from refimpl import Recording
 from refimpl.ops.operation import Array
@@ -80,9 +81,14 @@ def verify_beside(
         recording = graph_recording(graph, feeds)
         if hasattr(candidate, "fit"):
             candidate.fit(recording.tensors)
+        found = weights_of_file(candidate, recording)
+        if found.weights:
+            graph = replace(graph, initializers={**graph.initializers, **found.weights})
+            recording = graph_recording(graph, feeds)
         shape = next((array.shape for array in feeds.values()), ())
         course = _Course(candidate, feeds, label, shape, digest_of(feeds), recording, progress, cache)
         course.alone, course.graph, course.needed = len(inputs) == 1, graph, graph.outputs
+        course.mistaken = found.wrong
         reports.append(course.follow())
     tolerance = getattr(candidate, "tolerance", str(candidate.declaration))
     return Report(reports, names[0], model_of(graph), tolerance, reference=names[1])

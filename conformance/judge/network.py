@@ -20,6 +20,7 @@ from conformance.candidates.candidate import FUSION_REACH, Candidate, OwnGraph, 
 from conformance.judge.decisions import compare_decisions
 from conformance.judge.outputs import compare_outputs
 from conformance.judge.step_course import StepCourse
+from conformance.judge.stored_weights import weights_of_file
 from conformance.judge.systematic import judged_over_several
 from conformance.judge.track_identity import TrackIdentity, frames_of_one_video
 from conformance.pictures.inputs import Resized, not_resized
@@ -79,7 +80,7 @@ def verify(
     if frames:
         frames_of_one_video({label: np.shape(images) for label, images in inputs.items()})
     wide = {key: array.astype(np.float64) for key, array in weights.items()}
-    network = build_network(config, wide)
+    network, mistaken = _with_weights_of_file(candidate, build_network(config, wide), part, inputs)
     tracks = TrackIdentity() if frames else None
     reports = []
     alone = len({np.asarray(images).tobytes() for images in inputs.values()}) == 1
@@ -95,12 +96,27 @@ def verify(
         course.reach = getattr(candidate, "fusion_reach", FUSION_REACH)
         course.needed = needed_outputs(config.architecture)
         course.network, course.weights = partial(_truth, part, network), wide
+        course.mistaken = mistaken
         course.resized = (resized or {}).get(label, not_resized)
         course.remarks += _unpadded(fed)
         reports.append(course.follow())
     reports = judged_over_several(candidate, reports, inputs, partial(_truth, part, network), progress)
     model = {"config": asdict(config), "weights_sha256": weights_hash(weights)}
     return Report(reports, name, model, str(candidate.declaration))
+
+
+def _with_weights_of_file(
+    candidate: Candidate,
+    network: Network,
+    part: Callable[[Network, Array], RecordableModel],
+    inputs: Mapping[str, Array],
+) -> tuple[Network, Mapping[str, str]]:
+    """Return the network with the weights that the candidate's file has rounded, and which it has wrong."""
+    if not getattr(candidate, "stored", ()) or not inputs:
+        return network, {}
+    images = next(iter(inputs.values()))
+    found = weights_of_file(candidate, _truth(part, network, np.array(images, np.float32)))
+    return build_network(network.config, {**network.weights, **found.weights}), found.wrong
 
 
 def _unpadded(images: Array) -> list[str]:

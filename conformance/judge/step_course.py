@@ -19,6 +19,7 @@ from conformance.judge.node_reading import SILENT, Side, read_nodes
 from conformance.judge.outputs import further_outputs
 from conformance.judge.replay import DATA_MOVEMENT
 from conformance.judge.steps import compare_steps
+from conformance.judge.stored_weights import products_of
 from conformance.judge.strangers import like_nothing, not_finite
 from conformance.judge.stretch import Stretch, wrong_stretch
 from conformance.judge.weight_comparison import compare_constants, compare_weights
@@ -51,6 +52,8 @@ class StepCourse(Course):
         Names of the outputs that it must give.
     resized
         The picture, resized in other ways.
+    mistaken
+        Weight → how the candidate's file has it otherwise than rounding explains.
     """
 
     candidate: Stepped
@@ -59,6 +62,7 @@ class StepCourse(Course):
     reach: int = FUSION_REACH
     needed: Collection[str] = NEEDED_OUTPUTS
     resized: Resized = not_resized
+    mistaken: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def declared(self) -> Declaration:
@@ -74,11 +78,25 @@ class StepCourse(Course):
         further = ", ".join(self.further())
         self.remarks += [f"its outputs {further} are further ones, and not judged"] * bool(further)
         self.steps, self.fault = self._compared(self.declared, own)
+        self._name_mistaken()
         self.fault = self.fault or _output_fault(self.outputs, self.recording)
         if not self.candidate.captures_all:
             self._look_at_strangers()
         if first_wrong([*self.outputs, *self.nodes, *self.steps]) is None:
             self.remarks += explain_large_errors(self.recording, self.outputs, self.steps)
+
+    def _name_mistaken(self) -> None:
+        """Let the steps fail of which the file has the weight wrong, whatever hides it in their bound."""
+        products = products_of(self.recording, self.mistaken)
+        rows = []
+        for row in self.steps:
+            said = [f"its weight {name} {self.mistaken[name]}" for name in products.get(row.name, ())]
+            rows.append(row.made_systematic("; ".join(said)) if said else row)
+        self.steps = rows
+        self.evidence += [f"weight {name} {said}" for name, said in self.mistaken.items()]
+        first = first_wrong(rows)
+        if first is not None and (self.fault is None or self.fault.step != first.name):
+            self.fault = Fault(first.name, first.operation, "network", ())
 
     def held_outputs(self) -> dict[str, str]:
         """Return output → the candidate's tensor that is given for it, of those that it should hold."""

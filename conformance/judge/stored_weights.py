@@ -1,0 +1,324 @@
+"""Weights as a candidate's file stores them, in the place of the reference's: what rounded them is no error.
+
+A kernel or matrix that the file holds as integers differs from the network's by up to half a step each. Where
+that is all, the truth is computed with the file's own numbers, and no bound need allow for their rounding.
+Where some channels differ by more, as much of that as rounding allows is taken over: the rest is a mistake.
+What is taken over never differs from the network's by more than is declared.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from conformance.bounds import Declaration, copied_weights, norm_behind, norm_scale, output_axis
+from conformance.conversion.stored_weight import StoredWeight
+from conformance.graph.evaluation import evaluate_node
+from refimpl import Recording, Step
+from refimpl.ops import TRAITS, Trait
+from refimpl.ops.operation import Array
+
+FEWEST = 16
+"""Elements below which resemblance proves nothing."""
+ALIKE = 0.9
+"""Cosine, and ratio of sizes, above which a constant may be a weight."""
+FOLDED = 2e-6
+"""Of the largest of a channel: what folding a norm in float32 moves a weight by."""
+VERGE = 0.01
+"""Of half a step: what is beyond that by no more is a tie."""
+COARSER = 2.0
+"""How many times as coarse as declared a file's own steps may be: a range's that lie about zero."""
+ARRANGING = ("Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators after which a weight's elements are still told apart."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What of the reference's weights is taken from the file.
+
+    Attributes
+    ----------
+    weights
+        Name → array, as the file has it, as far as rounding explains that.
+    runs
+        Which of their elements are, as of `Declaration.read`.
+    wrong
+        Name → how the file's differs from the reference's otherwise.
+    """
+
+    weights: Mapping[str, Array] = field(default_factory=dict)
+    runs: tuple[tuple[str, int, int], ...] = ()
+    wrong: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Use:
+    """A kernel or matrix as an operand of a product.
+
+    Attributes
+    ----------
+    name
+        Of the weight.
+    places
+        Which elements of it the operand has, in the operand's shape.
+    scale
+        What a norm behind multiplies each of its first axis by, or one.
+    axis
+        Of the output channels.
+    """
+
+    name: str
+    places: Array
+    scale: Array
+    axis: int
+
+    @property
+    def scales(self) -> list[Array]:
+        """What a file may have multiplied it by: that, or nothing."""
+        shape = self.places.shape
+        folded = np.broadcast_to(self.scale.reshape(-1, *(1,) * (len(shape) - 1)), shape)
+        return [folded] if (folded == 1).all() else [folded, np.ones(shape)]
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """A constant of the file with its axes in an order.
+
+    Attributes
+    ----------
+    held
+    order
+        Of its axes but those of length one.
+    shape
+        What it is given then.
+    """
+
+    held: StoredWeight
+    order: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def of(self, array: Array) -> Array:
+        """Return an array of the constant's shape in this layout."""
+        return array.squeeze().transpose(self.order).reshape(self.shape)
+
+    @property
+    def direction(self) -> Array:
+        """Return its numbers, float32, of length one."""
+        return _direction(self.of(self.held.numbers))
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """A constant of the file beside a use's elements.
+
+    Attributes
+    ----------
+    ours, theirs
+        The reference's, scaled as the file has them, and the file's.
+    rounding
+        How far rounding may carry each.
+    wrong
+        Which it does not explain.
+    scale
+        By which ours are the reference's.
+    axis
+        Of the output channels.
+    """
+
+    ours: Array
+    theirs: Array
+    rounding: Array
+    wrong: Array
+    scale: Array
+    axis: int
+
+    @property
+    def is_mostly_right(self) -> bool:
+        """Whether at least half the output channels are: then no factor was folded into all."""
+        return bool(_by_channel(self.wrong, self.axis).any(axis=1).mean() <= 0.5)
+
+    @property
+    def explained(self) -> Array:
+        """What of the file's is rounding, in the reference's scale."""
+        moved = np.clip(self.theirs - self.ours, -self.rounding, self.rounding)
+        return np.divide(moved, self.scale, out=np.zeros(moved.shape), where=self.scale != 0)
+
+
+def weights_of_file(candidate: Any, recording: Recording) -> Stored:
+    """Return what of the reference's weights is a candidate's file's, and let the candidate declare it.
+
+    Parameters
+    ----------
+    candidate
+        If it has ``stored``, constants of a file, ``read`` is set by which its ``declaration`` says so.
+    recording
+        The reference's run.
+    """
+    stored = getattr(candidate, "stored", ())
+    if not stored:
+        return Stored()
+    found = taken_over(recording, stored, replace(candidate.declaration, read=()))
+    candidate.read = found.runs
+    return found
+
+
+def taken_over(recording: Recording, stored: Iterable[StoredWeight], declaration: Declaration) -> Stored:
+    """Return the reference's weights as a file has them, of those that are found there.
+
+    A weight of which two constants could be a rounding is not taken over.
+
+    Parameters
+    ----------
+    recording
+        The reference's run, its weights not rounded.
+    stored
+        The constants of the file.
+    declaration
+        What is declared of its weights.
+    """
+    bounds = copied_weights(recording, declaration)
+    uses: dict[tuple[int, ...], list[_Use]] = {}
+    for _, use in _products(recording, bounds.keys() & {*recording.weights}):
+        uses.setdefault(use.places.shape, []).append(use)
+    pool, factors = _by_size(stored, {math.prod(shape) for shape in uses}), _factors(recording)
+    moved: dict[str, Array] = {}
+    wrong: dict[str, str] = {}
+    for shape, alike in uses.items():
+        laid = [*_laid(pool.get(math.prod(shape), ()), shape)]
+        directions = np.array([each.direction for each in laid]).reshape(len(laid), math.prod(shape))
+        for use in alike:
+            array, bound = (x.ravel()[use.places] for x in (recording.tensors[use.name], bounds[use.name]))
+            beside = [
+                _beside(array * scale, bound * np.abs(scale), scale, each, use.axis, factors)
+                for scale in use.scales
+                for each in itertools.compress(laid, directions @ _direction(array * scale) >= ALIKE)
+            ]
+            found = _only([each for several in beside for each in several])
+            if found is not None:
+                part = moved.setdefault(use.name, np.full(recording.tensors[use.name].shape, np.nan))
+                part.reshape(-1)[use.places] = array + found.explained
+                wrong |= {use.name: _said(found)} if found.wrong.any() else {}
+    runs = tuple(run for name, array in moved.items() for run in _runs(name, ~np.isnan(array)))
+    whole = {name: np.where(np.isnan(array), recording.tensors[name], array) for name, array in moved.items()}
+    return Stored(whole, runs, wrong)
+
+
+def products_of(recording: Recording, weights: Iterable[str]) -> dict[str, list[str]]:
+    """Return the tensors that products with some weights make, a batch norm behind included.
+
+    Each with the weights.
+    """
+    found: dict[str, list[str]] = {}
+    for step, use in _products(recording, {*weights}):
+        norm = norm_behind(recording, step)
+        found.setdefault((norm or step).outputs[0], []).append(use.name)
+    return found
+
+
+def _runs(name: str, known: Array) -> list[tuple[str, int, int]]:
+    """Return from where to where a weight's elements are known, in the order of memory."""
+    ends = np.flatnonzero(np.diff(known.ravel(), prepend=False, append=False))
+    return [(name, int(first), int(last)) for first, last in ends.reshape(-1, 2)]
+
+
+def _factors(recording: Recording) -> list[float]:
+    """Return the positive numbers by which steps scale whole tensors: they may be folded into weights."""
+    found = {1.0}
+    for step in recording.steps:
+        scalars = [
+            float(x)
+            for name in step.uses
+            for x in recording.tensors[name].ravel()[:1]
+            if recording.tensors[name].size == 1
+        ]
+        scalars = [each for each in scalars if 0 < each < np.inf]
+        found |= {*scalars} if step.op_type == "Mul" else set()
+        found |= {1 / each for each in scalars} if step.op_type == "Div" else set()
+        found |= {float(step.attributes.get("alpha", 0.2))} if step.op_type == "HardSigmoid" else set()
+    return sorted(found)
+
+
+def _products(recording: Recording, names: set[str]) -> Iterator[tuple[Step, _Use]]:
+    """Yield the products of which some weights, rearranged or in parts, are an operand."""
+    shapes = ((name, recording.tensors[name].shape) for name in sorted(names))
+    held = {name: np.arange(math.prod(shape), dtype=np.int32).reshape(shape) for name, shape in shapes}
+    origins = {name: name for name in held}
+    for step in recording.steps:
+        first = step.inputs[0] if step.inputs else ""
+        if step.op_type in ARRANGING and first in held:
+            others = (recording.tensors[name] if name else None for name in step.inputs[1:])
+            made = evaluate_node(step, [held[first], *others])
+            held |= zip(step.outputs, made, strict=False)
+            origins |= dict.fromkeys(step.outputs, origins[first])
+        elif Trait.PRODUCTS in TRAITS[step.op_type]:
+            norm = norm_behind(recording, step)
+            scale = np.ones(()) if norm is None else norm_scale(recording, norm)
+            for place, name in enumerate(step.inputs[:2]):
+                if name in held and held[name].size >= FEWEST and (place == 1 or step.op_type != "Conv"):
+                    yield step, _Use(origins[name], held[name], scale, output_axis(step, place))
+
+
+def _by_size(stored: Iterable[StoredWeight], sizes: set[int]) -> dict[int, list[StoredWeight]]:
+    found: dict[int, list[StoredWeight]] = {}
+    for each in stored:
+        if each.held.size in sizes and each.fits:
+            found.setdefault(each.held.size, []).append(each)
+    return found
+
+
+def _laid(pool: Iterable[StoredWeight], shape: tuple[int, ...]) -> Iterator[_Laid]:
+    """Yield constants of one size in every layout that has a shape."""
+    wanted = [side for side in shape if side != 1]
+    for each in pool:
+        sides = [side for side in each.held.shape if side != 1]
+        for order in itertools.permutations(range(len(sides))) if sorted(sides) == sorted(wanted) else ():
+            if [sides[place] for place in order] == wanted:
+                yield _Laid(each, order, shape)
+
+
+def _direction(array: Array) -> Array:
+    return (array.ravel() / (np.linalg.norm(array) or 1.0)).astype(np.float32)
+
+
+def _beside(
+    ours: Array, bound: Array, scale: Array, laid: _Laid, axis: int, factors: Sequence[float]
+) -> Iterator[_Beside]:
+    """Yield a constant beside some numbers, by each factor that makes them as large."""
+    theirs, step = laid.of(laid.held.numbers), laid.of(laid.held.steps)
+    size, own = np.linalg.norm(ours), np.linalg.norm(theirs)
+    others = tuple(place for place in range(ours.ndim) if place != axis % ours.ndim)
+    for factor in factors:
+        if ALIKE * own <= factor * size <= own / ALIKE:
+            folding = FOLDED * factor * np.abs(ours).max(axis=others, keepdims=True, initial=0.0)
+            half = np.maximum(factor * bound, np.minimum(step / 2, COARSER * factor * bound)) * (step > 0)
+            wrong = np.abs(theirs - factor * ours) > (1 + VERGE) * half + folding
+            yield _Beside(factor * ours, theirs, half + folding, wrong, factor * scale, axis)
+
+
+def _only(found: Sequence[_Beside]) -> _Beside | None:
+    """Return what alone is a rounding, or was one but for a few channels."""
+    right = [each for each in found if not each.wrong.any()]
+    likely = right or [each for each in found if each.is_mostly_right]
+    if not likely or any(not np.array_equal(each.explained, likely[0].explained) for each in likely[1:]):
+        return None
+    return likely[0]
+
+
+def _by_channel(x: Array, axis: int) -> Array:
+    return np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1)
+
+
+def _said(found: _Beside) -> str:
+    """Say which output channels of a weight are wrong, and how."""
+    ours, theirs, wrong = (_by_channel(x, found.axis) for x in (found.ours, found.theirs, found.wrong))
+    channels = np.flatnonzero(wrong.any(axis=1))
+    ours, theirs = ours[channels], theirs[channels]
+    factor = float(np.vdot(ours, theirs) / np.vdot(ours, ours))
+    named = f", the first {channels[0]}" if channels.size > 1 else f": {channels[0]}"
+    where = f"in {channels.size} of {len(wrong)} output channels{named}"
+    return f"is {factor:.3g} × yours {where}: more than rounding to integers"
