@@ -230,17 +230,13 @@ def _factors(recording: Recording) -> list[float]:
     """Return the positive numbers by which steps scale whole tensors: they may be folded into weights."""
     found = {1.0}
     for step in recording.steps:
-        scalars = [
-            float(x)
-            for name in step.uses
-            for x in recording.tensors[name].ravel()[:1]
-            if recording.tensors[name].size == 1
-        ]
-        scalars = [each for each in scalars if 0 < each < np.inf]
-        found |= {*scalars} if step.op_type == "Mul" else set()
-        found |= {1 / each for each in scalars} if step.op_type == "Div" else set()
-        found |= {float(step.attributes.get("alpha", 0.2))} if step.op_type == "HardSigmoid" else set()
-    return sorted(found)
+        held = (recording.tensors[name] for name in step.uses)
+        scalars = {float(x.item()) for x in held if x.size == 1 and x.dtype.kind == "f"}
+        if step.op_type == "HardSigmoid":
+            found.add(step.attributes.get("alpha", 0.2))
+        elif step.op_type in ("Mul", "Div"):
+            found |= scalars if step.op_type == "Mul" else {1 / each for each in scalars if each}
+    return sorted(each for each in found if 0 < each < np.inf)
 
 
 def _products(recording: Recording, names: set[str]) -> Iterator[tuple[Step, _Use]]:
