@@ -3,7 +3,7 @@
 A kernel or matrix that the file holds as integers differs from the network's by up to half a step each. Where
 that is all, the truth is computed with the file's own numbers, and no bound need allow for their rounding.
 Where some channels differ by more, as much of that as rounding allows is taken over: the rest is a mistake.
-What is taken over never differs from the network's by more than is declared.
+What is taken over never differs from the network's by more than half a step.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from conformance.bounds import Declaration, copied_weights, norm_behind, norm_scale, output_axis
 from conformance.conversion.stored_weight import StoredWeight
-from conformance.graph.evaluation import evaluate_node
+from conformance.graph.evaluation import evaluate_node, run
 from refimpl import Recording, Step
 from refimpl.ops import TRAITS, Trait
 from refimpl.ops.operation import Array
@@ -165,6 +165,16 @@ def weights_of_file(candidate: Any, recording: Recording) -> Stored:
     found = taken_over(recording, stored, replace(candidate.declaration, read=()))
     candidate.read = found.runs
     return found
+
+
+def with_weights_of_file(candidate: Any, recording: Recording) -> Recording:
+    """Return the reference's run, computed anew with the weights that are the candidate's file's."""
+    found = weights_of_file(candidate, recording).weights
+    if not found:
+        return recording
+    given = {*recording.inputs.values(), *recording.weights, *recording.constants}
+    known = {name: recording.tensors[name] for name in given} | {**found}
+    return replace(recording, tensors=run(recording.steps, known, evaluate_node))
 
 
 def taken_over(recording: Recording, stored: Iterable[StoredWeight], declaration: Declaration) -> Stored:

@@ -12,6 +12,7 @@ from conformance.candidates.candidate import Candidate
 from conformance.graph.evaluation import evaluate_node, widened
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.submodel import submodel
+from conformance.judge.stored_weights import with_weights_of_file
 from conformance.reports.report import Fault, InputReport, Report
 from conformance.reproduction.recorded_step import MODEL, RecordedStep
 from conformance.reproduction.reference_step import ReferenceStep
@@ -58,7 +59,7 @@ def reproduce(
     if fault.question == "graph" and own is not None and own.graph is not None:
         known = {**own.feeds, **candidate.capture(images)}
         return reproduce_node(folder, item, own.graph, known, candidate.declaration)
-    recording = record(network, images.astype(np.float64))
+    recording = with_weights_of_file(candidate, record(network, images.astype(np.float64)))
     step = ReferenceStep(recording, item, fault, candidate, images).folder()
     return None if step is None else step.write(folder, item.diagnoses)
 

@@ -180,6 +180,33 @@ def planted(source: Path, target: Path, weight: str) -> None:
 
 @runtimes
 @pytest.mark.parametrize(
+    ("runtime", "said", "weight"),
+    [
+        ("openvino", "weights=int8", "mask_decoder.lateral.1.conv.weight"),
+        ("openvino", "weights=int8", "instance_decoder.kernel_head.1.weight"),
+        ("openvino", "weights=int8,dynamic=on", "mask_decoder.lateral.1.conv.weight"),
+        ("litert", "weights=int8,xnnpack=off", "mask_decoder.lateral.1.conv.weight"),
+        ("litert", "weights=int8-dynamic", "mask_decoder.lateral.1.conv.weight"),
+        ("openvino", "weights=int8", "mask_decoder.lateral.1.bn.bias"),
+        ("litert", "weights=int8,xnnpack=off", "mask_decoder.lateral.1.bn.bias"),
+    ],
+)
+def test_a_wrong_slice_does_not_hide_in_what_rounding_to_integers_may_do(
+    folder: Path, tmp_path: Path, runtime: str, said: str, weight: str
+) -> None:
+    planted(folder / "m.onnx", tmp_path / "m.onnx", weight)
+    converter, precision = CONVERTERS[runtime], said.partition(",")[0].removeprefix("weights=")
+    model = convert(converter, tmp_path / "m.onnx", tmp_path / f"m{converter.suffixes[0]}", precision)[0]
+    report = judged(f"{runtime}:{model},{said}")
+    fault = report.leading.first_fault
+    assert fault is not None
+    assert fault.step.startswith(weight.rpartition(".")[0].removesuffix(".conv").removesuffix(".bn"))
+    named = f"weight {weight} is 1.05 × yours in 8 of 32 output channels, the first 0"
+    assert weight.endswith("bias") or any(text.startswith(named) for text in report.leading.evidence)
+
+
+@runtimes
+@pytest.mark.parametrize(
     ("runtime", "weight", "place"),
     [
         ("ncnn", "mask_decoder.lateral.1.conv.weight", "mask_decoder.lateral.1"),

@@ -1,0 +1,135 @@
+"""Weights of a file in the place of the reference's: rounded here, channel by channel, as converters do."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+
+import narrow_network
+import numpy as np
+import pytest
+
+from conformance.bounds import INT8, INT8_OF_RANGE, Declaration, copied_weights
+from conformance.conversion.stored_weight import StoredWeight
+from conformance.judge.stored_weights import taken_over
+from refimpl import Recording, record
+from refimpl.ops.operation import Array
+
+KERNEL = "mask_decoder.lateral.1.conv.weight"
+DECLARED = {each.name: Declaration(weights=each) for each in (INT8, INT8_OF_RANGE)}
+FOLDED = narrow_network.weights(np.float64).folded()
+
+
+@functools.cache
+def recording() -> Recording:
+    """Return the network's run, its batch norms apart from its convolutions."""
+    return record(narrow_network.network(np.float64), narrow_network.picture().astype(np.float64))
+
+
+def symmetric(array: Array) -> StoredWeight:
+    """Round to a 127th of each output channel's largest, kernels laid out with channels last."""
+    laid = array.transpose(0, 2, 3, 1)
+    scale = (np.abs(laid).max(axis=(1, 2, 3), keepdims=True) / 127).astype(np.float32)
+    return StoredWeight(np.rint(laid / scale).astype(np.int8), scale)
+
+
+def of_range(array: Array) -> StoredWeight:
+    """Round to a 255th of each output channel's range, the step stored in float16."""
+    axes = tuple(range(1, array.ndim))
+    low, high = (end(array, axis=axes, keepdims=True, initial=0.0) for end in (np.min, np.max))
+    scale = (high - low) / 255
+    point = np.rint(-low / scale)
+    whole = np.clip(np.rint(array / scale + point), 0, 255)
+    return StoredWeight(whole.astype(np.uint8), scale.astype(np.float16), point)
+
+
+ROUNDED: dict[str, Callable[[Array], StoredWeight]] = {INT8.name: symmetric, INT8_OF_RANGE.name: of_range}
+
+
+def altered(channels: slice, factor: float) -> Array:
+    """Return the kernel with its norm folded in, some of its channels multiplied."""
+    array = np.array(FOLDED[KERNEL])
+    array[channels] *= factor
+    return array
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_a_rounding_is_taken_over_with_the_norm_taken_out_again(name: str) -> None:
+    stored = ROUNDED[name](FOLDED[KERNEL])
+    found = taken_over(recording(), [stored], DECLARED[name])
+    ours, rounded = recording().tensors[KERNEL], found.weights[KERNEL]
+    numbers = stored.numbers.transpose(0, 3, 1, 2) if name == INT8.name else stored.numbers
+    scale = (FOLDED[KERNEL] / ours).mean(axis=(1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(rounded * scale, numbers, rtol=0, atol=1e-12)
+    assert found.weights.keys() == {KERNEL}
+    assert found.runs == ((KERNEL, 0, ours.size),)
+    assert not found.wrong
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_no_bound_allows_for_what_was_taken_over(name: str) -> None:
+    read = ((KERNEL, 0, 3),)
+    before, after = (
+        copied_weights(recording(), declared)
+        for declared in (DECLARED[name], replace(DECLARED[name], read=read))
+    )
+    assert (after[KERNEL].ravel()[:3] == 0).all()
+    np.testing.assert_array_equal(after[KERNEL].ravel()[3:], before[KERNEL].ravel()[3:])
+    assert (before[KERNEL] > 0).all()
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_a_slice_that_is_wrong_is_named_and_taken_over_as_far_as_rounding_goes(name: str) -> None:
+    right = taken_over(recording(), [ROUNDED[name](FOLDED[KERNEL])], DECLARED[name])
+    stored = ROUNDED[name](altered(slice(4, 8), 1.05))
+    found = taken_over(recording(), [stored], DECLARED[name])
+    assert found.wrong[KERNEL].startswith("is 1.05 × yours in 4 of 32 output channels, the first 4")
+    off = np.abs(found.weights[KERNEL] - recording().tensors[KERNEL])
+    # Half a step of the file's own, which are 5 % larger there.
+    assert (off <= 1.051 * copied_weights(recording(), DECLARED[name])[KERNEL]).all()
+    assert off[4:8].max() > 0.99 * copied_weights(recording(), DECLARED[name])[KERNEL][4:8].min()
+    others = np.delete(np.arange(32), range(4, 8))
+    np.testing.assert_array_equal(found.weights[KERNEL][others], right.weights[KERNEL][others])
+
+
+@pytest.mark.parametrize("factor", [1.05, 0.7, 1 / 7])
+def test_what_is_multiplied_everywhere_is_neither_taken_over_nor_called_wrong(factor: float) -> None:
+    """A converter may have folded a factor of the next step into it."""
+    found = taken_over(recording(), [symmetric(altered(slice(None), factor))], DECLARED[INT8.name])
+    assert not found.weights
+    assert not found.wrong
+
+
+def test_a_factor_that_a_step_has_may_be_folded_in() -> None:
+    """HardSigmoid's sixth."""
+    name = "mask_decoder.enhancer.0.global_act.conv.weight"
+    stored = symmetric(FOLDED[name] / 6)
+    found = taken_over(recording(), [stored], DECLARED[INT8.name])
+    scale = (FOLDED[name] / recording().tensors[name]).mean(axis=(1, 2, 3), keepdims=True) / 6
+    numbers = stored.numbers.transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(found.weights[name] * scale, numbers, rtol=0, atol=1e-12)
+
+
+def test_of_two_constants_that_could_be_it_none_is() -> None:
+    one = symmetric(FOLDED[KERNEL])
+    assert one.scale is not None
+    other = replace(one, scale=one.scale * np.float32(1 + 1e-5))
+    assert taken_over(recording(), [one, one], DECLARED[INT8.name]).weights
+    assert not taken_over(recording(), [one, other], DECLARED[INT8.name]).weights
+
+
+def test_floats_among_integers_may_not_be_rounded() -> None:
+    """A kernel that is stored as it is must be it, slice by slice."""
+    found = taken_over(recording(), [StoredWeight(altered(slice(0, 8), 1.004))], DECLARED[INT8.name])
+    assert found.wrong[KERNEL].startswith("is 1 × yours in 8 of 32 output channels")
+    right = taken_over(recording(), [StoredWeight(FOLDED[KERNEL])], DECLARED[INT8.name])
+    assert not right.wrong
+    np.testing.assert_allclose(right.weights[KERNEL], recording().tensors[KERNEL], rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 1, 1), (2, 32, 1, 1)])
+def test_a_scale_that_fits_no_weight_is_passed_over(shape: tuple[int, ...]) -> None:
+    stored = replace(of_range(FOLDED[KERNEL]), scale=np.ones(shape, np.float16))
+    assert not stored.fits
+    assert not taken_over(recording(), [stored], DECLARED[INT8_OF_RANGE.name]).weights
