@@ -19,7 +19,6 @@ from conformance.judge.node_reading import SILENT, Side, read_nodes
 from conformance.judge.outputs import further_outputs
 from conformance.judge.replay import DATA_MOVEMENT
 from conformance.judge.steps import compare_steps
-from conformance.judge.stored_weights import products_of
 from conformance.judge.strangers import like_nothing, not_finite
 from conformance.judge.stretch import Stretch, wrong_stretch
 from conformance.judge.weight_comparison import compare_constants, compare_weights
@@ -53,7 +52,7 @@ class StepCourse(Course):
     resized
         The picture, resized in other ways.
     mistaken
-        Weight → how the candidate's file has it otherwise than rounding explains.
+        Step → the weight that the candidate's file has otherwise than rounding explains, and how.
     """
 
     candidate: Stepped
@@ -87,14 +86,12 @@ class StepCourse(Course):
 
     def _name_mistaken(self) -> None:
         """Let the steps fail of which the file has the weight wrong, whatever hides it in their bound."""
-        products = products_of(self.recording, self.mistaken)
-        rows = []
-        for row in self.steps:
-            said = [f"its weight {name} {self.mistaken[name]}" for name in products.get(row.name, ())]
-            rows.append(row.made_systematic("; ".join(said)) if said else row)
-        self.steps = rows
-        self.evidence += [f"weight {name} {said}" for name, said in self.mistaken.items()]
-        first = first_wrong(rows)
+        self.steps = [
+            row.made_systematic(f"its {self.mistaken[row.name]}") if row.name in self.mistaken else row
+            for row in self.steps
+        ]
+        self.evidence += self.mistaken.values()
+        first = first_wrong(self.steps)
         if first is not None and (self.fault is None or self.fault.step != first.name):
             self.fault = Fault(first.name, first.operation, "network", ())
 

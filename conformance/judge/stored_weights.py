@@ -20,6 +20,7 @@ from conformance.bounds import Declaration, copied_weights, norm_behind, norm_sc
 from conformance.conversion.stored_weight import StoredWeight
 from conformance.graph.evaluation import evaluate_node, run
 from refimpl import Recording, Step
+from refimpl.graph import Node
 from refimpl.ops import TRAITS, Trait
 from refimpl.ops.operation import Array
 
@@ -31,6 +32,10 @@ FOLDED = 2e-6
 """Of the largest of a channel: what folding a norm in float32 moves a weight by."""
 VERGE = 0.01
 """Of half a step: what is beyond that by no more is a tie."""
+UNEVEN = 0.1
+"""Of its largest: what the elements of a bias must differ by to be told from others."""
+ROUNDED_FACTOR = 1e-3
+"""What a factor differs from one by if it is a mistake."""
 COARSER = 2.0
 """How many times as coarse as declared a file's own steps may be: a range's that lie about zero."""
 ARRANGING = ("Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
@@ -48,7 +53,7 @@ class Stored:
     runs
         Which of their elements are, as of `Declaration.read`.
     wrong
-        Name → how the file's differs from the reference's otherwise.
+        What a product makes → how the file's weight, or bias, differs from the reference's otherwise.
     """
 
     weights: Mapping[str, Array] = field(default_factory=dict)
@@ -70,12 +75,20 @@ class _Use:
         What a norm behind multiplies each of its first axis by, or one.
     axis
         Of the output channels.
+    result
+        What the product makes, or the norm behind it.
+    bias_name, biased, bias
+        What is added to that, what has it added, and its numbers; none where it is no weight.
     """
 
     name: str
     places: Array
     scale: Array
     axis: int
+    result: str
+    bias_name: str
+    biased: str
+    bias: Array
 
     @property
     def scales(self) -> list[Array]:
@@ -193,41 +206,94 @@ def taken_over(recording: Recording, stored: Iterable[StoredWeight], declaration
     """
     bounds = copied_weights(recording, declaration)
     uses: dict[tuple[int, ...], list[_Use]] = {}
-    for _, use in _products(recording, bounds.keys() & {*recording.weights}):
+    for use in _uses(recording, bounds.keys() & {*recording.weights}):
         uses.setdefault(use.places.shape, []).append(use)
-    pool, factors = _by_size(stored, {math.prod(shape) for shape in uses}), _factors(recording)
-    moved: dict[str, Array] = {}
-    wrong: dict[str, str] = {}
+    biases = (use.bias.size for alike in uses.values() for use in alike)
+    pool = _by_size(stored, {*biases, *map(math.prod, uses)})
+    search = _Search(recording, bounds, _factors(recording), pool)
     for shape, alike in uses.items():
-        laid = [*_laid(pool.get(math.prod(shape), ()), shape)]
+        search.look(shape, alike)
+    return search.found
+
+
+@dataclass
+class _Search:
+    """Looking for a run's weights in a file.
+
+    Attributes
+    ----------
+    recording
+    bounds
+        Weight → how far each of its elements may be off.
+    factors
+        Which may be folded into it.
+    pool
+        The file's constants by their size.
+    moved, wrong
+        What is found so far: weight → its elements as the file has them, NaN if not; as of `Stored`.
+    """
+
+    recording: Recording
+    bounds: Mapping[str, Array]
+    factors: Sequence[float]
+    pool: Mapping[int, Sequence[StoredWeight]]
+    moved: dict[str, Array] = field(default_factory=dict)
+    wrong: dict[str, str] = field(default_factory=dict)
+
+    def look(self, shape: tuple[int, ...], alike: Sequence[_Use]) -> None:
+        """Look for the uses of one shape."""
+        laid = [*_laid(self.pool.get(math.prod(shape), ()), shape)]
         directions = np.array([each.direction for each in laid]).reshape(len(laid), math.prod(shape))
         for use in alike:
-            array, bound = (x.ravel()[use.places] for x in (recording.tensors[use.name], bounds[use.name]))
-            beside = [
-                _beside(array * scale, bound * np.abs(scale), scale, each, use.axis, factors)
+            whole = self.recording.tensors[use.name]
+            array, bound = (x.ravel()[use.places] for x in (whole, self.bounds[use.name]))
+            beside = (
+                _beside(array * scale, bound * np.abs(scale), scale, each, use.axis, self.factors)
                 for scale in use.scales
                 for each in itertools.compress(laid, directions @ _direction(array * scale) >= ALIKE)
-            ]
+            )
             found = _only([each for several in beside for each in several])
             if found is not None:
-                part = moved.setdefault(use.name, np.full(recording.tensors[use.name].shape, np.nan))
+                part = self.moved.setdefault(use.name, np.full(whole.shape, np.nan))
                 part.reshape(-1)[use.places] = array + found.explained
-                wrong |= {use.name: _said(found)} if found.wrong.any() else {}
-    runs = tuple(run for name, array in moved.items() for run in _runs(name, ~np.isnan(array)))
-    whole = {name: np.where(np.isnan(array), recording.tensors[name], array) for name, array in moved.items()}
-    return Stored(whole, runs, wrong)
+                self._note(use, found)
+
+    def _note(self, use: _Use, found: _Beside) -> None:
+        """Note what is wrong with a use, or where its weight is right, with the bias behind it."""
+        if found.wrong.any():
+            self.wrong[use.result] = f"weight {use.name} {_said(found)}"
+        elif use.bias.size >= FEWEST and np.array_equal(found.scale, use.scales[0]):
+            vectors = [each.numbers.ravel() for each in self.pool.get(use.bias.size, ())]
+            factor = _factor_of(use.bias, vectors)
+            self.wrong |= {use.biased: f"weight {use.bias_name} is {factor:.3g} × yours"} if factor else {}
+
+    @property
+    def found(self) -> Stored:
+        """What is found; what is not stays the reference's."""
+        held = self.recording.tensors
+        runs = tuple(run for name, array in self.moved.items() for run in _runs(name, ~np.isnan(array)))
+        whole = {name: np.where(np.isnan(array), held[name], array) for name, array in self.moved.items()}
+        return Stored(whole, runs, self.wrong)
 
 
-def products_of(recording: Recording, weights: Iterable[str]) -> dict[str, list[str]]:
-    """Return the tensors that products with some weights make, a batch norm behind included.
+def _factor_of(bias: Array, vectors: Sequence[Array]) -> float | None:
+    """Return what a bias is multiplied by in the only vector that it is but for that; None: it is right.
 
-    Each with the weights.
+    A factor that is folded into it is folded into its kernel, too, and a constant that is added to it
+    multiplies nothing.
     """
-    found: dict[str, list[str]] = {}
-    for step, use in _products(recording, {*weights}):
-        norm = norm_behind(recording, step)
-        found.setdefault((norm or step).outputs[0], []).append(use.name)
-    return found
+    size = np.abs(bias).max()
+    if bias.std() < UNEVEN * size or any((np.abs(each - bias) <= FOLDED * size).all() for each in vectors):
+        return None
+    fitted = ((float(np.vdot(bias, each) / np.vdot(bias, bias)), each) for each in vectors)
+    factors = [
+        factor
+        for factor, each in fitted
+        if ALIKE < factor < 1 / ALIKE
+        and abs(factor - 1) > ROUNDED_FACTOR
+        and (np.abs(each - factor * bias) <= FOLDED * size).all()
+    ]
+    return factors[0] if len(factors) == 1 else None
 
 
 def _runs(name: str, known: Array) -> list[tuple[str, int, int]]:
@@ -249,8 +315,8 @@ def _factors(recording: Recording) -> list[float]:
     return sorted(each for each in found if 0 < each < np.inf)
 
 
-def _products(recording: Recording, names: set[str]) -> Iterator[tuple[Step, _Use]]:
-    """Yield the products of which some weights, rearranged or in parts, are an operand."""
+def _uses(recording: Recording, names: set[str]) -> Iterator[_Use]:
+    """Yield the operands of products that are some of these weights, rearranged or in parts."""
     shapes = ((name, recording.tensors[name].shape) for name in sorted(names))
     held = {name: np.arange(math.prod(shape), dtype=np.int32).reshape(shape) for name, shape in shapes}
     origins = {name: name for name in held}
@@ -264,9 +330,28 @@ def _products(recording: Recording, names: set[str]) -> Iterator[tuple[Step, _Us
         elif Trait.PRODUCTS in TRAITS[step.op_type]:
             norm = norm_behind(recording, step)
             scale = np.ones(()) if norm is None else norm_scale(recording, norm)
+            behind = (norm or step).outputs[0], *_bias(recording, step, norm)
             for place, name in enumerate(step.inputs[:2]):
                 if name in held and held[name].size >= FEWEST and (place == 1 or step.op_type != "Conv"):
-                    yield step, _Use(origins[name], held[name], scale, output_axis(step, place))
+                    yield _Use(origins[name], held[name], scale, output_axis(step, place), *behind)
+
+
+def _bias(recording: Recording, step: Step, norm: Node | None) -> tuple[str, str, Array]:
+    """Return what a product, or the norm behind it, is shifted by: its name, what has it added, its numbers.
+
+    Nothing where that is no weight.
+    """
+    held = recording.tensors
+    if norm is not None:
+        biases = [held[name] for name in step.uses[2:]]
+        shift, mean = (held[norm.inputs[place]] for place in (2, 3))
+        return norm.inputs[2], norm.outputs[0], shift + (sum(biases) - mean) * norm_scale(recording, norm)
+    adding: list[tuple[Node, Sequence[str]]] = [(step, step.uses[2:])] if step.op_type == "Conv" else []
+    users = recording.graph.consumers.get(step.outputs[0], []) if step.op_type == "MatMul" else []
+    adding += [(user, user.uses) for user in users if user.op_type == "Add" and len(users) == 1]
+    found = [(name, node.outputs[0], held[name]) for node, names in adding for name in names]
+    weights = [each for each in found if each[0] in recording.weights]
+    return weights[0] if weights else ("", "", np.zeros(0))
 
 
 def _by_size(stored: Iterable[StoredWeight], sizes: set[int]) -> dict[int, list[StoredWeight]]:

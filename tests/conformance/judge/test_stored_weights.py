@@ -17,6 +17,7 @@ from refimpl import Recording, record
 from refimpl.ops.operation import Array
 
 KERNEL = "mask_decoder.lateral.1.conv.weight"
+RESULT = "mask_decoder.lateral.1/BatchNormalization"
 DECLARED = {each.name: Declaration(weights=each) for each in (INT8, INT8_OF_RANGE)}
 FOLDED = narrow_network.weights(np.float64).folded()
 
@@ -84,13 +85,26 @@ def test_a_slice_that_is_wrong_is_named_and_taken_over_as_far_as_rounding_goes(n
     right = taken_over(recording(), [ROUNDED[name](FOLDED[KERNEL])], DECLARED[name])
     stored = ROUNDED[name](altered(slice(4, 8), 1.05))
     found = taken_over(recording(), [stored], DECLARED[name])
-    assert found.wrong[KERNEL].startswith("is 1.05 × yours in 4 of 32 output channels, the first 4")
+    assert found.wrong[RESULT].startswith(
+        f"weight {KERNEL} is 1.05 × yours in 4 of 32 output channels, the first 4"
+    )
     off = np.abs(found.weights[KERNEL] - recording().tensors[KERNEL])
     # Half a step of the file's own, which are 5 % larger there.
     assert (off <= 1.051 * copied_weights(recording(), DECLARED[name])[KERNEL]).all()
     assert off[4:8].max() > 0.99 * copied_weights(recording(), DECLARED[name])[KERNEL][4:8].min()
     others = np.delete(np.arange(32), range(4, 8))
     np.testing.assert_array_equal(found.weights[KERNEL][others], right.weights[KERNEL][others])
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.05])
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_bias_that_is_multiplied_is_named_where_its_kernel_is_right(factor: float, apart: bool) -> None:
+    """Where the kernel is multiplied, too, a factor of the next step was folded into both."""
+    bias = FOLDED[KERNEL.replace("weight", "bias")]
+    kernel = symmetric(altered(slice(None), 1.0 if apart else factor))
+    found = taken_over(recording(), [kernel, StoredWeight(factor * bias)], DECLARED[INT8.name])
+    said = {RESULT: "weight mask_decoder.lateral.1.bn.bias is 1.05 × yours"}
+    assert found.wrong == (said if apart and factor != 1 else {})
 
 
 @pytest.mark.parametrize("factor", [1.05, 0.7, 1 / 7])
@@ -119,10 +133,16 @@ def test_of_two_constants_that_could_be_it_none_is() -> None:
     assert not taken_over(recording(), [one, other], DECLARED[INT8.name]).weights
 
 
+def test_steps_about_zero_may_be_as_coarse_as_a_range_is_wide() -> None:
+    found = taken_over(recording(), [symmetric(FOLDED[KERNEL])], DECLARED[INT8_OF_RANGE.name])
+    assert found.runs
+    assert not found.wrong
+
+
 def test_floats_among_integers_may_not_be_rounded() -> None:
     """A kernel that is stored as it is must be it, slice by slice."""
     found = taken_over(recording(), [StoredWeight(altered(slice(0, 8), 1.004))], DECLARED[INT8.name])
-    assert found.wrong[KERNEL].startswith("is 1 × yours in 8 of 32 output channels")
+    assert found.wrong[RESULT].startswith(f"weight {KERNEL} is 1 × yours in 8 of 32 output channels")
     right = taken_over(recording(), [StoredWeight(FOLDED[KERNEL])], DECLARED[INT8.name])
     assert not right.wrong
     np.testing.assert_allclose(right.weights[KERNEL], recording().tensors[KERNEL], rtol=1e-12)
