@@ -153,12 +153,14 @@ def _shifted(layers: Sequence[OpenVinoLayer], layer: OpenVinoLayer) -> tuple[Arr
     place = layer.inputs[0][0]
     if layers[place].kind != "Subtract":
         return _widened(layers, place), np.zeros(())
-    held, point = (_widened(layers, each) for each, _ in layers[place].inputs)
-    return (None if point is None else held), np.zeros(()) if point is None else point
+    found = [_widened(layers, each) for each, _ in layers[place].inputs]
+    if len(found) != 2 or found[1] is None:
+        return None, np.zeros(())
+    return found[0], found[1]
 
 
 def _widened(layers: Sequence[OpenVinoLayer], place: int) -> Array | None:
     """Return a constant, also behind conversions; None: it is computed."""
-    while layers[place].kind == "Convert":
+    while layers[place].kind == "Convert" and layers[place].inputs:
         place = layers[place].inputs[0][0]
     return layers[place].constant

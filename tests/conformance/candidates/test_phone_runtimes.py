@@ -27,6 +27,8 @@ from conformance.graph.onnx_export import export
 from conformance.judge.network import verify
 from conformance.reports.matrix_report import markdown_table, page_of_table
 from conformance.reports.report import Report
+from conformance.reproduction.folder import reproduce
+from conformance.reproduction.recorded_step import judge_folder
 from refimpl import MobileInst, MobileInstConfig, Weights
 from refimpl.errors import ConfigurationError, FileError, MissingDependencyError, ShapeError
 from refimpl.inference import preprocess
@@ -203,6 +205,24 @@ def test_a_wrong_slice_does_not_hide_in_what_rounding_to_integers_may_do(
     assert fault.step.startswith(weight.rpartition(".")[0].removesuffix(".conv").removesuffix(".bn"))
     named = f"weight {weight} is 1.05 × yours in 8 of 32 output channels, the first 0"
     assert weight.endswith("bias") or any(text.startswith(named) for text in report.leading.evidence)
+
+
+@runtimes
+def test_a_step_on_integers_is_reproduced_with_the_files_own_weights(folder: Path, tmp_path: Path) -> None:
+    """So that nothing is off but the channels whose bias is."""
+    planted(folder / "m.onnx", tmp_path / "m.onnx", "mask_decoder.lateral.1.bn.bias")
+    model = convert(CONVERTERS["openvino"], tmp_path / "m.onnx", tmp_path / "m.xml", "int8")[0]
+    candidate = make(f"openvino:{model},weights=int8", Request("", CONFIG, weights(), timeout=100.0))
+    report = verify(candidate, CONFIG, weights(), {"scene": picture()})
+    network = narrow_network.network(np.float64)
+    assert reproduce(tmp_path / "step", report, candidate, network, picture()) is not None
+    assert judge_folder(tmp_path / "step").verdict == "fail"
+    made, truth, bound = (
+        np.load(tmp_path / "step" / f"{name}_0.npy") for name in ("candidate", "truth", "bound")
+    )
+    outside = (np.abs(made - truth) > bound).any(axis=(0, 2, 3))
+    assert outside[:8].any()
+    assert not outside[8:].any()
 
 
 @runtimes
