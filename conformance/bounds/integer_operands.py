@@ -41,8 +41,8 @@ def _ends(step: Step) -> tuple[Array, Array, tuple[int, ...]]:
 
 
 def _total(weights: Array, probable: bool) -> Array:
-    """Return Σ |w| over the first axis, of weights that are themselves off by half a step; or √(Σ w² / 3)."""
+    """Return Σ |w| over the first axis, of weights that are themselves off by half a step; or √Σ w²."""
     sizes = np.abs(weights)
     if probable:
-        return np.sqrt((sizes**2).sum(0) / 3)
+        return np.sqrt((sizes**2).sum(0))
     return np.asarray((sizes + INT8.unit_roundoff * sizes.max(axis=0, initial=0.0)).sum(0))

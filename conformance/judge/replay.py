@@ -241,7 +241,13 @@ class Replay:
     def unlike_rounding(self, step: Step, name: str, values: Array) -> str | None:
         """Say how a tensor within its bound differs from ``values[name]`` otherwise than by rounding."""
         bound, scale = self.bounds.get(name), self.scales.get(name)
-        if self.folded is not None or bound is None or scale is None:
+        # Of integers that share a scale, those beside a much larger one may all become zero.
+        if (
+            self.folded is not None
+            or self.declaration.runtime.makes_integers
+            or bound is None
+            or scale is None
+        ):
             return None
         roundoff = self.declaration.storage.unit_roundoff
         reason = unlike_rounding(values, self.values[name], bound, scale, roundoff)
