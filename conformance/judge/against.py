@@ -81,13 +81,13 @@ def verify_beside(
         recording = graph_recording(graph, feeds)
         if hasattr(candidate, "fit"):
             candidate.fit(recording.tensors)
-        found = weights_of_file(candidate, recording)
+        found, rounded = weights_of_file(candidate, recording), graph
         if found.weights:
-            graph = replace(graph, initializers={**graph.initializers, **found.weights})
-            recording = graph_recording(graph, feeds)
+            rounded = replace(graph, initializers={**graph.initializers, **found.weights})
+            recording = graph_recording(rounded, feeds)
         shape = next((array.shape for array in feeds.values()), ())
         course = _Course(candidate, feeds, label, shape, digest_of(feeds), recording, progress, cache)
-        course.alone, course.graph, course.needed = len(inputs) == 1, graph, graph.outputs
+        course.alone, course.graph, course.needed = len(inputs) == 1, rounded, graph.outputs
         course.mistaken = found.wrong
         reports.append(course.follow())
     tolerance = getattr(candidate, "tolerance", str(candidate.declaration))

@@ -175,7 +175,9 @@ def weights_of_file(candidate: Any, recording: Recording) -> Stored:
     stored = getattr(candidate, "stored", ())
     if not stored:
         return Stored()
-    found = taken_over(recording, stored, replace(candidate.declaration, read=()))
+    # A stranger's scales may be infinite.
+    with np.errstate(all="ignore"):
+        found = taken_over(recording, stored, replace(candidate.declaration, read=()))
     candidate.read = found.runs
     return found
 
@@ -306,8 +308,8 @@ def _factors(recording: Recording) -> list[float]:
     """Return the positive numbers by which steps scale whole tensors: they may be folded into weights."""
     found = {1.0}
     for step in recording.steps:
-        held = (recording.tensors[name] for name in step.uses)
-        scalars = {float(x.item()) for x in held if x.size == 1 and x.dtype.kind == "f"}
+        held = (recording.tensors.get(name) for name in step.uses)
+        scalars = {float(x.item()) for x in held if x is not None and x.size == 1 and x.dtype.kind == "f"}
         if step.op_type == "HardSigmoid":
             found.add(step.attributes.get("alpha", 0.2))
         elif step.op_type in ("Mul", "Div"):
