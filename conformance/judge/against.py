@@ -81,7 +81,7 @@ def verify_beside(
         recording = graph_recording(graph, feeds)
         if hasattr(candidate, "fit"):
             candidate.fit(recording.tensors)
-        found, rounded = weights_of_file(candidate, recording), graph
+        found, rounded = weights_of_file(candidate, replace(recording, weights=[*graph.initializers])), graph
         if found.weights:
             rounded = replace(graph, initializers={**graph.initializers, **found.weights})
             recording = graph_recording(rounded, feeds)
