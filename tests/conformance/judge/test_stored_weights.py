@@ -12,8 +12,8 @@ import pytest
 
 from conformance.bounds import INT8, INT8_OF_RANGE, Declaration, copied_weights
 from conformance.conversion.stored_weight import StoredWeight
-from conformance.judge.stored_weights import taken_over
-from refimpl import Recording, record
+from conformance.judge.stored_weights import taken_over, weights_of_file, with_weights_of_file
+from refimpl import MobileInst, Recording, record
 from refimpl.ops.operation import Array
 
 KERNEL = "mask_decoder.lateral.1.conv.weight"
@@ -153,3 +153,40 @@ def test_a_scale_that_fits_no_weight_is_passed_over(shape: tuple[int, ...]) -> N
     stored = replace(of_range(FOLDED[KERNEL]), scale=np.ones(shape, np.float16))
     assert not stored.fits
     assert not taken_over(recording(), [stored], DECLARED[INT8_OF_RANGE.name]).weights
+
+
+class Filed:
+    """A candidate that has a file."""
+
+    def __init__(self, *stored: StoredWeight) -> None:
+        self.stored, self.read = stored, (("left over", 0, 1),)
+
+    @property
+    def declaration(self) -> Declaration:
+        return Declaration(weights=INT8, read=self.read)
+
+
+def test_a_candidate_declares_what_its_file_has() -> None:
+    candidate = Filed(symmetric(FOLDED[KERNEL]))
+    found = weights_of_file(candidate, recording())
+    assert candidate.read == ((KERNEL, 0, FOLDED[KERNEL].size),)
+    assert "weights of int8, 1 of them as the file has them" in str(candidate.declaration)
+    rounded = with_weights_of_file(candidate, recording())
+    np.testing.assert_array_equal(rounded.tensors[KERNEL], found.weights[KERNEL])
+    network = MobileInst(narrow_network.CONFIG, {**narrow_network.weights(np.float64), **found.weights})
+    again = record(network, narrow_network.picture().astype(np.float64))
+    for name in again.outputs.values():
+        np.testing.assert_allclose(rounded.tensors[name], again.tensors[name], rtol=1e-9, atol=1e-9)
+
+
+def test_scales_that_are_not_finite_are_no_rounding() -> None:
+    stored = symmetric(FOLDED[KERNEL])
+    assert stored.scale is not None
+    for scale in (np.inf, np.nan):
+        candidate = Filed(replace(stored, scale=np.full_like(stored.scale, scale)))
+        assert weights_of_file(candidate, recording()).weights == {}
+
+
+def test_a_candidate_without_a_file_has_no_weights_of_one() -> None:
+    assert weights_of_file(object(), recording()).weights == {}
+    assert with_weights_of_file(object(), recording()) is recording()
