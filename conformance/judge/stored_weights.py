@@ -254,7 +254,8 @@ class _Search:
                 for scale in use.scales
                 for each in itertools.compress(laid, directions @ _direction(array * scale) >= ALIKE)
             )
-            found = _only([each for several in beside for each in several])
+            vectors = _is_scaled(self.recording, use.biased or use.result)
+            found = _only([each for several in beside for each in several], whole=vectors)
             if found is not None:
                 part = self.moved.setdefault(use.name, np.full(whole.shape, np.nan))
                 part.reshape(-1)[use.places] = array + found.explained
@@ -393,10 +394,18 @@ def _beside(
             yield _Beside(factor * ours, theirs, half + folding, wrong, factor * scale, axis)
 
 
-def _only(found: Sequence[_Beside]) -> _Beside | None:
-    """Return what alone is a rounding, or was one but for a few channels."""
+def _is_scaled(recording: Recording, name: str) -> bool:
+    """Tell whether constants multiply a tensor's channels next, which may be folded into its weight."""
+    varying = recording.graph.dependent(recording.inputs.values())
+    users = recording.graph.consumers.get(name, [])
+    factors = {each for user in users if user.op_type in ("Mul", "Div") for each in user.uses} - varying
+    return any(recording.tensors[each].size > 1 for each in factors)
+
+
+def _only(found: Sequence[_Beside], *, whole: bool) -> _Beside | None:
+    """Return what alone is a rounding, or, unless it must be whole, was one but for a few channels."""
     right = [each for each in found if not each.wrong.any()]
-    likely = right or [each for each in found if each.is_mostly_right]
+    likely = right or [each for each in found if each.is_mostly_right and not whole]
     if not likely or any(not np.array_equal(each.explained, likely[0].explained) for each in likely[1:]):
         return None
     return likely[0]

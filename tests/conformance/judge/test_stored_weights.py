@@ -8,10 +8,14 @@ from dataclasses import replace
 
 import narrow_network
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from conformance.bounds import INT8, INT8_OF_RANGE, Declaration, copied_weights
 from conformance.conversion.stored_weight import StoredWeight
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.graph.recorded import graph_recording
 from conformance.judge.stored_weights import taken_over, weights_of_file, with_weights_of_file
 from refimpl import MobileInst, Recording, record
 from refimpl.ops.operation import Array
@@ -153,6 +157,28 @@ def test_a_scale_that_fits_no_weight_is_passed_over(shape: tuple[int, ...]) -> N
     stored = replace(of_range(FOLDED[KERNEL]), scale=np.ones(shape, np.float16))
     assert not stored.fits
     assert not taken_over(recording(), [stored], DECLARED[INT8_OF_RANGE.name]).weights
+
+
+@pytest.mark.parametrize("behind", ["Mul", "Relu"])
+def test_constants_that_multiply_channels_next_may_be_folded_in(behind: str) -> None:
+    """Where they are one for most channels, the others are no mistake."""
+    kernel = np.random.default_rng(0).normal(size=(8, 4, 3, 3)).astype(np.float32)
+    factors = np.array([1, 1, 1, 1, 1, 1, 0.95, 0.95], np.float32).reshape(1, 8, 1, 1)
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["y"], "c"),
+        onnx.helper.make_node(behind, ["y", "f"][: 2 if behind == "Mul" else 1], ["z"], "m"),
+    ]
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("x", (1, 4, 5, 5)), ("z", (1, 8, 3, 3)))
+    ]
+    held = [numpy_helper.from_array(array, name) for array, name in ((kernel, "w"), (factors, "f"))]
+    made = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], held)
+    graph = OnnxGraph.load(onnx.helper.make_model(made, ir_version=8))
+    run = graph_recording(graph, {"x": np.ones((1, 4, 5, 5), np.float32)})
+    stored = symmetric(kernel.astype(np.float64) * factors.reshape(8, 1, 1, 1))
+    found = taken_over(run, [stored], DECLARED[INT8.name])
+    assert bool(found.weights) == bool(found.wrong) == (behind == "Relu")
 
 
 class Filed:
