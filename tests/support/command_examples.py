@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 import typer
-from narrow_network import CONFIG, OPTIONS, network, picture, weights
+from narrow_network import CONFIG, OPTIONS, exported, network, picture, weights
 from onnx import TensorProto, helper
 from PIL import Image
 from tnn_converter import converted
@@ -253,7 +253,7 @@ def write_inputs(folder: Path) -> None:
     np.save(folder / "x.npy", picture())
     np.save(folder / "x2.npy", picture(2)[1:])
     Image.new("RGB", (96, 64), (9, 99, 200)).save(folder / "p.png")
-    onnx.save(export(network(), picture()), folder / "n.onnx")
+    onnx.save(exported(), folder / "n.onnx")
     _write_tnn(folder)
     _write_graph(folder)
     of_scenes = MobileInst(FOUR_CLASSES, Weights.seeded(FOUR_CLASSES, 0))

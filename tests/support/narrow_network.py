@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+import onnx
 
+from conformance.graph.onnx_export import export
 from refimpl import MobileInst, MobileInstConfig, Weights
 from refimpl.inference import preprocess
 from refimpl.ops.operation import Array
@@ -35,3 +37,15 @@ def picture(batch: int = 1) -> Array:
     images = np.concatenate(scenes).astype(np.float32)
     images.flags.writeable = False
     return images
+
+
+@functools.cache
+def _export() -> onnx.ModelProto:
+    return export(network(), picture())
+
+
+def exported() -> onnx.ModelProto:
+    """Return the network's export for that input, to be altered as one likes."""
+    model = onnx.ModelProto()
+    model.CopyFrom(_export())
+    return model

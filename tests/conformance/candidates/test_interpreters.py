@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from narrow_network import CONFIG, OPTIONS, network, picture, weights
+from narrow_network import CONFIG, OPTIONS, exported, picture, weights
 from onnx import TensorProto, helper
 
 import conformance.cli
@@ -20,7 +20,6 @@ from conformance.candidates.far_process import FarProcess, Opening
 from conformance.candidates.kinds import Request, make
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph
 from conformance.candidates.onnx_runtime_process import runtime_graph
-from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.network import verify
 from refimpl.errors import ConfigurationError, MissingDependencyError, MobileInstError, ProcessError
@@ -82,7 +81,7 @@ def test_it_computes_what_the_runtime_here_does(opening: Opening, interpreter: t
 
 
 def test_the_network_is_judged_elsewhere_as_it_is_here(tmp_path: Path) -> None:
-    onnx.save(export(network(), picture()), tmp_path / "m.onnx")
+    onnx.save(exported(), tmp_path / "m.onnx")
     reports = [
         verify(
             make("onnxruntime", Request("", CONFIG, weights(), tmp_path / "m.onnx", interpreter=words)),
@@ -224,7 +223,7 @@ def test_the_process_ends_with_what_refers_to_it() -> None:
 
 
 def test_another_provider_is_not_asked_for(tmp_path: Path) -> None:
-    onnx.save(export(network(), picture()), tmp_path / "m.onnx")
+    onnx.save(exported(), tmp_path / "m.onnx")
     request = Request("", CONFIG, weights(), tmp_path / "m.onnx", interpreter=AS_ENV)
     with pytest.raises(ConfigurationError):
         make("onnxruntime:provider=NoneExecutionProvider", request)
@@ -247,7 +246,7 @@ def test_the_command_ends_with_2_and_one_line(
     interpreter: str,
     said: str,
 ) -> None:
-    onnx.save(export(network(), picture()), tmp_path / "m.onnx")
+    onnx.save(exported(), tmp_path / "m.onnx")
     np.save(tmp_path / "x.npy", picture())
     model = [] if candidate == "numpy" else [str(tmp_path / "m.onnx")]
     line = ["verify", *model, *OPTIONS, "--input", str(tmp_path / "x.npy"), "--candidate", candidate]
@@ -262,7 +261,7 @@ def test_the_command_ends_with_2_and_one_line(
 
 def test_a_process_that_ends_is_no_verdict(tmp_path: Path) -> None:
     """What was found until then is kept; exit code 2."""
-    onnx.save(export(network(), picture()), tmp_path / "m.onnx")
+    onnx.save(exported(), tmp_path / "m.onnx")
     ends = (sys.executable, "-c", "raise SystemExit(3)")
     request = Request("", CONFIG, weights(), tmp_path / "m.onnx", interpreter=ends)
     report = verify(make("onnxruntime", request), CONFIG, weights(), {"x": picture()})
@@ -273,7 +272,7 @@ def test_a_process_that_ends_is_no_verdict(tmp_path: Path) -> None:
 
 @pytest.mark.runtimes
 def test_a_phones_runtime_elsewhere(tmp_path: Path) -> None:
-    onnx.save(export(network(), picture()), tmp_path / "m.onnx")
+    onnx.save(exported(), tmp_path / "m.onnx")
     request = Request("", CONFIG, weights(), tmp_path / "m.onnx", interpreter=AS_ENV)
     report = verify(make("openvino", request), CONFIG, weights(), {"x": picture()})
     report.raise_on_failure()

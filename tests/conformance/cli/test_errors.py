@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from narrow_network import OPTIONS, network, picture, weights
+from narrow_network import OPTIONS, exported, picture, weights
 from onnx import TensorProto, helper
 
 from conformance.cli import main
-from conformance.graph.onnx_export import export
 from golden import DATA
 from golden.store import read_manifest
 from refimpl import MobileInstConfig, Weights
@@ -41,7 +40,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a narrow network and its weights."""
     folder = tmp_path_factory.mktemp("files")
-    onnx.save(export(network(), picture()), folder / "m.onnx")
+    onnx.save(exported(), folder / "m.onnx")
     weights().save(folder / "w.npz")
     np.save(folder / "x.npy", picture())
     return folder

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from narrow_network import OPTIONS, network, picture, weights
+from narrow_network import OPTIONS, exported, picture, weights
 from typer.testing import CliRunner
 
 from conformance.cli import app, terminal
-from conformance.graph.onnx_export import export
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +20,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(terminal.console, "width", 80)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    model = export(network(), picture())
+    model = exported()
     onnx.save(model, "right.onnx")
     slope = next(node for node in model.graph.node if node.op_type == "HardSigmoid")
     next(each for each in slope.attribute if each.name == "alpha").f = 0.2

@@ -9,11 +9,10 @@ import numpy as np
 import onnx
 import pytest
 from altered_models import change
-from narrow_network import network, picture
+from narrow_network import exported, network, picture
 
 from conformance.bounds import Declaration
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
-from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.alignment import CandidateTensors
 from conformance.judge.steps import compare_steps
@@ -60,7 +59,7 @@ def channels_last(array: Array) -> Array:
 def judged(
     alter: Callable[[onnx.ModelProto], None], laid: Laid, further: Sequence[Array] = ()
 ) -> tuple[list[Comparison], Fault | None]:
-    model = export(network(), picture())
+    model = exported()
     alter(model)
     held = layers(model)
     numbers = {name: str(place) for place, name in enumerate(held)}

@@ -7,10 +7,9 @@ from collections.abc import Callable
 import onnx
 import pytest
 from altered_models import attribute, change
-from narrow_network import CONFIG, network, picture, weights
+from narrow_network import CONFIG, exported, picture, weights
 
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
-from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.network import verify
 from conformance.reports.html_report import html_report
@@ -55,7 +54,7 @@ MISTAKES = [every_resize_aligned, every_norm_shifted, every_relu_leaks, every_so
 
 
 def report_on(mistake: Callable[[onnx.ModelProto], str]) -> tuple[Report, str]:
-    model = export(network(), picture())
+    model = exported()
     guilty = mistake(model)
     candidate = OnnxRuntimeCandidate(OnnxGraph.load(model), threads=1)
     return verify(candidate, CONFIG, weights(), {"scene": picture()}), guilty

@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from narrow_network import CONFIG, network, picture, weights
+from narrow_network import CONFIG, exported, network, picture, weights
 from onnx import TensorProto, helper, numpy_helper
 
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph
 from conformance.candidates.plain import PythonCandidate
-from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.any_graph import verify_graph
 from conformance.judge.movement import another
@@ -62,7 +61,7 @@ def one_level_of_the_backbone(model: onnx.ModelProto) -> list[str]:
 
 @pytest.mark.parametrize("place", [first_convolution, every_output, the_masks, one_level_of_the_backbone])
 def test_a_stored_result_fails(place: Callable[[onnx.ModelProto], list[str]]) -> None:
-    model = export(network(), picture())
+    model = exported()
     report = judged(candidate_of(stored(model, place(model))))
     assert report.verdict == "fail"
     assert "not change with the input, as it should" in report.headline()
@@ -82,7 +81,7 @@ def test_a_black_box_that_returns_its_first_result_fails() -> None:
 
 
 def test_a_right_network_passes_on_a_picture_without_content() -> None:
-    judged(candidate_of(export(network(), picture())), np.zeros_like(picture())).raise_on_failure()
+    judged(candidate_of(exported()), np.zeros_like(picture())).raise_on_failure()
 
 
 def graph(nodes: list[onnx.NodeProto], outputs: list[str]) -> OnnxGraph:

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from narrow_network import CONFIG, network, picture, weights
+from narrow_network import CONFIG, exported, weights
 from PIL import Image
 
 import conformance
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
-from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.network import verify
 from conformance.pictures.inputs import load_inputs, resized_otherwise
@@ -48,7 +47,7 @@ def test_another_filter_is_named(tmp_path: Path, kind: Image.Resampling, said: s
     Image.fromarray(render_picture(150, 230, seed=3)).save(path)
     small = np.asarray(Image.open(path).resize(SIZE[::-1], kind))
     images, _ = preprocess(small[..., ::-1] if exchanged else small, sizing=SIZE)
-    candidate = Fed(OnnxGraph.load(export(network(), picture())), threads=1)
+    candidate = Fed(OnnxGraph.load(exported()), threads=1)
     candidate.images = images.astype(np.float32)
     inputs = load_inputs([path], SIZE)
     report = verify(candidate, CONFIG, weights(), inputs, resized=resized_otherwise([path], inputs))
@@ -70,7 +69,7 @@ def test_pytorchs_filters_are_named(tmp_path: Path, rule: str, said: str) -> Non
     way = {"mode": "bicubic"} if rule == "cubic" else {"mode": "bilinear", "align_corners": True}
     resized = torch.nn.functional.interpolate(planes, size=SIZE, **way)[0].permute(1, 2, 0).numpy()
     images, _ = preprocess(resized, sizing=SIZE)
-    candidate = Fed(OnnxGraph.load(export(network(), picture())), threads=1)
+    candidate = Fed(OnnxGraph.load(exported()), threads=1)
     candidate.images = images.astype(np.float32)
     report = conformance.verify(candidate, CONFIG, weights(), path)
     assert any(said in text for text in report.leading.evidence)

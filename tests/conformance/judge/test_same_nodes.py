@@ -10,12 +10,11 @@ import numpy as np
 import onnx
 import pytest
 from altered_models import change
-from narrow_network import network, picture
+from narrow_network import exported, network, picture
 
 from conformance.bounds import Declaration
 from conformance.candidates.candidate import OwnGraph
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
-from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge import replay
 from conformance.judge.alignment import CandidateTensors
@@ -48,10 +47,6 @@ class Run:
         outputs = {name: name for name in reference().outputs}
         both = reference(), outputs, CandidateTensors(self.tensors)
         return compare_steps(*both, Declaration(), own=self.own, nodes=nodes)
-
-
-def exported() -> onnx.ModelProto:
-    return export(network(np.float32), picture())
 
 
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -6,13 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from narrow_network import CONFIG, network, picture, weights
+from narrow_network import CONFIG, exported, network, picture, weights
 
 from conformance.bounds import Declaration
 from conformance.bounds.envelope import envelope, perturbed
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
 from conformance.candidates.plain import PythonCandidate
-from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.network import verify
 from conformance.judge.systematic import power
@@ -81,7 +80,7 @@ def test_what_differs_on_another_input_fails() -> None:
 
 
 def onnx_runtime() -> Callable[[Array], dict[str, Array]]:
-    return OnnxRuntimeCandidate(OnnxGraph.load(export(network(), picture())), threads=1).run
+    return OnnxRuntimeCandidate(OnnxGraph.load(exported()), threads=1).run
 
 
 @pytest.mark.parametrize("run", [right, onnx_runtime()], ids=["numpy", "onnxruntime"])

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from narrow_network import CONFIG, FIELDS, OPTIONS, SIZE, network, picture, weights
+from narrow_network import CONFIG, FIELDS, OPTIONS, SIZE, exported, network, weights
 from PIL import Image
 from typer.testing import CliRunner
 
 import conformance.cli
 from conformance.evaluation import coco
-from conformance.graph.onnx_export import export
 from conformance.pictures.picture import coco_results, read_picture, write_picture
 from conformance.sweep.pictures import CHUNK, find_pictures
 from conformance.video.frames import open_video
@@ -45,7 +44,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     weights().save(tmp_path / "w.npz")
-    onnx.save(export(network(), picture()), tmp_path / "n.onnx")
+    onnx.save(exported(), tmp_path / "n.onnx")
 
 
 def reported(*words: str) -> dict[str, Any]:
