@@ -140,11 +140,17 @@ def _in_float64(node: Node, operands: tuple[Array | None, ...]) -> tuple[Array, 
 def _sorted(nodes: list[Node], made: set[str]) -> list[Node]:
     """Put nodes behind those whose results they use: a wrong wire may come from a later node."""
     waiting, ordered = nodes, list[Node]()
-    while ready := [node for node in waiting if made.issuperset(node.uses)]:
-        for node in ready:
-            made.update(node.outputs)
-        ordered += ready
-        waiting = [node for node in waiting if all(node is not other for other in ready)]
+    while waiting:
+        later = []
+        for node in waiting:
+            if made.issuperset(node.uses):
+                made.update(node.outputs)
+                ordered.append(node)
+            else:
+                later.append(node)
+        if len(later) == len(waiting):
+            break  # of what is left, nothing can be computed
+        waiting = later
     return ordered
 
 
