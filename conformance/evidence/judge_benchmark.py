@@ -64,7 +64,7 @@ def measure_judging(
     repeats: int,
     progress: Callable[[], None] = lambda: None,
 ) -> tuple[list[Timing], float]:
-    """Time the stages of the verdict on our own export, in turn, after one warm-up of each.
+    """Time the stages of the verdict on our own export, in turn, after one warm-up of all but the cold one.
 
     The diagnoses are those of exports with a mistake in the middle of the network.
 
@@ -95,9 +95,10 @@ def measure_judging(
         seconds: dict[str, list[float]] = {name: [] for name in stages}
         for repeat in range(repeats + 1):
             for name, stage in stages.items():
-                taken = stage()
                 if repeat:
-                    seconds[name].append(taken)
+                    seconds[name].append(stage())
+                elif name != COLD:
+                    stage()
                 progress()
     return [Timing(name, threads, tuple(each)) for name, each in seconds.items()], peak_megabytes()
 
