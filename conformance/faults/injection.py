@@ -81,16 +81,21 @@ def _forget_shapes(model: onnx.ModelProto) -> None:
 
 def _sort(model: onnx.ModelProto) -> None:
     """Move nodes behind those whose results they use: a wrong wire may come from a later node."""
-    made = {tensor.name for tensor in (*model.graph.initializer, *model.graph.input)}
-    waiting, ordered = list(model.graph.node), []
+    rounds = {tensor.name: 0 for tensor in (*model.graph.initializer, *model.graph.input)}
+    waiting, placed = list(enumerate(model.graph.node)), []
     while waiting:
-        ready = [node for node in waiting if all(name in made for name in node.input if name)]
-        if not ready:
+        later = []
+        for place, node in waiting:
+            inputs = [name for name in node.input if name]
+            if all(name in rounds for name in inputs):
+                after = 1 + max((rounds[name] for name in inputs), default=0)
+                rounds.update(dict.fromkeys(node.output, after))
+                placed.append((after, place, node))
+            else:
+                later.append((place, node))
+        if len(later) == len(waiting):
             break
-        for node in ready:
-            made.update(node.output)
-        ordered += ready
-        waiting = [node for node in waiting if node not in ready]
-    nodes = [*ordered, *waiting]
+        waiting = later
+    nodes = [node for *_, node in sorted(placed, key=lambda item: item[:2])] + [node for _, node in waiting]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
