@@ -20,7 +20,9 @@ from conformance.candidates.arrays import Given, operands_of
 from conformance.candidates.candidate import Candidate, OwnGraph
 from conformance.candidates.child_process import STARTING
 from conformance.candidates.far_process import OWN, FarProcess, Opening
+from conformance.conversion.meanings import MEANINGS
 from conformance.conversion.stored_weight import StoredWeight
+from conformance.graph.onnx_graph import OnnxGraph
 from conformance.json_files import read_json
 from refimpl.errors import ConfigurationError, FileError, MissingDependencyError, ShapeError
 from refimpl.graph import Graph, Node
@@ -203,6 +205,18 @@ class PhoneCandidate(Candidate):
         return OwnGraph(
             Graph([Node(name, kind, tuple(given), tuple(made)) for name, kind, given, made in self.nodes])
         )
+
+    def meaning(self, images: Given, outputs: int) -> OnnxGraph:
+        """Return the graph that the model's file means, of so many outputs, for pictures of this shape.
+
+        Raises
+        ------
+        MobileInstError
+            It cannot be read so.
+        """
+        names = [f"output {place}" for place in range(outputs)]
+        meaning = MEANINGS[self.settings.model.suffix]
+        return OnnxGraph.load(meaning(self.settings.model, {"images": only_array(images).shape}, names))
 
     def close(self) -> None:
         """End the process."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from conformance.candidates.kinds import Request
 from conformance.cli import options, verify_options
@@ -17,18 +16,7 @@ from conformance.cli.job import Job
 from conformance.cli.report_files import ReportFiles
 from conformance.cli.verdict import print_beside
 from conformance.cli.verify_graph import Shapes, feeds_of
-from conformance.conversion.coreml_graph import coreml_graph
-from conformance.conversion.coreml_model import read_coreml
-from conformance.conversion.executorch_graph import executorch_graph
-from conformance.conversion.executorch_model import read_executorch
-from conformance.conversion.litert_graph import litert_graph
-from conformance.conversion.litert_model import read_litert
-from conformance.conversion.mnn_graph import mnn_graph
-from conformance.conversion.mnn_model import read_mnn
-from conformance.conversion.ncnn_graph import ncnn_graph
-from conformance.conversion.ncnn_model import read_ncnn
-from conformance.conversion.openvino_graph import openvino_graph
-from conformance.conversion.openvino_model import read_openvino
+from conformance.conversion.meanings import MEANINGS
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.against import Inputs, verify_against, verify_export
 from conformance.judge.quantised_against import is_quantised, verify_quantised
@@ -38,15 +26,6 @@ from conformance.reports.report import Report
 from refimpl.errors import ConfigurationError
 from refimpl.ops.operation import Array
 
-MEANINGS: Mapping[str, Callable[[Path, Mapping[str, Sequence[int]], Sequence[str]], onnx.ModelProto]] = {
-    ".param": lambda path, inputs, outputs: ncnn_graph(read_ncnn(path), inputs, outputs),
-    ".pte": lambda path, inputs, outputs: executorch_graph(read_executorch(path), inputs, outputs),
-    ".mlpackage": lambda path, inputs, outputs: coreml_graph(read_coreml(path), inputs, outputs),
-    ".mnn": lambda path, inputs, outputs: mnn_graph(read_mnn(path), inputs, outputs),
-    ".xml": lambda path, inputs, outputs: openvino_graph(read_openvino(path), inputs, outputs),
-    ".tflite": lambda path, inputs, outputs: litert_graph(read_litert(path), inputs, outputs),
-}
-"""Suffix of a runtime's model → its file, its source's inputs and outputs, and what it means."""
 LOUD = 30
 """Factor of the second random input: it reaches the bounds of clips."""
 

@@ -7,36 +7,18 @@ float64: they may differ by what folding constants in float32 does, and by nothi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from conformance.bounds import FLOAT64, Declaration, Format
-from conformance.bounds.declaration import MULTIPLE, SAMPLES
-from conformance.candidates.arrays import Given
-from conformance.candidates.candidate import Candidate, OwnGraph
-from conformance.candidates.evaluated import EvaluatedGraph, fit_for_both
-from conformance.candidates.onnx_runtime import declared_by
+from conformance.candidates.candidate import Candidate
+from conformance.candidates.evaluated import fit_for_both
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.recorded import graph_recording
-from conformance.judge.alignment import CandidateTensors
 from conformance.judge.any_graph import digest_of, model_of
-from conformance.judge.diagnosis import steps_behind
-from conformance.judge.folding import FOLDINGS, folded_errors
-from conformance.judge.outputs import compare_outputs
-from conformance.judge.replay import DATA_MOVEMENT
-from conformance.judge.step_course import StepCourse
+from conformance.judge.graph_course import GraphCourse, Wide, wide_tolerance
 from conformance.judge.stored_weights import weights_of_file
-from conformance.reports.report import Comparison, InputReport, Report, is_telling
-from refimpl import Recording
+from conformance.reports.report import InputReport, Report, is_telling
 from refimpl.ops.operation import Array
-
-FUSED = 32
-"""How many steps in a row one node may stand for: a layer norm has nine, rotated attention some thirty."""
-
-PASSED_OVER = DATA_MOVEMENT | {"Constant", "Shape", "Size", "Identity"}
-"""Operators that are not listed where a fault may be."""
 
 Inputs = Mapping[str, Mapping[str, Array]]
 """What a report calls an input → name of the graph's input → array."""
@@ -86,7 +68,7 @@ def verify_beside(
             rounded = replace(graph, initializers={**graph.initializers, **found.weights})
             recording = graph_recording(rounded, feeds)
         shape = next((array.shape for array in feeds.values()), ())
-        course = _Course(candidate, feeds, label, shape, digest_of(feeds), recording, progress, cache)
+        course = GraphCourse(candidate, feeds, label, shape, digest_of(feeds), recording, progress, cache)
         course.alone, course.graph, course.needed = len(inputs) == 1, rounded, graph.outputs
         course.mistaken = found.wrong
         reports.append(course.follow())
@@ -171,103 +153,3 @@ def _turned(item: InputReport) -> InputReport:
     known = [f"the module computes it with {found.named}; the export does not" for found in item.diagnoses]
     sides = dict(zip(item.subgraphs, reversed(item.subgraphs.values()), strict=True))
     return replace(item, first_fault=fault, diagnoses=[], evidence=[*known[:1], *said], subgraphs=sides)
-
-
-class Wide(EvaluatedGraph):
-    """A graph in float64: what it differs by from another is what was done to its constants."""
-
-    def __init__(self, graph: OnnxGraph) -> None:
-        super().__init__(graph, declaration=declared_by(graph))
-
-    @property
-    def constants(self) -> list[Array]:
-        """What it holds."""
-        return list(self.graph.initializers.values())
-
-    @property
-    def tolerance(self) -> str:
-        """What a verdict on it allows, in words."""
-        return wide_tolerance(self.declaration.storage)
-
-
-def wide_tolerance(storage: Format) -> str:
-    """Return what two sides in float64 may differ by, in words."""
-    return (
-        f"both in float64; a constant that the two do not share may be off by {FOLDINGS} roundings to "
-        f"{storage.name}, each tensor by one (unit roundoff {storage.unit_roundoff:.1e}); each output by "
-        f"{MULTIPLE:g} × the largest of {SAMPLES} runs with random rounding"
-    )
-
-
-@dataclass
-class _Course(StepCourse):
-    """One set of inputs' way through the graph and the candidate."""
-
-    candidate: Candidate
-    graph: OnnxGraph | None = None
-    reach: int = FUSED
-
-    @property
-    def declared(self) -> Declaration:
-        """What the candidate computes with; where that is float64, wide arithmetic and each result stored."""
-        declared = self.candidate.declaration
-        return declared if self.folded is None else Declaration(FLOAT64, declared.storage)
-
-    def given(self, feeds: Mapping[str, Array]) -> Given:
-        """Return one input as it is, several by name."""
-        return next(iter(feeds.values())) if len(feeds) == 1 else feeds
-
-    def compare_outputs(self, outputs: Mapping[str, Array]) -> tuple[list[Comparison], list[str]]:
-        """Pair the outputs of both; among dumps they are looked for."""
-        given = outputs if self.candidate.reruns else self._outputs_among(outputs)
-        rows, problems = compare_outputs(self.recording, self.allowed, given, self.needed)
-        return rows, [f"it cannot be computed: {said}" for said in self.failed] or problems
-
-    @property
-    def failed(self) -> list[str]:
-        """What is wrong with the candidate's nodes whose operands do not fit together."""
-        return getattr(self.candidate, "failed", None) or []
-
-    def held_outputs(self) -> dict[str, str]:
-        """Return also outputs that it cannot compute: so that what is before them is looked for."""
-        lacking = {row.name: "" for row in self.outputs if row.candidate is None} if self.failed else {}
-        return super().held_outputs() | lacking
-
-    def _outputs_among(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the tensors that bear an output's name, or are one by value."""
-        found = {}
-        pool = CandidateTensors(tensors)
-        for name, tensor in self.recording.outputs.items():
-            match = None if name in tensors else pool.find(self.recording.tensors[tensor], self.allowed[name])
-            own = name if name in tensors else match and match.name
-            found.update({own: tensors[own]} if own else {})
-        return found
-
-    def judge_own(self, own: OwnGraph | None) -> list[Comparison]:
-        """Judge no node: whoever computes it, it is the graph that counts."""
-        return []
-
-    def compare_steps(self, own: OwnGraph | None) -> None:
-        """Look for every tensor of the graph in the candidate."""
-        constants = getattr(self.candidate, "constants", None)
-        if constants is not None and all(map(_is_wide, self.captured.values())):
-            self.folded = folded_errors(self.recording, constants, self.candidate.declaration.storage)
-        super().compare_steps(own)
-
-    def truth(self, feeds: Mapping[str, Array]) -> Recording:
-        """Return the graph's run on another input."""
-        assert self.graph is not None
-        return graph_recording(self.graph, feeds)
-
-    def diagnose(self) -> None:
-        """Name the mistake, and the nodes of both sides."""
-        super().diagnose()
-        if self.fault is not None:
-            calls, _ = steps_behind(self.recording, self.steps, self.captured, self.fault.step)
-            found = any(row.candidate for row in self.steps)
-            names = tuple(call.name for call in calls if found and call.op_type not in PASSED_OVER)
-            self.fault = replace(self.fault, question="meaning", reference_nodes=names)
-
-
-def _is_wide(array: Array) -> bool:
-    return array.dtype.kind != "f" or array.dtype == np.float64

@@ -18,6 +18,7 @@ import numpy as np
 
 from conformance.candidates.candidate import FUSION_REACH, Candidate, OwnGraph, needed_outputs
 from conformance.judge.decisions import compare_decisions
+from conformance.judge.graph_course import look_into_file
 from conformance.judge.outputs import compare_outputs
 from conformance.judge.step_course import StepCourse
 from conformance.judge.stored_weights import weights_of_file
@@ -161,6 +162,11 @@ class _Course(StepCourse):
         self.problems += [f"its node {name!r} {why}; the network is not" for name, why in random.items()]
         super().compare_steps(own)
         self.decisions = self._decisions()
+
+    def diagnose(self) -> None:
+        """Name the mistake; where nothing is wrong, look for one in the model's file."""
+        super().diagnose()
+        look_into_file(self, self.feeds)
 
     def _decisions(self) -> list[Decision]:
         reference = {name: self.recording.tensors[tensor] for name, tensor in self.recording.outputs.items()}

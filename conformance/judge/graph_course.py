@@ -1,0 +1,189 @@
+"""The course of a verdict on what should compute a graph; and on what a candidate's own file means.
+
+The graph in float64, its tensors found in the candidate's by name and value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from conformance.bounds import FLOAT32, FLOAT64, Declaration, Format
+from conformance.bounds.declaration import MULTIPLE, SAMPLES
+from conformance.candidates.arrays import Given
+from conformance.candidates.candidate import Candidate, OwnGraph
+from conformance.candidates.evaluated import EvaluatedGraph
+from conformance.candidates.onnx_runtime import declared_by
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.graph.recorded import graph_recording
+from conformance.judge.alignment import CandidateTensors
+from conformance.judge.course import first_wrong
+from conformance.judge.diagnosis import steps_behind
+from conformance.judge.folding import FOLDINGS, folded_errors
+from conformance.judge.outputs import compare_outputs
+from conformance.judge.replay import DATA_MOVEMENT
+from conformance.judge.step_course import StepCourse
+from conformance.reports.report import Comparison
+from refimpl import Recording
+from refimpl.errors import MobileInstError
+from refimpl.ops.operation import Array
+
+FUSED = 32
+"""How many steps in a row one node may stand for: a layer norm has nine, rotated attention some thirty."""
+
+PASSED_OVER = DATA_MOVEMENT | {"Constant", "Shape", "Size", "Identity"}
+"""Operators that are not listed where a fault may be."""
+
+
+class Wide(EvaluatedGraph):
+    """A graph in float64: what it differs by from another is what was done to its constants."""
+
+    def __init__(self, graph: OnnxGraph) -> None:
+        super().__init__(graph, declaration=declared_by(graph))
+
+    @property
+    def constants(self) -> list[Array]:
+        """What it holds."""
+        return list(self.graph.initializers.values())
+
+    @property
+    def tolerance(self) -> str:
+        """What a verdict on it allows, in words."""
+        return wide_tolerance(self.declaration.storage)
+
+
+def wide_tolerance(storage: Format) -> str:
+    """Return what two sides in float64 may differ by, in words."""
+    return (
+        f"both in float64; a constant that the two do not share may be off by {FOLDINGS} roundings to "
+        f"{storage.name}, each tensor by one (unit roundoff {storage.unit_roundoff:.1e}); each output by "
+        f"{MULTIPLE:g} × the largest of {SAMPLES} runs with random rounding"
+    )
+
+
+@dataclass
+class GraphCourse(StepCourse):
+    """One set of inputs' way through the graph that should be computed, and the candidate."""
+
+    candidate: Candidate
+    graph: OnnxGraph | None = None
+    reach: int = FUSED
+
+    @property
+    def declared(self) -> Declaration:
+        """What the candidate computes with; where that is float64, wide arithmetic and each result stored."""
+        declared = self.candidate.declaration
+        return declared if self.folded is None else Declaration(FLOAT64, declared.storage)
+
+    def given(self, feeds: Mapping[str, Array]) -> Given:
+        """Return one input as it is, several by name."""
+        return next(iter(feeds.values())) if len(feeds) == 1 else feeds
+
+    def compare_outputs(self, outputs: Mapping[str, Array]) -> tuple[list[Comparison], list[str]]:
+        """Pair the outputs of both; among dumps they are looked for."""
+        given = outputs if self.candidate.reruns else self._outputs_among(outputs)
+        rows, problems = compare_outputs(self.recording, self.allowed, given, self.needed)
+        return rows, [f"it cannot be computed: {said}" for said in self.failed] or problems
+
+    @property
+    def failed(self) -> list[str]:
+        """What is wrong with the candidate's nodes whose operands do not fit together."""
+        return getattr(self.candidate, "failed", None) or []
+
+    def held_outputs(self) -> dict[str, str]:
+        """Return also outputs that it cannot compute: so that what is before them is looked for."""
+        lacking = {row.name: "" for row in self.outputs if row.candidate is None} if self.failed else {}
+        return super().held_outputs() | lacking
+
+    def _outputs_among(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the tensors that bear an output's name, or are one by value."""
+        found = {}
+        pool = CandidateTensors(tensors)
+        for name, tensor in self.recording.outputs.items():
+            match = None if name in tensors else pool.find(self.recording.tensors[tensor], self.allowed[name])
+            own = name if name in tensors else match and match.name
+            found.update({own: tensors[own]} if own else {})
+        return found
+
+    def judge_own(self, own: OwnGraph | None) -> list[Comparison]:
+        """Judge no node: whoever computes it, it is the graph that counts."""
+        return []
+
+    def compare_steps(self, own: OwnGraph | None) -> None:
+        """Look for every tensor of the graph in the candidate."""
+        constants = getattr(self.candidate, "constants", None)
+        if constants is not None and all(map(_is_wide, self.captured.values())):
+            self.folded = folded_errors(self.recording, constants, self.candidate.declaration.storage)
+        super().compare_steps(own)
+
+    def truth(self, feeds: Mapping[str, Array]) -> Recording:
+        """Return the graph's run on another input."""
+        assert self.graph is not None
+        return graph_recording(self.graph, feeds)
+
+    def diagnose(self) -> None:
+        """Name the mistake, and the nodes of both sides."""
+        super().diagnose()
+        if self.fault is not None:
+            calls, _ = steps_behind(self.recording, self.steps, self.captured, self.fault.step)
+            found = any(row.candidate for row in self.steps)
+            names = tuple(call.name for call in calls if found and call.op_type not in PASSED_OVER)
+            self.fault = replace(self.fault, question="meaning", reference_nodes=names)
+        look_into_file(self, self.feeds)
+
+
+def look_into_file(course: StepCourse, feeds: Mapping[str, Array]) -> None:
+    """Where a course finds nothing wrong, look for a mistake in the file of a candidate of narrow arithmetic.
+
+    That hides small ones: a weight 5 % off in a slice is less than what bfloat16 may round. What the file
+    means, in float64, hides nothing.
+
+    Parameters
+    ----------
+    course
+        It is given the fault, or a remark where the file cannot be compared.
+    feeds
+        What the candidate was fed, by the names of the graph's inputs.
+    """
+    meaning = getattr(course.candidate, "meaning", None)
+    rows = [*course.outputs, *course.nodes, *course.steps]
+    if meaning is None or course.fault or first_wrong(rows) or not is_narrow(course.candidate.declaration):
+        return
+    course.progress("what its file means, in float64")
+    try:
+        graph = meaning(course.given(feeds), len(course.shipped))
+        # Its own numbers are narrow: what converters round of them is known for each runtime, not here.
+        found = None if is_narrow(declared_by(graph)) else _compared(graph, course)
+    except MobileInstError as error:
+        course.remarks.append(f"what its file means was not compared: {error}")
+        return
+    if found and found.fault:
+        course.fault, course.diagnoses, course.evidence = found.fault, found.diagnoses, found.evidence
+        course.problems.append(
+            f"what its file says is something else: computed in float64, it leaves the reference at {found.fault.step}"
+        )
+
+
+def _compared(graph: OnnxGraph, course: StepCourse) -> StepCourse:
+    """Return how far a file's graph and what it should compute agree, step by step; no output is judged."""
+    candidate = Wide(graph)
+    candidate.failed = []
+    own = GraphCourse(candidate, course.feeds, "", (), "", course.recording, course.progress, None)
+    own.weights, own.captured = course.weights, candidate.capture(own.given(course.feeds))
+    own.outputs = [row for row in course.outputs if row.candidate in own.captured]
+    own.compare_steps(None)
+    if own.fault:
+        own.diagnose()
+    return own
+
+
+def is_narrow(declared: Declaration) -> bool:
+    """Tell whether something is stored or computed in less than float32."""
+    formats = (declared.arithmetic, declared.storage, declared.weights or FLOAT32)
+    return any(each.unit_roundoff > FLOAT32.unit_roundoff for each in formats)
+
+
+def _is_wide(array: Array) -> bool:
+    return array.dtype.kind != "f" or array.dtype == np.float64
