@@ -161,9 +161,8 @@ def look_into_file(course: StepCourse, feeds: Mapping[str, Array]) -> None:
         return
     if found and found.fault:
         course.fault, course.diagnoses, course.evidence = found.fault, found.diagnoses, found.evidence
-        course.problems.append(
-            f"what its file says is something else: computed in float64, it leaves the reference at {found.fault.step}"
-        )
+        said = "what its file says is something else: computed in float64, it leaves the reference at"
+        course.problems.append(f"{said} {found.fault.step}")
 
 
 def _compared(graph: OnnxGraph, course: StepCourse) -> StepCourse:

@@ -151,6 +151,59 @@ def test_a_model_without_weights_is_not_made_integers(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
+SLICE = "mask_decoder.enhancer.0.global_act.conv.weight"
+
+
+def wrong_in_a_slice(folder: Path, place: Path) -> Path:
+    """Write the network with 5 % more in a few numbers of a weight."""
+    model = onnx.load(folder / "m.onnx")
+    tensor = next(each for each in model.graph.initializer if each.name == SLICE)
+    array = numpy_helper.to_array(tensor).copy()
+    array[:2] *= np.float32(1.05)
+    tensor.CopyFrom(numpy_helper.from_array(array, SLICE))
+    onnx.save(model, place)
+    return place
+
+
+@runtimes
+@pytest.mark.parametrize("runtime", ["ncnn", "openvino"])
+def test_what_bfloat16_hides_is_seen_in_the_file(runtime: str, folder: Path, tmp_path: Path) -> None:
+    """A few numbers 5 % off move no result by more than bfloat16 may."""
+    source = wrong_in_a_slice(folder, tmp_path / "wrong.onnx")
+    path = convert(CONVERTERS[runtime], source, tmp_path / f"wrong{CONVERTERS[runtime].suffixes[0]}")[0]
+    report = judged(f"{runtime}:{path},storage=bfloat16")
+    (item,) = report.inputs
+    assert item.verdict == "fail"
+    assert item.first_fault is not None
+    assert item.first_fault.step.startswith(SLICE.removesuffix(".conv.weight"))
+    assert all(row.verdict != "fail" for row in item.steps), "then this shows nothing"
+    assert any(said.startswith(f"weight {SLICE} is 1.05 × yours") for said in item.evidence)
+
+
+@runtimes
+def test_what_bfloat16_hides_is_seen_in_the_file_of_any_graph(folder: Path, tmp_path: Path) -> None:
+    source = wrong_in_a_slice(folder, tmp_path / "wrong.onnx")
+    param = convert(CONVERTERS["ncnn"], source, tmp_path / "wrong.param")[0]
+    right = convert(CONVERTERS["ncnn"], folder / "m.onnx", tmp_path / "right.param")[0]
+    line = ["verify", str(folder / "m.onnx"), "--graph-only", "--no-cache", "--candidate"]
+    result = CliRunner().invoke(conformance.cli.app, [*line, f"ncnn:{right},storage=bfloat16"])
+    assert result.exit_code == 0, result.output
+    result = CliRunner().invoke(conformance.cli.app, [*line, f"ncnn:{param},storage=bfloat16"])
+    assert result.exit_code == 1, result.output
+    assert "what its file says is something else" in result.output
+
+
+@runtimes
+def test_a_file_that_is_not_read_whole_is_a_remark(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verdict on what was run stands."""
+    from conformance.conversion import ncnn_graph
+
+    monkeypatch.delitem(ncnn_graph._LAYERS, "Pooling")
+    (item,) = judged(f"ncnn:{converted(folder, 'ncnn')},storage=bfloat16").inputs
+    assert item.verdict == "pass"
+    assert any("what its file means was not compared: layer" in said for said in item.remarks)
+
+
 @runtimes
 def test_openvino_in_bfloat16_passes(folder: Path) -> None:
     judged(f"openvino:{converted(folder, 'openvino')},storage=bfloat16").raise_on_failure()
