@@ -60,6 +60,8 @@ class Around:
 
     def _held(self, target: str, value: Array) -> Match | None:
         """Return the candidate's tensor that is a value, but for some rounding."""
-        unit = max(self.declaration.arithmetic.unit_roundoff, self.declaration.storage.unit_roundoff)
+        declared = self.declaration
+        formats = (declared.arithmetic, declared.storage, declared.weights or declared.storage)
+        unit = max(each.unit_roundoff for each in formats)
         allowed = min(ROUNDINGS * unit, RESEMBLANCE) * float(np.abs(value).max(initial=0.0))
         return self.tensors.find(value, allowed, spatial=target in self.structure.maps)

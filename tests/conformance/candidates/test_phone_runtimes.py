@@ -151,6 +151,39 @@ def test_a_model_without_weights_is_not_made_integers(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
+def shifted(folder: Path, place: Path) -> list[str]:
+    """Write the network with one depthwise convolution's padding at the ends; return its tensors' names."""
+    model = onnx.load(folder / "m.onnx")
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    found = [
+        (node, pads)
+        for node in convolutions
+        for pads in node.attribute
+        if pads.name == "pads" and min(pads.ints) > 0 and "layer9" in node.input[1]
+    ]
+    node, pads = found[0]
+    both = [first + last for first, last in zip(pads.ints[:2], pads.ints[2:], strict=True)]
+    pads.ints[:] = [0, 0, *both]
+    onnx.save(model, place)
+    names = [node.output[0]]
+    while (user := next(each for each in model.graph.node if names[-1] in each.input)).op_type != "Conv":
+        names.append(user.output[0])
+    return names
+
+
+@runtimes
+@pytest.mark.parametrize("weights", ["float32", "float16"])
+def test_a_wrong_map_between_fused_layers_is_found_whatever_the_weights(
+    weights: str, folder: Path, tmp_path: Path
+) -> None:
+    """It is known by what is computed of it, which weights of half precision move."""
+    names = shifted(folder, tmp_path / "wrong.onnx")
+    path = convert(CONVERTERS["mnn"], tmp_path / "wrong.onnx", tmp_path / "wrong.mnn", weights)[0]
+    (item,) = judged(f"mnn:{path},winograd=off,weights={weights}").inputs
+    assert item.first_fault is not None
+    assert item.first_fault.step in names
+
+
 SLICE = "mask_decoder.enhancer.0.global_act.conv.weight"
 
 
