@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 
@@ -141,13 +141,14 @@ class _Sides:
         return maker is not None and maker.op_type == step.op_type
 
     def is_with_bias(self, name: str, match: Match, value: Array, bound: Array | float) -> bool:
-        """Tell whether a tensor within a product's bound is nearer to the product with its bias added."""
+        """Tell whether a tensor is nearer to a product with its bias added than to the product alone."""
         bias = self.structure.biases.get(name)
         if bias is None or np.shape(self.recording.tensors[bias])[-1:] != value.shape[-1:]:
             return False
         biased = value + self.recording.tensors[bias]
+        near = bound if np.isfinite(bound).any() else 1.0
         return biased.shape == value.shape and (
-            worst_of(match.values, biased, bound).utilisation < match.worst.utilisation
+            worst_of(match.values, biased, near).utilisation < worst_of(match.values, value, near).utilisation
         )
 
     def wrong_output(self, name: str, value: Array, bound: Array | float) -> Match | None:
@@ -227,7 +228,8 @@ def _next_fault(sides: _Sides, seen: _Seen) -> dict[str, Match]:
         for place, match in enumerate(islice(_versions(sides, seen, name), MOST_TRIED)):
             if not (own and match.name == own.name) and around.explains(name, match, nearest=place == 0):
                 return {name: match}
-    missed = (row.name for row in seen.rows if row.name in seen.missed and row.name in seen.likely)
+    wrong = (row.name for row in seen.rows if row.verdict == "fail")
+    missed = (name for name in wrong if name in seen.missed and name in seen.likely)
     return {name: seen.likely[name] for name in islice(missed, 1)}
 
 
@@ -236,9 +238,10 @@ def _versions(sides: _Sides, seen: _Seen, name: str) -> Iterator[Match]:
     item = seen.lacking[name]
     likely = seen.likely.get(name)
     # One that was kept by its name may be the copy of a right one: a step that was left out.
-    yield from [likely] if likely else []
-    for match in sides.tensors.by_distance(item.known_value, item.bound, seen.known):
-        if likely is None or match.name != likely.name:
+    first = [likely] if likely else []
+    others = sides.tensors.by_distance(item.known_value, item.bound, seen.known)
+    for match in chain(first, (match for match in others if likely is None or match.name != likely.name)):
+        if not sides.is_with_bias(name, match, item.known_value, item.bound):
             yield match
 
 
@@ -287,6 +290,8 @@ def _compare_once(sides: _Sides, taken: Mapping[str, Match]) -> _Seen:
         row = match.compared(*called, truth) if match else Comparison.absent(*called, truth.shape, missing)
         if item.match is None and row.verdict == "fail":
             missed.add(name)
+            # Where rounding may make anything of a step, nothing tells that it is not there.
+            row = row if np.isfinite(item.bound).any() else replace(row, verdict="absent")
         rows.append(row.made_systematic(item.reason) if item.reason and row.verdict != "fail" else row)
     heirs = sides.structure.heirs(missed, found)
     rows = [replace(row, verdict="inherited") if _inherits(row, heirs) else row for row in rows]

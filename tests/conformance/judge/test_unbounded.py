@@ -20,8 +20,13 @@ from conformance.candidates.onnx_runtime import OnnxRuntimeGraph
 from conformance.candidates.plain import PythonCandidate
 from conformance.cli import app
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.graph.recorded import graph_recording
+from conformance.judge.alignment import CandidateTensors
 from conformance.judge.any_graph import verify_graph
 from conformance.judge.network import verify
+from conformance.judge.replay import Replay
+from conformance.judge.steps import compare_steps
+from conformance.judge.wrong_tensor import Around
 from refimpl import MobileInst
 from refimpl.ops.operation import Array
 
@@ -151,3 +156,31 @@ def test_the_command_ends_with_2(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["verify", *given])
     assert result.exit_code == 2
     assert "NOT JUDGED" in result.output
+
+
+def test_a_product_is_not_taken_for_its_sum_where_nothing_bounds_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A runtime has the sum only: were it taken for the product, a right sum would lack its bias."""
+    random = np.random.default_rng(0)
+    weight, bias = 0.1 * random.normal(size=(32, 32)), 0.2 + random.random(32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"], "product"),
+        helper.make_node("Add", ["m", "b"], ["s"], "sum"),
+        helper.make_node("Add", ["s", "far"], ["y"], "last"),
+    ]
+    made = graph(nodes, (7, 32), w=weight, b=bias, far=np.float32(5))
+    x = random.normal(size=(7, 32)).astype(np.float32)
+    run = graph_recording(made, {"x": x})
+    drifted = run.tensors["s"] + 0.1 * random.normal(size=(7, 32))
+    tensors = {"5": drifted.astype(np.float32), "6": (drifted + 5).astype(np.float32)}
+    bound = Replay.bound
+    monkeypatch.setattr(Replay, "bound", lambda self, name: np.inf if name in "ms" else bound(self, name))
+    monkeypatch.setattr(Replay, "unlike_rounding", lambda *given: None)
+    # What is computed of a tensor is found by resemblance, in a deep network by chance.
+    monkeypatch.setattr(Around, "explains", lambda *given, nearest: True)
+    rows, fault = compare_steps(run, {"y": "6"}, CandidateTensors(tensors), Declaration())
+    assert fault is None
+    assert not any(row.verdict == "fail" for row in rows)
+    (product,) = (row for row in rows if row.name == "m")
+    assert product.verdict == "absent"
