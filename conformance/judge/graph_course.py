@@ -148,13 +148,13 @@ def look_into_file(course: StepCourse, feeds: Mapping[str, Array]) -> None:
         What the candidate was fed, by the names of the graph's inputs.
     """
     meaning = getattr(course.candidate, "meaning", None)
-    rows = [*course.outputs, *course.nodes, *course.steps]
-    if meaning is None or course.fault or first_wrong(rows) or not is_narrow(course.candidate.declaration):
+    declared, rows = course.candidate.declaration, [*course.outputs, *course.nodes, *course.steps]
+    # Of a file whose own numbers are narrow, what converters round is known for each runtime, not here.
+    if meaning is None or declared.weights or not is_narrow(declared) or course.fault or first_wrong(rows):
         return
     course.progress("what its file means, in float64")
     try:
         graph = meaning(course.given(feeds), len(course.shipped))
-        # Its own numbers are narrow: what converters round of them is known for each runtime, not here.
         found = None if is_narrow(declared_by(graph)) else _compared(graph, course)
     except MobileInstError as error:
         course.remarks.append(f"what its file means was not compared: {error}")
@@ -180,8 +180,7 @@ def _compared(graph: OnnxGraph, course: StepCourse) -> StepCourse:
 
 def is_narrow(declared: Declaration) -> bool:
     """Tell whether something is stored or computed in less than float32."""
-    formats = (declared.arithmetic, declared.storage, declared.weights or FLOAT32)
-    return any(each.unit_roundoff > FLOAT32.unit_roundoff for each in formats)
+    return max(declared.arithmetic.unit_roundoff, declared.storage.unit_roundoff) > FLOAT32.unit_roundoff
 
 
 def _is_wide(array: Array) -> bool:
