@@ -231,7 +231,7 @@ def array_of(tensor: onnx.TensorProto) -> Array:
     UnsupportedOperationError
         Its type is one that NumPy does not have.
     FileError
-        Its data is not of the size its shape says.
+        Its data is not of the size its shape says, or the shape has more axes than an array may.
     """
     dtype, count = _dtype(tensor), _element_count(tensor)
     if tensor.HasField("raw_data"):
@@ -243,7 +243,10 @@ def array_of(tensor: onnx.TensorProto) -> Array:
             f"tensor {tensor.name!r}: shape {tuple(tensor.dims)} of {dtype} needs {count * unit} "
             f"{'bytes' if tensor.HasField('raw_data') else 'elements'}, the file holds {present}"
         )
-    array = np.asarray(numpy_helper.to_array(tensor))
+    try:
+        array = np.asarray(numpy_helper.to_array(tensor))
+    except ValueError as error:
+        raise FileError(f"tensor {tensor.name!r}: no array is of its shape: {error}") from None
     # NumPy has no bfloat16; float32 holds its values exactly.
     return array.astype(np.float32) if tensor.data_type == onnx.TensorProto.BFLOAT16 else array
 

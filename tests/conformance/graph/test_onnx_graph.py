@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from conformance.graph.evaluation import evaluate_node, run
+from conformance.graph.onnx_file import array_of
 from conformance.graph.onnx_graph import OnnxGraph, evaluate
 from refimpl.errors import FileError, MobileInstError, ShapeError, UnsupportedOperationError
 from refimpl.graph import Node
@@ -431,3 +432,11 @@ def test_truncated_bytes_never_escape_the_named_errors() -> None:
     for length in range(0, len(data), 7):
         with contextlib.suppress(MobileInstError):
             OnnxGraph.load(data[:length])
+
+
+@pytest.mark.parametrize("dims", [[1] * 112, [0, 2**62, 2**62]], ids=["axes", "lengths"])
+def test_a_shape_that_no_array_has_is_a_named_error(dims: list[int]) -> None:
+    data = b"" if 0 in dims else b"\0\0\0\0"
+    tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=dims, raw_data=data)
+    with pytest.raises(FileError, match="'w': no array is of its shape"):
+        array_of(tensor)
