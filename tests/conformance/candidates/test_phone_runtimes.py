@@ -59,7 +59,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def converted(folder: Path, runtime: str, precision: str = "float32") -> Path:
     """Return the network as the runtime's own converter writes it."""
     converter = CONVERTERS[runtime]
-    place = folder / f"{precision}{converter.suffixes[0]}"
+    # Two runtimes' files end in .bin.
+    place = folder / f"{runtime}-{precision}{converter.suffixes[0]}"
     return convert(converter, folder / "m.onnx", place, precision)[0]
 
 
