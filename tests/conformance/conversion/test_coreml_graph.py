@@ -23,7 +23,7 @@ from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.against import verify_against
 from conformance.reports.report import Report
-from refimpl.errors import FileError, ShapeError, UnsupportedOperationError
+from refimpl.errors import FileError, MissingDependencyError, ShapeError, UnsupportedOperationError
 from refimpl.ops.operation import Array
 
 pytestmark = pytest.mark.runtimes
@@ -430,3 +430,9 @@ def test_what_is_not_known_is_named(tmp_path: Path) -> None:
     package = saved(wrapped(lambda x: x.atan()), MAP, tmp_path / "m.mlpackage")
     with pytest.raises(UnsupportedOperationError, match="what atan means is not written down"):
         meaning(package, *MAP.shape)
+
+
+def test_without_coremltools_its_extra_is_named(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'mobileinst-reference\[coreml\]'"):
+        read_coreml(package)
