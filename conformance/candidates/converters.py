@@ -83,6 +83,12 @@ class Converter:
         return [model.with_suffix(suffix) for suffix in (*self.suffixes, RECORD)]
 
 
+def _ours(runtime: str, model: str) -> Callable[[Path, Path, Sequence[str]], list[str]]:
+    """Return the command of a module of ours, which calls the converter in a process of its own."""
+    module = f"conformance.candidates.{runtime}_conversion"
+    return lambda source, folder, said: python_command(module, str(source), str(folder / model), *said)
+
+
 def _pnnx(source: Path, folder: Path, said: Sequence[str]) -> list[str]:
     # The command beside it starts a Python that imports PyTorch first, which pnnx itself does not need.
     (place,) = importlib.util.find_spec("pnnx").submodule_search_locations  # type: ignore[union-attr,misc]
@@ -100,11 +106,6 @@ NCNN = Converter(
     lambda folder: [folder / "model.ncnn.param", folder / "model.ncnn.bin"],
     read_ncnn,
 )
-
-
-def _ovc(source: Path, folder: Path, said: Sequence[str]) -> list[str]:
-    module = "conformance.candidates.openvino_conversion"
-    return python_command(module, str(source), str(folder / "model.xml"), *said)
 
 
 def _whole_ir(xml: Path) -> None:
@@ -126,7 +127,7 @@ OPENVINO = Converter(
     ("openvino", "nncf"),
     (".xml", ".bin"),
     {weights: [weights] for weights in ("float32", "float16", "int8", STATIC)},
-    _ovc,
+    _ours("openvino", "model.xml"),
     lambda folder: [folder / "model.xml", folder / "model.bin"],
     _whole_ir,
     narrower="nncf",
@@ -161,26 +162,16 @@ MNN = Converter(
 )
 
 
-def _litert(source: Path, folder: Path, said: Sequence[str]) -> list[str]:
-    module = "conformance.candidates.litert_conversion"
-    return python_command(module, str(source), str(folder / "model.tflite"), *said)
-
-
 LITERT = Converter(
     "litert",
     "litert_torch",
     ("litert-torch", "litert-converter", "ai-edge-quantizer", "ai-edge-litert", "torch"),
     (".tflite",),
     {weights: [weights] for weights in ("float32", "float16", "int8", "int8-dynamic", STATIC)},
-    _litert,
+    _ours("litert", "model.tflite"),
     lambda folder: [folder / "model.tflite"],
     read_litert,
 )
-
-
-def _executorch(source: Path, folder: Path, said: Sequence[str]) -> list[str]:
-    module = "conformance.candidates.executorch_conversion"
-    return python_command(module, str(source), str(folder / "model.pte"), *said)
 
 
 EXECUTORCH = Converter(
@@ -189,16 +180,11 @@ EXECUTORCH = Converter(
     ("executorch", "torch"),
     (".pte",),
     {"float32": []},
-    _executorch,
+    _ours("executorch", "model.pte"),
     lambda folder: [folder / "model.pte"],
     read_executorch,
     DELEGATES,
 )
-
-
-def _coreml(source: Path, folder: Path, said: Sequence[str]) -> list[str]:
-    module = "conformance.candidates.coreml_conversion"
-    return python_command(module, str(source), str(folder / "model.mlpackage"), *said)
 
 
 COREML = Converter(
@@ -207,7 +193,7 @@ COREML = Converter(
     ("coremltools", "torch"),
     (".mlpackage",),
     {weights: [weights] for weights in ("float32", "float16")},
-    _coreml,
+    _ours("coreml", "model.mlpackage"),
     lambda folder: [folder / "model.mlpackage"],
     read_coreml,
 )

@@ -337,7 +337,7 @@ def only_array(given: Given) -> Array:
     arrays = operands_of(given)
     if len(arrays) != 1:
         raise ShapeError(f"this candidate takes one input, not {len(arrays)}")
-    return np.ascontiguousarray(arrays[0], np.float32)
+    return np.asarray(arrays[0], np.float32, order="C")
 
 
 def one_picture(images: Array, runtime: str) -> Array:

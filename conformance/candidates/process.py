@@ -60,7 +60,7 @@ class IsolatedCandidate(Candidate):
         self.complete = True
         self.folder = tempfile.TemporaryDirectory(prefix="candidate-")
         self.process: subprocess.Popen[str] | None = None
-        plain = {name: np.ascontiguousarray(array) for name, array in request.weights.items()}
+        plain = {name: np.asarray(array, order="C") for name, array in request.weights.items()}
         save_file(plain, Path(self.folder.name) / WEIGHTS)
         self.hello = self._start()
 

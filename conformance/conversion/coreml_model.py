@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from conformance.json_files import read_json
 from conformance.limits import check_size
@@ -95,7 +96,7 @@ def read_coreml(path: Path) -> CoreMlProgram:
             return _Reader(place.parent).program(model.mlProgram)
     except MobileInstError:
         raise
-    except (schema.DecodeError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (DecodeError, ValueError, KeyError, IndexError, TypeError) as error:
         raise FileError(f"{path}: it is cut off or malformed: {str(error)[:100]}") from error
     held = model.WhichOneof("Type") or "nothing"
     raise UnsupportedOperationError(f"{path} holds {held}; expected an mlProgram")
@@ -117,9 +118,7 @@ def _schema() -> ModuleType:
         )
         assert spec is not None
         sys.modules[name] = importlib.util.module_from_spec(spec)
-    schema = importlib.import_module(f"{name}.Model_pb2")
-    schema.DecodeError = importlib.import_module("google.protobuf.message").DecodeError  # type: ignore[attr-defined]
-    return schema
+    return importlib.import_module(f"{name}.Model_pb2")
 
 
 def _content(path: Path) -> bytes:

@@ -44,7 +44,7 @@ class GraphWriter:
         """Add a constant; of half precision it is stored so, and widened where it is used."""
         halved = array.dtype == np.float16
         name = output if output and not halved else self.fresh("constant")
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.initializers.append(numpy_helper.from_array(np.array(array, order="C"), name))
         return self.node("Cast", [name], output, to=TensorProto.FLOAT) if halved else name
 
     def shape(self, *sides: int) -> str:

@@ -83,7 +83,7 @@ class OutputCache:
         if path is None or size > self.room:
             return
         with suppress(OSError, FileError), atomic_write(path) as temporary:
-            save_file({name: np.ascontiguousarray(array) for name, array in outputs.items()}, temporary)
+            save_file({name: np.asarray(array, order="C") for name, array in outputs.items()}, temporary)
             self.room -= size
 
     def _room(self) -> int:

@@ -200,7 +200,7 @@ def _save_safetensors(arrays: dict[str, Array], path: Path) -> None:
     from safetensors.numpy import save
 
     # Not `save_file`, whose files none but their owner may read.
-    path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+    path.write_bytes(save({name: np.asarray(array, order="C") for name, array in arrays.items()}))
 
 
 def _save_npz(arrays: dict[str, Array], path: Path) -> None:

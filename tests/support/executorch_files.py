@@ -10,10 +10,7 @@ import onnx
 from onnx import numpy_helper
 
 from conformance.conversion.executorch_graph import executorch_graph
-from conformance.conversion.executorch_model import ExecutorchProgram, read_executorch
-from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.against import verify_against
-from conformance.reports.report import Report
+from conformance.conversion.executorch_model import ExecutorchProgram
 
 SMALL = Path(__file__).parents[1] / "data" / "executorch" / "small.pte"
 """Of `small`, by ExecuTorch 1.5.1: `mobileinst convert small.onnx --to executorch`."""
@@ -63,21 +60,6 @@ def small() -> onnx.ModelProto:
     model = onnx.parser.parse_model(TEXT)
     model.graph.initializer.extend(numpy_helper.from_array(np.asarray(held[name]), name) for name in held)
     return model
-
-
-def read(path: Path, source: onnx.ModelProto | Path) -> tuple[OnnxGraph, OnnxGraph]:
-    """Return what the program means, and its source."""
-    before = OnnxGraph.load(source)
-    shapes = {name: [*info.shape] for name, info in before.declared.items() if info.shape}
-    return OnnxGraph.load(executorch_graph(read_executorch(path), shapes, list(before.outputs))), before
-
-
-def beside_its_source(path: Path, source: onnx.ModelProto | Path) -> Report:
-    """Judge a program beside its source on noise."""
-    after, before = read(path, source)
-    rng = np.random.default_rng(1)
-    feeds = {name: rng.normal(size=info.shape).astype(np.float32) for name, info in before.declared.items()}
-    return verify_against(after, before, {"noise": feeds})
 
 
 def meaning(program: ExecutorchProgram, *shape: int) -> onnx.ModelProto:

@@ -12,6 +12,7 @@ import narrow_network
 import numpy as np
 import onnx
 import pytest
+from converted_files import beside_its_source
 from typer.testing import CliRunner
 
 import conformance.cli
@@ -22,7 +23,6 @@ from conformance.conversion.coreml_model import read_coreml
 from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.against import verify_against
-from conformance.reports.report import Report
 from refimpl.errors import FileError, MissingDependencyError, ShapeError, UnsupportedOperationError
 from refimpl.ops.operation import Array
 
@@ -286,12 +286,6 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("coreml")
     onnx.save(export(narrow_network.network(), IMAGES), folder / "m.onnx")
     return convert(CONVERTERS["coreml"], folder / "m.onnx", folder / "m.mlpackage")[0]
-
-
-def beside_its_source(package: Path, source: Path) -> Report:
-    before = OnnxGraph.load(source)
-    graph = coreml_graph(read_coreml(package), {"images": SHAPE}, list(before.outputs))
-    return verify_against(OnnxGraph.load(graph), before, {"noise": {"images": IMAGES}})
 
 
 def test_a_converted_network_means_what_it_was_made_from(package: Path) -> None:

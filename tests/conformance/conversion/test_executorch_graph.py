@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 import pytest
 from changed_files import changed, with_a_slice_off
-from executorch_files import SHOWN, SMALL, W, beside_its_source, meaning, read, small
+from converted_files import beside_its_source, read
+from executorch_files import SHOWN, SMALL, W, meaning, small
 from typer.testing import CliRunner
 
 import conformance.cli

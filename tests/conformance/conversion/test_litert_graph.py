@@ -8,6 +8,7 @@ import narrow_network
 import numpy as np
 import onnx
 import pytest
+from converted_files import beside_its_source, read
 from typer.testing import CliRunner
 
 import conformance.cli
@@ -17,9 +18,6 @@ from conformance.candidates.kinds import PHONE_RUNTIMES
 from conformance.conversion.litert_graph import litert_graph
 from conformance.conversion.litert_model import LitertModel, LitertOperator, read_litert
 from conformance.graph.onnx_export import export
-from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.against import verify_against
-from conformance.reports.report import Report
 from refimpl.errors import ShapeError, UnsupportedOperationError
 
 runtimes = pytest.mark.runtimes
@@ -33,17 +31,6 @@ def tflite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("litert")
     onnx.save(export(narrow_network.network(), IMAGES), folder / "m.onnx")
     return convert(CONVERTERS["litert"], folder / "m.onnx", folder / "m.tflite")[0]
-
-
-def read(path: Path, source: Path) -> tuple[OnnxGraph, OnnxGraph]:
-    """Return what LiteRT's file means, and its source."""
-    before = OnnxGraph.load(source)
-    return OnnxGraph.load(litert_graph(read_litert(path), {"images": SHAPE}, list(before.outputs))), before
-
-
-def beside_its_source(path: Path, source: Path) -> Report:
-    after, before = read(path, source)
-    return verify_against(after, before, {"noise": {"images": IMAGES}})
 
 
 @runtimes

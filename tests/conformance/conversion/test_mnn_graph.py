@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import converted_files
 import narrow_network
 import numpy as np
 import onnx
@@ -21,8 +22,6 @@ from conformance.candidates.kinds import PHONE_RUNTIMES
 from conformance.conversion.mnn_graph import mnn_graph
 from conformance.conversion.mnn_model import MnnModel, MnnOperator, read_mnn
 from conformance.graph.onnx_export import export
-from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.against import verify_against
 from conformance.reports.report import Report
 from refimpl.errors import FileError, ShapeError, UnsupportedOperationError
 
@@ -80,18 +79,8 @@ def small() -> onnx.ModelProto:
     return model
 
 
-def read(path: Path, source: onnx.ModelProto | Path) -> tuple[OnnxGraph, OnnxGraph]:
-    """Return what MNN's file means, and its source."""
-    before = OnnxGraph.load(source)
-    shapes = {name: [*info.shape] for name, info in before.declared.items() if info.shape}
-    return OnnxGraph.load(mnn_graph(read_mnn(path), shapes, list(before.outputs))), before
-
-
 def beside_its_source(path: Path, source: onnx.ModelProto | Path) -> Report:
-    after, before = read(path, source)
-    rng = np.random.default_rng(1)
-    feeds = {name: rng.normal(size=info.shape).astype(np.float32) for name, info in before.declared.items()}
-    return verify_against(after, before, {"noise": feeds}, partly=True)
+    return converted_files.beside_its_source(path, source, partly=True)
 
 
 def test_a_small_one_means_what_it_was_made_from() -> None:
@@ -271,7 +260,7 @@ def test_a_sixth_that_was_halved_is_named(mnn: Path, tmp_path: Path) -> None:
 def test_mnn_computes_what_its_file_is_read_as(mnn: Path, tmp_path: Path, which: str) -> None:
     """Every tensor that both have, in MNN's own kernels and by our evaluation of the graph."""
     path, source = (SMALL, small()) if which == "small" else (mnn, mnn.with_suffix(".onnx"))
-    graph, before = read(path, source)
+    graph, before = converted_files.read(path, source)
     ((name, info),) = before.declared.items()
     images = np.random.default_rng(0).normal(size=info.shape).astype(np.float32)
     own = PHONE_RUNTIMES["mnn"].candidate(f"{path},winograd=off").capture(images)

@@ -10,6 +10,7 @@ import narrow_network
 import numpy as np
 import onnx
 import pytest
+from converted_files import beside_its_source, read
 from typer.testing import CliRunner
 
 import conformance.cli
@@ -20,8 +21,6 @@ from conformance.conversion.openvino_graph import openvino_graph
 from conformance.conversion.openvino_model import read_openvino
 from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.against import verify_against
-from conformance.reports.report import Report
 from refimpl.errors import FileError, ShapeError, UnsupportedOperationError
 
 runtimes = pytest.mark.runtimes
@@ -50,19 +49,6 @@ def xml(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("openvino")
     onnx.save(export(narrow_network.network(), IMAGES), folder / "m.onnx")
     return convert(CONVERTERS["openvino"], folder / "m.onnx", folder / "m.xml")[0]
-
-
-def read(path: Path, source: Path) -> tuple[OnnxGraph, OnnxGraph]:
-    """Return what the IR means, and its source."""
-    before = OnnxGraph.load(source)
-    return OnnxGraph.load(
-        openvino_graph(read_openvino(path), {"images": SHAPE}, list(before.outputs))
-    ), before
-
-
-def beside_its_source(path: Path, source: Path) -> Report:
-    after, before = read(path, source)
-    return verify_against(after, before, {"noise": {"images": IMAGES}})
 
 
 @runtimes

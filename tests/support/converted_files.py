@@ -1,0 +1,28 @@
+"""Runtimes' files read as the graphs that they mean, beside their sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from conformance.conversion.meanings import MEANINGS
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.against import verify_against
+from conformance.reports.report import Report
+
+
+def read(path: Path, source: onnx.ModelProto | Path) -> tuple[OnnxGraph, OnnxGraph]:
+    """Return what a runtime's file means, and its source."""
+    before = OnnxGraph.load(source)
+    shapes = {name: [*info.shape] for name, info in before.declared.items() if info.shape}
+    return OnnxGraph.load(MEANINGS[path.suffix](path, shapes, list(before.outputs))), before
+
+
+def beside_its_source(path: Path, source: onnx.ModelProto | Path, partly: bool = False) -> Report:
+    """Judge a runtime's file beside its source on noise; ``partly`` as of `verify_against`."""
+    after, before = read(path, source)
+    rng = np.random.default_rng(1)
+    feeds = {name: rng.normal(size=info.shape).astype(np.float32) for name, info in before.declared.items()}
+    return verify_against(after, before, {"noise": feeds}, partly=partly)
