@@ -15,6 +15,7 @@ from changed_files import changed, with_a_slice_off
 from converted_files import beside_its_source, read
 from executorch_files import SHOWN, SMALL, W, meaning, small
 from onnx import numpy_helper
+from pytorch_functions import CASES, MAP, functional, wrapped
 from typer.testing import CliRunner
 
 import conformance.cli
@@ -23,8 +24,10 @@ from conformance.candidates.evaluated import EvaluatedGraph
 from conformance.candidates.kinds import PHONE_RUNTIMES
 from conformance.conversion.executorch_model import ExecutorchProgram, read_executorch
 from conformance.conversion.graph_writer import GraphWriter
+from conformance.conversion.meanings import MEANINGS
 from conformance.conversion.xnnpack_graph import write_xnnpack
 from conformance.conversion.xnnpack_model import FIELDS, XnnpackGraph, XnnpackNode, XnnpackValue, read_xnnpack
+from conformance.graph.onnx_graph import OnnxGraph
 from refimpl.errors import FileError, UnsupportedOperationError
 from refimpl.ops.operation import Array
 
@@ -268,3 +271,80 @@ def test_xnnpack_computes_what_its_file_is_read_as(many_words: Path, which: str)
     for each in shared:
         assert own[each].shape == ours[each].shape, each
         assert np.abs(own[each] - ours[each]).max() <= 1e-3 * max(np.abs(ours[each]).max(), 1e-3), each
+
+
+# Beside PyTorch.
+
+
+def handed_over(module: Any, place: Path, alone: bool) -> Path:
+    """Convert a module by ExecuTorch, as much as it likes handed to XNNPACK."""
+    import torch
+    from executorch import exir
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+
+    program = torch.export.export(module, (torch.from_numpy(MAP),))
+    partitioner = [XnnpackPartitioner(per_op_mode=alone)]
+    edge = exir.to_edge_transform_and_lower(program, partitioner=partitioner)
+    place.write_bytes(edge.to_executorch().buffer)
+    return place
+
+
+def what_it_means(path: Path) -> Array:
+    graph = MEANINGS[".pte"](path, {"x": MAP.shape}, ["y"])
+    return EvaluatedGraph(OnnxGraph.load(graph)).run({"x": MAP})["y"]
+
+
+REFUSED = {
+    "transposed", "transposed, grouped", "least", "elu", "prelu", "softplus", "softplus, steep", "larger",
+    "instance norm", "group norm", "repeated", "chosen", "divided", "nearest whole", "norms",
+    "place of the largest", "running", "turned around", "from a threshold", "variance", "adaptive average",
+    "attention", "attention, masked",
+}  # fmt: skip
+"""Of `CASES`, those of which ExecuTorch's own kernels compute what is not written down."""
+
+
+@runtimes
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_read_is_what_pytorch_computes(name: str, tmp_path: Path) -> None:
+    """In float64 on both sides; constants are float32 in the file and in PyTorch."""
+    import torch
+
+    module = wrapped(CASES[name])
+    path = handed_over(module, tmp_path / "m.pte", alone=True)
+    if name in REFUSED:
+        with pytest.raises(UnsupportedOperationError, match="is not written down"):
+            what_it_means(path)
+        return
+    found, expected = what_it_means(path), module(torch.from_numpy(MAP.astype(np.float64))).numpy()
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-6)
+
+
+def _pooled_and_normed(x: Any) -> Any:
+    import torch
+
+    return torch.nn.functional.max_pool2d(x, 2).softmax(-1)
+
+
+LOST: dict[str, tuple[Callable[[Any], Any], bool]] = {
+    "GELU by tanh": (functional("gelu", approximate="tanh"), True),
+    "the axis of a softmax behind a pooling": (_pooled_and_normed, False),
+}
+"""What ExecuTorch 1.5.1 hands to XNNPACK as something else: function, and whether alone."""
+
+
+@runtimes
+@pytest.mark.parametrize("name", LOST)
+def test_what_is_handed_over_as_something_else_is_seen(name: str, tmp_path: Path) -> None:
+    """The real runtime computes what is read, and not what PyTorch does.
+
+    If this fails, it has learnt it: `docs/runtimes.md` says that it has not.
+    """
+    import torch
+    from executorch.runtime import Runtime
+
+    module, alone = wrapped(LOST[name][0]), LOST[name][1]
+    path = handed_over(module, tmp_path / "m.pte", alone)
+    (made,) = Runtime.get().load_program(str(path)).load_method("forward").execute([torch.from_numpy(MAP)])
+    assert np.abs(what_it_means(path) - made.numpy()).max() < 1e-5
+    assert np.abs(made.numpy() - module(torch.from_numpy(MAP)).numpy()).max() > 1e-4
