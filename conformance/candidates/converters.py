@@ -155,7 +155,8 @@ MNN = Converter(
     "MNN",
     ("MNN",),
     (".mnn",),
-    {"float32": [], "float16": ["--fp16"]},
+    # Whatever --weightQuantAsymmetric is set to, it makes them symmetric.
+    {"float32": [], "float16": ["--fp16"], "int8": ["--weightQuantBits", "8"]},
     _mnnconvert,
     lambda folder: [folder / "model.mnn"],
     _whole_mnn,

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from conformance.bounds import FLOAT16, FLOAT32, MNN, MNN_ARM, TRUNCATED_FLOAT16, Declaration, with_winograd
+from conformance.bounds import (
+    FLOAT16,
+    FLOAT32,
+    INT8,
+    MNN,
+    MNN_ARM,
+    TRUNCATED_FLOAT16,
+    Declaration,
+    Format,
+    with_winograd,
+)
 from conformance.candidates.phone_runtime import (
     SWITCH,
     THREADS,
@@ -12,11 +25,15 @@ from conformance.candidates.phone_runtime import (
     PhoneRuntime,
     RuntimeOption,
 )
+from conformance.conversion.mnn_model import MnnModel, bits_of, read_mnn, stored_in_mnn
+from conformance.conversion.stored_weight import StoredWeight
+from refimpl.errors import ConfigurationError, UnsupportedOperationError
 
 HINT = 3
 """``Interpreter::HintMode::WINOGRAD_MEMORY_LEVEL``: 0 allows the smallest tile alone, 3 all of them."""
 ARM = ("aarch64", "arm64")
 """How an Arm chip of 64 bits names itself."""
+WEIGHTS: dict[str, Format | None] = {"float32": None, "float16": TRUNCATED_FLOAT16, "int8": INT8}
 OPTIONS = (
     THREADS,
     RuntimeOption(
@@ -32,7 +49,10 @@ OPTIONS = (
         ("high", "normal", "low"),
     ),
     RuntimeOption(
-        "weights", "float32", "of the file: float16 by --fp16, which truncates", ("float32", "float16")
+        "weights",
+        "float32",
+        "of the file, widened when loaded; float16: by --fp16, which truncates; int8: by output channel",
+        tuple(WEIGHTS),
     ),
 )
 
@@ -41,17 +61,39 @@ class MnnCandidate(PhoneCandidate):
     """A model in MNN; parameters and errors as of `PhoneCandidate`."""
 
     without_winograd = "winograd=off"
+    model: MnnModel | None = None
+
+    def check_files(self, files: Sequence[Path]) -> None:
+        """Refuse integer weights that are not declared, and declared ones that are not there."""
+        super().check_files(files)
+        # What is not read here may run all the same.
+        with suppress(UnsupportedOperationError):
+            self.model = read_mnn(files[0])
+        bits = bits_of(self.model) if self.model else 0
+        if bits not in (0, 8):
+            raise ConfigurationError(
+                f"{files[0].name} has weights of {bits} bits, which cannot be declared; convert it by "
+                "--precision int8"
+            )
+        self.check_integers("int8" if bits else "")
 
     @property
     def declaration(self) -> Declaration:
         """Float32 arithmetic, on Arm float16 if asked for, and Winograd's if a tile is named."""
         values = self.settings.values
-        on_arm = self.known["machine"] in ARM
+        weights, on_arm = WEIGHTS[values["weights"]], self.known["machine"] in ARM
         if on_arm and values["precision"] == "low":
-            return Declaration(FLOAT16, FLOAT16, MNN_ARM)
+            return Declaration(FLOAT16, FLOAT16, MNN_ARM, weights, self.read)
         tile = int(values["winograd"]) if values["winograd"].isdecimal() else 0
-        weights = TRUNCATED_FLOAT16 if values["weights"] == "float16" else None
-        return Declaration(FLOAT32, FLOAT32, with_winograd(MNN_ARM if on_arm else MNN, tile), weights)
+        runtime = with_winograd(MNN_ARM if on_arm else MNN, tile)
+        return Declaration(FLOAT32, FLOAT32, runtime, weights, self.read)
+
+    @property
+    def stored(self) -> Iterable[StoredWeight]:
+        """The constants of the model."""
+        if self.model is None or self.settings.values["weights"] != "int8":
+            return ()
+        return stored_in_mnn(self.model)
 
     @property
     def said(self) -> dict[str, Any]:
@@ -61,5 +103,11 @@ class MnnCandidate(PhoneCandidate):
         return {"threads": self.settings.threads, "precision": values["precision"], "hints": hints}
 
 
-WAYS = ("winograd=on", "winograd=6", "winograd=off", "winograd=off,weights=float16")
+WAYS = (
+    "winograd=on",
+    "winograd=6",
+    "winograd=off",
+    "winograd=off,weights=float16",
+    "winograd=off,weights=int8",
+)
 MNN_RUNTIME = PhoneRuntime("mnn", "MNN", ".mnn", OPTIONS, MnnCandidate, WAYS)

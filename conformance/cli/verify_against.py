@@ -16,7 +16,7 @@ from conformance.cli.job import Job
 from conformance.cli.report_files import ReportFiles
 from conformance.cli.verdict import print_beside
 from conformance.cli.verify_graph import Shapes, feeds_of
-from conformance.conversion.meanings import MEANINGS
+from conformance.conversion.meanings import MEANINGS, with_integers
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.against import Inputs, verify_against, verify_export
 from conformance.judge.quantised_against import is_quantised, verify_quantised
@@ -90,7 +90,7 @@ class AgainstVerdict(Job):
         # What a converter has made may not fit together; of an ONNX file that is an error.
         partly = self.model_file.suffix in MEANINGS
         how: dict[str, Any] = {"names": names, "progress": progress, "cache": cache, "partly": partly}
-        return verify_against(after, before, inputs, **how)
+        return verify_against(after, before, inputs, **how, stored=with_integers(self.model_file))
 
     def _after(self, path: Path) -> OnnxGraph:
         """Read the model; a runtime's files as the graph that they mean."""

@@ -14,11 +14,12 @@ from conformance.conversion.executorch_model import read_executorch
 from conformance.conversion.litert_graph import litert_graph
 from conformance.conversion.litert_model import read_litert
 from conformance.conversion.mnn_graph import mnn_graph
-from conformance.conversion.mnn_model import read_mnn
+from conformance.conversion.mnn_model import read_mnn, stored_in_mnn
 from conformance.conversion.ncnn_graph import ncnn_graph
 from conformance.conversion.ncnn_model import read_ncnn
 from conformance.conversion.openvino_graph import openvino_graph
 from conformance.conversion.openvino_model import read_openvino
+from conformance.conversion.stored_weight import StoredWeight
 
 Meaning = Callable[[Path, Mapping[str, Sequence[int]], Sequence[str]], onnx.ModelProto]
 MEANINGS: Mapping[str, Meaning] = {
@@ -30,3 +31,12 @@ MEANINGS: Mapping[str, Meaning] = {
     ".xml": lambda path, inputs, outputs: openvino_graph(read_openvino(path), inputs, outputs),
 }
 """Suffix of a runtime's model → its file, its source's inputs and outputs, and what it means."""
+
+
+def with_integers(path: Path) -> list[StoredWeight]:
+    """Return the constants of a runtime's model where some are integers, of which its graph holds the floats.
+
+    None of other models; nor of LiteRT's, whose converter folds factors into weights that are then not found.
+    """
+    held = [*stored_in_mnn(read_mnn(path))] if path.suffix == ".mnn" else []
+    return held if any(each.scale is not None for each in held) else []

@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto
 
 from conformance.conversion.graph_writer import GraphWriter
-from conformance.conversion.mnn_model import MnnModel, MnnOperator, constant, weights
+from conformance.conversion.mnn_model import MnnModel, MnnOperator, constant, kernel
 from refimpl.errors import FileError, MobileInstError, ShapeError, UnsupportedOperationError
 from refimpl.ops.operation import Array
 
@@ -180,12 +180,13 @@ def _window(writer: _Writer, told: Mapping[str, Any]) -> dict[str, Any]:
 
 def _convolution(writer: _Writer, each: MnnOperator) -> None:
     told = each.told["common"]
-    sides, made, groups = (told["kernel_y"], told["kernel_x"]), told["made"], max(told["group"], 1)
+    groups = max(told["group"], 1)
     operands = writer.operands(each)
     if len(operands) == 1:
-        kernel = weights(each).reshape(made, -1, *sides)
-        bias = np.asarray(each.told["bias"]).reshape(made)
-        operands += [writer.constant(kernel), writer.constant(bias)]
+        held = kernel(each)
+        array = held.held if held.scale is None else held.numbers.astype(np.float32)
+        bias = np.asarray(each.told["bias"]).reshape(told["made"])
+        operands += [writer.constant(array), writer.constant(bias)]
     how = {**_window(writer, told), "dilations": [told["dilate_y"], told["dilate_x"]], "group": groups}
     way = 2 if told["relu6"] else int(bool(told["relu"]))
     writer.activated(each, writer.node("Conv", operands, **how), way)

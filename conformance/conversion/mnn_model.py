@@ -6,7 +6,8 @@ Source: github.com/alibaba/MNN, ``schema/default/*.fbs``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from conformance.conversion.flatbuffer import Table, root
+from conformance.conversion.stored_weight import StoredWeight
 from refimpl.errors import FileError, UnsupportedOperationError
 from refimpl.ops.operation import Array
 
@@ -26,7 +28,10 @@ _COMMON: Fields = {
     "pad_mode": (8, "b"), "group": (9, "i", 1), "made": (10, "i"), "relu": (12, "b"), "relu6": (13, "b"),
     "pads": (14, "i4[]"),
 }  # fmt: skip
-_NARROWED: Fields = {"buffer": (0, "u1[]"), "way": (2, "i")}
+_NARROWED: Fields = {
+    "buffer": (0, "u1[]"), "scales": (1, "f4[]"), "way": (2, "i"), "factor": (4, "f"), "bits": (7, "i"),
+    "lowest": (8, "i"), "ranges": (9, "i"), "kept": (10, "b"), "long": (11, "b"), "halves": (14, "u2[]"),
+}  # fmt: skip
 _CONVOLUTION: Fields = {
     "common": (0, _COMMON), "weight": (1, "f4[]"), "bias": (2, "f4[]"), "narrowed": (3, _NARROWED),
     "integers": (4, {}), "sparse": (5, {}), "external": (6, "i8[]"),
@@ -92,6 +97,7 @@ KINDS = {
     262: "Identity", 603: "LayerNorm",
 }  # fmt: skip
 """``OpType`` → its name, of those whose meaning is written down."""
+CONVOLUTIONS = ("Convolution", "ConvolutionDepthwise")
 _BLOBS = {
     1: ("f4", "f4"),
     3: ("i4", "i4"),
@@ -101,8 +107,10 @@ _BLOBS = {
     19: ("u1", "f2"),
 }
 """``DataType`` → the list that holds the numbers, and what they are."""
-HALVED = 3
-"""``IDSTQuan``'s ``type`` of weights in float16."""
+INTEGERS, HALVED = 1, 3
+"""``IDSTQuan``'s ``type`` of weights in a table of integers, and in float16."""
+LOWEST = -128
+"""The integer that stands for the least number of a range where none is told."""
 
 
 @dataclass(frozen=True)
@@ -234,21 +242,75 @@ def constant(each: MnnOperator) -> Array:
     return np.asarray(numbers.reshape(sides))
 
 
-def weights(each: MnnOperator) -> Array:
-    """Return the weights of a convolution, flat, as they are stored; none where they are an operand.
+def kernel(each: MnnOperator) -> StoredWeight:
+    """Return the weights of a convolution, of the shape that ONNX gives them.
 
     Raises
     ------
     UnsupportedOperationError
-        They lie in another file, or are quantised.
+        They lie in another file, or are quantised in a way that is not read.
+    ValueError
+        They are not as many as is told.
     """
     told, narrowed = each.told, each.told["narrowed"]
     if told["external"].size:
         raise UnsupportedOperationError(f"{each.name}: its weights lie in another file")
     if told["integers"] is not None or told["sparse"] is not None:
         raise UnsupportedOperationError(f"{each.name}: its weights are quantised or sparse")
+    sides = (told["common"]["made"], -1, told["common"]["kernel_y"], told["common"]["kernel_x"])
     if narrowed is None:
-        return np.asarray(told["weight"])
-    if narrowed["way"] != HALVED:
+        return StoredWeight(np.asarray(told["weight"]).reshape(sides))
+    if narrowed["way"] == HALVED:
+        return StoredWeight(np.asarray(narrowed["buffer"].view(np.dtype("<f2"))).reshape(sides))
+    if narrowed["way"] != INTEGERS or narrowed["kept"]:
         raise UnsupportedOperationError(f"{each.name}: its weights are quantised in way {narrowed['way']}")
-    return np.asarray(narrowed["buffer"].view(np.dtype("<f2")))
+    return _widened(narrowed, sides)
+
+
+def _widened(narrowed: Mapping[str, Any], sides: Sequence[int]) -> StoredWeight:
+    """Return integers with the scale of each and the number that is added: as many in a row share them."""
+    held = _listed(narrowed["buffer"], "<u4" if narrowed["long"] else "<u2").reshape(sides)
+    given = narrowed["scales"] if narrowed["scales"].size else narrowed["halves"].view(np.dtype("<f2"))
+    parts = given.astype(np.float32).reshape(-1, 2 if narrowed["ranges"] else 1)
+    if not len(parts) or held.size % len(parts):
+        raise ValueError(f"{held.size} weights have {len(parts)} scales")
+    scale, shift = parts[:, -1], np.zeros(len(parts), np.float32)
+    if narrowed["ranges"]:
+        shift = parts[:, 0] - np.float32(narrowed["lowest"] or LOWEST) * scale
+    factor, alike = np.float32(narrowed["factor"]), held.size // len(parts)
+    scale, shift = (np.repeat(factor * each, alike) for each in (scale, shift))
+    return StoredWeight(held, scale.reshape(held.shape), shift=shift.reshape(held.shape))
+
+
+def _listed(buffer: Array, side: str) -> Array:
+    """Return integers that are stored as their places among those that occur, in as few bits as these take.
+
+    First are told their sides, then how many occur, 0 for 256, and which.
+    """
+    ends = 1 + int(buffer[0]) * np.dtype(side).itemsize
+    sides = buffer[1:ends].view(np.dtype(side))
+    count = int(buffer[ends]) or 256
+    occurring = np.sort(buffer[ends + 1 : ends + 1 + count].view(np.int8))
+    size, bits = math.prod(map(int, sides)), max((count - 1).bit_length(), 1)
+    packed = buffer[ends + 1 + count :]
+    if packed.size < math.ceil(size * bits / 8):
+        raise ValueError(f"{size} weights of {bits} bits in {packed.size} bytes")
+    places = np.packbits(np.unpackbits(packed, count=size * bits).reshape(size, bits), axis=1)[:, 0]
+    return np.asarray(occurring[places >> (8 - bits)])
+
+
+def stored_in_mnn(model: MnnModel) -> Iterator[StoredWeight]:
+    """Yield the kernels and vectors of a model that are floats, or integers with a scale."""
+    for each in model.operators:
+        with suppress(UnsupportedOperationError, ValueError, KeyError, IndexError):
+            if each.kind in CONVOLUTIONS and len(each.inputs) == 1:
+                yield kernel(each)
+                yield StoredWeight(np.asarray(each.told["bias"]))
+            elif each.kind == "Const" and constant(each).dtype.kind == "f":
+                yield StoredWeight(constant(each))
+
+
+def bits_of(model: MnnModel) -> int:
+    """Return of how many bits a model's weights are, the fewest if they differ, 0 if none is of integers."""
+    narrowed = [each.told.get("narrowed") for each in model.operators if each.kind in CONVOLUTIONS]
+    return min((each["bits"] or 8 for each in narrowed if each and each["way"] != HALVED), default=0)

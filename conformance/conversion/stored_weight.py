@@ -21,15 +21,21 @@ class StoredWeight:
         Of integers, of a shape that broadcasts to theirs; None: they are floats.
     point
         The integer that stands for zero, alike.
+    shift
+        What is added to the integers' products with their scale, alike, in float32 as the runtime does; None:
+        nothing is.
     """
 
     held: Array
     scale: Array | None = None
     point: Array | float = 0.0
+    shift: Array | None = None
 
     @property
     def numbers(self) -> Array:
         """What it stands for, float64."""
+        if self.scale is not None and self.shift is not None:
+            return np.asarray(self.held.astype(np.float32) * self.scale + self.shift, np.float64)
         wide = self.held.astype(np.float64)
         return wide if self.scale is None else (wide - self.point) * self.scale.astype(np.float64)
 
@@ -42,7 +48,7 @@ class StoredWeight:
     @property
     def fits(self) -> bool:
         """Whether its scale and zero point broadcast to it."""
-        parts = [np.shape(each) for each in (self.scale, self.point) if each is not None]
+        parts = [np.shape(each) for each in (self.scale, self.point, self.shift) if each is not None]
         try:
             return np.broadcast_shapes(self.held.shape, *parts) == self.held.shape
         except ValueError:

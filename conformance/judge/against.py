@@ -6,12 +6,13 @@ float64: they may differ by what folding constants in float32 does, and by nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from conformance.candidates.candidate import Candidate
 from conformance.candidates.evaluated import fit_for_both
+from conformance.conversion.stored_weight import StoredWeight
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.recorded import graph_recording
 from conformance.judge.any_graph import digest_of, model_of
@@ -85,6 +86,7 @@ def verify_against(
     progress: Callable[[str], None] = lambda stage: None,
     cache: Path | None = None,
     partly: bool = False,
+    stored: Sequence[StoredWeight] = (),
 ) -> Report:
     """Judge whether a graph means what another does, from which a tool has made it.
 
@@ -98,6 +100,8 @@ def verify_against(
         As of `verify_beside`.
     partly
         Operands in ``after`` that do not fit together are a fault of it, and no error.
+    stored
+        The constants of the file that ``after`` was read from, if weights are integers there.
 
     Raises
     ------
@@ -107,7 +111,7 @@ def verify_against(
         A node of either is outside the vocabulary.
     """
     fitting = {label: fit_for_both(after, feeds) for label, feeds in inputs.items()}
-    candidate = Wide(after)
+    candidate = Wide(after, stored)
     candidate.failed = [] if partly else None
     report = verify_beside(candidate, before, fitting, names=names, progress=progress, cache=cache)
     return replace(report, model=model_of(after))

@@ -5,17 +5,18 @@ The graph in float64, its tensors found in the candidate's by name and value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from conformance.bounds import FLOAT32, FLOAT64, Declaration, Format
+from conformance.bounds import FLOAT32, FLOAT64, INT8, Declaration, Format
 from conformance.bounds.declaration import MULTIPLE, SAMPLES
 from conformance.candidates.arrays import Given
 from conformance.candidates.candidate import Candidate, OwnGraph
 from conformance.candidates.evaluated import EvaluatedGraph
 from conformance.candidates.onnx_runtime import declared_by
+from conformance.conversion.stored_weight import StoredWeight
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.recorded import graph_recording
 from conformance.judge.alignment import CandidateTensors
@@ -38,10 +39,20 @@ PASSED_OVER = DATA_MOVEMENT | {"Constant", "Shape", "Size", "Identity"}
 
 
 class Wide(EvaluatedGraph):
-    """A graph in float64: what it differs by from another is what was done to its constants."""
+    """A graph in float64: what it differs by from another is what was done to its constants.
 
-    def __init__(self, graph: OnnxGraph) -> None:
-        super().__init__(graph, declaration=declared_by(graph))
+    Parameters
+    ----------
+    graph
+    stored
+        The constants of the file that it was read from, if weights are integers there: of `weights_of_file`.
+    """
+
+    def __init__(self, graph: OnnxGraph, stored: Sequence[StoredWeight] = ()) -> None:
+        declared = declared_by(graph)
+        super().__init__(graph, declaration=replace(declared, weights=INT8) if stored else declared)
+        self.stored = stored
+        self.read: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def constants(self) -> list[Array]:
@@ -51,7 +62,8 @@ class Wide(EvaluatedGraph):
     @property
     def tolerance(self) -> str:
         """What a verdict on it allows, in words."""
-        return wide_tolerance(self.declaration.storage)
+        said, taken = wide_tolerance(self.declaration.storage), len({name for name, *_ in self.read})
+        return said + (f"; weights of integers taken as the file has them: {taken}" if taken else "")
 
 
 def wide_tolerance(storage: Format) -> str:

@@ -232,7 +232,10 @@ READERS = (
     Reader("a.safetensors", lambda: save(ARRAYS), read_arrays),
     Reader("dumps/a.txt", lambda: b"# 2 3\n1 2 3\n4 5.5 nan\n", lambda path: read_dumps(path.parent)),
     Reader("a.onnx", model, OnnxGraph.load),
-    Reader("a.mnn", (DATA / "mnn" / "small.mnn").read_bytes, mnn),
+    *(
+        Reader(f"{name}/a.mnn", (DATA / "mnn" / f"{name}.mnn").read_bytes, mnn)
+        for name in ("small", "small8")
+    ),
     *(
         Reader(f"{name}/a.pte", (DATA / "executorch" / f"{name}.pte").read_bytes, executorch)
         for name in ("small", "small-xnnpack", "small-xnnpack-whole")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from conformance.conversion.meanings import MEANINGS
+from conformance.conversion.meanings import MEANINGS, with_integers
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.against import verify_against
 from conformance.reports.report import Report
@@ -25,4 +25,4 @@ def beside_its_source(path: Path, source: onnx.ModelProto | Path, partly: bool =
     after, before = read(path, source)
     rng = np.random.default_rng(1)
     feeds = {name: rng.normal(size=info.shape).astype(np.float32) for name, info in before.declared.items()}
-    return verify_against(after, before, {"noise": feeds}, partly=partly)
+    return verify_against(after, before, {"noise": feeds}, partly=partly, stored=with_integers(path))

@@ -85,6 +85,7 @@ RIGHT = [
     ("mnn", "float32", "winograd=off"),
     ("mnn", "float32", "winograd=6"),
     ("mnn", "float16", "winograd=off,weights=float16"),
+    ("mnn", "int8", "winograd=off,weights=int8"),
     ("litert", "float32", "xnnpack=on"),
     ("litert", "float32", "xnnpack=off"),
     ("litert", "float16", "weights=float16"),
@@ -125,6 +126,10 @@ def test_narrow_weights_are_seen_unless_declared(folder: Path, runtime: str, pre
         ("litert", "float32", ",weights=int8", "has no weights of int8"),
         ("litert", "float32", ",weights=int8-dynamic", "has no weights of int8-dynamic"),
         ("litert", "int8-dynamic", "", "has weights of int8-dynamic: declare weights=int8-dynamic"),
+        ("mnn", "int8", "", "has weights of int8: declare weights=int8"),
+        ("mnn", "int8", ",weights=float16", "has weights of int8: declare weights=int8"),
+        ("mnn", "float32", ",weights=int8", "has no weights of int8"),
+        ("mnn", "float16", ",weights=int8", "has no weights of int8"),
     ],
 )
 def test_integer_weights_are_declared_or_the_file_is_refused(
@@ -132,6 +137,15 @@ def test_integer_weights_are_declared_or_the_file_is_refused(
 ) -> None:
     with pytest.raises(ConfigurationError, match=why):
         make(f"{runtime}:{converted(folder, runtime, precision)}{said}", Request("", CONFIG, weights()))
+
+
+@runtimes
+def test_weights_of_fewer_bits_are_refused(folder: Path, tmp_path: Path) -> None:
+    """MNN's converter makes them, too."""
+    told = replace(CONVERTERS["mnn"], precisions={"int4": ["--weightQuantBits", "4"]})
+    path = convert(told, folder / "m.onnx", tmp_path / "m.mnn", "int4")[0]
+    with pytest.raises(ConfigurationError, match="has weights of 4 bits, which cannot be declared"):
+        make(f"mnn:{path},weights=int8", Request("", CONFIG, weights()))
 
 
 @runtimes
@@ -276,7 +290,10 @@ def planted(source: Path, target: Path, weight: str) -> None:
         ("openvino", "weights=int8,dynamic=on", "mask_decoder.lateral.1.conv.weight"),
         ("litert", "weights=int8,xnnpack=off", "mask_decoder.lateral.1.conv.weight"),
         ("litert", "weights=int8-dynamic", "mask_decoder.lateral.1.conv.weight"),
+        ("mnn", "weights=int8,winograd=off", "mask_decoder.lateral.1.conv.weight"),
+        ("mnn", "weights=int8,winograd=off", "instance_decoder.kernel_head.1.weight"),
         ("openvino", "weights=int8", "mask_decoder.lateral.1.bn.bias"),
+        ("mnn", "weights=int8,winograd=off", "mask_decoder.lateral.1.bn.bias"),
         ("litert", "weights=int8,xnnpack=off", "mask_decoder.lateral.1.bn.bias"),
     ],
 )

@@ -18,9 +18,10 @@ from typer.testing import CliRunner
 import conformance.cli
 from conformance.candidates.converters import CONVERTERS, convert
 from conformance.candidates.evaluated import EvaluatedGraph
+from conformance.candidates.far_process import FarProcess, Opening
 from conformance.candidates.kinds import PHONE_RUNTIMES
 from conformance.conversion.mnn_graph import mnn_graph
-from conformance.conversion.mnn_model import MnnModel, MnnOperator, read_mnn
+from conformance.conversion.mnn_model import CONVOLUTIONS, MnnModel, MnnOperator, kernel, read_mnn
 from conformance.graph.onnx_export import export
 from conformance.reports.report import Report
 from refimpl.errors import FileError, ShapeError, UnsupportedOperationError
@@ -30,6 +31,8 @@ SHAPE = (1, 3, 128, 128)
 IMAGES = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
 SMALL = Path(__file__).parents[2] / "data" / "mnn" / "small.mnn"
 """Of `small`, by MNN 3.6.1: `mobileinst convert small.onnx --to mnn`."""
+SMALL8 = SMALL.with_name("small8.mnn")
+"""And with ``--precision int8``."""
 TEXT = """
 <ir_version: 8, opset_import: ["" : 18]>
 small (float[1, 4, 8, 12] x) => (float[1, 6, 18] y, float[1, 8, 8, 12] z, float[1, 8, 4, 6] mean)
@@ -89,6 +92,29 @@ def test_a_small_one_means_what_it_was_made_from() -> None:
     assert len(report.leading.steps) >= 15
 
 
+def test_one_of_integers_means_what_it_was_made_from() -> None:
+    report = beside_its_source(SMALL8, small())
+    report.raise_on_failure()
+    assert len(report.leading.steps) >= 15
+    assert "weights of integers taken as the file has them: 3" in report.tolerance
+
+
+def kernels(path: Path) -> list[Any]:
+    return [kernel(each).numbers for each in read_mnn(path).operators if each.kind in CONVOLUTIONS]
+
+
+def test_integers_stand_for_the_nearest_of_256_numbers_of_their_channels_range() -> None:
+    """By NumPy, from the graph's weights: the least number, and a 255th of the range times a whole one."""
+    held = {array.shape: array for array in kernels(SMALL8)}
+    for weight in (drawn("w1"), drawn("w2"), drawn("w3").T[..., None, None]):
+        rows = weight.reshape(len(weight), -1).astype(np.float64)
+        least, most = rows.min(axis=1, keepdims=True), rows.max(axis=1, keepdims=True)
+        step = (most - least) / 255
+        wanted = least + np.rint((rows - least) / step) * step
+        apart = np.abs(held[weight.shape].reshape(rows.shape) - wanted)
+        assert (apart <= 1e-6 * np.abs(rows).max()).all()
+
+
 def places(operator: MnnOperator, name: str) -> bytes:
     """Return how a list of numbers that an operator is told lies in the file."""
     return np.ascontiguousarray(operator.told[name]).tobytes()
@@ -129,6 +155,41 @@ def test_a_change_is_named_where_it_is(tmp_path: Path, kind: str) -> None:
     assert report.verdict == "fail"
     assert report.leading.first_fault is not None
     assert report.leading.first_fault.step == step
+
+
+def bits(channel: Any) -> bytes:
+    """Return the 256 numbers that a channel's weights were rounded to, as the file has them of each."""
+    least, most = channel.min(), channel.max()
+    return np.round((channel.ravel() - least) / ((most - least) / np.float32(255))).astype(np.uint8).tobytes()
+
+
+@pytest.mark.parametrize(("name", "step"), [("w1", "conv"), ("w2", "deep")])
+def test_a_change_of_integers_is_named_where_it_is(tmp_path: Path, name: str, step: str) -> None:
+    """All of one channel: three steps more of each that has room for them."""
+    own = bits(drawn(name)[1])
+    other = np.minimum(np.frombuffer(own, np.uint8).astype(int) + 3, 255).astype(np.uint8).tobytes()
+    report = beside_its_source(changed(SMALL8, tmp_path, own, other), small())
+    assert report.leading.first_fault is not None
+    assert report.leading.first_fault.step == step
+    headline = report.headline()
+    assert f"weight {name} is " in headline
+    assert "× yours in 1 of 8 output channels: 1: more than rounding to integers" in headline
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (b"\x02\x08\0\x24\0\0", b"\x02\xff\xff\x24\0\0", "2359260 weights of 8 bits in"),
+        (b"\x02\x08\0\x24\0\0", b"\x02\x08\0\x25\0\0", "it is malformed"),
+        (b"\x02\x08\0\x24\0\0", b"\xff\x08\0\x24\0\0", "it is malformed"),
+    ],
+)
+def test_integers_that_are_not_there_are_named(
+    tmp_path: Path, before: bytes, after: bytes, said: str
+) -> None:
+    path = changed(SMALL8, tmp_path, before, after)
+    with pytest.raises(FileError, match=said):
+        mnn_graph(read_mnn(path), {"x": (1, 4, 8, 12)}, ["y", "z", "mean"])
 
 
 SHOWN = {"w1": "conv", "b1": "conv", "w2": "deep", "b2": "deep", "scale": "normal", "shift": "normal"}
@@ -256,17 +317,73 @@ def test_a_sixth_that_was_halved_is_named(mnn: Path, tmp_path: Path) -> None:
 
 
 @runtimes
-@pytest.mark.parametrize("which", ["small", "narrow"])
+def test_a_network_of_integers_means_what_it_was_made_from(mnn: Path, tmp_path: Path) -> None:
+    source = mnn.with_suffix(".onnx")
+    path = convert(CONVERTERS["mnn"], source, tmp_path / "m.mnn", "int8")[0]
+    report = beside_its_source(path, source)
+    report.raise_on_failure()
+    assert sum(row.verdict == "pass" for row in report.leading.steps) > 0.9 * len(report.leading.steps)
+
+
+@runtimes
+def test_a_channel_of_tiny_weights_that_became_one_number_is_named(tmp_path: Path) -> None:
+    """MNN's converter gives integers only where they stand for steps of more than 1e-6."""
+    weight = np.random.default_rng(0).uniform(-1, 1, (8, 16, 3, 3)).astype(np.float32)
+    weight[2] *= np.float32(1e-4)
+    graph = onnx.parser.parse_graph("g (float[1, 16, 8, 8] x) => (float[1, 8, 6, 6] y) {y = Conv (x, w)}")
+    graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    onnx.save(onnx.helper.make_model(graph, ir_version=8), tmp_path / "m.onnx")
+    path = convert(CONVERTERS["mnn"], tmp_path / "m.onnx", tmp_path / "m.mnn", "int8")[0]
+    assert "in 1 of 8 output channels: 2" in beside_its_source(path, tmp_path / "m.onnx").headline()
+
+
+WAYS = {
+    "int8": ["--weightQuantBits", "8"],
+    "symmetric": ["--weightQuantBits", "8", "--weightQuantAsymmetric"],
+    "blocks": ["--weightQuantBits", "8", "--weightQuantBlock", "16"],
+    "scales of float16": ["--weightQuantBits", "8", "--weightQuantScaleBit", "16"],
+    "hqq": ["--weightQuantBits", "8", "--hqq"],
+    "4 bits": ["--weightQuantBits", "4"],
+    "3 bits": ["--weightQuantBits", "3", "--weightQuantAsymmetric"],
+}
+"""How integers are written → what MNN's converter is told."""
+SAID = {"threads": 1, "precision": "high", "hints": []}
+
+
+@runtimes
+@pytest.mark.parametrize("way", WAYS)
+def test_integers_are_widened_as_mnn_widens_them(tmp_path: Path, way: str) -> None:
+    """What a convolution of a picture of one 1 among zeros gives are its numbers, to the last bit."""
+    weight = np.random.default_rng(3).normal(size=(24, 32, 1, 1)).astype(np.float32)
+    graph = onnx.parser.parse_graph("g (float[32, 32, 1, 1] x) => (float[32, 24, 1, 1] y) {y = Conv (x, w)}")
+    graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    onnx.save(onnx.helper.make_model(graph, ir_version=8), tmp_path / "m.onnx")
+    told = replace(CONVERTERS["mnn"], precisions={way: WAYS[way]})
+    path = convert(told, tmp_path / "m.onnx", tmp_path / "m.mnn", way)[0]
+    ones = np.eye(32, dtype=np.float32).reshape(32, 32, 1, 1)
+    process = FarProcess(Opening("mnn", "MNN", [path], SAID), (), 100.0)
+    process.open()
+    (made,) = process.ask("run", {"x": ones})[1].values()
+    process.close()
+    (held,) = kernels(path)
+    assert not np.array_equal(held, weight), "then this shows nothing"
+    assert np.array_equal(made.reshape(32, 24).T, held.reshape(24, 32).astype(np.float32))
+
+
+@runtimes
+@pytest.mark.parametrize("which", ["small", "small8", "narrow"])
 def test_mnn_computes_what_its_file_is_read_as(mnn: Path, tmp_path: Path, which: str) -> None:
     """Every tensor that both have, in MNN's own kernels and by our evaluation of the graph."""
-    path, source = (SMALL, small()) if which == "small" else (mnn, mnn.with_suffix(".onnx"))
+    files = {"small": SMALL, "small8": SMALL8}
+    path, source = (files[which], small()) if which in files else (mnn, mnn.with_suffix(".onnx"))
     graph, before = converted_files.read(path, source)
     ((name, info),) = before.declared.items()
     images = np.random.default_rng(0).normal(size=info.shape).astype(np.float32)
-    own = PHONE_RUNTIMES["mnn"].candidate(f"{path},winograd=off").capture(images)
+    said = ",weights=int8" if which == "small8" else ""
+    own = PHONE_RUNTIMES["mnn"].candidate(f"{path},winograd=off{said}").capture(images)
     ours = EvaluatedGraph(graph).capture({name: images})
     shared = own.keys() & ours.keys()
-    assert len(shared) > (10 if which == "small" else 100)
+    assert len(shared) > (10 if which in files else 100)
     for name in shared:
         assert own[name].size == ours[name].size, name
         apart = np.abs(own[name].ravel() - ours[name].ravel()).max()
