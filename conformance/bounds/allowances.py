@@ -186,6 +186,11 @@ MNN_ARM = replace(
 )
 """MNN on an Arm CPU: of exp(−ln 2 / 2) = 0.707 the terms left out make 3.94e-5."""
 
+MNN_DYNAMIC, MNN_ARM_DYNAMIC = (
+    replace(each, name=f"{each.name}, dynamic", makes_integers=True) for each in (MNN, MNN_ARM)
+)
+"""MNN told to save memory, with int8 weights: a place of a map, or all of it, shares a scale."""
+
 LITERT = replace(CPU, name="litert", adds_constants_first=True)
 """LiteRT on a CPU, XNNPACK included; its converter makes x + (b + c) of (x + b) + c."""
 
@@ -214,6 +219,8 @@ _ALL = (
     OPENVINO_DYNAMIC,
     MNN,
     MNN_ARM,
+    MNN_DYNAMIC,
+    MNN_ARM_DYNAMIC,
     LITERT,
     LITERT_DYNAMIC,
     EXECUTORCH,

@@ -138,7 +138,7 @@ def _ends(layer: Any) -> tuple[Any, Any]:
 
 
 class Mnn(Runtime):
-    """MNN; options: ``threads``, ``precision``, and ``hints``, numbers of session hints and their values."""
+    """MNN; options: ``threads``, ``precision``, ``memory``, a number, and ``hints``: numbers and values."""
 
     def load(self) -> None:
         """Read a ``.mnn`` and make a session."""
@@ -148,7 +148,8 @@ class Mnn(Runtime):
             raise Refusal("FileError", "MNN cannot read it: it is no model of MNN") from error
         for hint, value in self.options["hints"]:
             self.interpreter.setSessionHint(hint, value)
-        how = {"backend": "CPU", "numThread": self.options["threads"], "precision": self.options["precision"]}
+        how = {"backend": "CPU", "numThread": self.options["threads"]}
+        how |= {name: self.options[name] for name in ("precision", "memory")}
         self.session = self.interpreter.createSession(how)
         if self.session is None:
             raise Refusal("ConfigurationError", "MNN makes no session of it: it lacks an operator of it")

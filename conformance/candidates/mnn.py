@@ -13,6 +13,8 @@ from conformance.bounds import (
     INT8,
     MNN,
     MNN_ARM,
+    MNN_ARM_DYNAMIC,
+    MNN_DYNAMIC,
     TRUNCATED_FLOAT16,
     Declaration,
     Format,
@@ -31,9 +33,13 @@ from refimpl.errors import ConfigurationError, UnsupportedOperationError
 
 HINT = 3
 """``Interpreter::HintMode::WINOGRAD_MEMORY_LEVEL``: 0 allows the smallest tile alone, 3 all of them."""
+MEMORY_LOW = 2
+"""``BackendConfig::Memory_Low``."""
 ARM = ("aarch64", "arm64")
 """How an Arm chip of 64 bits names itself."""
 WEIGHTS: dict[str, Format | None] = {"float32": None, "float16": TRUNCATED_FLOAT16, "int8": INT8}
+RUNTIMES = ((MNN, MNN_DYNAMIC), (MNN_ARM, MNN_ARM_DYNAMIC))
+"""By whether it runs on Arm, and whether operands of int8 weights become integers."""
 OPTIONS = (
     THREADS,
     RuntimeOption(
@@ -54,6 +60,12 @@ OPTIONS = (
         "of the file, widened when loaded; float16: by --fp16, which truncates; int8: by output channel",
         tuple(WEIGHTS),
     ),
+    RuntimeOption(
+        "dynamic",
+        "off",
+        "memory low: int8 weights stay so, and what dense convolutions multiply them by is made integers, too",
+        SWITCH,
+    ),
 )
 
 
@@ -66,6 +78,8 @@ class MnnCandidate(PhoneCandidate):
     def check_files(self, files: Sequence[Path]) -> None:
         """Refuse integer weights that are not declared, and declared ones that are not there."""
         super().check_files(files)
+        if self.settings.is_on("dynamic") and self.settings.values["weights"] != "int8":
+            raise ConfigurationError("dynamic=on is of products with integer weights: declare weights=int8")
         # What is not read here may run all the same.
         with suppress(UnsupportedOperationError):
             self.model = read_mnn(files[0])
@@ -80,13 +94,12 @@ class MnnCandidate(PhoneCandidate):
     @property
     def declaration(self) -> Declaration:
         """Float32 arithmetic, on Arm float16 if asked for, and Winograd's if a tile is named."""
-        values = self.settings.values
-        weights, on_arm = WEIGHTS[values["weights"]], self.known["machine"] in ARM
-        if on_arm and values["precision"] == "low":
-            return Declaration(FLOAT16, FLOAT16, MNN_ARM, weights, self.read)
-        tile = int(values["winograd"]) if values["winograd"].isdecimal() else 0
-        runtime = with_winograd(MNN_ARM if on_arm else MNN, tile)
-        return Declaration(FLOAT32, FLOAT32, runtime, weights, self.read)
+        values, on_arm = self.settings.values, self.known["machine"] in ARM
+        weights, narrow = WEIGHTS[values["weights"]], on_arm and values["precision"] == "low"
+        arithmetic = FLOAT16 if narrow else FLOAT32
+        tile = int(values["winograd"]) if values["winograd"].isdecimal() and not narrow else 0
+        runtime = RUNTIMES[on_arm][self.settings.is_on("dynamic")]
+        return Declaration(arithmetic, arithmetic, with_winograd(runtime, tile), weights, self.read)
 
     @property
     def stored(self) -> Iterable[StoredWeight]:
@@ -97,10 +110,14 @@ class MnnCandidate(PhoneCandidate):
 
     @property
     def said(self) -> dict[str, Any]:
-        """Threads, precision, and hints."""
+        """Threads, precision, memory, and hints."""
         values = self.settings.values
-        hints = [(HINT, 0)] if values["winograd"] == "off" else []
-        return {"threads": self.settings.threads, "precision": values["precision"], "hints": hints}
+        return {
+            "threads": self.settings.threads,
+            "precision": values["precision"],
+            "memory": MEMORY_LOW if self.settings.is_on("dynamic") else 0,
+            "hints": [(HINT, 0)] if values["winograd"] == "off" else [],
+        }
 
 
 WAYS = (
@@ -109,5 +126,6 @@ WAYS = (
     "winograd=off",
     "winograd=off,weights=float16",
     "winograd=off,weights=int8",
+    "winograd=off,weights=int8,dynamic=on",
 )
 MNN_RUNTIME = PhoneRuntime("mnn", "MNN", ".mnn", OPTIONS, MnnCandidate, WAYS)

@@ -86,6 +86,7 @@ RIGHT = [
     ("mnn", "float32", "winograd=6"),
     ("mnn", "float16", "winograd=off,weights=float16"),
     ("mnn", "int8", "winograd=off,weights=int8"),
+    ("mnn", "int8", "winograd=off,weights=int8,dynamic=on"),
     ("litert", "float32", "xnnpack=on"),
     ("litert", "float32", "xnnpack=off"),
     ("litert", "float16", "weights=float16"),
@@ -130,6 +131,7 @@ def test_narrow_weights_are_seen_unless_declared(folder: Path, runtime: str, pre
         ("mnn", "int8", ",weights=float16", "has weights of int8: declare weights=int8"),
         ("mnn", "float32", ",weights=int8", "has no weights of int8"),
         ("mnn", "float16", ",weights=int8", "has no weights of int8"),
+        ("mnn", "float32", ",dynamic=on", "dynamic=on is of products with integer weights"),
     ],
 )
 def test_integer_weights_are_declared_or_the_file_is_refused(
@@ -137,6 +139,20 @@ def test_integer_weights_are_declared_or_the_file_is_refused(
 ) -> None:
     with pytest.raises(ConfigurationError, match=why):
         make(f"{runtime}:{converted(folder, runtime, precision)}{said}", Request("", CONFIG, weights()))
+
+
+@runtimes
+@pytest.mark.parametrize("runtime", ["mnn", "openvino"])
+def test_operands_made_integers_are_seen_unless_declared(
+    runtime: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As both may do where they are not told to leave it."""
+    made = PHONE_RUNTIMES[runtime].make
+    told = functools.partial(make, f"{runtime}:{converted(folder, runtime, 'int8')},weights=int8")
+    dynamic = made.said.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(made, "said", property(lambda self: dynamic(self) | {"memory": 2, "group": 32}))
+    candidate = told(Request("", CONFIG, weights(), timeout=100.0))
+    assert verify(candidate, CONFIG, weights(), {"scene": picture()}).verdict == "fail"
 
 
 @runtimes
@@ -292,6 +308,7 @@ def planted(source: Path, target: Path, weight: str) -> None:
         ("litert", "weights=int8-dynamic", "mask_decoder.lateral.1.conv.weight"),
         ("mnn", "weights=int8,winograd=off", "mask_decoder.lateral.1.conv.weight"),
         ("mnn", "weights=int8,winograd=off", "instance_decoder.kernel_head.1.weight"),
+        ("mnn", "weights=int8,winograd=off,dynamic=on", "mask_decoder.lateral.1.conv.weight"),
         ("openvino", "weights=int8", "mask_decoder.lateral.1.bn.bias"),
         ("mnn", "weights=int8,winograd=off", "mask_decoder.lateral.1.bn.bias"),
         ("litert", "weights=int8,xnnpack=off", "mask_decoder.lateral.1.bn.bias"),

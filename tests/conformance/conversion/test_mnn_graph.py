@@ -347,7 +347,7 @@ WAYS = {
     "3 bits": ["--weightQuantBits", "3", "--weightQuantAsymmetric"],
 }
 """How integers are written → what MNN's converter is told."""
-SAID = {"threads": 1, "precision": "high", "hints": []}
+SAID = {"threads": 1, "precision": "high", "memory": 0, "hints": []}
 
 
 @runtimes
