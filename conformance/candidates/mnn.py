@@ -63,7 +63,7 @@ OPTIONS = (
     RuntimeOption(
         "dynamic",
         "off",
-        "memory low: int8 weights stay so, and what dense convolutions multiply them by is made integers, too",
+        "memory low: int8 weights stay, and what dense convolutions multiply them by becomes integers, too",
         SWITCH,
     ),
 )

@@ -277,9 +277,15 @@ def _widened(narrowed: Mapping[str, Any], sides: Sequence[int]) -> StoredWeight:
     scale, shift = parts[:, -1], np.zeros(len(parts), np.float32)
     if narrowed["ranges"]:
         shift = parts[:, 0] - np.float32(narrowed["lowest"] or LOWEST) * scale
-    factor, alike = np.float32(narrowed["factor"]), held.size // len(parts)
-    scale, shift = (np.repeat(factor * each, alike) for each in (scale, shift))
-    return StoredWeight(held, scale.reshape(held.shape), shift=shift.reshape(held.shape))
+    factor = np.float32(narrowed["factor"])
+    return StoredWeight(held, _spread(factor * scale, held), shift=_spread(factor * shift, held))
+
+
+def _spread(numbers: Array, held: Array) -> Array:
+    """Return numbers so that they broadcast to an array, of whose elements as many in a row share one."""
+    if numbers.size == len(held):
+        return numbers.reshape(-1, *(1,) * (held.ndim - 1))
+    return np.repeat(numbers, held.size // numbers.size).reshape(held.shape)
 
 
 def _listed(buffer: Array, side: str) -> Array:
@@ -295,6 +301,8 @@ def _listed(buffer: Array, side: str) -> Array:
     packed = buffer[ends + 1 + count :]
     if packed.size < math.ceil(size * bits / 8):
         raise ValueError(f"{size} weights of {bits} bits in {packed.size} bytes")
+    if bits == 8:
+        return np.asarray(occurring[packed[:size]])
     places = np.packbits(np.unpackbits(packed, count=size * bits).reshape(size, bits), axis=1)[:, 0]
     return np.asarray(occurring[places >> (8 - bits)])
 

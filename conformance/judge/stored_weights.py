@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ ROUNDED_FACTOR = 1e-3
 """What a factor differs from one by if it is a mistake."""
 COARSER = 2.0
 """How many times as coarse as declared a file's own steps may be: a range's that lie about zero."""
+BLOCK = 1 << 15
+"""Elements of which as much is computed at a time as stays in a processor's cache."""
 ARRANGING = ("Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 """Operators after which a weight's elements are still told apart."""
 
@@ -69,6 +72,8 @@ class _Use:
     ----------
     name
         Of the weight.
+    whole
+        Whether the operand is the weight as it is.
     places
         Which elements of it the operand has, in the operand's shape.
     scale
@@ -82,6 +87,7 @@ class _Use:
     """
 
     name: str
+    whole: bool
     places: Array
     scale: Array
     axis: int
@@ -93,9 +99,12 @@ class _Use:
     @property
     def scales(self) -> list[Array]:
         """What a file may have multiplied it by: that, or nothing."""
-        shape = self.places.shape
-        folded = np.broadcast_to(self.scale.reshape(-1, *(1,) * (len(shape) - 1)), shape)
-        return [folded] if (folded == 1).all() else [folded, np.ones(shape)]
+        folded = self.scale.reshape(-1, *(1,) * (self.places.ndim - 1))
+        return [folded] if (folded == 1).all() else [folded, np.ones((1,) * self.places.ndim)]
+
+    def of(self, array: Array) -> Array:
+        """Return the operand's elements of what has the weight's shape."""
+        return array if self.whole else array.ravel()[self.places]
 
 
 @dataclass(frozen=True)
@@ -104,25 +113,14 @@ class _Laid:
 
     Attributes
     ----------
-    held
-    order
-        Of its axes but those of length one.
-    shape
-        What it is given then.
+    numbers
+        Of the shape that it is given then.
+    steps
+        How far apart they can be.
     """
 
-    held: StoredWeight
-    order: tuple[int, ...]
-    shape: tuple[int, ...]
-
-    def of(self, array: Array) -> Array:
-        """Return an array of the constant's shape in this layout."""
-        return array.squeeze().transpose(self.order).reshape(self.shape)
-
-    @property
-    def direction(self) -> Array:
-        """Return its numbers, float32, of length one."""
-        return _direction(self.of(self.held.numbers))
+    numbers: Array
+    steps: Array
 
 
 @dataclass(frozen=True)
@@ -131,35 +129,74 @@ class _Beside:
 
     Attributes
     ----------
-    ours, theirs
-        The reference's, scaled as the file has them, and the file's.
-    rounding
-        How far rounding may carry each.
-    wrong
-        Which it does not explain.
+    laid
+    ours, bound
+        The reference's, and how far each may be off.
     scale
-        By which ours are the reference's.
+        What the file has multiplied them by.
     axis
         Of the output channels.
     """
 
+    laid: _Laid
     ours: Array
-    theirs: Array
-    rounding: Array
-    wrong: Array
+    bound: Array
     scale: Array
     axis: int
+
+    @property
+    def blocks(self) -> Iterator[tuple[slice, ...]]:
+        """Yield some output channels after the other."""
+        before, channels = self.axis % self.ours.ndim, self.ours.shape[self.axis]
+        count = max(1, BLOCK * channels // max(1, self.ours.size))
+        for begin in range(0, channels, count):
+            yield *(slice(None),) * before, slice(begin, begin + count)
+
+    def apart(self, part: tuple[slice, ...]) -> tuple[Array, Array, Array]:
+        """Return by how much the file's are more than ours, half a step of each, and what folding may move.
+
+        The latter of each channel.
+        """
+        scale = np.broadcast_to(self.scale, self.ours.shape)[part]
+        ours, bound, step = self.ours[part] * scale, self.bound[part] * np.abs(scale), self.laid.steps[part]
+        half = np.maximum(bound, np.minimum(step / 2, COARSER * bound)) * (step > 0)
+        others = tuple(place for place in range(ours.ndim) if place != self.axis % ours.ndim)
+        folding = FOLDED * np.abs(ours).max(axis=others, keepdims=True, initial=0.0)
+        return self.laid.numbers[part] - ours, half, folding
+
+    def beyond(self, part: tuple[slice, ...]) -> Array:
+        """Return which elements rounding does not explain."""
+        moved, half, folding = self.apart(part)
+        return np.asarray(np.abs(moved) > (1 + VERGE) * half + folding)
+
+    @cached_property
+    def is_right(self) -> bool:
+        """Whether rounding explains all."""
+        return not any(self.beyond(part).any() for part in self.blocks)
+
+    @cached_property
+    def wrong(self) -> Array:
+        """Which elements rounding does not explain."""
+        found = np.empty(self.ours.shape, bool)
+        for part in self.blocks:
+            found[part] = self.beyond(part)
+        return found
 
     @property
     def is_mostly_right(self) -> bool:
         """Whether at least half the output channels are: then no factor was folded into all."""
         return bool(_by_channel(self.wrong, self.axis).any(axis=1).mean() <= 0.5)
 
-    @property
+    @cached_property
     def explained(self) -> Array:
         """What of the file's is rounding, in the reference's scale."""
-        moved = np.clip(self.theirs - self.ours, -self.rounding, self.rounding)
-        return np.divide(moved, self.scale, out=np.zeros(moved.shape), where=self.scale != 0)
+        found = np.zeros(self.ours.shape)
+        for part in self.blocks:
+            moved, half, folding = self.apart(part)
+            scale = np.broadcast_to(self.scale, self.ours.shape)[part]
+            within = np.clip(moved, -half - folding, half + folding)
+            np.divide(within, scale, out=found[part], where=scale != 0)
+        return found
 
 
 def weights_of_file(candidate: Any, recording: Recording) -> Stored:
@@ -233,6 +270,8 @@ class _Search:
         The file's constants by their size.
     moved, wrong
         What is found so far: weight → its elements as the file has them, NaN if not; as of `Stored`.
+    vectors
+        Size → the file's constants of it, flat, once they were asked for.
     """
 
     recording: Recording
@@ -241,42 +280,70 @@ class _Search:
     pool: Mapping[int, Sequence[StoredWeight]]
     moved: dict[str, Array] = field(default_factory=dict)
     wrong: dict[str, str] = field(default_factory=dict)
+    vectors: dict[int, list[Array]] = field(default_factory=dict)
 
     def look(self, shape: tuple[int, ...], alike: Sequence[_Use]) -> None:
         """Look for the uses of one shape."""
         laid = [*_laid(self.pool.get(math.prod(shape), ()), shape)]
-        directions = np.array([each.direction for each in laid]).reshape(len(laid), math.prod(shape))
-        for use in alike:
-            whole = self.recording.tensors[use.name]
-            array, bound = (x.ravel()[use.places] for x in (whole, self.bounds[use.name]))
-            beside = (
-                _beside(array * scale, bound * np.abs(scale), scale, each, use.axis, self.factors)
-                for scale in use.scales
-                for each in itertools.compress(laid, directions @ _direction(array * scale) >= ALIKE)
-            )
-            vectors = _is_scaled(self.recording, use.biased or use.result)
-            found = _only([each for several in beside for each in several], whole=vectors)
+        if not laid:
+            return
+        numbers = [use.of(self.recording.tensors[use.name]) for use in alike]
+        scaled = (ours * scale for use, ours in zip(alike, numbers, strict=True) for scale in use.scales)
+        size, count = math.prod(shape), sum(len(use.scales) for use in alike)
+        ours, lengths = _directions(scaled, (count, size))
+        theirs, others = _directions((each.numbers for each in laid), (len(laid), size))
+        resembling = zip(lengths, ours @ theirs.T >= ALIKE, strict=True)
+        for use, own in zip(alike, numbers, strict=True):
+            bound, beside = use.of(self.bounds[use.name]), []
+            for scale, (length, like) in zip(use.scales, resembling, strict=False):
+                for each, other in itertools.compress(zip(laid, others, strict=True), like):
+                    factors = [x for x in self.factors if ALIKE * other <= x * length <= other / ALIKE]
+                    beside += [_Beside(each, own, bound, factor * scale, use.axis) for factor in factors]
+            found = _only(beside, whole=self._is_scaled(use.biased or use.result))
             if found is not None:
-                part = self.moved.setdefault(use.name, np.full(whole.shape, np.nan))
-                part.reshape(-1)[use.places] = array + found.explained
-                self._note(use, found)
+                self._take(use, found)
 
-    def _note(self, use: _Use, found: _Beside) -> None:
-        """Note what is wrong with a use, or where its weight is right, with the bias behind it."""
-        if found.wrong.any():
+    def _take(self, use: _Use, found: _Beside) -> None:
+        """Take over what is found, and note what is wrong with it, or if nothing is, with the bias behind."""
+        made = found.ours + found.explained
+        if not use.whole:
+            own = np.full(self.recording.tensors[use.name].shape, np.nan)
+            self.moved.setdefault(use.name, own).reshape(-1)[use.places] = made
+        else:
+            self.moved[use.name] = made
+        if not found.is_right:
             self.wrong[use.result] = f"weight {use.name} {_said(found)}"
         elif use.bias.size >= FEWEST and np.array_equal(found.scale, use.scales[0]):
-            vectors = [each.numbers.ravel() for each in self.pool.get(use.bias.size, ())]
-            factor = _factor_of(use.bias, vectors)
+            factor = _factor_of(use.bias, self._vectors(use.bias.size))
             self.wrong |= {use.biased: f"weight {use.bias_name} is {factor:.3g} × yours"} if factor else {}
+
+    def _vectors(self, size: int) -> list[Array]:
+        """Return the file's constants of a size, flat."""
+        if size not in self.vectors:
+            self.vectors[size] = [each.numbers.ravel() for each in self.pool.get(size, ())]
+        return self.vectors[size]
+
+    def _is_scaled(self, name: str) -> bool:
+        """Tell whether constants multiply a tensor's channels next, which may be folded into its weight."""
+        users = self.recording.graph.consumers.get(name, [])
+        factors = {each for user in users if user.op_type in ("Mul", "Div") for each in user.uses}
+        return any(self.recording.tensors[each].size > 1 for each in factors - self.varying)
+
+    @cached_property
+    def varying(self) -> set[str]:
+        """The tensors that depend on an input."""
+        return self.recording.graph.dependent(self.recording.inputs.values())
 
     @property
     def found(self) -> Stored:
         """What is found; what is not stays the reference's."""
-        held = self.recording.tensors
-        runs = tuple(run for name, array in self.moved.items() for run in _runs(name, ~np.isnan(array)))
-        whole = {name: np.where(np.isnan(array), held[name], array) for name, array in self.moved.items()}
-        return Stored(whole, runs, self.wrong)
+        held, whole, runs = self.recording.tensors, dict(self.moved), []
+        for name, array in self.moved.items():
+            known = ~np.isnan(array)
+            runs += _runs(name, known)
+            if not known.all():
+                whole[name] = np.where(known, array, held[name])
+        return Stored(whole, tuple(runs), self.wrong)
 
 
 def _factor_of(bias: Array, vectors: Sequence[Array]) -> float | None:
@@ -336,7 +403,8 @@ def _uses(recording: Recording, names: set[str]) -> Iterator[_Use]:
             behind = (norm or step).outputs[0], *_bias(recording, step, norm)
             for place, name in enumerate(step.inputs[:2]):
                 if name in held and held[name].size >= FEWEST and (place == 1 or step.op_type != "Conv"):
-                    yield _Use(origins[name], held[name], scale, output_axis(step, place), *behind)
+                    own, axis = origins[name], output_axis(step, place)
+                    yield _Use(own, own == name, held[name], scale, axis, *behind)
 
 
 def _bias(recording: Recording, step: Step, norm: Node | None) -> tuple[str, str, Array]:
@@ -370,41 +438,26 @@ def _laid(pool: Iterable[StoredWeight], shape: tuple[int, ...]) -> Iterator[_Lai
     wanted = [side for side in shape if side != 1]
     for each in pool:
         sides = [side for side in each.held.shape if side != 1]
-        for order in itertools.permutations(range(len(sides))) if sorted(sides) == sorted(wanted) else ():
+        if sorted(sides) != sorted(wanted):
+            continue
+        held = each.numbers.squeeze(), each.steps.squeeze()
+        for order in itertools.permutations(range(len(sides))):
             if [sides[place] for place in order] == wanted:
-                yield _Laid(each, order, shape)
+                yield _Laid(*(array.transpose(order).reshape(shape) for array in held))
 
 
-def _direction(array: Array) -> Array:
-    return (array.ravel() / (np.linalg.norm(array) or 1.0)).astype(np.float32)
-
-
-def _beside(
-    ours: Array, bound: Array, scale: Array, laid: _Laid, axis: int, factors: Sequence[float]
-) -> Iterator[_Beside]:
-    """Yield a constant beside some numbers, by each factor that makes them as large."""
-    theirs, step = laid.of(laid.held.numbers), laid.of(laid.held.steps)
-    size, own = np.linalg.norm(ours), np.linalg.norm(theirs)
-    others = tuple(place for place in range(ours.ndim) if place != axis % ours.ndim)
-    for factor in factors:
-        if ALIKE * own <= factor * size <= own / ALIKE:
-            folding = FOLDED * factor * np.abs(ours).max(axis=others, keepdims=True, initial=0.0)
-            half = np.maximum(factor * bound, np.minimum(step / 2, COARSER * factor * bound)) * (step > 0)
-            wrong = np.abs(theirs - factor * ours) > (1 + VERGE) * half + folding
-            yield _Beside(factor * ours, theirs, half + folding, wrong, factor * scale, axis)
-
-
-def _is_scaled(recording: Recording, name: str) -> bool:
-    """Tell whether constants multiply a tensor's channels next, which may be folded into its weight."""
-    varying = recording.graph.dependent(recording.inputs.values())
-    users = recording.graph.consumers.get(name, [])
-    factors = {each for user in users if user.op_type in ("Mul", "Div") for each in user.uses} - varying
-    return any(recording.tensors[each].size > 1 for each in factors)
+def _directions(arrays: Iterable[Array], shape: tuple[int, int]) -> tuple[Array, list[float]]:
+    """Return so many arrays of so many numbers, float32 of length one, and the lengths that they had."""
+    found, lengths = np.empty(shape, np.float32), []
+    for array, row in zip(arrays, found, strict=True):
+        lengths.append(float(np.linalg.norm(array)))
+        np.divide(array, lengths[-1] or 1.0, out=row.reshape(array.shape), casting="same_kind")
+    return found, lengths
 
 
 def _only(found: Sequence[_Beside], *, whole: bool) -> _Beside | None:
     """Return what alone is a rounding, or, unless it must be whole, was one but for a few channels."""
-    right = [each for each in found if not each.wrong.any()]
+    right = [each for each in found if each.is_right]
     likely = right or [each for each in found if each.is_mostly_right and not whole]
     if not likely or any(not np.array_equal(each.explained, likely[0].explained) for each in likely[1:]):
         return None
@@ -417,7 +470,8 @@ def _by_channel(x: Array, axis: int) -> Array:
 
 def _said(found: _Beside) -> str:
     """Say which output channels of a weight are wrong, and how."""
-    ours, theirs, wrong = (_by_channel(x, found.axis) for x in (found.ours, found.theirs, found.wrong))
+    sides = found.ours * found.scale, found.laid.numbers, found.wrong
+    ours, theirs, wrong = (_by_channel(x, found.axis) for x in sides)
     channels = np.flatnonzero(wrong.any(axis=1))
     ours, theirs = ours[channels], theirs[channels]
     factor = float(np.vdot(ours, theirs) / np.vdot(ours, ours))
