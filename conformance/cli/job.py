@@ -19,6 +19,7 @@ left out in silence. A field that is a dataclass itself is a group of options th
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import os
 import shlex
@@ -26,6 +27,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, get_type_hints
 
 import typer
@@ -114,9 +116,16 @@ class Option:
         )
 
 
-def options_of(form: type) -> dict[str, Option]:
+@functools.cache
+def _hints(form: type) -> Mapping[str, Any]:
+    """Return the types of a form's fields, which are written as text: each is compiled to be read."""
+    return MappingProxyType(get_type_hints(form, include_extras=True))
+
+
+@functools.cache
+def options_of(form: type) -> Mapping[str, Option]:
     """Return the options of a mode or group by name, those of its groups included, in order."""
-    hints = get_type_hints(form, include_extras=True)
+    hints = _hints(form)
     found: dict[str, Option] = {}
     for field in dataclasses.fields(form):
         hint = hints[field.name]
@@ -124,7 +133,7 @@ def options_of(form: type) -> dict[str, Option]:
             found |= options_of(hint)  # type: ignore[arg-type]
         elif hasattr(hint, "__metadata__"):
             found[field.name] = Option(field.name, hint, field.default)
-    return found
+    return MappingProxyType(found)
 
 
 def options_of_all(modes: Iterable[type[Job]]) -> dict[str, Option]:
@@ -244,7 +253,7 @@ def _refuse_empty(given: Mapping[str, Any], flags: Mapping[str, str]) -> None:
 
 
 def _filled(form: type, values: Mapping[str, Any]) -> Any:
-    hints = get_type_hints(form, include_extras=True)
+    hints = _hints(form)
     return form(
         **{
             field.name: _filled(hints[field.name], values)

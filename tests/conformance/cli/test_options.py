@@ -291,11 +291,12 @@ class Phone:
         return SimpleNamespace(outputs=naive_outputs("gemm"), log="")
 
 
-def groups(form: type) -> set[type]:
+@functools.cache
+def groups(form: type) -> frozenset[type]:
     """Return a mode and its groups of options."""
     hints = get_type_hints(form)
     inner = [hints[field.name] for field in dataclasses.fields(form)]
-    return {form}.union(*(groups(each) for each in inner if dataclasses.is_dataclass(each)))
+    return frozenset({form}).union(*(groups(each) for each in inner if dataclasses.is_dataclass(each)))
 
 
 @pytest.fixture
