@@ -6,10 +6,16 @@ import functools
 import gc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import typer.testing
 from hypothesis import Phase, settings
+
+if TYPE_CHECKING:
+    from conformance.bounds import Declaration
+    from refimpl import Recording
+    from refimpl.ops.operation import Array
 
 # A busy machine is no failure of what is tested.
 settings.register_profile("untimed", deadline=None)
@@ -69,4 +75,24 @@ def kept_envelopes(own_cache_folder: Path) -> Iterator[None]:
                 recording, declared, folder or own_cache_folder, progress
             ),
         )
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_runs() -> Iterator[None]:
+    """Keep the perturbed runs behind verdicts on outputs over several inputs: most are of the same."""
+    from conformance.judge import envelope_cache, systematic
+
+    compute, kept = systematic.perturbed, {}
+
+    def perturbed(
+        recording: Recording, declaration: Declaration, **counts: int
+    ) -> Iterator[dict[str, Array]]:
+        key = envelope_cache._key(recording, declaration), *sorted(counts.items())
+        if key not in kept:
+            kept[key] = list(compute(recording, declaration, **counts))
+        yield from kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(systematic, "perturbed", perturbed)
         yield

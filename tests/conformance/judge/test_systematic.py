@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -16,11 +17,31 @@ from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.network import verify
 from conformance.judge.systematic import power
 from conformance.reports.report import Report
-from refimpl import record
+from refimpl import Recording, record
 from refimpl.ops.operation import Array
 
-RECORDING = record(network(np.float64), picture().astype(np.float64))
-ALLOWED = envelope(RECORDING, Declaration())
+
+@functools.cache
+def recording() -> Recording:
+    """Return the reference's run."""
+    return record(network(np.float64), picture().astype(np.float64))
+
+
+@functools.cache
+def allowed() -> dict[str, float]:
+    """Return the envelope of each output."""
+    return envelope(recording(), Declaration())
+
+
+@functools.cache
+def runs() -> list[dict[str, Array]]:
+    """Return perturbed runs."""
+    return list(perturbed(recording(), Declaration(), samples=4, seed=7))
+
+
+def truth(name: str) -> Array:
+    """Return an output of the reference."""
+    return recording().tensors[recording().outputs[name]]
 
 
 def right(images: Array) -> dict[str, Array]:
@@ -33,8 +54,7 @@ def judged(run: Callable[[Array], dict[str, Array]]) -> Report:
 
 def rounding(name: str) -> float:
     """Return the size of one rounding of an output: the root mean square of perturbed runs."""
-    truth = RECORDING.tensors[RECORDING.outputs[name]]
-    errors = [run[name] - truth for run in perturbed(RECORDING, Declaration(), samples=4, seed=7)]
+    errors = [run[name] - truth(name) for run in runs()]
     return float(np.sqrt(np.mean(np.square(errors))))
 
 
@@ -43,16 +63,16 @@ def three_roundings(output: Array, name: str) -> Array:
 
 
 def half_the_envelope(output: Array, name: str) -> Array:
-    return output + np.float32(0.5 * ALLOWED[name])
+    return output + np.float32(0.5 * allowed()[name])
 
 
 def half_the_envelope_either_way(output: Array, name: str) -> Array:
     signs = np.random.default_rng(0).choice([-1, 1], output.shape)
-    return (output + 0.5 * ALLOWED[name] * signs).astype(np.float32)
+    return (output + 0.5 * allowed()[name] * signs).astype(np.float32)
 
 
 def a_factor(output: Array, name: str) -> Array:
-    return output * np.float32(1 + 0.5 * ALLOWED[name] / np.abs(output).max())
+    return output * np.float32(1 + 0.5 * allowed()[name] / np.abs(output).max())
 
 
 @pytest.mark.parametrize(
@@ -67,7 +87,7 @@ def a_factor(output: Array, name: str) -> Array:
 )
 def test_what_the_envelope_hides_fails(change: Callable[[Array, str], Array], name: str) -> None:
     changed = change(right(picture())[name], name)
-    assert np.abs(changed - RECORDING.tensors[RECORDING.outputs[name]]).max() < ALLOWED[name]
+    assert np.abs(changed - truth(name)).max() < allowed()[name]
     report = judged(lambda images: (out := right(images)) | {name: change(out[name], name)})
     assert report.verdict == "fail"
     assert f"its output '{name}' is off systematically" in report.headline()
