@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from conformance.trackers.kernel_strategies import orders_of, small_numbers
 from conformance.trackers.protocol import finite_lists
 from refimpl.detections import Detections
 
@@ -49,13 +51,18 @@ def detections_of(kernels: Array, scores: Array, labels: Array, boxes: Array) ->
     return Detections(kernels, scores, labels, boxes, filled(boxes))
 
 
+@functools.cache
+def _rows(dimension: int, largest: int) -> st.SearchStrategy[list[tuple[Any, ...]]]:
+    kernel = small_numbers(dimension).filter(any)
+    corner, score = st.tuples(*[st.integers(0, 2)] * 2), st.sampled_from([0.9, 0.7, 0.5, 0.3])
+    return st.lists(st.tuples(kernel, score, st.integers(0, 1), corner), min_size=1, max_size=largest)
+
+
+@functools.cache
 @st.composite
 def detections(draw: st.DrawFn, dimension: int, largest: int = 3) -> Detections:
     """One to ``largest`` detections of any kind, kernels of small integers: alike, or one on another."""
-    kernel = st.lists(st.integers(-3, 3), min_size=dimension, max_size=dimension).filter(any)
-    corner, score = st.tuples(*[st.integers(0, 2)] * 2), st.sampled_from([0.9, 0.7, 0.5, 0.3])
-    one = st.tuples(kernel, score, st.integers(0, 1), corner)
-    rows = draw(st.lists(one, min_size=1, max_size=largest))
+    rows = draw(_rows(dimension, largest))
     kernels, scores, labels, corners = (np.array(column) for column in zip(*rows, strict=True))
     boxes = np.concatenate([2.0 * corners, 2.0 * corners + 4], axis=1)
     return detections_of(kernels.astype(np.float64), scores, labels, boxes)
@@ -66,7 +73,7 @@ def free_clips(draw: st.DrawFn) -> DetectionClip:
     """Two frames of any detections, and in ``extra`` an order of each."""
     dimension, largest = draw(st.integers(1, 3)), draw(st.sampled_from([2, 3]))
     frames = tuple(draw(detections(dimension, largest)) for _ in range(2))
-    return DetectionClip(frames, [np.array(draw(st.permutations(range(len(one))))) for one in frames])
+    return DetectionClip(frames, [np.array(draw(orders_of(len(one)))) for one in frames])
 
 
 @st.composite
@@ -81,6 +88,7 @@ def contested_clips(draw: st.DrawFn) -> DetectionClip:
     return DetectionClip(tuple(frames))
 
 
+@functools.cache
 @st.composite
 def objects(draw: st.DrawFn, smallest: int = 1) -> Detections:
     """Objects that nobody can mistake: kernels of norm 4 or 2 at right angles, apart, of one label."""
@@ -101,7 +109,7 @@ def _clip(frames: Sequence[tuple[Detections, Sequence[int]]]) -> DetectionClip:
 def followed_clips(draw: st.DrawFn) -> DetectionClip:
     """Objects that stay, shuffled; ``extra`` says for every frame which object each detection is."""
     found = draw(objects())
-    orders = [draw(st.permutations(range(len(found)))) for _ in range(draw(st.integers(1, 3)))]
+    orders = [draw(orders_of(len(found))) for _ in range(draw(st.integers(1, 3)))]
     return _clip([(found, range(len(found))), *((found, order) for order in orders)])
 
 
@@ -137,14 +145,14 @@ def twin_clips(draw: st.DrawFn) -> DetectionClip:
     """Objects with one kernel, which only their places tell apart, shuffled."""
     found = draw(objects(smallest=2))
     twins = replace(found, embeddings=np.tile(found.embeddings[:1], (len(found), 1)))
-    return _clip([(twins, range(len(found))), (twins, draw(st.permutations(range(len(found)))))])
+    return _clip([(twins, range(len(found))), (twins, draw(orders_of(len(found))))])
 
 
 @st.composite
 def crossing_clips(draw: st.DrawFn) -> DetectionClip:
     """Objects that take each other's places, which only their kernels tell."""
     found = draw(objects(smallest=2))
-    order = draw(st.permutations(range(len(found))))
+    order = draw(orders_of(len(found)))
     there = found.take(order)
     moved = replace(found, boxes=there.boxes, masks=there.masks)
     return _clip([(found, range(len(found))), (moved, range(len(found)))])

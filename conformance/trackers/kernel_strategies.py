@@ -6,6 +6,7 @@ for ``method="greedy"``, that a case must at least have for every correct tracke
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,14 +38,35 @@ class Pair:
         return associate_request(self.previous, self.current)
 
 
+# Hypothesis looks through every new strategy before it draws: what others draw of is made once.
+
+
+@functools.cache
+def small_numbers(count: int) -> st.SearchStrategy[list[int]]:
+    """Lists of so many small, readable integers."""
+    return st.lists(st.integers(-3, 3), min_size=count, max_size=count)
+
+
+@functools.cache
+def _rows(count: int, dimension: int, zero: bool) -> st.SearchStrategy[list[list[int]]]:
+    entries = small_numbers(dimension)
+    return st.lists(entries if zero else entries.filter(any), min_size=count, max_size=count)
+
+
+@functools.cache
+def orders_of(count: int) -> st.SearchStrategy[list[int]]:
+    """Orders of so many."""
+    return st.permutations(range(count))
+
+
+@functools.cache
 @st.composite
 def kernel_sets(draw: st.DrawFn, count: int, dimension: int, *, zero: bool = False) -> Array:
     """Kernels (count, dimension) of small, readable integers; none zero unless asked."""
-    entries = st.lists(st.integers(-3, 3), min_size=dimension, max_size=dimension)
-    rows = draw(st.lists(entries if zero else entries.filter(any), min_size=count, max_size=count))
-    return np.array(rows, np.float64).reshape(count, dimension)
+    return np.array(draw(_rows(count, dimension, zero)), np.float64).reshape(count, dimension)
 
 
+@functools.cache
 @st.composite
 def pairs(
     draw: st.DrawFn, *, smallest: int = 1, largest: int = 6, square: bool = False, zero: bool = False
@@ -85,6 +107,7 @@ def pairs_with_zeros(draw: st.DrawFn) -> Pair:
     return case
 
 
+@functools.cache
 @st.composite
 def unambiguous_pairs(
     draw: st.DrawFn, method: str = "optimal", margin: float | None = None, precision: Precision = FLOAT64
@@ -125,7 +148,7 @@ def near_ties(draw: st.DrawFn) -> Pair:
     copies = np.repeat(base, 2, axis=0)
     tilt = np.zeros_like(copies)
     tilt[1::2, 0] = draw(st.sampled_from([0, 1e-12, 1e-6, 1e-2]))
-    return Pair(copies + tilt, copies[draw(st.permutations(range(len(copies))))])
+    return Pair(copies + tilt, copies[draw(orders_of(len(copies)))])
 
 
 @st.composite
@@ -195,7 +218,7 @@ def cyclic_ties(draw: st.DrawFn) -> Pair:
     for side in range(2):
         if draw(st.booleans()):
             sets[side] = np.concatenate([sets[side], np.eye(1, count + 1, count)])
-        sets[side] = sets[side][draw(st.permutations(range(len(sets[side]))))]
+        sets[side] = sets[side][draw(orders_of(len(sets[side])))]
     return Pair(sets[0], sets[1])
 
 
@@ -253,7 +276,7 @@ def subnormal_pairs(draw: st.DrawFn, method: str = "optimal") -> Pair:
 def shuffled_pairs(draw: st.DrawFn, method: str = "optimal", precision: Precision = FLOAT64) -> Pair:
     """Unambiguous pairs, and in ``extra`` a permutation of either side."""
     case = draw(unambiguous_pairs(method, precision=precision))
-    orders = [draw(st.permutations(range(len(kernels)))) for kernels in (case.previous, case.current)]
+    orders = [draw(orders_of(len(kernels))) for kernels in (case.previous, case.current)]
     return Pair(case.previous, case.current, [np.array(order) for order in orders])
 
 

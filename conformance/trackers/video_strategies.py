@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from conformance.trackers.candidate import VideoFrame
+from conformance.trackers.kernel_strategies import orders_of, small_numbers
 from conformance.trackers.protocol import video_request
 
 Array = NDArray[Any]
@@ -42,11 +44,11 @@ class Clip:
         return video_request(self.frames, self.keyframe_interval, None)
 
 
+@functools.cache
 @st.composite
 def feature_maps(draw: st.DrawFn, dimension: int, height: int, width: int) -> Array:
     """Mask features (dimension, height, width) of small integers."""
-    count = dimension * height * width
-    values = draw(st.lists(st.integers(-3, 3), min_size=count, max_size=count))
+    values = draw(small_numbers(dimension * height * width))
     return np.array(values, np.float64).reshape(dimension, height, width)
 
 
@@ -58,7 +60,7 @@ def clips_of(
     size: tuple[int, int] = (1, 2),
 ) -> Clip:
     """The video in which tracks, (N, dim) for each frame, come as queries in another order in every frame."""
-    orders = [np.array(draw(st.permutations(range(len(each)))), np.int64) for each in tracks]
+    orders = [np.array(draw(orders_of(len(each))), np.int64) for each in tracks]
     maps = [draw(feature_maps(each.shape[1], *size)) for each in tracks]
     frames = [VideoFrame(each[order], one) for each, order, one in zip(tracks, orders, maps, strict=True)]
     truth = [np.argsort(order)[orders[0]] for order in orders]
