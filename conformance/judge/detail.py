@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -61,7 +62,7 @@ class Spotlight:
     """Keeps the detail of the tensor a reader asks about: the first to fail, else the most utilised."""
 
     failing: dict[str, Detail] = field(default_factory=dict)
-    passing: Detail | None = None
+    passing: Callable[[], Detail] | None = None
     highest: float = -1.0
 
     def show(self, name: str, values: Array, truth: Array, bound: Array | float, reached: float) -> None:
@@ -69,11 +70,12 @@ class Spotlight:
         if reached > 1:
             self.failing[name] = detail_of(name, values, truth, bound)
         elif not self.failing and reached > self.highest:
-            self.highest, self.passing = reached, detail_of(name, values, truth, bound)
+            self.highest, self.passing = reached, partial(detail_of, name, values, truth, bound)
 
     def placed(self, rows: Sequence[Comparison]) -> list[Comparison]:
         """Return the rows, the one looked at with its detail."""
         first = next((row.name for row in rows if row.name in self.failing), None)
-        detail = self.passing if first is None else self.failing[first]
+        passing = self.passing() if first is None and self.passing else None
+        detail = passing if first is None else self.failing[first]
         shown = detail.tensor if detail else None
         return [replace(row, detail=detail) if row.name == shown else row for row in rows]

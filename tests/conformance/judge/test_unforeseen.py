@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -154,14 +155,22 @@ def _exchange(model: onnx.ModelProto, first: str, second: str) -> None:
     _constant(model, second, lambda _: arrays[first])
 
 
-def report_of(change: Change) -> InputReport:
+@functools.cache
+def given() -> tuple[MobileInst, Array, onnx.ModelProto]:
+    """Return a network, what it is fed, and its export."""
     config = MobileInstConfig.preset(PRESET, **FIELDS)
-    weights = Weights.seeded(config, 3)
+    network = MobileInst(config, Weights.seeded(config, 3))
     images = np.random.default_rng(3).standard_normal((1, 3, *SIZE)).astype(np.float32)
-    model = export(MobileInst(config, weights), images)
+    return network, images, export(network, images)
+
+
+def report_of(change: Change) -> InputReport:
+    network, images, exported = given()
+    model = onnx.ModelProto()
+    model.CopyFrom(exported)
     change(model)
     candidate = OnnxRuntimeCandidate(OnnxGraph.load(model), threads=1)
-    return verify(candidate, config, weights, {"noise": images}).leading
+    return verify(candidate, network.config, network.weights, {"noise": images}).leading
 
 
 @pytest.mark.parametrize("kind", CHANGES)
