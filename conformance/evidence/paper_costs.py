@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -178,6 +179,7 @@ class PrintedRow:
         return self.counted / self.printed.macs - 1
 
 
+@functools.cache
 def network_cost(config: MobileInstConfig, height: int, width: int) -> NetworkCost:
     """Record a configuration on a blank picture and add up its costs."""
     recording = record_shapes(config, height, width)
@@ -193,13 +195,11 @@ def paper_rows(progress: Callable[[str], None] = lambda preset: None) -> list[Pa
     progress
         Called with the name of each preset when it is done.
     """
-    known: dict[MobileInstConfig, NetworkCost] = {}
     rows = []
     for preset, paper in PAPER_GFLOPS.items():
         config = MobileInstConfig.preset(preset)
-        if config not in known:
-            known[config] = network_cost(config, *PAPER_SIZE)
-        rows.append(PaperRow(preset, paper, known[config], config.mask_decoder in ("fpn", "sparseinst")))
+        cost = network_cost(config, *PAPER_SIZE)
+        rows.append(PaperRow(preset, paper, cost, config.mask_decoder in ("fpn", "sparseinst")))
         progress(preset)
     return rows
 
@@ -214,6 +214,7 @@ def printed_rows() -> list[PrintedRow]:
     return rows
 
 
+@functools.cache
 def _region_macs(config: MobileInstConfig, regions: int) -> int:
     """Return the multiply–accumulates of Mask R-CNN's classes and boxes of so many regions."""
     if not regions:
