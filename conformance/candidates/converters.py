@@ -178,13 +178,15 @@ LITERT = Converter(
 EXECUTORCH = Converter(
     "executorch",
     "executorch",
-    ("executorch", "torch"),
+    ("executorch", "torch", "torchao"),
     (".pte",),
-    {"float32": []},
+    {weights: [weights] for weights in ("float32", STATIC)},
     _ours("executorch", "model.pte"),
     lambda folder: [folder / "model.pte"],
     read_executorch,
     DELEGATES,
+    narrower="torchao",
+    narrowed=(STATIC,),
 )
 
 

@@ -13,9 +13,15 @@ from conformance.bounds import EXECUTORCH, FLOAT32, Declaration
 from conformance.candidates.arrays import Given
 from conformance.candidates.candidate import OwnGraph
 from conformance.candidates.far_side import Executorch
-from conformance.candidates.phone_runtime import THREADS, PhoneCandidate, PhoneRuntime, RuntimeOption
+from conformance.candidates.phone_runtime import STATIC, THREADS, PhoneCandidate, PhoneRuntime, RuntimeOption
 from conformance.conversion.executorch_graph import XNNPACK
-from conformance.conversion.executorch_model import DELEGATES, DTYPES, laid_out, read_executorch
+from conformance.conversion.executorch_model import (
+    DELEGATES,
+    DTYPES,
+    ExecutorchTensor,
+    laid_out,
+    read_executorch,
+)
 from conformance.conversion.flatbuffer import Table, root
 from refimpl.errors import CandidateError, ConfigurationError, FileError, ShapeError
 from refimpl.graph import Graph, Node
@@ -28,6 +34,12 @@ OPTIONS = (
         "portable",
         "who computes: ExecuTorch's own kernels; XNNPACK, each operation alone; XNNPACK as it fuses them",
         DELEGATES,
+    ),
+    RuntimeOption(
+        "weights",
+        "float32",
+        "of the file; int8-static: all is of integers, with --graph-only",
+        ("float32", STATIC),
     ),
 )
 _EVENTS, _DEBUG = 3, 2
@@ -61,13 +73,21 @@ class ExecutorchCandidate(PhoneCandidate):
             raise ConfigurationError(
                 f"{files[0]} hands nothing to XNNPACK, which delegate={self.delegate} declares"
             )
+        self.check_integers(STATIC if any(each.dtype == np.int8 for each in self._computed) else "")
+
+    @property
+    def _computed(self) -> Iterator[ExecutorchTensor]:
+        """The tensors that instructions make."""
+        return (self.program.tensors[each] for made in self.program.made.values() for each in made)
 
     @property
     def said(self) -> dict[str, Any]:
-        """Threads, the outputs' names, and how much the event dump may hold."""
+        """Threads, the outputs' names, how much the event dump may hold, and whether it is of integers."""
         sizes = (self.program.tensors[place].size for places in self._shown.values() for place in places)
         room = sum(size + _PADDING for size in sizes) + _ROOM
-        return {"threads": self.settings.threads, "outputs": [*self.program.outputs], "room": room}
+        integers = self.settings.values["weights"] == STATIC
+        outputs = [*self.program.outputs]
+        return {"threads": self.settings.threads, "outputs": outputs, "room": room, "integers": integers}
 
     @property
     def declaration(self) -> Declaration:

@@ -5,21 +5,29 @@ It takes exported PyTorch modules: the graph's nodes in PyTorch's words are one.
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from conformance.candidates.child_process import end_with_starter
-from conformance.candidates.module_to_convert import module_and_inputs
+from conformance.candidates.module_to_convert import calibrating, module_and_inputs
+from conformance.candidates.phone_runtime import STATIC
 from conformance.graph.pytorch_replay import import_torch
+from refimpl.errors import ConfigurationError
+from refimpl.ops.operation import Array
 
 
-def write_executorch(source: Path, target: Path, delegate: str) -> None:
+def write_executorch(source: Path, target: Path, weights: str, delegate: str) -> None:
     """Convert an ONNX file, for inputs of the shapes that it declares.
 
     Parameters
     ----------
     source, target
+    weights
+        ``float32``; ``int8-static``: all that XNNPACK's quantiser knows is of integers, by ranges of what
+        `calibrating` gives.
     delegate
         One of `conformance.conversion.executorch_model.DELEGATES`.
 
@@ -29,18 +37,44 @@ def write_executorch(source: Path, target: Path, delegate: str) -> None:
         PyTorch has no word for some nodes.
     ShapeError
         An axis of an input has no length.
+    ConfigurationError
+        What is of integers should be handed to XNNPACK.
     """
+    if weights == STATIC and delegate == "xnnpack-whole":
+        raise ConfigurationError(f"{STATIC} is not for delegate={delegate}: its integers are not read")
     from executorch import exir
 
     module, given = module_and_inputs(source)
     torch = import_torch()
     with torch.no_grad():
         program = torch.export.export(module, given)
+        if weights == STATIC:
+            program = torch.export.export(_of_integers(program.module(), calibrating(source)), given)
     if delegate == "portable":
         edge = exir.to_edge(program)
     else:
         edge = exir.to_edge_transform_and_lower(program, partitioner=[_partitioner(delegate == "xnnpack")])
     target.write_bytes(edge.to_executorch().buffer)
+
+
+def _of_integers(module: Any, inputs: Sequence[Array]) -> Any:
+    """Return a module of integers, by XNNPACK's quantiser."""
+    importlib.import_module("executorch.kernels.quantized")  # which declares their kernels
+    from executorch.backends.xnnpack.quantizer import xnnpack_quantizer
+    from torchao.quantization.pt2e import quantize_pt2e
+
+    torch = import_torch()
+    # Batch norms are folded into parameters, which ours are not.
+    for name, held in list(module.named_buffers()):
+        place, _, own = name.rpartition(".")
+        delattr(module.get_submodule(place), own)
+        kept = torch.nn.Parameter(held, requires_grad=False)
+        module.get_submodule(place).register_parameter(own, kept)
+    how = xnnpack_quantizer.get_symmetric_quantization_config(is_per_channel=True)
+    prepared = quantize_pt2e.prepare_pt2e(module, xnnpack_quantizer.XNNPACKQuantizer().set_global(how))
+    for array in inputs:
+        prepared(torch.from_numpy(array))
+    return quantize_pt2e.convert_pt2e(prepared)
 
 
 def _partitioner(alone: bool) -> Any:
@@ -64,4 +98,4 @@ def _partitioner(alone: bool) -> Any:
 
 if __name__ == "__main__":
     end_with_starter()
-    write_executorch(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    write_executorch(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4])

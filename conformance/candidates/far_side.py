@@ -349,7 +349,7 @@ def _own_name(output: Any) -> str:
 
 
 class Executorch(Runtime):
-    """ExecuTorch; options: ``threads``, ``outputs``, named in order, and ``room`` for the dump's numbers."""
+    """ExecuTorch; options: ``threads``, ``outputs`` in order, ``room`` for the dump, ``integers`` or not."""
 
     dump = ("event dump", "event dump's numbers")
     """What `capture` adds to the outputs, as bytes: it says of every instruction what it made."""
@@ -357,6 +357,8 @@ class Executorch(Runtime):
     def load(self) -> None:
         """Read a ``.pte``."""
         importlib.import_module("torch")  # the bindings need its libraries
+        if self.options["integers"]:
+            importlib.import_module(f"{self.package.__name__}.kernels.quantized")
         self.bindings = importlib.import_module(f"{self.package.__name__}.extension.pybindings._C")
         self.bindings._unsafe_reset_threadpool(self.options["threads"])
         self.shipped = self._module()

@@ -11,9 +11,11 @@ import numpy as np
 
 from conformance.bounds import Declaration
 from conformance.candidates.candidate import OwnGraph
+from conformance.candidates.executorch import EXECUTORCH_RUNTIME, ExecutorchCandidate
 from conformance.candidates.litert import LITERT_RUNTIME, LitertCandidate
 from conformance.candidates.openvino import OPENVINO_RUNTIME
 from conformance.candidates.phone_runtime import STATIC, PhoneCandidate, only_array
+from conformance.conversion.executorch_graph import executorch_graph
 from conformance.conversion.litert_graph import litert_graph
 from conformance.conversion.openvino_graph import openvino_graph
 from conformance.conversion.openvino_model import read_openvino
@@ -138,8 +140,30 @@ class OpenVinoIntegers(IntegerGraph):
         return {**made, **{name: found[name] for name in self.graph.outputs if name in found}}
 
 
-_MADE: Mapping[str, Callable[..., IntegerGraph]] = {".tflite": LitertIntegers, ".xml": OpenVinoIntegers}
-_RUNTIMES = {each.suffix: each for each in (LITERT_RUNTIME, OPENVINO_RUNTIME)}
+class ExecutorchIntegers(IntegerGraph):
+    """A ``.pte`` whose instructions make integers of floats, and floats of them again."""
+
+    def __init__(self, candidate: ExecutorchCandidate) -> None:
+        program = candidate.program
+        shapes = {f"input {n}": program.tensors[place].shape for n, place in enumerate(program.inputs)}
+        super().__init__(candidate, OnnxGraph.load(executorch_graph(program, shapes, [*program.outputs])))
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs."""
+        return self.candidate.run(only_array(feeds))
+
+    def capture(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the integers that instructions make, and the outputs."""
+        found = self.candidate.capture(only_array(feeds))
+        return {name: found[name] for name in (*self.grids, *self.graph.outputs) if name in found}
+
+
+_MADE: Mapping[str, Callable[..., IntegerGraph]] = {
+    ".pte": ExecutorchIntegers,
+    ".tflite": LitertIntegers,
+    ".xml": OpenVinoIntegers,
+}
+_RUNTIMES = {each.suffix: each for each in (EXECUTORCH_RUNTIME, LITERT_RUNTIME, OPENVINO_RUNTIME)}
 INTEGERS = tuple(_MADE)
 """Suffixes of the files that are read so."""
 

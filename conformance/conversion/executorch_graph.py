@@ -20,6 +20,7 @@ from conformance.conversion.graph_writer import GraphWriter
 from conformance.conversion.xnnpack_graph import write_xnnpack
 from conformance.conversion.xnnpack_model import read_xnnpack
 from refimpl.errors import FileError, MobileInstError, ShapeError, UnsupportedOperationError
+from refimpl.ops.operation import Array
 
 XNNPACK = "XnnpackBackend"
 """The delegate that is read."""
@@ -86,6 +87,8 @@ class _Writer(GraphWriter):
         self.program = program
         self.known = dict(zip(program.inputs, inputs, strict=True))
         self.made: ExecutorchTensor | None = None
+        self.own = ""
+        self.numbers: dict[str, Array] = {}
 
     def call(self, call: ExecutorchCall, made: Sequence[int]) -> None:
         """Write an instruction."""
@@ -96,10 +99,12 @@ class _Writer(GraphWriter):
         if kind not in _OPERATORS:
             raise self.unknown(f"what {call.kind} means")
         self.made = self.program.tensors[made[0]] if made else None
+        self.own = self.program.names[made[0]] if made else ""
         taken = [place for place in call.arguments if not self._is_made(place, made)]
         results = _OPERATORS[kind](self, *map(self.value, taken))
         for place, name in zip(made, [results] if isinstance(results, str) else results, strict=False):
-            self.known[place] = self.node("Identity", [name], self.program.names[place])
+            own = self.program.names[place]
+            self.known[place] = name if name == own else self.node("Identity", [name], own)
 
     def hand_over(self, call: ExecutorchCall) -> None:
         """Write what XNNPACK computes of a call's arguments, its operands and then its results."""
@@ -108,9 +113,11 @@ class _Writer(GraphWriter):
         graph = read_xnnpack(self.program.parts[call.part], self.program.named)
         taken = {value.outside for value in graph.values.values() if not value.is_output}
         given = {place: self.tensor(call.arguments[place]).name for place in taken if place is not None}
-        for which, name in write_xnnpack(self, graph, given).items():
-            place = call.arguments[which]
-            self.known[place] = self.node("Identity", [name], self.program.names[place])
+        made = {value.outside for value in graph.values.values() if value.is_output}
+        places = {which: call.arguments[which] for which in made if which is not None}
+        wanted = {which: self.program.names[place] for which, place in places.items()}
+        write_xnnpack(self, graph, given, wanted)
+        self.known |= {place: wanted[which] for which, place in places.items()}
 
     def _is_made(self, place: int, made: Sequence[int]) -> bool:
         held = self.program.lists.get(place, (place,))
@@ -139,6 +146,7 @@ class _Writer(GraphWriter):
         held = self.program.tensors[place]
         if place not in self.known and place in self.program.constants:
             self.known[place] = self.constant(self.program.constants[place])
+            self.numbers[self.known[place]] = self.program.constants[place]
         if place not in self.known and place in self.program.shared:
             base = self.program.shared[place]
             orders = (held.order, self.program.tensors[base].order)
@@ -385,6 +393,39 @@ def _index(writer: _Writer, x: _Tensor, indices: list[_Tensor | None]) -> str:
     return writer.node("Gather", [x.name, index.name], axis=axis)
 
 
+def _grid(writer: _Writer, scale: Array, point: Array, ends: tuple[int, int], dtype: Any) -> list[str]:
+    """Add scale and zero point of integers of 8 bits, which are not cut off before their type ends."""
+    kept = np.iinfo(dtype)
+    if dtype.itemsize != 1 or ends[0] > kept.min + 1 or ends[1] < kept.max:
+        raise writer.unknown(f"integers from {ends[0]} to {ends[1]}")
+    return [writer.constant(scale.astype(np.float32)), writer.constant(point.astype(dtype))]
+
+
+def _quantize(writer: _Writer, x: _Tensor, scale: float, point: int, low: int, high: int, dtype: int) -> str:
+    kept = writer.made.dtype if writer.made is not None else np.dtype(np.int8)
+    if low != np.iinfo(kept).min:
+        raise writer.unknown(f"integers from {low} to {high}")
+    grid = _grid(writer, np.array(scale), np.array(point), (low, high), kept)
+    return writer.node("QuantizeLinear", [x.name, *grid], writer.own)
+
+
+def _dequantize(
+    writer: _Writer, x: _Tensor, scale: float, point: int, low: int, high: int, *dtypes: Any
+) -> str:
+    grid = _grid(writer, np.array(scale), np.array(point), (low, high), x.dtype)
+    return writer.node("DequantizeLinear", [x.name, *grid])
+
+
+def _dequantize_channels(
+    writer: _Writer, x: _Tensor, scales: _Tensor, points: _Tensor | None, axis: int, low: int, high: int,
+    *dtypes: Any,
+) -> str:  # fmt: skip
+    scale = writer.numbers[scales.name]
+    point = writer.numbers[points.name] if points else np.zeros(scale.shape)
+    grid = _grid(writer, scale, point, (low, high), x.dtype)
+    return writer.node("DequantizeLinear", [x.name, *grid], axis=axis)
+
+
 def _leaky_relu(writer: _Writer, x: _Tensor, slope: float = 0.01) -> str:
     return writer.node("LeakyRelu", [x.name], alpha=slope)
 
@@ -445,4 +486,7 @@ _OPERATORS: dict[str, Callable[..., str | list[str]]] = {
     "aten::view_copy": _view,
     "dim_order_ops::_clone_dim_order": _same,
     "dim_order_ops::_to_dim_order_copy": _cast,
+    "quantized_decomposed::dequantize_per_channel": _dequantize_channels,
+    "quantized_decomposed::dequantize_per_tensor": _dequantize,
+    "quantized_decomposed::quantize_per_tensor": _quantize,
 }

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from conformance.conversion.graph_writer import GraphWriter
-from conformance.conversion.xnnpack_model import XnnpackGraph, XnnpackNode
+from conformance.conversion.xnnpack_model import XnnpackGraph, XnnpackNode, XnnpackValue
 from refimpl.errors import FileError, UnsupportedOperationError
 
 CHANNELS_FIRST, CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
@@ -31,19 +31,26 @@ _FLAGS = {
     "GlobalAvgPooling2d": _KEEPS,
 }
 """Node → the flags whose meaning is written down."""
+_MOVING = {"Concatenate", "Copy", "StaticReshape", "StaticSlice", "StaticTranspose"}
+"""Nodes that compute nothing."""
 _LIMITED = {"Add", "Subtract", "Multiply", "Div", "Clamp", "FullyConnected", "Conv2d", "DepthwiseConv2d"}
 """Nodes whose results are clipped as they say."""
 
 
-def write_xnnpack(writer: GraphWriter, graph: XnnpackGraph, given: Mapping[int, str]) -> dict[int, str]:
-    """Add the nodes, and return what they give: place among what is handed over → name.
+def write_xnnpack(
+    writer: GraphWriter, graph: XnnpackGraph, given: Mapping[int, str], wanted: Mapping[int, str]
+) -> None:
+    """Add the nodes, and what they give.
+
+    Integers that stand for fractions are floats between where they come in and where they go out: one
+    operation alone has none between.
 
     Parameters
     ----------
     writer
     graph
-    given
-        Place among what is handed over → name of a tensor.
+    given, wanted
+        Place among what is handed over → name of a tensor: of what is taken, and of what is made.
 
     Raises
     ------
@@ -52,8 +59,12 @@ def write_xnnpack(writer: GraphWriter, graph: XnnpackGraph, given: Mapping[int, 
     FileError
         A node takes what is not made.
     """
+    if sum(node.kind not in _MOVING for node in graph.nodes) > 1 and any(
+        value.grid for value in graph.values.values()
+    ):
+        raise _unknown(writer, "several of XNNPACK's operations on integers in one")
     names = {
-        number: given[value.outside]
+        number: _widened(writer, given[value.outside], value)
         for number, value in graph.values.items()
         if value.outside is not None and not value.is_output and value.outside in given
     }
@@ -62,11 +73,25 @@ def write_xnnpack(writer: GraphWriter, graph: XnnpackGraph, given: Mapping[int, 
         operands = [_operand(writer, graph, names, number) for number in node.inputs]
         name = _NODES[node.kind](_Place(writer, graph, node), *operands)
         names[node.output] = name if node.limits is None else _clipped(writer, name, *node.limits)
-    return {
-        value.outside: _operand(writer, graph, names, number)
-        for number, value in graph.values.items()
-        if value.is_output and value.outside is not None
-    }
+    for number, value in graph.values.items():
+        if value.is_output and value.outside is not None:
+            made = _operand(writer, graph, names, number)
+            kind = "Identity" if value.grid is None else "QuantizeLinear"
+            writer.node(kind, [made, *_grid(writer, value)], wanted[value.outside])
+
+
+def _grid(writer: GraphWriter, value: XnnpackValue) -> list[str]:
+    """Add scale and zero point of a value, if it is of integers."""
+    if value.grid is None:
+        return []
+    if not -128 <= value.grid[1] <= 127:
+        raise FileError(f"{writer.prefix}: XNNPACK's zero point is {value.grid[1]}")
+    return [writer.scalar(value.grid[0]), writer.constant(np.array(value.grid[1], np.int8))]
+
+
+def _widened(writer: GraphWriter, name: str, value: XnnpackValue) -> str:
+    grid = _grid(writer, value)
+    return writer.node("DequantizeLinear", [name, *grid]) if grid else name
 
 
 def _check(writer: GraphWriter, node: XnnpackNode) -> None:
@@ -222,6 +247,7 @@ _NODES: Mapping[str, Callable[..., str]] = {
     "Clamp": _same,
     "Concatenate": _joined,
     "Conv2d": _convolution,
+    "Convert": _same,
     "Copy": _same,
     "Cos": _simple("Cos"),
     "DepthwiseConv2d": _convolution,

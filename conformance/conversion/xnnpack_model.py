@@ -24,8 +24,12 @@ _NONE = 2**32 - 1
 """Number of a value that is left out."""
 _INPUT, _OUTPUT = 1, 2
 """Flags of a value that comes from outside, or goes there."""
-_FLOAT32, _PLAIN = 1, 1
-"""``XNNDatatype`` of float32, ``XValueUnion`` of what is no integer."""
+_PLAIN, _QUANTIZED = 1, 2
+"""``XValueUnion`` of what is no integer, and of what stands for fractions."""
+_DTYPES = {1: "<f4", 3: "<i1", 5: "<i4", 6: "<i1", 7: "<i4"}
+"""``XNNDatatype`` of float32, and of integers by a scale or one for each channel."""
+_BY_CHANNEL, _BY_TENSOR = 1, 2
+"""``XNNQuantParams``."""
 _MOST_AXES = 6
 """``XNN_MAX_TENSOR_DIMS``."""
 
@@ -58,6 +62,7 @@ FIELDS: Mapping[int, tuple[str, tuple[str, ...]]] = {
     15: ("Multiply", _TWO),
     16: ("Subtract", _TWO),
     17: ("Floor", _ONE),
+    18: ("Convert", _ONE),
     19: ("GlobalAvgPooling2d", _ONE),
     20: ("StaticReshape", ("axes", "shape[]", "input", "output", "flags")),
     22: ("SquareRoot", _ONE),
@@ -98,17 +103,20 @@ class XnnpackValue:
     shape
         As it lies in memory: of maps the channels last.
     constant
-        Its numbers, if it has any.
+        Its numbers, if it has any; what integers stand for.
     outside
         Its place among what is handed over, or None.
     is_output
         Whether it goes there.
+    grid
+        Scale and zero point of integers, of 8 bits, that are computed; None: they are floats.
     """
 
     shape: tuple[int, ...]
     constant: Array | None = None
     outside: int | None = None
     is_output: bool = False
+    grid: tuple[float, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -204,8 +212,8 @@ class _Blobs:
     def __init__(self, own: Content, named: Mapping[str, Content], listed: Sequence[Table]) -> None:
         self.own, self.named, self.listed = own, named, listed
 
-    def array(self, number: int, shape: tuple[int, ...]) -> Array:
-        """Return a constant of float32."""
+    def array(self, number: int, shape: tuple[int, ...], dtype: str = "<f4") -> Array:
+        """Return a constant as it is stored."""
         if number >= len(self.listed):
             raise FileError(f"XNNPACK's constant {number} of {len(self.listed)} is not there")
         entry, count = self.listed[number], math.prod(shape)
@@ -213,23 +221,45 @@ class _Blobs:
         if key and key not in self.named:
             raise FileError(f"XNNPACK's constant {key[:16]} is not among the program's")
         blob = self.named[key] if key else self.own[entry.whole(0, "Q") :]
-        if len(blob) < 4 * count:
+        if len(blob) < np.dtype(dtype).itemsize * count:
             raise FileError(f"XNNPACK's constant {number} of {count} numbers is cut off")
-        return np.frombuffer(blob, "<f4", count).reshape(shape)
+        return np.frombuffer(blob, dtype, count).reshape(shape)
 
 
 def _value(table: Table, blobs: _Blobs) -> tuple[int, XnnpackValue]:
-    said = table.table(1)
-    if table.whole(0, "B") != _PLAIN or said is None or said.whole(0, "h") != _FLOAT32:
-        raise UnsupportedOperationError("XNNPACK's numbers that are not float32 are not read")
+    kind, held = table.whole(0, "B"), table.table(1)
+    said = held.table(0) if held is not None and kind == _QUANTIZED else held
+    dtype = None if said is None else _DTYPES.get(said.whole(0, "h"))
+    if held is None or said is None or dtype is None or (kind == _PLAIN) != (dtype == "<f4"):
+        raise UnsupportedOperationError("XNNPACK's numbers that are not float32, or of 8 bits, are not read")
     shape = said.wholes(2, "u4")
     if len(shape) > _MOST_AXES:
         raise FileError(f"XNNPACK's value has {len(shape)} axes; it knows {_MOST_AXES}")
     number, outside, flags = said.whole(3, "I"), said.whole(4, "I"), said.whole(5, "I")
-    is_output = bool(flags & _OUTPUT)
+    constant = blobs.array(number, shape, dtype) if number else None
+    scale, point = _grid(held, blobs, len(shape)) if kind == _QUANTIZED else (None, 0)
+    if constant is not None and scale is not None:
+        constant = ((constant.astype(np.float64) - point) * scale).astype(np.float32)
+    elif scale is not None and (dtype != "<i1" or scale.size != 1):
+        raise UnsupportedOperationError("XNNPACK's results of integers by channel are not read")
     return said.whole(6, "I"), XnnpackValue(
         shape,
-        blobs.array(number, shape) if number else None,
+        constant,
         outside if flags & (_INPUT | _OUTPUT) else None,
-        is_output,
+        bool(flags & _OUTPUT),
+        None if scale is None or constant is not None else (float(scale.item()), point),
     )
+
+
+def _grid(table: Table, blobs: _Blobs, axes: int) -> tuple[Array, int]:
+    """Return what integers are multiplied by, of a shape that broadcasts to theirs, and their zero point."""
+    way, said = table.whole(1, "B"), table.table(2)
+    if said is None or way not in (_BY_CHANNEL, _BY_TENSOR):
+        raise UnsupportedOperationError(f"XNNPACK's integers by quantisation {way} are not read")
+    if way == _BY_TENSOR:
+        return np.array(said.number(0, "f")), said.whole(1)
+    number, axis = said.whole(2, "I"), said.whole(1)
+    scales = blobs.array(number, (said.whole(3, "I"),)) if number else said.array(0, "f4")
+    if not 0 <= axis < axes:
+        raise FileError(f"XNNPACK's scales are along axis {axis} of {axes}")
+    return scales.astype(np.float64).reshape([-1 if each == axis else 1 for each in range(axes)]), 0

@@ -76,8 +76,9 @@ def _of_integers(
 ) -> Iterator[Report]:
     """Convert to integers throughout, and judge the file by what it means, on each input."""
     name, _, options = way.partition(":")
-    converter = CONVERTERS[name]
-    made, *_ = convert(converter, model, model.with_suffix(converter.suffixes[0]), STATIC)
+    converter, given = CONVERTERS[name], dict(word.partition("=")[::2] for word in options.split(","))
+    place = model.with_suffix(converter.suffixes[0])
+    made, *_ = convert(converter, model, place, STATIC, given.get("delegate"))
     with closing(integer_graph(made, f"{name}:{options}", interpreter)) as candidate:
         (own,) = candidate.graph.inputs
         for images in inputs.values():
