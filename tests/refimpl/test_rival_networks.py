@@ -184,7 +184,7 @@ def test_a_rival_is_no_network_of_queries(preset: str) -> None:
     config = narrow(preset)
     with pytest.raises(ConfigurationError, match="has no queries with masks"):
         MobileInst(config, {})
-    assert type(build_network(config, drawn_weights(config))) is Network
+    assert type(build_network(config, network(preset).weights)) is Network
     with pytest.raises(ConfigurationError, match="does not reuse kernels"):
         network(preset).mask_features(noise(1, 3, 64, 64))
 
