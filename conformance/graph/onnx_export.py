@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from conformance.files import atomic_write
+from conformance.graph.large_models import SMALL
 from refimpl import Network, Recording, Step, __version__, record
 from refimpl.blank import BLANK
 from refimpl.errors import ConfigurationError
@@ -94,24 +95,43 @@ def to_onnx(
     renamed = {tensor: output for output, tensor in recording.outputs.items()}
     nodes = [_node(step, renamed, recording, opset) for step in recording.steps]
     used = {tensor for node in nodes for tensor in node.input}
-    initializers = [
-        numpy_helper.from_array(recording.tensors[tensor], tensor)
-        for tensor in [*recording.weights, *recording.constants]
-        if tensor in used and tensor not in free
-    ]
+    kept = [tensor for tensor in [*recording.weights, *recording.constants] if tensor in used - {*free}]
+    arrays = {tensor: recording.tensors[tensor] for tensor in kept}
     given = {**recording.inputs, **{tensor: tensor for tensor in recording.weights if tensor in free}}
     inputs = [_value(label, recording.tensors[tensor]) for label, tensor in given.items()]
     outputs = [_value(label, recording.tensors[tensor]) for label, tensor in recording.outputs.items()]
-    graph = helper.make_graph(nodes, name, inputs, outputs, initializers)
+    return _checked(nodes, name, inputs, outputs, arrays, opset)
+
+
+def _checked(
+    nodes: list[onnx.NodeProto],
+    name: str,
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    arrays: dict[str, Array],
+    opset: int,
+) -> onnx.ModelProto:
+    """Return the model, its shapes inferred; what is large is no more than declared until that is done.
+
+    Every check and inference copies the whole message.
+    """
+    small = [numpy_helper.from_array(array, key) for key, array in arrays.items() if array.nbytes <= SMALL]
+    large = [_value(key, array) for key, array in arrays.items() if array.nbytes > SMALL]
     model = helper.make_model(
-        graph,
+        helper.make_graph(nodes, name, [*inputs, *large], outputs, small),
         opset_imports=[helper.make_opsetid("", opset)],
         ir_version=IR_VERSION,
         producer_name="mobileinst-reference",
         producer_version=__version__,
     )
     onnx.checker.check_model(model, full_check=True)
-    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+    del model.graph.input[len(inputs) :]
+    del model.graph.initializer[:]
+    for key, array in arrays.items():
+        dtype = _onnx_dtype(array.dtype)
+        model.graph.initializer.add(name=key, data_type=dtype, dims=array.shape, raw_data=array.tobytes())
+    return model
 
 
 def save(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
