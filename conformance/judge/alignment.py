@@ -117,18 +117,22 @@ class CandidateTensors:
     def by_distance(self, reference: Array, bound: Array | float, excluded: set[str]) -> Iterator[Match]:
         """Yield the tensors of that shape, the one with the smallest largest error first.
 
-        Where none has that shape, those count that have its axes in another order, rows before columns.
+        Those count, too, that have its axes in another order, rows before columns.
         Tensors in ``excluded``, and copies of them (the same elements in any order), do not count.
         """
         alike = self.by_size[reference.size]
         taken = [name for name in alike if name in excluded]
         names = [name for name in alike if not any(self._is_copy(name, other) for other in taken)]
         wanted = _squeezed(reference.shape)
-        same_shape = [name for name in names if _squeezed(self.tensors[name].shape) == wanted]
-        if same_shape:
-            found = [(name, self.tensors[name].reshape(reference.shape)) for name in same_shape]
-        else:
-            found = [(name, x) for name in names for x in _transposed(self.tensors[name], reference.shape)]
+        found = [
+            (name, values)
+            for name in names
+            for values in (
+                (self.tensors[name].reshape(reference.shape),)
+                if _squeezed(self.tensors[name].shape) == wanted
+                else _transposed(self.tensors[name], reference.shape)
+            )
+        ]
         for name, values in sorted(found, key=lambda pair: float(absolute_error(pair[1], reference).max())):
             yield Match(name, values, worst_of(values, reference, bound))
 

@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from conformance.bounds import TILES, Declaration, winograd_applies, with_winograd
 from conformance.judge.alignment import aligned
 from conformance.judge.diagnosis import steps_behind
-from conformance.reports.report import Comparison
+from conformance.reports.report import Comparison, Fault
 from refimpl import Recording
 from refimpl.ops.operation import Array
 
-Compared = Callable[[Declaration], Sequence[Comparison]]
-"""The rows of all steps under another declaration."""
+Compared = Callable[[Declaration], tuple[list[Comparison], Fault | None]]
+"""The rows of all steps under another declaration, and the first fault."""
+
+
+@dataclass(frozen=True)
+class FastConvolution:
+    """A fast algorithm that loses more than a direct convolution may.
+
+    Attributes
+    ----------
+    said
+        What explains which step.
+    steps
+        The rows of all steps where that is allowed for.
+    fault
+        What is wrong besides; None: nothing.
+    """
+
+    said: str
+    steps: list[Comparison]
+    fault: Fault | None
 
 
 def winograd_explains(
@@ -25,8 +44,8 @@ def winograd_explains(
     declaration: Declaration,
     compared: Compared,
     cure: str,
-) -> str | None:
-    """Say which of Winograd's convolutions explains all that fails, and what it loses; None: none does.
+) -> FastConvolution | None:
+    """Say which of Winograd's convolutions explains the first that fails, and what it loses; None: none does.
 
     Parameters
     ----------
@@ -51,14 +70,18 @@ def winograd_explains(
     error = np.abs(aligned(captured[first.candidate], truth) - truth)
     tile = max(TILES, key=lambda each: unevenness(error, each))
     declared = replace(declaration, runtime=with_winograd(declaration.runtime, tile))
-    if any(row.verdict == "fail" for row in compared(declared)):
+    allowed, fault = compared(declared)
+    still = {row.name for row in allowed if row.verdict == "fail"}
+    order = [row.name for row in rows]
+    if fault is not None and (first.name in still or order.index(fault.step) < order.index(first.name)):
         return None
-    times = max(row.utilisation or 0.0 for row in failing)
-    cured = f"; {cure} cures it" if cure else ""
-    return (
-        f"Winograd's F({tile}×{tile}, 3×3) explains it: {times:.1f} × the bound of a direct convolution, "
-        f"within its own; the error repeats every {tile} rows and columns{cured}"
+    times = max(row.utilisation or 0.0 for row in failing if row.name not in still)
+    what = first.name if still else "it"
+    said = (
+        f"Winograd's F({tile}×{tile}, 3×3) explains {what}: {times:.1f} × the bound of a direct convolution, "
+        f"within its own; the error repeats every {tile} rows and columns"
     )
+    return FastConvolution(f"{said}; {cure} cures it" if cure else said, allowed, fault)
 
 
 def unevenness(error: Array, period: int) -> float:

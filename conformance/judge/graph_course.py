@@ -26,7 +26,7 @@ from conformance.judge.folding import FOLDINGS, folded_errors
 from conformance.judge.outputs import compare_outputs
 from conformance.judge.replay import DATA_MOVEMENT
 from conformance.judge.step_course import StepCourse
-from conformance.reports.report import Comparison
+from conformance.reports.report import Comparison, Fault
 from refimpl import Recording
 from refimpl.errors import MobileInstError
 from refimpl.ops.operation import Array
@@ -147,7 +147,7 @@ class GraphCourse(StepCourse):
 
 
 def look_into_file(course: StepCourse, feeds: Mapping[str, Array]) -> None:
-    """Where a course finds nothing wrong, look for a mistake in the file of a candidate of narrow arithmetic.
+    """Look for a mistake in the file of a candidate of narrow arithmetic, before what its run shows.
 
     That hides small ones: a weight 5 % off in a slice is less than what bfloat16 may round. What the file
     means, in float64, hides nothing.
@@ -155,14 +155,14 @@ def look_into_file(course: StepCourse, feeds: Mapping[str, Array]) -> None:
     Parameters
     ----------
     course
-        It is given the fault, or a remark where the file cannot be compared.
+        It is given the fault, if its own is not before it, or a remark where the file cannot be compared.
     feeds
         What the candidate was fed, by the names of the graph's inputs.
     """
     meaning = getattr(course.candidate, "meaning", None)
-    declared, rows = course.candidate.declaration, [*course.outputs, *course.nodes, *course.steps]
+    declared, unplaced = course.candidate.declaration, course.fault is None and first_wrong(_rows(course))
     # Of a file whose own numbers are narrow, what converters round is known for each runtime, not here.
-    if meaning is None or declared.weights or not is_narrow(declared) or course.fault or first_wrong(rows):
+    if meaning is None or declared.weights or not is_narrow(declared) or unplaced:
         return
     course.progress("what its file means, in float64")
     try:
@@ -172,9 +172,21 @@ def look_into_file(course: StepCourse, feeds: Mapping[str, Array]) -> None:
         course.remarks.append(f"what its file means was not compared: {error}")
         return
     if found and found.fault:
-        course.fault, course.diagnoses, course.evidence = found.fault, found.diagnoses, found.evidence
+        if course.explained or _is_not_behind(found.fault, course):
+            course.fault, course.diagnoses, course.evidence = found.fault, found.diagnoses, found.evidence
         said = "what its file says is something else: computed in float64, it leaves the reference at"
         course.problems.append(f"{said} {found.fault.step}")
+
+
+def _rows(course: StepCourse) -> list[Comparison]:
+    return [*course.outputs, *course.nodes, *course.steps]
+
+
+def _is_not_behind(fault: Fault, course: StepCourse) -> bool:
+    """Tell whether a fault is of no step behind that of what a course found."""
+    order = [name for _, name in course.recording.results()]
+    found = course.fault and course.fault.step
+    return found not in order or order.index(fault.step) <= order.index(found)
 
 
 def _compared(graph: OnnxGraph, course: StepCourse) -> StepCourse:

@@ -14,7 +14,7 @@ from conformance.judge.alignment import CandidateTensors
 from conformance.judge.conditioning import explain_large_errors
 from conformance.judge.course import Course, Judged, first_wrong
 from conformance.judge.diagnosis import diagnose, steps_behind, unexplained
-from conformance.judge.fast_convolution import winograd_explains
+from conformance.judge.fast_convolution import FastConvolution, winograd_explains
 from conformance.judge.node_reading import SILENT, Side, read_nodes
 from conformance.judge.outputs import further_outputs
 from conformance.judge.replay import DATA_MOVEMENT
@@ -53,6 +53,8 @@ class StepCourse(Course):
         The picture, resized in other ways.
     mistaken
         Step → the weight that the candidate's file has otherwise than rounding explains, and how.
+    explained
+        Whether a fast algorithm explains all that fails.
     """
 
     candidate: Stepped
@@ -62,6 +64,7 @@ class StepCourse(Course):
     needed: Collection[str] = NEEDED_OUTPUTS
     resized: Resized = not_resized
     mistaken: Mapping[str, str] = field(default_factory=dict)
+    explained: bool = False
 
     @property
     def declared(self) -> Declaration:
@@ -130,9 +133,18 @@ class StepCourse(Course):
 
     def diagnose(self) -> None:
         """Name the mistake, and move the fault to where it is made."""
-        if said := self._winograd():
-            self.evidence.append(said)
+        fast = self._winograd()
+        if fast is None:
+            self._explain()
             return
+        self.evidence.append(fast.said)
+        self.explained = fast.fault is None
+        if fast.fault is not None:
+            shown, self.steps, self.fault = self.steps, fast.steps, fast.fault
+            self._explain()
+            self.steps = shown
+
+    def _explain(self) -> None:
         own = self.candidate.own_graph(self.given(self.feeds))
         graph = None if own is None else own.graph
         wrong = first_wrong([*self.outputs, *self.steps]) is not None
@@ -151,11 +163,11 @@ class StepCourse(Course):
             self.evidence += unexplained(self.diagnoses, self.evidence) if wrong else []
             self.fault = _placed(self.fault, self.diagnoses, self.steps, self.recording)
 
-    def _winograd(self) -> str | None:
-        """Say which of Winograd's convolutions explains what fails."""
+    def _winograd(self) -> FastConvolution | None:
+        """Return which of Winograd's convolutions explains what fails first."""
         cure = getattr(self.candidate, "without_winograd", "")
         found = (self.recording, self.steps, self.captured, self.declared)
-        return winograd_explains(*found, lambda declared: self._compared(declared)[0], cure)
+        return winograd_explains(*found, self._compared, cure)
 
     def _guessed(self, fault: Fault, graph: OnnxGraph) -> Stretch:
         """Return the stretch of the tensor that was taken for the first wrong step's."""

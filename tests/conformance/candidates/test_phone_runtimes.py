@@ -287,6 +287,22 @@ def test_the_winograd_that_mnn_chooses_fails_and_is_named(tmp_path: Path) -> Non
     judged(f"mnn:{model},winograd=off", config, drawn, picture(LARGE)).raise_on_failure()
 
 
+@runtimes
+@pytest.mark.parametrize(
+    "weight", ["backbone.tpm.layer9.conv.4.c.weight", "instance_decoder.kernel_head.1.weight"]
+)
+def test_a_mistake_is_named_beside_the_winograd_that_mnn_chooses(weight: str, tmp_path: Path) -> None:
+    """Whether it is before the convolutions that lose too much, or behind them."""
+    config = MobileInstConfig.preset("topformer-tiny", **{**FIELDS, "dim": 64})
+    drawn = Weights.seeded(config, seed=0).astype(np.float32)
+    onnx.save(export(MobileInst(config, drawn), picture(LARGE)), tmp_path / "m.onnx")
+    planted(tmp_path / "m.onnx", tmp_path / "wrong.onnx", weight)
+    model = convert(CONVERTERS["mnn"], tmp_path / "wrong.onnx", tmp_path / "m.mnn")[0]
+    (item,) = judged(f"mnn:{model}", config, drawn, picture(LARGE)).inputs
+    assert item.first_fault is not None
+    assert weight.startswith(item.first_fault.step)
+
+
 def planted(source: Path, target: Path, weight: str) -> None:
     """Write a model whose one weight is off by 5 % in a slice."""
     model = onnx.load(source)

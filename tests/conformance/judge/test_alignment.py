@@ -147,6 +147,15 @@ def test_integers_and_other_sizes_are_not_looked_at() -> None:
     assert CandidateTensors(tensors).find(reference, 100.0) is None
 
 
+def test_a_wrong_tensor_in_another_layout_is_nearer_than_another_of_the_same_shape() -> None:
+    reference = random(0, (1, 6, 3, 5))
+    tensors = {"other": random(1, reference.shape), "it": 1.01 * reference.transpose(0, 2, 3, 1)}
+    found = CandidateTensors(tensors).nearest(reference, 1e-6, set())
+    assert found is not None
+    assert found.name == "it"
+    np.testing.assert_array_equal(found.values, 1.01 * reference)
+
+
 def test_nearest_leaves_out_what_is_known_and_its_copies() -> None:
     reference = random(0, (2, 3))
     tensors = {"known": reference + 0.1, "copy": reference + 0.1, "other": reference + 0.5}
