@@ -158,27 +158,57 @@ MOBILE = Runtime("mobile", _MOBILE)
 HEXAGON = Runtime("hexagon", _MOBILE, rounds_operands=True)
 """Qualcomm's NPU with float graphs; to be declared with float16 arithmetic."""
 
-NCNN = replace(CPU, name="ncnn", stores_when_used=True)
+_BY_RECIPROCAL = {"Div": Allowance(1, 0, 0, "x · (1 / y), either rounded: 2·u; measured: 0.92 ulp")}
+
+_NCNN = {
+    "Div": Allowance(1.5, 0, 0, "ncnn on x86, an approximate reciprocal made better once; measured: 1.4 ulp"),
+    "Reciprocal": Allowance(1, 0, 0, "the same; measured: 0.99 ulp"),
+    "Tanh": Allowance(5, 6, 0, "2·sigmoid(2x) − 1; ncnn on x86, measured: 4.8·u"),
+    "Pow": Allowance(30, 0, 0, "exp(p·log x) rounds p·log x; ncnn on x86, measured: 27 ulp of x^p ≥ 8e-24"),
+}
+NCNN = replace(CPU, name="ncnn", allowances=_CPU | _NCNN, stores_when_used=True)
 """ncnn on a CPU. With bfloat16 storage, its MatMul hands on float32, which Softmax rounds; exponentials that
 are stored, over the sum of those before, give its results to the last bit (960 of 960 numbers of a layer)."""
 
+_OPENVINO = {
+    "Erf": Allowance(2, 8, 1.5e-7, "Abramowitz & Stegun 7.1.26, as oneDNN has it; measured: 5.3e-7"),
+    "Softplus": Allowance(4, 7, 0, "OpenVINO's CPU plugin, measured: 6.2·u where y is small"),
+}
 OPENVINO = replace(
-    CPU, name="openvino", stores_when_used=True, narrows_vectors=True, adds_constants_first=True
+    CPU,
+    name="openvino",
+    allowances=_CPU | _BY_RECIPROCAL | _OPENVINO,
+    stores_when_used=True,
+    narrows_vectors=True,
+    adds_constants_first=True,
 )
-"""OpenVINO's CPU plugin; (x + b) + c is x + (b + c) by its ``AddAddFusion``."""
+"""OpenVINO's CPU plugin; (x + b) + c is x + (b + c) by its ``AddAddFusion``, and x / y is x · y⁻¹ by
+``ConvertDivide``."""
 
 OPENVINO_DYNAMIC = replace(OPENVINO, name="openvino, dynamic", makes_integers=True)
 """As OpenVINO's CPU plugin takes int8 weights unless it is told not to: 32 operands share a scale."""
 
-MNN = replace(CPU, name="mnn", narrows_vectors=True, winograd_points=(0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5))
-"""MNN on a CPU; the points of its ``WinogradGenerater`` are multiples of a half."""
+_MNN = {
+    "Exp": Allowance(4, 0, 0, "MNN's polynomial; measured: 3.5 ulp"),
+    "Tanh": Allowance(5, 4, 0, "MNN on x86, measured: 3.3·u"),
+    "Elu": Allowance(4, 4, 0, "exp(x) − 1; MNN on x86, measured: 3.9·u"),
+}
+MNN = replace(
+    CPU,
+    name="mnn",
+    allowances=_CPU | _BY_RECIPROCAL | _MNN,
+    narrows_vectors=True,
+    winograd_points=(0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5),
+)
+"""MNN on a CPU; its converter stores a constant divisor's reciprocal, the points of its ``WinogradGenerater``
+are multiples of a half."""
 
 _TAYLOR = "MNN's exponential on Arm, Taylor's polynomial of degree 4 on ±ln 2 / 2"
 MNN_ARM = replace(
     MNN,
     name="mnn on arm",
-    allowances=_CPU
-    | {
+    allowances={
+        **MNN.allowances,
         "Exp": Allowance(2, 0, 0, f"{_TAYLOR}: 5.57e-5; measured with 3.6.1: 5.57e-5", relative=5.57e-5),
         "Sigmoid": Allowance(2, 4, 1.4e-5, f"{_TAYLOR}: y (1 − y) · 5.57e-5; measured: 1.34e-5"),
         "Tanh": Allowance(5, 0, 2.8e-5, f"2·sigmoid(2x) − 1 by {_TAYLOR}; measured: 2.7e-5"),
@@ -191,8 +221,9 @@ MNN_DYNAMIC, MNN_ARM_DYNAMIC = (
 )
 """MNN told to save memory, with int8 weights: a place of a map, or all of it, shares a scale."""
 
-LITERT = replace(CPU, name="litert", adds_constants_first=True)
-"""LiteRT on a CPU, XNNPACK included; its converter makes x + (b + c) of (x + b) + c."""
+LITERT = replace(CPU, name="litert", allowances=_CPU | _BY_RECIPROCAL, adds_constants_first=True)
+"""LiteRT on a CPU, XNNPACK included; its converter makes x + (b + c) of (x + b) + c, and stores a constant
+divisor's reciprocal."""
 
 LITERT_DYNAMIC = replace(LITERT, name="litert, dynamic", makes_integers=True)
 """LiteRT's hybrid kernels and XNNPACK's: a row, or a picture, shares a scale."""

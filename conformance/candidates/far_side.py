@@ -118,7 +118,9 @@ class Ncnn(Runtime):
         extractor = self.net.create_extractor()
         extractor.set_light_mode(light)
         (picture,) = given.values()
-        extractor.input(self.net.input_names()[0], self.package.Mat(np.ascontiguousarray(picture)))
+        # A copy of its own: a layer that works in place ends the process on NumPy's memory.
+        fed = self.package.Mat(np.ascontiguousarray(picture)).clone()
+        extractor.input(self.net.input_names()[0], fed)
         return {name: self._blob(extractor, name) for name in names}
 
     def _blob(self, extractor: Any, name: str) -> Any:

@@ -248,6 +248,33 @@ def _layer_norm(writer: _Writer, layer: NcnnLayer) -> None:
     writer.like(layer, writer.node("LayerNormalization", operands, axis=-1, epsilon=layer.param(1, 1e-5)))
 
 
+def _batch_norm(writer: _Writer, layer: NcnnLayer) -> None:
+    slope, mean, variance, bias = map(writer.constant, layer.weights)
+    _of_maps(writer, layer, "BatchNormalization", [slope, bias, mean, variance], layer.param(1, 0.0))
+
+
+def _instance_norm(writer: _Writer, layer: NcnnLayer) -> None:
+    channels = layer.param(0)
+    scale, shift = layer.weights or [np.ones(channels, np.float32), np.zeros(channels, np.float32)]
+    constants = [writer.constant(scale), writer.constant(shift)]
+    _of_maps(writer, layer, "InstanceNormalization", constants, layer.param(1, 1e-3))
+
+
+def _of_maps(
+    writer: _Writer, layer: NcnnLayer, operator: str, constants: list[str], epsilon: float
+) -> None:
+    """Write a norm whose operand has a batch axis."""
+    x = writer.node("Unsqueeze", [layer.bottoms[0], writer.shape(0)])
+    made = writer.node(operator, [x, *constants], epsilon=epsilon)
+    writer.like(layer, writer.node("Squeeze", [made, writer.shape(0)]))
+
+
+def _p_relu(writer: _Writer, layer: NcnnLayer) -> None:
+    (slope,) = layer.weights
+    sides = [-1, *[1] * (writer.ranks[layer.bottoms[0]] - 1)]
+    writer.like(layer, writer.node("PRelu", [layer.bottoms[0], writer.constant(slope.reshape(sides))]))
+
+
 def _memory(writer: _Writer, layer: NcnnLayer) -> None:
     sides = [side for side in (layer.param(number) for number in (2, 11, 1, 0)) if side]
     writer.done(layer, writer.constant(layer.weights[0].reshape(sides)), len(sides))
@@ -328,7 +355,44 @@ def _sigmoid(writer: _Writer, layer: NcnnLayer) -> None:
     writer.like(layer, writer.node("Sigmoid", layer.bottoms))
 
 
+SQUARE = 4
+
+_UNARY = {
+    0: ("Abs",),
+    1: ("Neg",),
+    2: ("Floor",),
+    3: ("Ceil",),
+    5: ("Sqrt",),
+    6: ("Sqrt", "Reciprocal"),
+    7: ("Exp",),
+    8: ("Log",),
+    9: ("Sin",),
+    10: ("Cos",),
+    11: ("Tan",),
+    12: ("Asin",),
+    13: ("Acos",),
+    14: ("Atan",),
+    15: ("Reciprocal",),
+    16: ("Tanh",),
+    18: ("Round",),
+}
+"""UnaryOp's type → operators, one after the other. Source: ``src/layer/unaryop.h``."""
+
+
+def _unary(writer: _Writer, layer: NcnnLayer) -> None:
+    kind, (x,) = layer.param(0), layer.bottoms
+    if kind == SQUARE:
+        writer.like(layer, writer.node("Mul", [x, x]))
+        return
+    if kind not in _UNARY:
+        raise UnsupportedOperationError(f"layer {layer.name}: operation {kind} is not written down")
+    for operator in _UNARY[kind]:
+        x = writer.node(operator, [x])
+    writer.like(layer, x)
+
+
 _LAYERS: dict[str, Callable[[_Writer, NcnnLayer], None]] = {
+    "BatchNorm": _batch_norm,
     "BinaryOp": _binary,
     "Clip": _clip,
     "Concat": _concat,
@@ -336,11 +400,13 @@ _LAYERS: dict[str, Callable[[_Writer, NcnnLayer], None]] = {
     "ConvolutionDepthWise": _convolution,
     "Gemm": _gemm,
     "HardSigmoid": _hard_sigmoid,
+    "InstanceNorm": _instance_norm,
     "Interp": _interp,
     "LayerNorm": _layer_norm,
     "MatMul": _mat_mul,
     "MemoryData": _memory,
     "MultiHeadAttention": _attention,
+    "PReLU": _p_relu,
     "Permute": _permute,
     "Pooling": _pooling,
     "ReLU": _relu,
@@ -349,4 +415,5 @@ _LAYERS: dict[str, Callable[[_Writer, NcnnLayer], None]] = {
     "Sigmoid": _sigmoid,
     "Softmax": _softmax,
     "Split": _split,
+    "UnaryOp": _unary,
 }

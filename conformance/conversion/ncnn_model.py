@@ -24,6 +24,8 @@ from refimpl.ops.operation import Array
 MAGIC = "7767517"
 HALF = 0x01306B47
 MOST_LAYERS = 1 << 20
+SCALE_IS_GIVEN = -233
+"""Numbers of a Scale whose factors are its second blob."""
 ARRAY_KEYS = 23300
 """Parameter −23300 − k is parameter k as an array."""
 
@@ -194,6 +196,48 @@ def _layer_norm(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
             yield weights.plain(layer, int(layer.param(0)))
 
 
+def _batch_norm(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
+    for _ in range(4):  # slope, mean, variance, bias
+        yield weights.plain(layer, int(layer.param(0)))
+
+
+def _instance_norm(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
+    if layer.param(2, 1):
+        for _ in range(2):
+            yield weights.plain(layer, int(layer.param(0)))
+
+
+def _group_norm(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
+    if layer.param(3, 1):
+        for _ in range(2):
+            yield weights.plain(layer, int(layer.param(1)))
+
+
+def _rms_norm(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
+    if layer.param(2, 1):
+        yield weights.plain(layer, int(layer.param(0)))
+
+
+def _one(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
+    yield weights.plain(layer, int(layer.param(0)))
+
+
+def _scale(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
+    if layer.param(0) != SCALE_IS_GIVEN:
+        for _ in range(2 if layer.param(1) else 1):
+            yield weights.plain(layer, int(layer.param(0)))
+
+
+def _embed(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
+    yield weights.tagged(layer, int(layer.param(3)))
+    if layer.param(2):
+        yield weights.plain(layer, int(layer.param(0)))
+
+
+def _normalize(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
+    yield weights.plain(layer, int(layer.param(3)))
+
+
 def _memory(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
     sizes = [int(layer.param(number)) for number in (0, 1, 11, 2)]
     count = math.prod(size for size in sizes if size)
@@ -215,14 +259,23 @@ def _attention(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
 
 
 _SIZES: dict[str, Sizes] = {
+    "BatchNorm": _batch_norm,
+    "Bias": _one,
     "Convolution": _convolution,
     "ConvolutionDepthWise": _convolution,
     "Deconvolution": _convolution,
     "DeconvolutionDepthWise": _convolution,
-    "InnerProduct": _inner_product,
+    "Embed": _embed,
     "Gemm": _gemm,
+    "GroupNorm": _group_norm,
+    "InnerProduct": _inner_product,
+    "InstanceNorm": _instance_norm,
     "LayerNorm": _layer_norm,
     "MemoryData": _memory,
     "MultiHeadAttention": _attention,
+    "Normalize": _normalize,
+    "PReLU": _one,
+    "RMSNorm": _rms_norm,
+    "Scale": _scale,
 }
 """Layers that have weights → what they read of the file; the others' leave it out of step, which is seen."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,19 @@ def translated(graph: OnnxGraph, values: Mapping[str, Array]) -> dict[int, Calla
     MissingDependencyError
         PyTorch is not installed.
     """
-    calls = {place: _call(node, values) for place, node in enumerate(graph.nodes)}
+    fixed = _fixed(graph)
+    calls = {place: _call(node, values, fixed) for place, node in enumerate(graph.nodes)}
     return {place: call for place, call in calls.items() if call is not None}
+
+
+def untranslated(graph: OnnxGraph, calls: Calls) -> list[int]:
+    """Return the places of nodes without a call, whose results are not the same whatever is fed either."""
+    fixed = _fixed(graph)
+    return [
+        place
+        for place, node in enumerate(graph.nodes)
+        if place not in calls and not fixed.issuperset(node.outputs)
+    ]
 
 
 def module_of(graph: OnnxGraph, feeds: Mapping[str, Array]) -> Any:
@@ -54,9 +66,9 @@ def module_of(graph: OnnxGraph, feeds: Mapping[str, Array]) -> Any:
     """
     values = run(graph.nodes, {**graph.initializers, **feeds}, evaluate_node)
     calls = translated(graph, values)
-    missing = [node.op_type for place, node in enumerate(graph.nodes) if place not in calls]
+    missing = {graph.nodes[place].op_type for place in untranslated(graph, calls)}
     if missing:
-        raise UnsupportedOperationError(f"not translated to PyTorch: {', '.join(sorted({*missing}))}")
+        raise UnsupportedOperationError(f"not translated to PyTorch: {', '.join(sorted(missing))}")
     return assembled(graph, values, feeds, calls)
 
 
@@ -95,24 +107,45 @@ def assembled(graph: OnnxGraph, values: Mapping[str, Array], feeds: Mapping[str,
     return Whole().eval()
 
 
-def _call(node: Node, values: Mapping[str, Array]) -> Callable[..., Any] | None:
-    """Return what computes a node in PyTorch, None if nothing does; shapes and numbers are literals."""
+def _fixed(graph: OnnxGraph) -> set[str]:
+    """Return the tensors that are the same whatever is fed, of the shapes that it has."""
+    fixed = {*graph.initializers}
+    for node in graph.nodes:
+        # What is random has no operands either.
+        if node.op_type in ("Shape", "Size") or (node.uses and fixed.issuperset(node.uses)):
+            fixed.update(node.outputs)
+    return fixed
+
+
+def _call(node: Node, values: Mapping[str, Array], fixed: Collection[str]) -> Callable[..., Any] | None:
+    """Return what computes a node in PyTorch, None if nothing does; fixed shapes and numbers are literals."""
     function = operators().get(node.op_type)
     if function is None:
         return None
     literals = {
         place: values[name].tolist()
         for place, name in enumerate(node.inputs)
-        if name and (values[name].ndim == 0 or (values[name].dtype.kind == "i" and values[name].ndim == 1))
+        if name in fixed and _is_literal(values[name])
     }
     given = given_attributes(node.op_type, node.attributes)
-
-    def call(*operands: Any) -> tuple[Any, ...]:
-        return as_tuple(function(*(literals.get(place, x) for place, x in enumerate(operands)), **given))
-
     torch = import_torch()
-    try:
-        call(*(torch.from_numpy(np.array(values[name])) if name else None for name in node.inputs))
-    except Exception:  # an attribute that PyTorch has no word for
-        return None
-    return call
+    operands = [torch.from_numpy(np.array(values[name])) if name else None for name in node.inputs]
+    # Not every function takes a number for its first operand.
+    for each in (literals, {place: literal for place, literal in literals.items() if place}):
+        call = partial(_called, function, each, given)
+        try:
+            call(*operands)
+        except Exception:  # an attribute that PyTorch has no word for
+            continue
+        return call
+    return None
+
+
+def _is_literal(array: Array) -> bool:
+    return array.ndim == 0 or (array.dtype.kind == "i" and array.ndim == 1)
+
+
+def _called(
+    function: Callable[..., Any], literals: Mapping[int, Any], given: Mapping[str, Any], *operands: Any
+) -> tuple[Any, ...]:
+    return as_tuple(function(*(literals.get(place, x) for place, x in enumerate(operands)), **given))

@@ -301,7 +301,7 @@ def resize(
 
 def _reduction(function: Operator) -> Operator:
     def reduce(x: Tensor, axes: Axes | None = None, *, keepdims: int = 1) -> Tensor:
-        return function(x, _ints(axes), bool(keepdims))
+        return function(x, tuple(range(x.ndim)) if axes is None else _ints(axes), bool(keepdims))
 
     return reduce
 

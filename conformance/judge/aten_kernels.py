@@ -13,7 +13,7 @@ from conformance.candidates.arrays import first_line
 from conformance.graph.evaluation import evaluate_node, run
 from conformance.graph.findings import FAILS, UNJUDGED, Finding
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.graph.pytorch_module import Calls, assembled, translated
+from conformance.graph.pytorch_module import Calls, assembled, translated, untranslated
 from conformance.graph.pytorch_replay import import_torch
 from conformance.pictures.graph_inputs import graph_inputs
 from refimpl.graph import Node
@@ -45,9 +45,8 @@ def kernels_missing(graph: OnnxGraph, kernels: set[str]) -> list[Finding]:
     calls = translated(graph, values)
     happens = "no translation of it to PyTorch is known here"
     found = [
-        (place, Finding("untranslated", _subject(node), UNJUDGED, happens, INSTEAD))
-        for place, node in enumerate(graph.nodes)
-        if place not in calls
+        (place, Finding("untranslated", _subject(graph.nodes[place]), UNJUDGED, happens, INSTEAD))
+        for place in untranslated(graph, calls)
     ]
     try:
         called = _exported(graph, values, feeds, calls)

@@ -277,12 +277,13 @@ def _compare_once(sides: _Sides, taken: Mapping[str, Match]) -> _Seen:
             fused = sides.structure.soon_found(name, found, sides.compared, sides.reach)
             later = tensors.from_first(found[user].name for user in fused)
             match = tensors.likeliest(output_names.get(name, name), item.value, item.bound, known | later)
-            if match and sides.is_with_bias(name, match, item.value, item.bound):
-                match = None
             kept = match is not None and match.name == name and sides.is_kept(name, item.step)
+            alike = match is not None and match.resembles(item.value)
+            if match and alike and not kept and sides.is_with_bias(name, match, item.value, item.bound):
+                match, alike = None, False
             if match:
                 likely[name] = match
-            if kept or (match and match.resembles(item.value)):
+            if kept or alike:
                 sure.add(name)
             elif fused:
                 match, missing = None, "absent"
