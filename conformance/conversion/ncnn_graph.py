@@ -260,9 +260,7 @@ def _instance_norm(writer: _Writer, layer: NcnnLayer) -> None:
     _of_maps(writer, layer, "InstanceNormalization", constants, layer.param(1, 1e-3))
 
 
-def _of_maps(
-    writer: _Writer, layer: NcnnLayer, operator: str, constants: list[str], epsilon: float
-) -> None:
+def _of_maps(writer: _Writer, layer: NcnnLayer, operator: str, constants: list[str], epsilon: float) -> None:
     """Write a norm whose operand has a batch axis."""
     x = writer.node("Unsqueeze", [layer.bottoms[0], writer.shape(0)])
     made = writer.node(operator, [x, *constants], epsilon=epsilon)

@@ -111,8 +111,8 @@ def _fixed(graph: OnnxGraph) -> set[str]:
     """Return the tensors that are the same whatever is fed, of the shapes that it has."""
     fixed = {*graph.initializers}
     for node in graph.nodes:
-        # What is random has no operands either.
-        if node.op_type in ("Shape", "Size") or (node.uses and fixed.issuperset(node.uses)):
+        # What is random has no operands, as constants have none.
+        if node.op_type in ("Constant", "Shape", "Size") or (node.uses and fixed.issuperset(node.uses)):
             fixed.update(node.outputs)
     return fixed
 
@@ -129,15 +129,17 @@ def _call(node: Node, values: Mapping[str, Array], fixed: Collection[str]) -> Ca
     }
     given = given_attributes(node.op_type, node.attributes)
     torch = import_torch()
-    operands = [torch.from_numpy(np.array(values[name])) if name else None for name in node.inputs]
-    # Not every function takes a number for its first operand.
-    for each in (literals, {place: literal for place, literal in literals.items() if place}):
+    # Not every function takes numbers for its first operand, or for any.
+    after_first = {place: literal for place, literal in literals.items() if place}
+    lists = {place: literal for place, literal in literals.items() if isinstance(literal, list)}
+    for each in (literals, after_first, lists, {}):
         call = partial(_called, function, each, given)
         try:
-            call(*operands)
-        except Exception:  # an attribute that PyTorch has no word for
+            made = call(*(torch.from_numpy(np.array(values[name])) if name else None for name in node.inputs))
+        except Exception:  # an attribute or a type that PyTorch has no word for
             continue
-        return call
+        if len(made) >= len(node.outputs) and all(isinstance(each, torch.Tensor) for each in made):
+            return call
     return None
 
 

@@ -7,9 +7,11 @@ refused, never approximated. Needs PyTorch: `conformance.graph.pytorch_replay.op
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from typing import Any, cast
 
 import torch
+from onnx import TensorProto
 from torch import Tensor
 from torch.nn import functional
 
@@ -180,10 +182,14 @@ FUNCTIONS: dict[str, Operator] = {
     ),
     "MeanVarianceNormalization": mean_variance_normalization,
     "LRN": response_normalization,
-    "LpNormalization": lambda x, *, axis=-1, p=2: functional.normalize(x, p, axis, eps=0),
+    "LpNormalization": lambda x, *, axis=-1, p=2: functional.normalize(x, p, axis, torch.finfo(x.dtype).tiny),
     "Relu": functional.relu,
     "LeakyRelu": lambda x, *, alpha=0.01: functional.leaky_relu(x, alpha),
+    "PRelu": lambda x, slope: torch.where(x < 0, slope * x, x),
     "Elu": lambda x, *, alpha=1.0: functional.elu(x, alpha),
+    "Celu": lambda x, *, alpha=1.0: functional.celu(x, alpha),
+    "ThresholdedRelu": lambda x, *, alpha=1.0: torch.where(x > alpha, x, 0),
+    "Softsign": functional.softsign,
     "HardSigmoid": hard_sigmoid,
     "HardSwish": functional.hardswish,
     "Swish": lambda x, *, alpha=1.0: x * torch.sigmoid(alpha * x),
@@ -217,6 +223,28 @@ ARITHMETIC: dict[str, Operator] = {
     "Sqrt": torch.sqrt,
     "Sin": torch.sin,
     "Cos": torch.cos,
+    "Tan": torch.tan,
+    "Asin": torch.asin,
+    "Acos": torch.acos,
+    "Atan": torch.atan,
+    "Sinh": torch.sinh,
+    "Cosh": torch.cosh,
+    "Asinh": torch.asinh,
+    "Acosh": torch.acosh,
+    "Atanh": torch.atanh,
+    "Max": lambda *x: reduce(torch.maximum, x),
+    "Min": lambda *x: reduce(torch.minimum, x),
+    "Sum": lambda *x: reduce(torch.add, x),
+    "Mean": lambda *x: reduce(torch.add, x) / len(x),
+    "Equal": torch.eq,
+    "Greater": torch.gt,
+    "GreaterOrEqual": torch.ge,
+    "Less": torch.lt,
+    "LessOrEqual": torch.le,
+    "And": torch.logical_and,
+    "Or": torch.logical_or,
+    "Xor": torch.logical_xor,
+    "Not": torch.logical_not,
     "Pow": torch.pow,
     "Reciprocal": torch.reciprocal,
     "Neg": torch.neg,
@@ -306,6 +334,12 @@ def _reduction(function: Operator) -> Operator:
     return reduce
 
 
+def cumulated(x: Tensor, axis: Any, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
+    """CumSum, forwards."""
+    _require(not exclusive and not reverse)
+    return torch.cumsum(x, int(axis))
+
+
 def _spatial(x: Tensor) -> tuple[int, ...]:
     return tuple(range(2, x.ndim))
 
@@ -322,6 +356,11 @@ REDUCTIONS: dict[str, Operator] = {
     "ReduceMax": _reduction(torch.amax),
     "ReduceMin": _reduction(torch.amin),
     "ReduceLogSumExp": _reduction(torch.logsumexp),
+    "ReduceL1": _reduction(lambda x, axes, keep: x.abs().sum(axes, keep)),
+    "ReduceL2": _reduction(lambda x, axes, keep: torch.linalg.vector_norm(x, 2, axes, keep)),
+    "ReduceSumSquare": _reduction(lambda x, axes, keep: x.square().sum(axes, keep)),
+    "ReduceLogSum": _reduction(lambda x, axes, keep: x.sum(axes, keep).log()),
+    "CumSum": cumulated,
 }
 
 # Arranging and choosing
@@ -336,6 +375,38 @@ def reshape(x: Tensor, shape: Axes, *, allowzero: int = 0) -> Tensor:
 def transpose(x: Tensor, *, perm: Sequence[int] | None = None) -> Tensor:
     """Transpose; without a permutation, reversed."""
     return x.permute(tuple(reversed(range(x.ndim))) if perm is None else tuple(perm))
+
+
+DTYPES = {
+    TensorProto.FLOAT: torch.float32,
+    TensorProto.UINT8: torch.uint8,
+    TensorProto.INT8: torch.int8,
+    TensorProto.INT32: torch.int32,
+    TensorProto.INT64: torch.int64,
+    TensorProto.BOOL: torch.bool,
+    TensorProto.FLOAT16: torch.float16,
+    TensorProto.DOUBLE: torch.float64,
+}
+"""What numbers are cast to."""
+
+
+def cast_to(x: Tensor, *, to: int, saturate: int = 1) -> Tensor:
+    """Cast between whole and floating-point numbers."""
+    _require(to in DTYPES)
+    return x.to(DTYPES[to])
+
+
+def squeeze(x: Tensor, axes: Axes | None = None) -> Tensor:
+    """Squeeze; without axes, of all that are one."""
+    return x.squeeze() if axes is None else x.squeeze(_ints(axes))
+
+
+def gather(x: Tensor, indices: Any, *, axis: int = 0) -> Tensor:
+    """Gather, of indices of any rank."""
+    places = torch.as_tensor(indices)
+    axis %= x.ndim
+    chosen = torch.index_select(x, axis, places.reshape(-1) % x.shape[axis])
+    return chosen.reshape(*x.shape[:axis], *places.shape, *x.shape[axis + 1 :])
 
 
 def depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
@@ -375,6 +446,10 @@ ARRANGING: dict[str, Operator] = {
     "Identity": lambda x: x,
     "Reshape": reshape,
     "Transpose": transpose,
+    "Cast": cast_to,
+    "Flatten": lambda x, *, axis=1: x.reshape(x.shape[:axis].numel(), -1),
+    "Gather": gather,
+    "Squeeze": squeeze,
     "Unsqueeze": lambda x, axes: x.unsqueeze(*_ints(axes)),
     "Concat": lambda *x, axis: torch.cat(x, axis),
     "Split": lambda x, sizes, *, axis=0: torch.split(x, _ints(sizes), axis),
