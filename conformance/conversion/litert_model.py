@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from conformance.conversion.stored_weight import StoredWeight
-from refimpl.errors import FileError, MissingDependencyError, UnsupportedOperationError
+from refimpl.errors import FileError, MissingDependencyError
 from refimpl.ops.operation import Array
 
 MAGIC = b"TFL3"
@@ -81,8 +81,6 @@ def read_litert(path: Path) -> LitertModel:
     ------
     FileError
         The file is missing, of another runtime, cut off or malformed.
-    UnsupportedOperationError
-        It has several graphs.
     MissingDependencyError
         LiteRT, whose schema is used, is not installed.
     """
@@ -95,8 +93,6 @@ def read_litert(path: Path) -> LitertModel:
         raise FileError(f"{path}: bytes 4 to 8 are {content[4:8]!r}, not {MAGIC!r}: it is no model of LiteRT")
     try:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
-        if len(model.subgraphs) != 1:
-            raise UnsupportedOperationError(f"{path} has {len(model.subgraphs)} graphs; expected one")
         _fetch(model, content)
         return _read(schema, model)
     except (struct.error, ValueError, IndexError, TypeError, AttributeError) as error:
@@ -124,7 +120,7 @@ def _schema() -> Any:
 
 
 def _read(schema: Any, model: Any) -> LitertModel:
-    (graph,) = model.subgraphs
+    graph = model.subgraphs[0]  # the others are what one of its operators consists of
     kinds = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
     codes = [_kind(kinds, code) for code in model.operatorCodes]
     operators = [

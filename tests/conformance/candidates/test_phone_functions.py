@@ -80,6 +80,24 @@ def test_a_function_passes(candidate: str, function: str, tmp_path: Path) -> Non
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.parametrize("candidate", ["litert:xnnpack=off", "executorch:delegate=portable"])
+def test_functions_pass_together_where_converting_takes_long(candidate: str, tmp_path: Path) -> None:
+    """A padded AveragePool is a file of several graphs in LiteRT."""
+    made: list[NodeProto] = []
+    for place, nodes in enumerate(FUNCTIONS.values()):
+        for node in nodes:
+            made.append(onnx.NodeProto.FromString(node.SerializeToString()))
+            named = (made[-1].input, made[-1].output)
+            for names in named:
+                names[:] = [name if name in (*CONSTANTS, "x") else f"{name}{place}" for name in names]
+    pool = helper.make_node("AveragePool", ["x"], ["pooled"], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    last = helper.make_node("Sum", [*(f"y{place}" for place in range(len(FUNCTIONS))), "pooled"], ["y"])
+    path = saved([*made, pool, last], tmp_path / "m.onnx")
+    line = ["verify", str(path), "--graph-only", "--candidate", candidate]
+    result = CliRunner().invoke(conformance.cli.app, line)
+    assert result.exit_code == 0, result.output
+
+
 def test_a_batch_norm_is_read_from_ncnns_files(tmp_path: Path) -> None:
     """Its numbers, those of PReLU and of an instance norm, stand in the .bin, too."""
     node = helper.make_node("BatchNormalization", ["x", *("s", "b", "m", "v")], ["n"])
