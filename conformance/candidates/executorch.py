@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -83,8 +84,9 @@ class ExecutorchCandidate(PhoneCandidate):
     @property
     def said(self) -> dict[str, Any]:
         """Threads, the outputs' names, how much the event dump may hold, and whether it is of integers."""
-        sizes = (self.program.tensors[place].size for places in self._shown.values() for place in places)
-        room = sum(size + _PADDING for size in sizes) + _ROOM
+        # The outputs are shown once more at the end.
+        places = [*itertools.chain.from_iterable(self._shown.values()), *self.program.outputs.values()]
+        room = sum(self.program.tensors[place].size + _PADDING for place in places) + _ROOM
         integers = self.settings.values["weights"] == STATIC
         outputs = [*self.program.outputs]
         return {"threads": self.settings.threads, "outputs": outputs, "room": room, "integers": integers}

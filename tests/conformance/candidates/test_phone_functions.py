@@ -54,9 +54,9 @@ FUNCTIONS = {
 RUNTIMES = ("ncnn:winograd=off", "mnn:winograd=off", "openvino")
 
 
-def saved(nodes: Sequence[NodeProto], path: Path) -> Path:
+def saved(nodes: Sequence[NodeProto], path: Path, shape: Sequence[int] = SHAPE) -> Path:
     """Write a model of ``x`` and ``y``."""
-    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, SHAPE) for name in "xy"]
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in "xy"]
     used = {name for node in nodes for name in node.input}
     held = [numpy_helper.from_array(array, name) for name, array in CONSTANTS.items() if name in used]
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], held)
@@ -94,6 +94,14 @@ def test_functions_pass_together_where_converting_takes_long(candidate: str, tmp
     last = helper.make_node("Sum", [*(f"y{place}" for place in range(len(FUNCTIONS))), "pooled"], ["y"])
     path = saved([*made, pool, last], tmp_path / "m.onnx")
     line = ["verify", str(path), "--graph-only", "--candidate", candidate]
+    result = CliRunner().invoke(conformance.cli.app, line)
+    assert result.exit_code == 0, result.output
+
+
+def test_executorch_shows_outputs_of_many_numbers(tmp_path: Path) -> None:
+    """Its event dump holds them once more than other tensors."""
+    path = saved(single("Relu"), tmp_path / "m.onnx", [1, 3, 512, 512])
+    line = ["verify", str(path), "--graph-only", "--candidate", "executorch:delegate=portable"]
     result = CliRunner().invoke(conformance.cli.app, line)
     assert result.exit_code == 0, result.output
 
