@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from conformance.bounds import Declaration
+from conformance.bounds.worst_element import absolute_error
 from conformance.graph.evaluation import evaluate_node
 from conformance.judge.alignment import RESEMBLANCE, CandidateTensors, Match
 from conformance.judge.replay import Structure
@@ -41,22 +42,32 @@ class Around:
         """
         after = self.structure.within(name, self.compared, self.reach) - {name}
         known = {key: array for key, array in self.found.items() if key not in after}
-        recording = self.recording
-        given = (*recording.weights, *recording.constants, *recording.inputs.values())
-        held = {**{key: recording.tensors[key] for key in given}, **known, name: likely.values}
         computed, telling = {name}, set[str]()
-        for step in recording.graph.between({*known, name}, after):
-            held.update(zip(step.outputs, evaluate_node(step, step.operands(held)), strict=False))
+        held = self._computed({**known, name: likely.values}, after)
+        for step in self.recording.graph.between({*known, name}, after):
             if computed.isdisjoint(step.uses):
                 continue
             computed.update(step.outputs)
-            if not telling.isdisjoint(step.uses) or {*step.uses} - computed - {*recording.constants}:
+            if not telling.isdisjoint(step.uses) or {*step.uses} - computed - {*self.recording.constants}:
                 telling.update(step.outputs)
             for target in after.intersection(step.outputs):
                 match = self._held(target, held[target])
-                if match and (nearest or match.name == likely.name or target in telling):
+                if not match or not (nearest or match.name == likely.name or target in telling):
+                    continue
+                # A softmax makes the same of much: then what the right tensor makes is as near.
+                right = self._computed({key: known[key] for key in known if key != name}, after)
+                if match.name == likely.name or _error(match, held[target]) < _error(match, right[target]):
                     return match.name != likely.name
         return False
+
+    def _computed(self, known: Mapping[str, Array], targets: Collection[str]) -> dict[str, Array]:
+        """Return what the reference computes of some tensors on the way to others."""
+        recording = self.recording
+        given = (*recording.weights, *recording.constants, *recording.inputs.values())
+        held = {**{key: recording.tensors[key] for key in given}, **known}
+        for step in recording.graph.between({*known}, targets):
+            held.update(zip(step.outputs, evaluate_node(step, step.operands(held)), strict=False))
+        return held
 
     def _held(self, target: str, value: Array) -> Match | None:
         """Return the candidate's tensor that is a value, but for some rounding."""
@@ -65,3 +76,7 @@ class Around:
         unit = max(each.unit_roundoff for each in formats)
         allowed = min(ROUNDINGS * unit, RESEMBLANCE) * float(np.abs(value).max(initial=0.0))
         return self.tensors.find(value, allowed, spatial=target in self.structure.maps)
+
+
+def _error(match: Match, value: Array) -> float:
+    return float(absolute_error(match.values, value).max(initial=0.0))

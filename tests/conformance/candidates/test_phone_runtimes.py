@@ -258,6 +258,26 @@ def test_what_bfloat16_hides_is_seen_in_the_file_of_any_graph(folder: Path, tmp_
 
 
 @runtimes
+@pytest.mark.parametrize("runtime", ["ncnn", "openvino"])
+def test_a_mistake_that_narrow_arithmetic_hides_goes_before_one_that_it_shows(
+    runtime: str, folder: Path, tmp_path: Path
+) -> None:
+    """The run leaves the reference at the last layer only."""
+    model = onnx.load(wrong_in_a_slice(folder, tmp_path / "m.onnx"))
+    name = "instance_decoder.kernel_head.1.weight"
+    last = next(each for each in model.graph.initializer if each.name == name)
+    last.CopyFrom(numpy_helper.from_array(1.5 * numpy_helper.to_array(last), name))
+    onnx.save(model, tmp_path / "m.onnx")
+    place = tmp_path / f"m{CONVERTERS[runtime].suffixes[0]}"
+    path = convert(CONVERTERS[runtime], tmp_path / "m.onnx", place)[0]
+    (item,) = judged(f"{runtime}:{path},storage=bfloat16").inputs
+    shown = next(row.name for row in item.steps if row.verdict == "fail")
+    assert shown.startswith("instance_decoder.kernel_head")
+    assert item.first_fault is not None
+    assert SLICE.startswith(item.first_fault.step)
+
+
+@runtimes
 def test_a_file_that_is_not_read_whole_is_a_remark(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The verdict on what was run stands."""
     from conformance.conversion import ncnn_graph

@@ -27,8 +27,9 @@ from conformance.judge.network import verify
 from conformance.judge.replay import Replay
 from conformance.judge.steps import compare_steps
 from conformance.judge.wrong_tensor import Around
-from refimpl import MobileInst
+from refimpl import MobileInst, ops
 from refimpl.ops.operation import Array
+from refimpl.recording import record_call
 
 
 def graph(nodes: list[onnx.NodeProto], shape: tuple[int, ...], **constants: Array) -> OnnxGraph:
@@ -184,3 +185,25 @@ def test_a_product_is_not_taken_for_its_sum_where_nothing_bounds_either(
     assert not any(row.verdict == "fail" for row in rows)
     (product,) = (row for row in rows if row.name == "m")
     assert product.verdict == "absent"
+
+
+def test_what_a_softmax_makes_of_anything_tells_nothing_of_what_is_before_it() -> None:
+    """The candidate fuses q = s · (x · w + b), and s is wrong: its one tensor is no wrong x · w + b."""
+    random = np.random.default_rng(0)
+    tokens, keys, values, w = (random.standard_normal((6, 8)) for _ in range(4))
+    w, b, s = random.standard_normal((8, 8)) / 8, 0.01 * random.standard_normal(8), np.array(0.3)
+
+    def attention(given: dict[str, Array]) -> dict[str, Array]:
+        query = ops.mul(ops.add(ops.mat_mul(given["x"], w), b), s)
+        scores = ops.mat_mul(query, 0.01 * keys.T)
+        return {"y": ops.mat_mul(ops.softmax(scores, axis=-1), values)}
+
+    run = record_call(attention, {"x": tokens})
+    query = 1.05 * s * (tokens @ w + b)
+    scores = query @ (0.01 * keys.T)
+    weights = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
+    made = {"a": query, "b": scores, "c": weights, "d": weights @ values}
+    tensors = CandidateTensors({name: array.astype(np.float32) for name, array in made.items()})
+    _, fault = compare_steps(run, {"y": "d"}, tensors, Declaration(weights=FLOAT16))
+    assert fault is not None
+    assert fault.operation == "Mul"
