@@ -212,7 +212,7 @@ def test_a_converter_ends_with_what_started_it(held, tmp_path):
 def test_our_converters_end_with_what_started_them(module, tmp_path):
     source = tmp_path / "never.onnx"
     os.mkfifo(source)
-    command = python_command(f"conformance.candidates.{module}", str(source), str(tmp_path / "m"), "")
+    command = python_command(f"conformance.candidates.{module}", str(source), str(tmp_path / "m"), "", "")
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=safe_environment())
     try:
         with pytest.raises(subprocess.TimeoutExpired):

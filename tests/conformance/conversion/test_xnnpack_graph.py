@@ -212,8 +212,19 @@ words (float[1, 4, 6, 8] x) => (float[1, 4, 6, 8] y, float[1, 4, 1, 1] mean, flo
   mapped = Softmax <axis = -1> (cut)
 }
 """
-OTHERS = {"Copy", "Div", "ELU", "Gelu", "Maximum", "Minimum", "PReLU", "ReciprocalSquareRoot", "Square"}
-"""Nodes that `convert` writes of none of the two graphs."""
+OTHERS = {
+    "Copy",
+    "Div",
+    "ELU",
+    "Gelu",
+    "Maximum",
+    "Minimum",
+    "PReLU",
+    "ReciprocalSquareRoot",
+    "Square",
+    "Convert",
+}
+"""Nodes that `convert` writes of none of the two graphs; the last of integers only."""
 
 
 def words() -> onnx.ModelProto:

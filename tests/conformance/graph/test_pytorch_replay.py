@@ -55,7 +55,6 @@ def test_an_operator_without_translation_is_named() -> None:
         ("ConvTranspose", ((1, 1, 4, 4), (1, 1, 3, 3)), {"pads": (0, 0, 1, 1)}),
         ("AveragePool", ((1, 1, 4, 4),), {"kernel_shape": (2, 2), "pads": (0, 0, 1, 1)}),
         ("MaxPool", ((1, 1, 4),), {"kernel_shape": (2,)}),
-        ("ReduceMean", ((2, 3),), {}),
         ("Resize", ((1, 1, 4, 4),), {"mode": "linear"}),
         ("DepthToSpace", ((1, 4, 2, 2),), {"blocksize": 2}),
     ],
