@@ -72,7 +72,7 @@ def winograd_explains(
     declared = replace(declaration, runtime=with_winograd(declaration.runtime, tile))
     allowed, fault = compared(declared)
     still = {row.name for row in allowed if row.verdict == "fail"}
-    order = [row.name for row in rows]
+    order = [name for _, name in recording.results()]
     if fault is not None and (first.name in still or order.index(fault.step) < order.index(first.name)):
         return None
     times = max(row.utilisation or 0.0 for row in failing if row.name not in still)

@@ -184,9 +184,9 @@ def _rows(course: StepCourse) -> list[Comparison]:
 
 def _is_not_behind(fault: Fault, course: StepCourse) -> bool:
     """Tell whether a fault is of no step behind that of what a course found."""
-    order = [name for _, name in course.recording.results()]
-    found = course.fault and course.fault.step
-    return found not in order or order.index(fault.step) <= order.index(found)
+    places = {name: place for place, (_, name) in enumerate(course.recording.results())}
+    found = None if course.fault is None else places.get(course.fault.step)
+    return found is None or places.get(fault.step, 0) <= found
 
 
 def _compared(graph: OnnxGraph, course: StepCourse) -> StepCourse:
