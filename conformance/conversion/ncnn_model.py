@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.errors import FileError
+from refimpl.errors import FileError, UnsupportedOperationError
 from refimpl.ops.operation import Array
 
 MAGIC = "7767517"
 HALF = 0x01306B47
 MOST_LAYERS = 1 << 20
+BOTH_WAYS = 2
+"""Direction of a recurrent layer."""
 SCALE_IS_GIVEN = -233
 """Numbers of a Scale whose factors are its second blob."""
 ARRAY_KEYS = 23300
@@ -63,13 +65,17 @@ def read_ncnn(param: Path) -> list[NcnnLayer]:
     Raises
     ------
     FileError
-        A file is missing, malformed, of another runtime; the weights end too early or are not used up; or a
-        layer's kind is one whose weights are not known here.
+        A file is missing, malformed, of another runtime; the weights end too early or are not used up.
+    UnsupportedOperationError
+        A layer is of a kind whose weights are not read.
     """
     layers = [_layer(param, line) for line in _lines(param)]
     weights = param.with_suffix(".bin")
     if not weights.is_file():
         raise FileError(f"{weights}: there is no such file; ncnn keeps the weights of {param.name} there")
+    unread = sorted({layer.kind for layer in layers} & UNREAD)
+    if unread:
+        raise UnsupportedOperationError(f"{param}: the weights of {', '.join(unread)} are not read")
     reader = _Weights(weights, weights.read_bytes())
     for layer in layers:
         layer.weights.extend(_SIZES.get(layer.kind, _none)(layer, reader))
@@ -190,36 +196,15 @@ def _gemm(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
         yield weights.tagged(layer, spread)
 
 
-def _layer_norm(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
-    if layer.param(2, 1):
-        for _ in range(2):
-            yield weights.plain(layer, int(layer.param(0)))
+def _vectors(times: int, length: int, affine: int | None = None) -> Sizes:
+    """Return what reads so many vectors, of as many numbers as one parameter tells, if another says so."""
 
+    def read(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
+        if affine is None or layer.param(affine, 1):
+            for _ in range(times):
+                yield weights.plain(layer, int(layer.param(length)))
 
-def _batch_norm(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
-    for _ in range(4):  # slope, mean, variance, bias
-        yield weights.plain(layer, int(layer.param(0)))
-
-
-def _instance_norm(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
-    if layer.param(2, 1):
-        for _ in range(2):
-            yield weights.plain(layer, int(layer.param(0)))
-
-
-def _group_norm(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
-    if layer.param(3, 1):
-        for _ in range(2):
-            yield weights.plain(layer, int(layer.param(1)))
-
-
-def _rms_norm(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
-    if layer.param(2, 1):
-        yield weights.plain(layer, int(layer.param(0)))
-
-
-def _one(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
-    yield weights.plain(layer, int(layer.param(0)))
+    return read
 
 
 def _scale(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
@@ -228,14 +213,24 @@ def _scale(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
             yield weights.plain(layer, int(layer.param(0)))
 
 
+def _recurrent(inside: int, shift: int) -> Sizes:
+    """Return what reads a recurrent layer, of so many matrices within, and so many vectors that are added."""
+
+    def read(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
+        made, directions = int(layer.param(0)), 2 if layer.param(2) == BOTH_WAYS else 1
+        hidden = int(layer.param(3, made)) if layer.kind == "LSTM" else made
+        counts = [int(layer.param(1)), *(part * hidden * directions for part in (shift, inside * made))]
+        # What is carried from step to step is projected where it is of another length.
+        for count in counts + [hidden * made * directions] * (hidden != made):
+            yield weights.tagged(layer, count)
+
+    return read
+
+
 def _embed(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
     yield weights.tagged(layer, int(layer.param(3)))
     if layer.param(2):
         yield weights.plain(layer, int(layer.param(0)))
-
-
-def _normalize(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
-    yield weights.plain(layer, int(layer.param(3)))
 
 
 def _memory(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
@@ -258,24 +253,31 @@ def _attention(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
         yield weights.plain(layer, bias)
 
 
+_CONVOLUTIONS = [
+    f"{kind}{axes}"
+    for kind in ("Convolution", "ConvolutionDepthWise", "Deconvolution", "DeconvolutionDepthWise")
+    for axes in ("", "1D", "3D")
+]
 _SIZES: dict[str, Sizes] = {
-    "BatchNorm": _batch_norm,
-    "Bias": _one,
-    "Convolution": _convolution,
-    "ConvolutionDepthWise": _convolution,
-    "Deconvolution": _convolution,
-    "DeconvolutionDepthWise": _convolution,
+    **dict.fromkeys([*_CONVOLUTIONS, "DeformableConv2D"], _convolution),
+    "BatchNorm": _vectors(4, 0),
+    "Bias": _vectors(1, 0),
     "Embed": _embed,
     "Gemm": _gemm,
-    "GroupNorm": _group_norm,
+    "GRU": _recurrent(3, 4),
+    "GroupNorm": _vectors(2, 1, 3),
     "InnerProduct": _inner_product,
-    "InstanceNorm": _instance_norm,
-    "LayerNorm": _layer_norm,
+    "InstanceNorm": _vectors(2, 0, 2),
+    "LSTM": _recurrent(4, 4),
+    "LayerNorm": _vectors(2, 0, 2),
     "MemoryData": _memory,
     "MultiHeadAttention": _attention,
-    "Normalize": _normalize,
-    "PReLU": _one,
-    "RMSNorm": _rms_norm,
+    "Normalize": _vectors(1, 3),
+    "PReLU": _vectors(1, 0),
+    "RMSNorm": _vectors(1, 0, 2),
+    "RNN": _recurrent(1, 1),
     "Scale": _scale,
 }
 """Layers that have weights → what they read of the file; the others' leave it out of step, which is seen."""
+UNREAD = {"Dequantize", "Quantize", "Requantize"}
+"""Layers of integers, whose weights are not read."""

@@ -94,8 +94,8 @@ def to_onnx(
     """
     renamed = {tensor: output for output, tensor in recording.outputs.items()}
     nodes = [_node(step, renamed, recording, opset) for step in recording.steps]
-    used = {tensor for node in nodes for tensor in node.input}
-    kept = [tensor for tensor in [*recording.weights, *recording.constants] if tensor in used - {*free}]
+    held = {tensor for node in nodes for tensor in node.input}.difference(free)
+    kept = [tensor for tensor in [*recording.weights, *recording.constants] if tensor in held]
     arrays = {tensor: recording.tensors[tensor] for tensor in kept}
     given = {**recording.inputs, **{tensor: tensor for tensor in recording.weights if tensor in free}}
     inputs = [_value(label, recording.tensors[tensor]) for label, tensor in given.items()]

@@ -6,8 +6,8 @@ refused, never approximated. Needs PyTorch: `conformance.graph.pytorch_replay.op
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
-from functools import reduce
 from typing import Any, cast
 
 import torch
@@ -232,10 +232,10 @@ ARITHMETIC: dict[str, Operator] = {
     "Asinh": torch.asinh,
     "Acosh": torch.acosh,
     "Atanh": torch.atanh,
-    "Max": lambda *x: reduce(torch.maximum, x),
-    "Min": lambda *x: reduce(torch.minimum, x),
-    "Sum": lambda *x: reduce(torch.add, x),
-    "Mean": lambda *x: reduce(torch.add, x) / len(x),
+    "Max": lambda *x: functools.reduce(torch.maximum, x),
+    "Min": lambda *x: functools.reduce(torch.minimum, x),
+    "Sum": lambda *x: functools.reduce(torch.add, x),
+    "Mean": lambda *x: functools.reduce(torch.add, x) / len(x),
     "Equal": torch.eq,
     "Greater": torch.gt,
     "GreaterOrEqual": torch.ge,
@@ -403,9 +403,10 @@ def squeeze(x: Tensor, axes: Axes | None = None) -> Tensor:
 
 def gather(x: Tensor, indices: Any, *, axis: int = 0) -> Tensor:
     """Gather, of indices of any rank."""
-    places = torch.as_tensor(indices)
     axis %= x.ndim
-    chosen = torch.index_select(x, axis, places.reshape(-1) % x.shape[axis])
+    places = torch.as_tensor(indices)
+    # No remainder: ExecuTorch's of a whole number less than zero is less than zero.
+    chosen = torch.index_select(x, axis, torch.where(places < 0, places + x.shape[axis], places).reshape(-1))
     return chosen.reshape(*x.shape[:axis], *places.shape, *x.shape[axis + 1 :])
 
 

@@ -123,16 +123,7 @@ class CandidateTensors:
         alike = self.by_size[reference.size]
         taken = [name for name in alike if name in excluded]
         names = [name for name in alike if not any(self._is_copy(name, other) for other in taken)]
-        wanted = _squeezed(reference.shape)
-        found = [
-            (name, values)
-            for name in names
-            for values in (
-                (self.tensors[name].reshape(reference.shape),)
-                if _squeezed(self.tensors[name].shape) == wanted
-                else _transposed(self.tensors[name], reference.shape)
-            )
-        ]
+        found = [(name, x) for name in names for x in _transposed(self.tensors[name], reference.shape)]
         for name, values in sorted(found, key=lambda pair: float(absolute_error(pair[1], reference).max())):
             yield Match(name, values, worst_of(values, reference, bound))
 
@@ -173,9 +164,12 @@ def layouts(array: Array, shape: tuple[int, ...], spatial: bool = False) -> Iter
 
 
 def _transposed(array: Array, shape: tuple[int, ...]) -> Iterator[Array]:
-    """Yield ``array`` as ``shape``, where it has the same axes in another order, rows before columns."""
+    """Yield ``array`` as ``shape``: as it is, else its axes in each other order, rows before columns."""
     axes = [axis for axis, size in enumerate(shape) if size != 1]
     held = _squeezed(array.shape)
+    if held == _squeezed(shape):
+        yield array.reshape(shape)
+        return
     for permutation in itertools.permutations(axes) if sorted(held) == sorted(_squeezed(shape)) else ():
         plane = [axis for axis in permutation if axis >= len(shape) - 2]
         if held == tuple(shape[axis] for axis in permutation) and plane == sorted(plane):

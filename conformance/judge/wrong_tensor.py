@@ -43,7 +43,7 @@ class Around:
         after = self.structure.within(name, self.compared, self.reach) - {name}
         known = {key: array for key, array in self.found.items() if key not in after}
         computed, telling = {name}, set[str]()
-        held = self._computed({**known, name: likely.values}, after)
+        held, right = self._computed({**known, name: likely.values}, after), None
         for step in self.recording.graph.between({*known, name}, after):
             if computed.isdisjoint(step.uses):
                 continue
@@ -52,12 +52,13 @@ class Around:
                 telling.update(step.outputs)
             for target in after.intersection(step.outputs):
                 match = self._held(target, held[target])
-                if not match or not (nearest or match.name == likely.name or target in telling):
-                    continue
-                # A softmax makes the same of much: then what the right tensor makes is as near.
-                right = self._computed({key: known[key] for key in known if key != name}, after)
-                if match.name == likely.name or _error(match, held[target]) < _error(match, right[target]):
-                    return match.name != likely.name
+                if match and match.name == likely.name:
+                    return False
+                if match and (nearest or target in telling):
+                    # A softmax makes the same of much: then what the right tensor makes is as near.
+                    right = right or self._computed(known, after)
+                    if _error(match, held[target]) < _error(match, right[target]):
+                        return True
         return False
 
     def _computed(self, known: Mapping[str, Array], targets: Collection[str]) -> dict[str, Array]:

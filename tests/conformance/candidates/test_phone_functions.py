@@ -19,7 +19,8 @@ pytestmark = pytest.mark.runtimes
 SHAPE = [1, 3, 16, 64]
 TENTH, SEVEN = np.float32(0.1), np.float32(0.7)
 VECTOR = np.linspace(1, 3, 3, dtype=np.float32).reshape(1, 3, 1, 1)
-CONSTANTS = {"tenth": TENTH, "seven": SEVEN, "vector": VECTOR}
+CHANNELS = np.array([2, -2, 0])
+CONSTANTS = {"tenth": TENTH, "seven": SEVEN, "vector": VECTOR, "channels": CHANNELS}
 
 
 def positive(operator: str, *operands: str) -> list[NodeProto]:
@@ -82,17 +83,17 @@ def test_a_function_passes(candidate: str, function: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("candidate", ["litert:xnnpack=off", "executorch:delegate=portable"])
 def test_functions_pass_together_where_converting_takes_long(candidate: str, tmp_path: Path) -> None:
-    """A padded AveragePool is a file of several graphs in LiteRT."""
+    """A padded AveragePool is a file of several graphs in LiteRT; places count from the end, too."""
     made: list[NodeProto] = []
     for place, nodes in enumerate(FUNCTIONS.values()):
         for node in nodes:
             made.append(onnx.NodeProto.FromString(node.SerializeToString()))
-            named = (made[-1].input, made[-1].output)
-            for names in named:
+            for names in (made[-1].input, made[-1].output):
                 names[:] = [name if name in (*CONSTANTS, "x") else f"{name}{place}" for name in names]
     pool = helper.make_node("AveragePool", ["x"], ["pooled"], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-    last = helper.make_node("Sum", [*(f"y{place}" for place in range(len(FUNCTIONS))), "pooled"], ["y"])
-    path = saved([*made, pool, last], tmp_path / "m.onnx")
+    chosen = helper.make_node("Gather", ["pooled", "channels"], ["chosen"], axis=1)
+    last = helper.make_node("Sum", [*(f"y{place}" for place in range(len(FUNCTIONS))), "chosen"], ["y"])
+    path = saved([*made, pool, chosen, last], tmp_path / "m.onnx")
     line = ["verify", str(path), "--graph-only", "--candidate", candidate]
     result = CliRunner().invoke(conformance.cli.app, line)
     assert result.exit_code == 0, result.output
@@ -131,3 +132,19 @@ def test_a_batch_norm_is_read_from_ncnns_files(tmp_path: Path) -> None:
     ):
         result = CliRunner().invoke(conformance.cli.app, line)
         assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_a_recurrent_layer_is_whole_in_ncnns_files(kind: str, direction: str, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    layer = getattr(torch.nn, kind)(8, 12, batch_first=True, bidirectional=direction == "bidirectional")
+    path = tmp_path / "m.onnx"
+    torch.onnx.export(layer.eval(), (torch.zeros(1, 5, 8),), str(path), input_names=["x"], dynamo=False)
+    model = onnx.load(path)
+    del model.graph.output[1:]
+    onnx.save(model, path)
+    line = ["verify", str(path), "--graph-only", "--candidate", "ncnn:winograd=off"]
+    result = CliRunner().invoke(conformance.cli.app, line)
+    assert result.exit_code == 0, result.output
