@@ -33,6 +33,7 @@ from conformance.bounds.copies import (
     narrowed_attributes,
     norm_behind,
     norm_scale,
+    of_largest,
     output_axis,
 )
 from conformance.bounds.declaration import DEFAULT, Declaration
@@ -99,6 +100,7 @@ __all__ = [
     "narrowed_attributes",
     "norm_behind",
     "norm_scale",
+    "of_largest",
     "output_axis",
     "propagated_bound",
     "step_by_step",

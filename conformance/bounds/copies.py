@@ -29,7 +29,7 @@ def copied_weights(recording: Recording, declaration: Declaration) -> dict[str, 
         name: _by_channel(recording.tensors[name], copied, axis, factor)
         if copied.by_channel
         else _narrowed(recording.tensors[name], copied, factor)
-        for name, (factor, axis) in _factors(recording).items()
+        for name, (factor, axis) in _factors(recording, sums=not copied.by_channel).items()
         if not (copied.by_channel and recording.tensors[name].ndim < 2)
     }
     for name, first, last in declaration.read:
@@ -41,7 +41,7 @@ def _known(name: str, error: Array | None, run: slice) -> dict[str, Array]:
     """Return a weight's error, none of it in a run of its elements."""
     if error is None:
         return {}
-    rest = np.array(error)
+    rest = np.array(error, order="C")
     rest.reshape(-1)[run] = 0.0
     return {name: rest}
 
@@ -83,15 +83,17 @@ def _by_channel(x: Array, copied: Format, axis: int, factor: Array | float) -> A
     return np.asarray(error + (np.abs(x) + error) * copied.step.rounding_of(step) / step)
 
 
-def _of_largest(x: Array, copied: Format) -> Array:
+def of_largest(x: Array, copied: Format) -> Array:
+    """Return a rounding of the largest element, of each."""
     largest = float(np.abs(x).max(initial=0.0))
     return np.full(x.shape, copied.unit_roundoff * max(largest, copied.smallest_normal))
 
 
-def _factors(recording: Recording) -> dict[str, tuple[Array | float, int]]:
+def _factors(recording: Recording, *, sums: bool) -> dict[str, tuple[Array | float, int]]:
     """Return the weights that are operands of products, matrices that are written down among them.
 
-    Each with what a norm behind it multiplies it by, and the axis of its output channels.
+    And of ``sums`` with a product. Each with what a norm behind it multiplies it by, and the axis of its
+    output channels.
     """
     written = (name for name in recording.constants if recording.tensors[name].ndim > 1)
     moved = {name: (name, False) for name in (*recording.weights, *written)}
@@ -102,7 +104,7 @@ def _factors(recording: Recording) -> dict[str, tuple[Array | float, int]]:
         if Trait.MOVES in traits and step.inputs[0] in moved:
             name, turned = moved[step.inputs[0]]
             moved.update(dict.fromkeys(step.outputs, (name, turned ^ (step.op_type == "Transpose"))))
-        elif Trait.PRODUCTS in traits or (step.op_type == "Add" and products & {*step.inputs}):
+        elif Trait.PRODUCTS in traits or (sums and step.op_type == "Add" and products & {*step.inputs}):
             products |= {*step.outputs} if step.op_type != "Conv" else set()
             factor = _factor(recording, norm_behind(recording, step))
             for place, operand in enumerate(step.inputs):
@@ -139,7 +141,7 @@ def _vectors(recording: Recording, copied: Format) -> Iterator[tuple[str, Array]
         names = [name for name in step.inputs if name in fixed]
         for name in (each for each in step.inputs if each in sources.keys() - fixed):
             held = ((source, recording.tensors[source]) for source in sources[name])
-            yield from ((source, _of_largest(x, copied)) for source, x in held if x.dtype.kind == "f")
+            yield from ((source, of_largest(x, copied)) for source, x in held if x.dtype.kind == "f")
         if step.op_type == "Conv":
             norm = norm_behind(recording, step)
             if norm is None:

@@ -90,7 +90,8 @@ class AgainstVerdict(Job):
         # What a converter has made may not fit together; of an ONNX file that is an error.
         partly = self.model_file.suffix in MEANINGS
         how: dict[str, Any] = {"names": names, "progress": progress, "cache": cache, "partly": partly}
-        return verify_against(after, before, inputs, **how, stored=with_integers(self.model_file))
+        stored, weights = with_integers(self.model_file)
+        return verify_against(after, before, inputs, **how, stored=stored, weights=weights)
 
     def _after(self, path: Path) -> OnnxGraph:
         """Read the model; a runtime's files as the graph that they mean."""

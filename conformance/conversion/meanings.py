@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import onnx
 
+from conformance.bounds import INT8, INT8_OF_RANGE, Format
 from conformance.conversion.coreml_graph import coreml_graph
 from conformance.conversion.coreml_model import read_coreml
 from conformance.conversion.executorch_graph import executorch_graph
 from conformance.conversion.executorch_model import read_executorch
 from conformance.conversion.litert_graph import litert_graph
-from conformance.conversion.litert_model import read_litert
+from conformance.conversion.litert_model import read_litert, stored_in_litert
 from conformance.conversion.mnn_graph import mnn_graph
 from conformance.conversion.mnn_model import read_mnn, stored_in_mnn
 from conformance.conversion.ncnn_graph import ncnn_graph
 from conformance.conversion.ncnn_model import read_ncnn
 from conformance.conversion.openvino_graph import openvino_graph
-from conformance.conversion.openvino_model import read_openvino
+from conformance.conversion.openvino_model import read_openvino, stored_in_openvino
 from conformance.conversion.stored_weight import StoredWeight
 
 Meaning = Callable[[Path, Mapping[str, Sequence[int]], Sequence[str]], onnx.ModelProto]
@@ -33,10 +34,19 @@ MEANINGS: Mapping[str, Meaning] = {
 """Suffix of a runtime's model → its file, its source's inputs and outputs, and what it means."""
 
 
-def with_integers(path: Path) -> list[StoredWeight]:
-    """Return the constants of a runtime's model where some are integers, of which its graph holds the floats.
+INTEGERS: Mapping[str, tuple[Callable[[Path], Iterable[StoredWeight]], Format]] = {
+    ".mnn": (lambda path: stored_in_mnn(read_mnn(path)), INT8),
+    ".tflite": (lambda path: stored_in_litert(read_litert(path)), INT8),
+    ".xml": (lambda path: stored_in_openvino(read_openvino(path)), INT8_OF_RANGE),
+}
+"""Suffix of a runtime's model → the constants that it holds, and how its weights are made integers."""
 
-    None of other models; nor of LiteRT's, whose converter folds factors into weights that are then not found.
+
+def with_integers(path: Path) -> tuple[list[StoredWeight], Format | None]:
+    """Return the constants of a runtime's model whose weights are integers, and how these were made.
+
+    Of another nothing: its graph holds all that it does.
     """
-    held = [*stored_in_mnn(read_mnn(path))] if path.suffix == ".mnn" else []
-    return held if any(each.scale is not None for each in held) else []
+    read, weights = INTEGERS.get(path.suffix, (lambda path: (), None))
+    held = [*read(path)]
+    return (held, weights) if any(each.scale is not None for each in held) else ([], None)

@@ -12,7 +12,13 @@ import numpy as np
 import onnx
 
 from conformance.conversion.graph_writer import GraphWriter
-from conformance.conversion.openvino_model import OpenVinoLayer, whole_numbers
+from conformance.conversion.openvino_model import (
+    OpenVinoLayer,
+    integer_weight,
+    is_widened,
+    of_integers,
+    whole_numbers,
+)
 from refimpl.errors import FileError, MobileInstError, ShapeError, UnsupportedOperationError
 from refimpl.ops.operation import Array
 
@@ -62,7 +68,7 @@ def _written(
     for name, place in zip(inputs, given, strict=True):
         writer.known[own.get(name, place), 0] = name
     for place, layer in enumerate(layers):
-        if layer.kind in ("Parameter", "Const", "Result"):
+        if layer.kind in ("Parameter", "Const", "Result") or is_widened(layers, layer):
             continue
         if layer.kind not in _LAYERS:
             raise UnsupportedOperationError(f"{layer.name}: what {layer.kind} means is not written down")
@@ -271,6 +277,16 @@ def _convert(writer: _Writer, layer: OpenVinoLayer) -> str:
     return writer.operands(layer)[0]
 
 
+def _multiply(writer: _Writer, layer: OpenVinoLayer) -> str:
+    """A product; of a weight's integers and their scale what they stand for, which float32 holds exactly."""
+    weight = integer_weight(writer.layers, layer)
+    if weight is not None:
+        return writer.constant(weight.numbers.astype(np.float32))
+    if of_integers(writer.layers, layer):
+        raise UnsupportedOperationError(f"{writer.prefix}: integers of a computed scale are not written down")
+    return _named("Mul")(writer, layer)
+
+
 _LAYERS: dict[str, Callable[[_Writer, OpenVinoLayer], str]] = {
     "Add": _named("Add"),
     "AvgPool": _pooling,
@@ -286,7 +302,7 @@ _LAYERS: dict[str, Callable[[_Writer, OpenVinoLayer], str]] = {
     "MVN": _mvn,
     "MatMul": _matmul,
     "MaxPool": _pooling,
-    "Multiply": _named("Mul"),
+    "Multiply": _multiply,
     "ReLU": _named("Relu"),
     "ReduceMean": _reduced("ReduceMean"),
     "ReduceSum": _reduced("ReduceSum"),

@@ -140,12 +140,36 @@ def stored_in_openvino(layers: Sequence[OpenVinoLayer]) -> Iterator[StoredWeight
     What is rounded to float16 between is not: where it computes in float32, the runtime widens all to that.
     """
     for layer in layers:
-        if layer.kind == "Multiply" and len(layer.inputs) == 2:
-            (held, point), scale = _shifted(layers, layer), _widened(layers, layer.inputs[1][0])
-            if held is not None and held.dtype.itemsize == 1 and scale is not None:
-                yield StoredWeight(held, scale, point.astype(np.float64))
+        weight = integer_weight(layers, layer)
+        if weight is not None:
+            yield weight
         elif layer.constant is not None and layer.constant.dtype.kind == "f":
             yield StoredWeight(layer.constant)
+
+
+def integer_weight(layers: Sequence[OpenVinoLayer], layer: OpenVinoLayer) -> StoredWeight | None:
+    """Return the weight that a Multiply makes of integers, their zero point and scale, all constant."""
+    if not of_integers(layers, layer):
+        return None
+    (held, point), scale = _shifted(layers, layer), _widened(layers, layer.inputs[1][0])
+    return None if held is None or scale is None else StoredWeight(held, scale, point.astype(np.float64))
+
+
+def of_integers(layers: Sequence[OpenVinoLayer], layer: OpenVinoLayer) -> bool:
+    """Tell whether a layer multiplies constant integers of a byte."""
+    return layer.kind == "Multiply" and len(layer.inputs) == 2 and _is_byte(_shifted(layers, layer)[0])
+
+
+def is_widened(layers: Sequence[OpenVinoLayer], layer: OpenVinoLayer) -> bool:
+    """Tell whether a layer makes floats of constant integers of a byte, their scale still missing."""
+    if layer.kind not in ("Convert", "Subtract") or not layer.inputs:
+        return False
+    place = layer.inputs[0][0]
+    return _is_byte(layers[place].constant) or is_widened(layers, layers[place])
+
+
+def _is_byte(array: Array | None) -> bool:
+    return array is not None and array.dtype.itemsize == 1
 
 
 def _shifted(layers: Sequence[OpenVinoLayer], layer: OpenVinoLayer) -> tuple[Array | None, Array]:

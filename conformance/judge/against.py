@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from conformance.bounds import Format
 from conformance.candidates.candidate import Candidate
 from conformance.candidates.evaluated import fit_for_both
 from conformance.conversion.stored_weight import StoredWeight
@@ -65,8 +66,8 @@ def verify_beside(
         if hasattr(candidate, "fit"):
             candidate.fit(recording.tensors)
         found, rounded = weights_of_file(candidate, replace(recording, weights=[*graph.initializers])), graph
-        if found.weights:
-            rounded = replace(graph, initializers={**graph.initializers, **found.weights})
+        if found.weights or found.computed:
+            rounded = _with(graph, {**found.weights, **found.computed})
             recording = graph_recording(rounded, feeds)
         shape = next((array.shape for array in feeds.values()), ())
         course = GraphCourse(candidate, feeds, label, shape, digest_of(feeds), recording, progress, cache)
@@ -75,6 +76,12 @@ def verify_beside(
         reports.append(course.follow())
     tolerance = getattr(candidate, "tolerance", str(candidate.declaration))
     return Report(reports, names[0], model_of(graph), tolerance, reference=names[1])
+
+
+def _with(graph: OnnxGraph, constants: Mapping[str, Array]) -> OnnxGraph:
+    """Return the graph with some constants, and the nodes that still make something of its outputs."""
+    nodes = graph.between(constants, graph.outputs.values())
+    return replace(graph, nodes=nodes, initializers={**graph.initializers, **constants})
 
 
 def verify_against(
@@ -87,6 +94,7 @@ def verify_against(
     cache: Path | None = None,
     partly: bool = False,
     stored: Sequence[StoredWeight] = (),
+    weights: Format | None = None,
 ) -> Report:
     """Judge whether a graph means what another does, from which a tool has made it.
 
@@ -102,6 +110,8 @@ def verify_against(
         Operands in ``after`` that do not fit together are a fault of it, and no error.
     stored
         The constants of the file that ``after`` was read from, if weights are integers there.
+    weights
+        Those integers.
 
     Raises
     ------
@@ -111,7 +121,7 @@ def verify_against(
         A node of either is outside the vocabulary.
     """
     fitting = {label: fit_for_both(after, feeds) for label, feeds in inputs.items()}
-    candidate = Wide(after, stored)
+    candidate = Wide(after, stored, weights)
     candidate.failed = [] if partly else None
     report = verify_beside(candidate, before, fitting, names=names, progress=progress, cache=cache)
     return replace(report, model=model_of(after))

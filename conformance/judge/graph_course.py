@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from conformance.bounds import FLOAT32, FLOAT64, INT8, Declaration, Format
+from conformance.bounds import FLOAT32, FLOAT64, Declaration, Format, copied_weights
 from conformance.bounds.declaration import MULTIPLE, SAMPLES
 from conformance.candidates.arrays import Given
 from conformance.candidates.candidate import Candidate, OwnGraph
@@ -26,6 +26,7 @@ from conformance.judge.folding import FOLDINGS, folded_errors
 from conformance.judge.outputs import compare_outputs
 from conformance.judge.replay import DATA_MOVEMENT
 from conformance.judge.step_course import StepCourse
+from conformance.judge.stored_weights import with_weights_of_file
 from conformance.reports.report import Comparison, Fault
 from refimpl import Recording
 from refimpl.errors import MobileInstError
@@ -46,13 +47,24 @@ class Wide(EvaluatedGraph):
     graph
     stored
         The constants of the file that it was read from, if weights are integers there: of `weights_of_file`.
+    weights
+        Those integers.
     """
 
-    def __init__(self, graph: OnnxGraph, stored: Sequence[StoredWeight] = ()) -> None:
-        declared = declared_by(graph)
-        super().__init__(graph, declaration=replace(declared, weights=INT8) if stored else declared)
+    def __init__(
+        self, graph: OnnxGraph, stored: Sequence[StoredWeight] = (), weights: Format | None = None
+    ) -> None:
+        super().__init__(graph, declaration=replace(declared_by(graph), weights=weights))
         self.stored = stored
-        self.read: tuple[tuple[str, int, int], ...] = ()
+
+    @property
+    def read(self) -> tuple[tuple[str, int, int], ...]:
+        """Which weights the truth has as the file does."""
+        return self.declaration.read
+
+    @read.setter
+    def read(self, runs: tuple[tuple[str, int, int], ...]) -> None:
+        self.declaration = replace(self.declaration, read=runs)
 
     @property
     def constants(self) -> list[Array]:
@@ -127,7 +139,13 @@ class GraphCourse(StepCourse):
         """Look for every tensor of the graph in the candidate."""
         constants = getattr(self.candidate, "constants", None)
         if constants is not None and all(map(_is_wide, self.captured.values())):
-            self.folded = folded_errors(self.recording, constants, self.candidate.declaration.storage)
+            declared = self.candidate.declaration
+            # Of weights that are integers there, what is not taken from the file may be off by its rounding.
+            rounded = copied_weights(self.recording, declared)
+            self.folded = folded_errors(self.recording, constants, declared.storage)
+            self.folded |= {
+                name: error + self.folded.get(name, 0.0) for name, error in rounded.items() if error.any()
+            }
         super().compare_steps(own)
 
     def truth(self, feeds: Mapping[str, Array]) -> Recording:
@@ -161,8 +179,10 @@ def look_into_file(course: StepCourse, feeds: Mapping[str, Array]) -> None:
     """
     meaning = getattr(course.candidate, "meaning", None)
     declared, unplaced = course.candidate.declaration, course.fault is None and first_wrong(_rows(course))
-    # Of a file whose own numbers are narrow, what converters round is known for each runtime, not here.
-    if meaning is None or declared.weights or not is_narrow(declared) or unplaced:
+    hides = is_narrow(declared) or declared.runtime.makes_integers
+    # Of a file whose own floats are narrow, what converters round is known for each runtime, not here.
+    halved = declared.weights is not None and not declared.weights.by_channel
+    if meaning is None or halved or not hides or unplaced or getattr(course.candidate, "integer", False):
         return
     course.progress("what its file means, in float64")
     try:
@@ -191,9 +211,10 @@ def _is_not_behind(fault: Fault, course: StepCourse) -> bool:
 
 def _compared(graph: OnnxGraph, course: StepCourse) -> StepCourse:
     """Return how far a file's graph and what it should compute agree, step by step; no output is judged."""
-    candidate = Wide(graph)
+    candidate = Wide(graph, getattr(course.candidate, "stored", ()), course.candidate.declaration.weights)
     candidate.failed = []
-    own = GraphCourse(candidate, course.feeds, "", (), "", course.recording, course.progress, None)
+    recording = with_weights_of_file(candidate, course.recording)
+    own = GraphCourse(candidate, course.feeds, "", (), "", recording, course.progress, None)
     own.weights, own.captured = course.weights, candidate.capture(own.given(course.feeds))
     own.outputs = [row for row in course.outputs if row.candidate in own.captured]
     own.compare_steps(None)

@@ -17,16 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from conformance.bounds import Declaration, copied_weights, norm_behind, norm_scale, output_axis
+from conformance.bounds import Declaration, copied_weights, of_largest
 from conformance.conversion.stored_weight import StoredWeight
 from conformance.graph.evaluation import evaluate_node, run
-from refimpl import Recording, Step
-from refimpl.graph import Node
-from refimpl.ops import TRAITS, Trait
+from conformance.judge.weight_uses import FEWEST, Use, Way, uses_of
+from refimpl import Recording
 from refimpl.ops.operation import Array
 
-FEWEST = 16
-"""Elements below which resemblance proves nothing."""
 ALIKE = 0.9
 """Cosine, and ratio of sizes, above which a constant may be a weight."""
 FOLDED = 2e-6
@@ -41,8 +38,6 @@ COARSER = 2.0
 """How many times as coarse as declared a file's own steps may be: a range's that lie about zero."""
 BLOCK = 1 << 15
 """Elements of which as much is computed at a time as stays in a processor's cache."""
-ARRANGING = ("Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
-"""Operators after which a weight's elements are still told apart."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +48,8 @@ class Stored:
     ----------
     weights
         Name → array, as the file has it, as far as rounding explains that.
+    computed
+        What is computed of weights alone, and is an operand of a product, alike: converters compute it.
     runs
         Which of their elements are, as of `Declaration.read`.
     wrong
@@ -60,51 +57,9 @@ class Stored:
     """
 
     weights: Mapping[str, Array] = field(default_factory=dict)
+    computed: Mapping[str, Array] = field(default_factory=dict)
     runs: tuple[tuple[str, int, int], ...] = ()
     wrong: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Use:
-    """A kernel or matrix as an operand of a product.
-
-    Attributes
-    ----------
-    name
-        Of the weight.
-    whole
-        Whether the operand is the weight as it is.
-    places
-        Which elements of it the operand has, in the operand's shape.
-    scale
-        What a norm behind multiplies each of its first axis by, or one.
-    axis
-        Of the output channels.
-    result
-        What the product makes, or the norm behind it.
-    bias_name, biased, bias
-        What is added to that, what has it added, and its numbers; none where it is no weight.
-    """
-
-    name: str
-    whole: bool
-    places: Array
-    scale: Array
-    axis: int
-    result: str
-    bias_name: str
-    biased: str
-    bias: Array
-
-    @property
-    def scales(self) -> list[Array]:
-        """What a file may have multiplied it by: that, or nothing."""
-        folded = self.scale.reshape(-1, *(1,) * (self.places.ndim - 1))
-        return [folded] if (folded == 1).all() else [folded, np.ones((1,) * self.places.ndim)]
-
-    def of(self, array: Array) -> Array:
-        """Return the operand's elements of what has the weight's shape."""
-        return array if self.whole else array.ravel()[self.places]
 
 
 @dataclass(frozen=True)
@@ -132,8 +87,9 @@ class _Beside:
     laid
     ours, bound
         The reference's, and how far each may be off.
-    scale
-        What the file has multiplied them by.
+    factor
+        Of a step: what the file has multiplied all by, besides the way's scale.
+    way
     axis
         Of the output channels.
     """
@@ -141,8 +97,14 @@ class _Beside:
     laid: _Laid
     ours: Array
     bound: Array
-    scale: Array
+    factor: float
+    way: Way
     axis: int
+
+    @cached_property
+    def scale(self) -> Array:
+        """What the file has multiplied them by."""
+        return np.asarray(self.factor * self.way.scale)
 
     @property
     def blocks(self) -> Iterator[tuple[slice, ...]]:
@@ -157,12 +119,14 @@ class _Beside:
 
         The latter of each channel.
         """
-        scale = np.broadcast_to(self.scale, self.ours.shape)[part]
-        ours, bound, step = self.ours[part] * scale, self.bound[part] * np.abs(scale), self.laid.steps[part]
-        half = np.maximum(bound, np.minimum(step / 2, COARSER * bound)) * (step > 0)
+        plain, scale = self.ours[part], np.broadcast_to(self.scale, self.ours.shape)[part]
+        ours, step = plain * scale, self.laid.steps[part]
         others = tuple(place for place in range(ours.ndim) if place != self.axis % ours.ndim)
-        folding = FOLDED * np.abs(ours).max(axis=others, keepdims=True, initial=0.0)
-        return self.laid.numbers[part] - ours, half, folding
+        largest, own = (np.abs(each).max(axis=others, keepdims=True, initial=0.0) for each in (ours, plain))
+        # The steps are of the channel's largest number as the file has it.
+        bound = self.bound[part] * np.divide(largest, own, out=np.ones_like(own), where=own > 0)
+        half = np.maximum(bound, np.minimum(step / 2, COARSER * bound)) * (step > 0)
+        return self.laid.numbers[part] - ours, half, FOLDED * largest
 
     def beyond(self, part: tuple[slice, ...]) -> Array:
         """Return which elements rounding does not explain."""
@@ -221,12 +185,15 @@ def weights_of_file(candidate: Any, recording: Recording) -> Stored:
 
 def with_weights_of_file(candidate: Any, recording: Recording) -> Recording:
     """Return the reference's run, computed anew with the weights that are the candidate's file's."""
-    found = weights_of_file(candidate, recording).weights
-    if not found:
+    found = weights_of_file(candidate, recording)
+    if not found.runs:
         return recording
+    held = {**found.weights, **found.computed}
     given = {*recording.inputs.values(), *recording.weights, *recording.constants}
-    known = {name: recording.tensors[name] for name in given} | {**found}
-    return replace(recording, tensors=run(recording.steps, known, evaluate_node))
+    known = {name: recording.tensors[name] for name in given} | held
+    steps = [step for step in recording.steps if held.keys().isdisjoint(step.outputs)]
+    weights = [*recording.weights, *found.computed]
+    return replace(recording, steps=steps, weights=weights, tensors=run(steps, known, evaluate_node))
 
 
 def taken_over(recording: Recording, stored: Iterable[StoredWeight], declaration: Declaration) -> Stored:
@@ -244,10 +211,13 @@ def taken_over(recording: Recording, stored: Iterable[StoredWeight], declaration
         What is declared of its weights.
     """
     bounds = copied_weights(recording, declaration)
-    uses: dict[tuple[int, ...], list[_Use]] = {}
-    for use in _uses(recording, bounds.keys() & {*recording.weights}):
-        uses.setdefault(use.places.shape, []).append(use)
-    biases = (use.bias.size for alike in uses.values() for use in alike)
+    uses: dict[tuple[int, ...], list[Use]] = {}
+    for use in uses_of(recording):
+        if use.name not in recording.weights and declaration.weights is not None:
+            bounds[use.name] = of_largest(recording.tensors[use.name], declaration.weights)
+        if use.name in bounds:
+            uses.setdefault(use.places.shape, []).append(use)
+    biases = (use.bias.numbers.size for alike in uses.values() for use in alike)
     pool = _by_size(stored, {*biases, *map(math.prod, uses)})
     search = _Search(recording, bounds, _factors(recording), pool)
     for shape, alike in uses.items():
@@ -282,40 +252,63 @@ class _Search:
     wrong: dict[str, str] = field(default_factory=dict)
     vectors: dict[int, list[Array]] = field(default_factory=dict)
 
-    def look(self, shape: tuple[int, ...], alike: Sequence[_Use]) -> None:
+    def look(self, shape: tuple[int, ...], alike: Sequence[Use]) -> None:
         """Look for the uses of one shape."""
         laid = [*_laid(self.pool.get(math.prod(shape), ()), shape)]
         if not laid:
             return
         numbers = [use.of(self.recording.tensors[use.name]) for use in alike]
-        scaled = (ours * scale for use, ours in zip(alike, numbers, strict=True) for scale in use.scales)
-        size, count = math.prod(shape), sum(len(use.scales) for use in alike)
+        scaled = (ours * way.scale for use, ours in zip(alike, numbers, strict=True) for way in use.ways)
+        size, count = math.prod(shape), sum(len(use.ways) for use in alike)
         ours, lengths = _directions(scaled, (count, size))
         theirs, others = _directions((each.numbers for each in laid), (len(laid), size))
         resembling = zip(lengths, ours @ theirs.T >= ALIKE, strict=True)
         for use, own in zip(alike, numbers, strict=True):
             bound, beside = use.of(self.bounds[use.name]), []
-            for scale, (length, like) in zip(use.scales, resembling, strict=False):
+            for way, (length, like) in zip(use.ways, resembling, strict=False):
                 for each, other in itertools.compress(zip(laid, others, strict=True), like):
                     factors = [x for x in self.factors if ALIKE * other <= x * length <= other / ALIKE]
-                    beside += [_Beside(each, own, bound, factor * scale, use.axis) for factor in factors]
-            found = _only(beside, whole=self._is_scaled(use.biased or use.result))
+                    beside += [_Beside(each, own, bound, factor, way, use.axis) for factor in factors]
+            found = _only(beside, whole=self._is_scaled(use.bias.result or use.result))
             if found is not None:
                 self._take(use, found)
 
-    def _take(self, use: _Use, found: _Beside) -> None:
+    def _take(self, use: Use, found: _Beside) -> None:
         """Take over what is found, and note what is wrong with it, or if nothing is, with the bias behind."""
-        made = found.ours + found.explained
-        if not use.whole:
-            own = np.full(self.recording.tensors[use.name].shape, np.nan)
-            self.moved.setdefault(use.name, own).reshape(-1)[use.places] = made
-        else:
-            self.moved[use.name] = made
         if not found.is_right:
             self.wrong[use.result] = f"weight {use.name} {_said(found)}"
-        elif use.bias.size >= FEWEST and np.array_equal(found.scale, use.scales[0]):
-            factor = _factor_of(use.bias, self._vectors(use.bias.size))
-            self.wrong |= {use.biased: f"weight {use.bias_name} is {factor:.3g} × yours"} if factor else {}
+        made, bias = found.ours + found.explained, use.bias
+        if found.way.shift is not None:
+            added = self._bias_of(use, found, made)
+            if added is None:
+                return
+            self._hold(bias.name, bias.places, added)
+        self._hold(use.name, use.places, made)
+        if found.is_right and bias.numbers.size >= FEWEST and found.way is use.ways[0] and found.factor == 1:
+            factor = _factor_of(bias.numbers, self._vectors(bias.numbers.size))
+            self.wrong |= {bias.result: f"weight {bias.name} is {factor:.3g} × yours"} if factor else {}
+
+    def _hold(self, name: str, places: Array, numbers: Array) -> None:
+        """Take over some elements of a weight."""
+        if places.size:
+            own = np.full(self.recording.tensors[name].shape, np.nan)
+            self.moved.setdefault(name, own).reshape(-1)[places] = numbers
+
+    def _bias_of(self, use: Use, found: _Beside, made: Array) -> Array | None:
+        """Return the bias that the file's is, less what the norm before it, which is folded in, shifts by.
+
+        None: the file has none such, or more than one.
+        """
+        shift, added = found.way.shift, use.bias.numbers if use.bias.name else 0.0
+        assert shift is not None
+        before, after = (use.shifted(matrix, shift) for matrix in (found.ours, made))
+        expected = found.factor * (before + added)
+        sizes = use.shifted(np.abs(found.ours), np.abs(shift)) + np.abs(added)
+        slack = found.factor * (FOLDED * sizes + use.shifted(np.abs(found.explained), np.abs(shift)))
+        alike = [each for each in self._vectors(expected.size) if (np.abs(each - expected) <= slack).all()]
+        if not use.bias.name:
+            return np.zeros(0) if not shift.any() else None
+        return alike[0] / found.factor - after if len(alike) == 1 else None
 
     def _vectors(self, size: int) -> list[Array]:
         """Return the file's constants of a size, flat."""
@@ -343,7 +336,9 @@ class _Search:
             runs += _runs(name, known)
             if not known.all():
                 whole[name] = np.where(known, array, held[name])
-        return Stored(whole, tuple(runs), self.wrong)
+        weights = {name: array for name, array in whole.items() if name in self.recording.weights}
+        computed = {name: array for name, array in whole.items() if name not in weights}
+        return Stored(weights, computed, tuple(runs), self.wrong)
 
 
 def _factor_of(bias: Array, vectors: Sequence[Array]) -> float | None:
@@ -383,46 +378,6 @@ def _factors(recording: Recording) -> list[float]:
         elif step.op_type in ("Mul", "Div"):
             found |= scalars if step.op_type == "Mul" else {1 / each for each in scalars if each}
     return sorted(each for each in found if 0 < each < np.inf)
-
-
-def _uses(recording: Recording, names: set[str]) -> Iterator[_Use]:
-    """Yield the operands of products that are some of these weights, rearranged or in parts."""
-    shapes = ((name, recording.tensors[name].shape) for name in sorted(names))
-    held = {name: np.arange(math.prod(shape), dtype=np.int32).reshape(shape) for name, shape in shapes}
-    origins = {name: name for name in held}
-    for step in recording.steps:
-        first = step.inputs[0] if step.inputs else ""
-        if step.op_type in ARRANGING and first in held:
-            others = (recording.tensors[name] if name else None for name in step.inputs[1:])
-            made = evaluate_node(step, [held[first], *others])
-            held |= zip(step.outputs, made, strict=False)
-            origins |= dict.fromkeys(step.outputs, origins[first])
-        elif Trait.PRODUCTS in TRAITS[step.op_type]:
-            norm = norm_behind(recording, step)
-            scale = np.ones(()) if norm is None else norm_scale(recording, norm)
-            behind = (norm or step).outputs[0], *_bias(recording, step, norm)
-            for place, name in enumerate(step.inputs[:2]):
-                if name in held and held[name].size >= FEWEST and (place == 1 or step.op_type != "Conv"):
-                    own, axis = origins[name], output_axis(step, place)
-                    yield _Use(own, own == name, held[name], scale, axis, *behind)
-
-
-def _bias(recording: Recording, step: Step, norm: Node | None) -> tuple[str, str, Array]:
-    """Return what a product, or the norm behind it, is shifted by: its name, what has it added, its numbers.
-
-    Nothing where that is no weight.
-    """
-    held = recording.tensors
-    if norm is not None:
-        biases = [held[name] for name in step.uses[2:]]
-        shift, mean = (held[norm.inputs[place]] for place in (2, 3))
-        return norm.inputs[2], norm.outputs[0], shift + (sum(biases) - mean) * norm_scale(recording, norm)
-    adding: list[tuple[Node, Sequence[str]]] = [(step, step.uses[2:])] if step.op_type == "Conv" else []
-    users = recording.graph.consumers.get(step.outputs[0], []) if step.op_type == "MatMul" else []
-    adding += [(user, user.uses) for user in users if user.op_type == "Add" and len(users) == 1]
-    found = [(name, node.outputs[0], held[name]) for node, names in adding for name in names]
-    weights = [each for each in found if each[0] in recording.weights]
-    return weights[0] if weights else ("", "", np.zeros(0))
 
 
 def _by_size(stored: Iterable[StoredWeight], sizes: set[int]) -> dict[int, list[StoredWeight]]:
