@@ -25,4 +25,15 @@ def beside_its_source(path: Path, source: onnx.ModelProto | Path, partly: bool =
     after, before = read(path, source)
     rng = np.random.default_rng(1)
     feeds = {name: rng.normal(size=info.shape).astype(np.float32) for name, info in before.declared.items()}
-    return verify_against(after, before, {"noise": feeds}, partly=partly, stored=with_integers(path))
+    stored, weights = with_integers(path)
+    return verify_against(after, before, {"noise": feeds}, partly=partly, stored=stored, weights=weights)
+
+
+def with_slice_multiplied(source: Path, weight: str, factor: float) -> onnx.ModelProto:
+    """Return a model of which the first sixteenth of a weight's rows is multiplied."""
+    model = onnx.load(source)
+    (held,) = (each for each in model.graph.initializer if each.name == weight)
+    array = np.array(onnx.numpy_helper.to_array(held))
+    array[: max(1, len(array) // 16)] *= np.float32(factor)
+    held.CopyFrom(onnx.numpy_helper.from_array(array, weight))
+    return model

@@ -8,7 +8,7 @@ import narrow_network
 import numpy as np
 import onnx
 import pytest
-from converted_files import beside_its_source, read
+from converted_files import beside_its_source, read, with_slice_multiplied
 from typer.testing import CliRunner
 
 import conformance.cli
@@ -65,6 +65,32 @@ def test_a_weight_changed_on_the_way_is_found(tflite: Path, tmp_path: Path) -> N
     assert report.verdict == "fail"
     assert report.leading.first_fault is not None
     assert report.leading.first_fault.step == "kernels"
+
+
+@pytest.fixture(scope="module")
+def integers(tflite: Path) -> Path:
+    """The same with weights of int8."""
+    return convert(CONVERTERS["litert"], tflite.with_suffix(".onnx"), tflite.with_name("m8.tflite"), "int8")[
+        0
+    ]
+
+
+@runtimes
+def test_integer_weights_are_roundings_of_their_source(tflite: Path, integers: Path) -> None:
+    """Those, too, into which its converter folds a layer norm, and queries that it multiplies first."""
+    report = beside_its_source(integers, tflite.with_suffix(".onnx"))
+    report.raise_on_failure()
+    assert sum(row.verdict == "pass" for row in report.leading.steps) > 150
+    assert all(row.verdict == "pass" for row in report.leading.outputs)
+
+
+@runtimes
+@pytest.mark.parametrize(
+    "weight", ["mask_decoder.lateral.1.conv.weight", "instance_decoder.kernel_head.0.weight"]
+)
+def test_integer_weights_of_another_source_are_named(tflite: Path, integers: Path, weight: str) -> None:
+    source = with_slice_multiplied(tflite.with_suffix(".onnx"), weight, 1.05)
+    assert f"weight {weight} is 0.95" in beside_its_source(integers, source).headline()
 
 
 @runtimes

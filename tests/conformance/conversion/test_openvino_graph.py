@@ -10,7 +10,7 @@ import narrow_network
 import numpy as np
 import onnx
 import pytest
-from converted_files import beside_its_source, read
+from converted_files import beside_its_source, read, with_slice_multiplied
 from typer.testing import CliRunner
 
 import conformance.cli
@@ -58,6 +58,29 @@ def test_a_converted_network_means_what_it_was_made_from(xml: Path, tmp_path: Pa
     source = xml.with_suffix(".onnx")
     path = convert(CONVERTERS["openvino"], source, tmp_path / "m.xml", precision)[0]
     beside_its_source(path, source).raise_on_failure()
+
+
+@pytest.fixture(scope="module")
+def integers(xml: Path) -> Path:
+    """The same with weights of int8."""
+    return convert(CONVERTERS["openvino"], xml.with_suffix(".onnx"), xml.with_name("m8.xml"), "int8")[0]
+
+
+@runtimes
+def test_integer_weights_are_roundings_of_their_source(xml: Path, integers: Path) -> None:
+    report = beside_its_source(integers, xml.with_suffix(".onnx"))
+    report.raise_on_failure()
+    assert sum(row.verdict == "pass" for row in report.leading.steps) > 200
+    assert all(row.verdict == "pass" for row in report.leading.outputs)
+
+
+@runtimes
+@pytest.mark.parametrize(
+    "weight", ["mask_decoder.lateral.1.conv.weight", "instance_decoder.kernel_head.0.weight"]
+)
+def test_integer_weights_of_another_source_are_named(xml: Path, integers: Path, weight: str) -> None:
+    source = with_slice_multiplied(xml.with_suffix(".onnx"), weight, 1.05)
+    assert f"weight {weight} is 0.95" in beside_its_source(integers, source).headline()
 
 
 @runtimes

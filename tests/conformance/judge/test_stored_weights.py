@@ -72,16 +72,17 @@ def test_a_rounding_is_taken_over_with_the_norm_taken_out_again(name: str) -> No
     assert not found.wrong
 
 
+@pytest.mark.parametrize("weight", [KERNEL, "w"])
 @pytest.mark.parametrize("name", ROUNDED)
-def test_no_bound_allows_for_what_was_taken_over(name: str) -> None:
-    read = ((KERNEL, 0, 3),)
+def test_no_bound_allows_for_what_was_taken_over(name: str, weight: str) -> None:
+    """Whichever axis is that of output channels: of the matrix the last."""
+    read, run = ((weight, 0, 3),), recording() if weight == KERNEL else normed()
     before, after = (
-        copied_weights(recording(), declared)
-        for declared in (DECLARED[name], replace(DECLARED[name], read=read))
+        copied_weights(run, declared) for declared in (DECLARED[name], replace(DECLARED[name], read=read))
     )
-    assert (after[KERNEL].ravel()[:3] == 0).all()
-    np.testing.assert_array_equal(after[KERNEL].ravel()[3:], before[KERNEL].ravel()[3:])
-    assert (before[KERNEL] > 0).all()
+    assert (after[weight].ravel()[:3] == 0).all()
+    np.testing.assert_array_equal(after[weight].ravel()[3:], before[weight].ravel()[3:])
+    assert (before[weight] > 0).all()
 
 
 @pytest.mark.parametrize("name", ROUNDED)
@@ -179,6 +180,110 @@ def test_constants_that_multiply_channels_next_may_be_folded_in(behind: str) -> 
     stored = symmetric(kernel.astype(np.float64) * factors.reshape(8, 1, 1, 1))
     found = taken_over(run, [stored], DECLARED[INT8.name])
     assert bool(found.weights) == bool(found.wrong) == (behind == "Relu")
+
+
+NORMED = """
+<ir_version: 8, opset_import: ["" : 18]>
+g (float[1, 6, 32] x) => (float[1, 6, 24] y)
+{
+  n = LayerNormalization <axis = -1> (x, factors, shift)
+  z = MatMul (n, w)
+  y = Add (z, bias)
+}
+"""
+
+
+def normed(**constants: Array) -> Recording:
+    """Return a run of a layer norm and the matrix behind it; those of its factors lie ten times apart."""
+    rng = np.random.default_rng(4)
+    held = {
+        "factors": rng.uniform(0.3, 3.0, 32),
+        "shift": rng.normal(size=32),
+        "w": rng.normal(size=(32, 24)),
+        "bias": rng.normal(size=24),
+    } | constants
+    model = onnx.parser.parse_model(NORMED)
+    arrays = {name: array.astype(np.float32) for name, array in held.items()}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    run = graph_recording(OnnxGraph.load(model), {"x": rng.normal(size=(1, 6, 32)).astype(np.float32)})
+    return replace(run, weights=[*held], constants=[])
+
+
+def folded_into(run: Recording) -> tuple[StoredWeight, Array]:
+    """Return the matrix with the norm's factors, rounded to a 127th of each row's largest; and the bias."""
+    held = run.tensors
+    matrix = held["w"].T * held["factors"]
+    scale = np.abs(matrix).max(axis=1, keepdims=True) / 127
+    bias = (held["shift"] @ held["w"] + held["bias"]).astype(np.float32)
+    return StoredWeight(np.rint(matrix / scale).astype(np.int8), scale), bias
+
+
+def test_what_a_norm_before_multiplies_by_may_be_folded_in_and_its_shift_into_the_bias() -> None:
+    """As LiteRT's converter does, before the matrix is rounded: what the file computes is computed."""
+    run = normed()
+    matrix, bias = folded_into(run)
+    candidate = Filed(matrix, StoredWeight(bias))
+    made = with_weights_of_file(candidate, run).tensors
+    x = run.tensors["x"].astype(np.float64)
+    normal = x - x.mean(axis=-1, keepdims=True)
+    normal /= np.sqrt(np.square(normal).mean(axis=-1, keepdims=True) + np.float64(np.float32(1e-5)))
+    expected = normal @ matrix.numbers.T + bias.astype(np.float64)
+    np.testing.assert_allclose(made["y"], expected, rtol=0, atol=1e-12)
+    assert np.abs(made["y"] - run.tensors["y"]).max() > 1e-3, "then this shows nothing"
+    assert {name for name, *_ in candidate.read} == {"w", "bias"}
+
+
+def test_a_norm_folded_in_with_another_bias_is_not_taken_over() -> None:
+    run = normed()
+    matrix, bias = folded_into(run)
+    assert not weights_of_file(Filed(matrix, StoredWeight(bias * np.float32(1.05))), run).weights
+    assert not weights_of_file(Filed(matrix), run).weights
+
+
+def test_rows_of_a_matrix_that_a_norm_is_folded_into_are_named_if_wrong() -> None:
+    run = normed()
+    wrong = np.array(run.tensors["w"])
+    wrong[:, 3:5] *= 1.05
+    matrix, bias = folded_into(normed(w=wrong))
+    found = weights_of_file(Filed(matrix, StoredWeight(bias)), run)
+    assert found.wrong.keys() == {"z"}
+    assert found.wrong["z"].startswith("weight w is 1.05 × yours in 2 of 24 output channels, the first 3")
+    assert not found.weights
+
+
+COMPUTED = """
+<ir_version: 8, opset_import: ["" : 18]>
+g (float[1, 4, 16, 6] keys) => (float[1, 4, 20, 6] y)
+{
+  projected = MatMul (queries, w)
+  rows = Reshape (projected, sides)
+  heads = Transpose <perm = [0, 2, 1, 3]> (rows)
+  y = MatMul (heads, keys)
+}
+"""
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_is_computed_of_weights_alone_may_be_a_weight_of_the_file(whole: bool) -> None:
+    """Learned queries, multiplied by their matrix ahead of time, as floats or rounded to integers."""
+    rng = np.random.default_rng(5)
+    model = onnx.parser.parse_model(COMPUTED)
+    held = {
+        "queries": rng.normal(size=(1, 20, 64)).astype(np.float32),
+        "w": rng.normal(size=(64, 64)).astype(np.float32),
+        "sides": np.array([1, 20, 4, 16]),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in held.items())
+    keys = rng.normal(size=(1, 4, 16, 6)).astype(np.float32)
+    run = graph_recording(OnnxGraph.load(model), {"keys": keys})
+    queries = run.tensors["heads"][0]
+    scale = np.abs(queries).max().reshape(1, 1, 1) / 127
+    stored = StoredWeight(np.rint(queries / scale).astype(np.int8), scale)
+    if not whole:
+        stored = StoredWeight(queries.astype(np.float32))
+    made = with_weights_of_file(Filed(stored), replace(run, weights=[*held], constants=[]))
+    np.testing.assert_allclose(made.tensors["y"][0], stored.numbers @ keys[0], rtol=0, atol=1e-12)
+    assert "projected" not in {name for _, name in made.results()}
 
 
 class Filed:
