@@ -20,10 +20,11 @@ from conformance.conversion.meanings import MEANINGS, with_integers
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.against import Inputs, verify_against, verify_export
 from conformance.judge.quantised_against import is_quantised, verify_quantised
+from conformance.judge.unrounded import rounds_only, verify_unrounded
 from conformance.judge.weights_cache import cache_folder
 from conformance.pictures.graph_inputs import described
 from conformance.reports.report import Report
-from refimpl.errors import ConfigurationError
+from refimpl.errors import ConfigurationError, UnsupportedOperationError
 from refimpl.ops.operation import Array
 
 LOUD = 30
@@ -82,6 +83,10 @@ class AgainstVerdict(Job):
                 return verify_export(after, module, inputs, names=names, progress=progress, cache=cache)
         before = OnnxGraph.load(Path(self.against))
         names = (self.model_file.name, Path(self.against).name)
+        if self._is_of_integers(after) and not is_quantised(before):
+            inputs, (stored, _) = self._inputs(before), with_integers(self.model_file)
+            own: dict[str, Any] = {"stored": stored, "ranged": bool(self.inputs)}
+            return verify_unrounded(after, before, inputs, names=names, progress=progress, cache=cache, **own)
         if is_quantised(after) and not is_quantised(before):
             feeds = feeds_of(before, self.inputs or (), self.shapes or (), self.seed)
             label = described(feeds)
@@ -108,6 +113,17 @@ class AgainstVerdict(Job):
             for name, info in before.declared.items()
         }
         return OnnxGraph.load(meaning(path, shapes, list(before.outputs)))
+
+    def _is_of_integers(self, after: OnnxGraph) -> bool:
+        """Whether it is a runtime's file, in which tensors are integers; those of ONNX keep their names."""
+        assert self.model_file is not None
+        found = self.model_file.suffix in MEANINGS and rounds_only(after)
+        if found and self.model_file.suffix == ".xml":
+            raise UnsupportedOperationError(
+                f"{self.model_file.name}: NNCF moves biases by what its samples tell, which no bound "
+                "contains; judge the file by itself: --graph-only --candidate openvino:weights=int8-static"
+            )
+        return found
 
     @property
     def is_module(self) -> bool:

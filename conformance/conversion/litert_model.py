@@ -198,7 +198,10 @@ def stored_in_litert(model: LitertModel) -> Iterator[StoredWeight]:
     for place, array in model.constants.items():
         if array.dtype.kind == "f":
             yield StoredWeight(array)
-        elif array.dtype == np.int8 and (grid := _along(model.scales.get(place), array)) is not None:
+        elif (
+            array.dtype in (np.int8, np.int32)
+            and (grid := _along(model.scales.get(place), array)) is not None
+        ):
             yield StoredWeight(array, *grid)
 
 

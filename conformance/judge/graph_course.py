@@ -179,10 +179,10 @@ def look_into_file(course: StepCourse, feeds: Mapping[str, Array]) -> None:
     """
     meaning = getattr(course.candidate, "meaning", None)
     declared, unplaced = course.candidate.declaration, course.fault is None and first_wrong(_rows(course))
-    hides = is_narrow(declared) or declared.runtime.makes_integers
     # Of a file whose own floats are narrow, what converters round is known for each runtime, not here.
-    halved = declared.weights is not None and not declared.weights.by_channel
-    if meaning is None or halved or not hides or unplaced or getattr(course.candidate, "integer", False):
+    of_integers = declared.weights is not None and declared.weights.by_channel
+    hides = of_integers or (is_narrow(declared) and declared.weights is None)
+    if meaning is None or not hides or unplaced or getattr(course.candidate, "integer", False):
         return
     course.progress("what its file means, in float64")
     try:

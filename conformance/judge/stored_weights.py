@@ -20,7 +20,7 @@ import numpy as np
 from conformance.bounds import Declaration, copied_weights, of_largest
 from conformance.conversion.stored_weight import StoredWeight
 from conformance.graph.evaluation import evaluate_node, run
-from conformance.judge.weight_uses import FEWEST, Use, Way, uses_of
+from conformance.judge.weight_uses import FEWEST, Part, Use, Way, parts_of, uses_of
 from refimpl import Recording
 from refimpl.ops.operation import Array
 
@@ -123,8 +123,9 @@ class _Beside:
         ours, step = plain * scale, self.laid.steps[part]
         others = tuple(place for place in range(ours.ndim) if place != self.axis % ours.ndim)
         largest, own = (np.abs(each).max(axis=others, keepdims=True, initial=0.0) for each in (ours, plain))
-        # The steps are of the channel's largest number as the file has it.
+        # The steps are of the channel's largest number as the file has it; or one is of all channels.
         bound = self.bound[part] * np.divide(largest, own, out=np.ones_like(own), where=own > 0)
+        bound = np.maximum(bound, self.of_all)
         half = np.maximum(bound, np.minimum(step / 2, COARSER * bound)) * (step > 0)
         return self.laid.numbers[part] - ours, half, FOLDED * largest
 
@@ -132,6 +133,13 @@ class _Beside:
         """Return which elements rounding does not explain."""
         moved, half, folding = self.apart(part)
         return np.asarray(np.abs(moved) > (1 + VERGE) * half + folding)
+
+    @cached_property
+    def of_all(self) -> float:
+        """How far each may be off where all share a step, else 0."""
+        step = self.laid.steps.max(initial=0.0)
+        shared = step > 0 and self.laid.steps.min() == step and self.ours.shape[self.axis] > 1
+        return float((self.bound * np.abs(self.scale)).max()) if shared else 0.0
 
     @cached_property
     def is_right(self) -> bool:
@@ -217,11 +225,13 @@ def taken_over(recording: Recording, stored: Iterable[StoredWeight], declaration
             bounds[use.name] = of_largest(recording.tensors[use.name], declaration.weights)
         if use.name in bounds:
             uses.setdefault(use.places.shape, []).append(use)
-    biases = (use.bias.numbers.size for alike in uses.values() for use in alike)
-    pool = _by_size(stored, {*biases, *map(math.prod, uses)})
+    parts = [part for part in parts_of(recording) if part.places.size >= FEWEST]
+    biases = {use.bias.numbers.size for alike in uses.values() for use in alike}
+    pool = _by_size(stored, {*biases, *map(math.prod, uses), *(part.places.size for part in parts)})
     search = _Search(recording, bounds, _factors(recording), pool)
     for shape, alike in uses.items():
         search.look(shape, alike)
+    search.look_beside(parts)
     return search.found
 
 
@@ -250,7 +260,7 @@ class _Search:
     pool: Mapping[int, Sequence[StoredWeight]]
     moved: dict[str, Array] = field(default_factory=dict)
     wrong: dict[str, str] = field(default_factory=dict)
-    vectors: dict[int, list[Array]] = field(default_factory=dict)
+    vectors: dict[int, list[tuple[Array, Array]]] = field(default_factory=dict)
 
     def look(self, shape: tuple[int, ...], alike: Sequence[Use]) -> None:
         """Look for the uses of one shape."""
@@ -278,14 +288,14 @@ class _Search:
         if not found.is_right:
             self.wrong[use.result] = f"weight {use.name} {_said(found)}"
         made, bias = found.ours + found.explained, use.bias
-        if found.way.shift is not None:
-            added = self._bias_of(use, found, made)
-            if added is None:
-                return
-            self._hold(bias.name, bias.places, added)
+        moved = self._bias_moved(use, found, made)
+        if found.way.shift is not None and moved is None:
+            return
+        if moved is not None and bias.places.size:
+            self._hold(bias.name, bias.places, self.recording.tensors[bias.name].ravel()[bias.places] + moved)
         self._hold(use.name, use.places, made)
         if found.is_right and bias.numbers.size >= FEWEST and found.way is use.ways[0] and found.factor == 1:
-            factor = _factor_of(bias.numbers, self._vectors(bias.numbers.size))
+            factor = _factor_of(bias.numbers, [numbers for numbers, _ in self._vectors(bias.numbers.size)])
             self.wrong |= {bias.result: f"weight {bias.name} is {factor:.3g} × yours"} if factor else {}
 
     def _hold(self, name: str, places: Array, numbers: Array) -> None:
@@ -294,33 +304,66 @@ class _Search:
             own = np.full(self.recording.tensors[name].shape, np.nan)
             self.moved.setdefault(name, own).reshape(-1)[places] = numbers
 
-    def _bias_of(self, use: Use, found: _Beside, made: Array) -> Array | None:
-        """Return the bias that the file's is, less what the norm before it, which is folded in, shifts by.
+    def _bias_moved(self, use: Use, found: _Beside, made: Array) -> Array | None:
+        """Return by how much the file's bias is more than the reference's, as far as rounding explains that.
 
-        None: the file has none such, or more than one.
+        Where a norm before is folded in, the file's has in it what that shifts by. None: the file has no such
+        bias, or several; or it has the reference's own.
         """
-        shift, added = found.way.shift, use.bias.numbers if use.bias.name else 0.0
-        assert shift is not None
-        before, after = (use.shifted(matrix, shift) for matrix in (found.ours, made))
-        expected = found.factor * (before + added)
-        sizes = use.shifted(np.abs(found.ours), np.abs(shift)) + np.abs(added)
-        slack = found.factor * (FOLDED * sizes + use.shifted(np.abs(found.explained), np.abs(shift)))
-        alike = [each for each in self._vectors(expected.size) if (np.abs(each - expected) <= slack).all()]
-        if not use.bias.name:
-            return np.zeros(0) if not shift.any() else None
-        return alike[0] / found.factor - after if len(alike) == 1 else None
+        shift, bias = found.way.shift, use.bias
+        if not bias.name or (shift is None and found.way is not use.ways[0]):
+            return np.zeros(0) if shift is not None and not shift.any() else None
+        before = after = blurred = sizes = np.zeros(bias.numbers.shape)
+        if shift is not None:
+            before, after = (use.shifted(matrix, shift) for matrix in (found.ours, made))
+            blurred, sizes = (use.shifted(np.abs(x), np.abs(shift)) for x in (found.explained, found.ours))
+        expected = found.factor * (before + bias.numbers)
+        slack = found.factor * (FOLDED * (sizes + np.abs(bias.numbers).max(initial=0.0)) + blurred)
+        alike = [
+            numbers - offset
+            for numbers, steps in self._vectors(expected.size)
+            for offset in self.offsets
+            if (shift is not None or steps.any()) and _is_rounding(numbers, steps, expected + offset, slack)
+        ]
+        if not alike or any(not np.array_equal(each, alike[0]) for each in alike):
+            return None
+        return np.asarray(alike[0] / found.factor - after - bias.numbers)
 
-    def _vectors(self, size: int) -> list[Array]:
-        """Return the file's constants of a size, flat."""
+    def _vectors(self, size: int) -> list[tuple[Array, Array]]:
+        """Return the file's constants of a size, flat, and their steps."""
         if size not in self.vectors:
-            self.vectors[size] = [each.numbers.ravel() for each in self.pool.get(size, ())]
+            self.vectors[size] = [
+                (each.numbers.ravel(), each.steps.ravel()) for each in self.pool.get(size, ())
+            ]
         return self.vectors[size]
+
+    def look_beside(self, parts: Iterable[Part]) -> None:
+        """Look for what is no operand of a product: integers that it was rounded to."""
+        for part in parts:
+            known, own = self.moved.get(part.name), self.recording.tensors[part.name].ravel()[part.places]
+            if known is not None and not np.isnan(known.ravel()[part.places]).any():
+                continue
+            laid = [each for each in _laid(self.pool.get(own.size, ()), own.shape) if each.steps.any()]
+            alike = [
+                each.numbers - before
+                for each in laid
+                for before in (0.0, part.before)
+                if _is_rounding(each.numbers, each.steps, own + before, FOLDED * np.abs(own + before).max())
+            ]
+            if alike and all(np.array_equal(each, alike[0]) for each in alike):
+                self._hold(part.name, part.places, alike[0])
 
     def _is_scaled(self, name: str) -> bool:
         """Tell whether constants multiply a tensor's channels next, which may be folded into its weight."""
         users = self.recording.graph.consumers.get(name, [])
         factors = {each for user in users if user.op_type in ("Mul", "Div") for each in user.uses}
         return any(self.recording.tensors[each].size > 1 for each in factors - self.varying)
+
+    @cached_property
+    def offsets(self) -> set[float]:
+        """What may be added to a bias that is folded: nothing, or what a HardSigmoid behind it adds."""
+        gates = (step for step in self.recording.steps if step.op_type == "HardSigmoid")
+        return {0.0, *(float(step.attributes.get("beta", 0.5)) for step in gates)}
 
     @cached_property
     def varying(self) -> set[str]:
@@ -339,6 +382,13 @@ class _Search:
         weights = {name: array for name, array in whole.items() if name in self.recording.weights}
         computed = {name: array for name, array in whole.items() if name not in weights}
         return Stored(weights, computed, tuple(runs), self.wrong)
+
+
+def _is_rounding(numbers: Array, steps: Array, ours: Array, slack: Array | float) -> bool:
+    """Tell whether integers are the nearest to each number; where they end, it may be half a step beyond."""
+    half = (1 + VERGE) * steps / 2 + slack
+    beyond = ((numbers == numbers.max()) & (ours > numbers)) | ((numbers == numbers.min()) & (ours < numbers))
+    return bool((np.abs(numbers - ours) <= np.where(beyond, 2 * half, half)).all())
 
 
 def _factor_of(bias: Array, vectors: Sequence[Array]) -> float | None:

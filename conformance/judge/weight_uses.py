@@ -181,6 +181,47 @@ def uses_of(recording: Recording) -> Iterator[Use]:
                 yield Use(own, own == name, sources.places[name], scale, axis, result, bias, before)
 
 
+@dataclass(frozen=True)
+class Part:
+    """A weight, or some of its elements, or what is computed of weights alone, as an operand of no product.
+
+    Attributes
+    ----------
+    name, places
+        Of the weight, and which elements.
+    before
+        What was added before this is: a converter may add the two first.
+    """
+
+    name: str
+    places: Array
+    before: Array
+
+
+def parts_of(recording: Recording) -> Iterator[Part]:
+    """Yield weights where they are operands of no product.
+
+    Parameters
+    ----------
+    recording
+        As of `uses_of`.
+    """
+    sources, found, added = Sources(recording), set[str](), dict[str, Array]()
+    for step in recording.steps:
+        sources.follow(step)
+        if sources.fixed.issuperset(step.uses):
+            continue
+        fixed = [name for name in step.uses if name in sources.names]
+        before = next((added[name] for name in step.uses if name in added), np.zeros(()))
+        if step.op_type == "Add" and len(fixed) == 1:
+            added[step.outputs[0]] = recording.tensors[fixed[0]]
+        for name in (each for each in fixed if each not in found):
+            found.add(name)
+            own, places = sources.names[name], sources.places[name]
+            vector = before.ndim == 1 and before.shape == places.shape[-1:]
+            yield Part(own, places, before if vector else np.zeros(()))
+
+
 def _norm_before(recording: Recording, step: Step, place: int) -> tuple[Array, Array] | None:
     """Return what a layer norm multiplies and shifts by what a matrix at a place is multiplied by."""
     held, norm = recording.tensors, recording.graph.producer(step.inputs[0])
@@ -199,7 +240,7 @@ def _bias(recording: Recording, step: Step, norm: Node | None, sources: Sources)
         added = [held[name] for name in step.uses[2:]]
         shift, mean = (held[norm.inputs[place]] for place in (2, 3))
         numbers = shift + (sum(added) - mean) * norm_scale(recording, norm)
-        return Bias(norm.inputs[2], numbers=numbers, result=norm.outputs[0])
+        return Bias(norm.inputs[2], np.arange(shift.size), numbers, norm.outputs[0])
     adding: list[tuple[Node, Sequence[str]]] = [(step, step.uses[2:])] if step.op_type == "Conv" else []
     users = recording.graph.consumers.get(step.outputs[0], []) if step.op_type == "MatMul" else []
     adding += [(user, user.uses) for user in users if user.op_type == "Add" and len(users) == 1]
