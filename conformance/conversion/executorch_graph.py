@@ -8,7 +8,7 @@ Source: https://docs.pytorch.org/docs/stable/torch.compiler_ir.html and github.c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from onnx import TensorProto
 
 from conformance.conversion.executorch_model import ExecutorchCall, ExecutorchProgram, ExecutorchTensor
 from conformance.conversion.graph_writer import GraphWriter
+from conformance.conversion.stored_weight import StoredWeight
 from conformance.conversion.xnnpack_graph import write_xnnpack
 from conformance.conversion.xnnpack_model import read_xnnpack
 from refimpl.errors import FileError, MobileInstError, ShapeError, UnsupportedOperationError
@@ -77,6 +78,17 @@ def executorch_graph(
         said = f"it is malformed: {type(error).__name__} {str(error)[:80]}"
         raise FileError(f"{writer.prefix}: {said}") from error
     return writer.model("executorch", inputs, outputs)
+
+
+def stored_in_executorch(program: ExecutorchProgram) -> Iterator[StoredWeight]:
+    """Yield the constants that are handed to XNNPACK.
+
+    Others are floats, or made such by an operation of the program's own.
+    """
+    for call in program.calls.values():
+        if call.kind == XNNPACK:
+            values = read_xnnpack(program.parts[call.part], program.named).values.values()
+            yield from (value.stored for value in values if value.stored is not None)
 
 
 class _Writer(GraphWriter):

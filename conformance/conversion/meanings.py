@@ -10,7 +10,7 @@ import onnx
 from conformance.bounds import INT8, INT8_OF_RANGE, Format
 from conformance.conversion.coreml_graph import coreml_graph
 from conformance.conversion.coreml_model import read_coreml
-from conformance.conversion.executorch_graph import executorch_graph
+from conformance.conversion.executorch_graph import executorch_graph, stored_in_executorch
 from conformance.conversion.executorch_model import read_executorch
 from conformance.conversion.litert_graph import litert_graph
 from conformance.conversion.litert_model import read_litert, stored_in_litert
@@ -35,6 +35,7 @@ MEANINGS: Mapping[str, Meaning] = {
 
 
 INTEGERS: Mapping[str, tuple[Callable[[Path], Iterable[StoredWeight]], Format]] = {
+    ".pte": (lambda path: stored_in_executorch(read_executorch(path)), INT8),
     ".mnn": (lambda path: stored_in_mnn(read_mnn(path)), INT8),
     ".tflite": (lambda path: stored_in_litert(read_litert(path)), INT8),
     ".xml": (lambda path: stored_in_openvino(read_openvino(path)), INT8_OF_RANGE),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from conformance.conversion.flatbuffer import Content, Table, root, unpacked
+from conformance.conversion.stored_weight import StoredWeight
 from refimpl.errors import FileError, UnsupportedOperationError
 from refimpl.ops.operation import Array
 
@@ -102,8 +103,8 @@ class XnnpackValue:
     ----------
     shape
         As it lies in memory: of maps the channels last.
-    constant
-        Its numbers, if it has any; what integers stand for.
+    stored
+        Its numbers, if it is a constant.
     outside
         Its place among what is handed over, or None.
     is_output
@@ -113,10 +114,15 @@ class XnnpackValue:
     """
 
     shape: tuple[int, ...]
-    constant: Array | None = None
+    stored: StoredWeight | None = None
     outside: int | None = None
     is_output: bool = False
     grid: tuple[float, int] | None = None
+
+    @property
+    def constant(self) -> Array | None:
+        """Its numbers, float32, if it is a constant; what integers stand for."""
+        return None if self.stored is None else self.stored.numbers.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -236,18 +242,18 @@ def _value(table: Table, blobs: _Blobs) -> tuple[int, XnnpackValue]:
     if len(shape) > _MOST_AXES:
         raise FileError(f"XNNPACK's value has {len(shape)} axes; it knows {_MOST_AXES}")
     number, outside, flags = said.whole(3, "I"), said.whole(4, "I"), said.whole(5, "I")
-    constant = blobs.array(number, shape, dtype) if number else None
     scale, point = _grid(held, blobs, len(shape)) if kind == _QUANTIZED else (None, 0)
-    if constant is not None and scale is not None:
-        constant = ((constant.astype(np.float64) - point) * scale).astype(np.float32)
-    elif scale is not None and (dtype != "<i1" or scale.size != 1):
+    stored = StoredWeight(blobs.array(number, shape, dtype), scale, point) if number else None
+    if stored is not None and not stored.fits:
+        raise FileError(f"XNNPACK's constant {number} has scales that do not fit it")
+    if stored is None and scale is not None and (dtype != "<i1" or scale.size != 1):
         raise UnsupportedOperationError("XNNPACK's results of integers by channel are not read")
     return said.whole(6, "I"), XnnpackValue(
         shape,
-        constant,
+        stored,
         outside if flags & (_INPUT | _OUTPUT) else None,
         bool(flags & _OUTPUT),
-        None if scale is None or constant is not None else (float(scale.item()), point),
+        None if scale is None or stored is not None else (float(scale.item()), point),
     )
 
 

@@ -282,6 +282,9 @@ class _Search:
             found = _only(beside, whole=self._is_scaled(use.bias.result or use.result))
             if found is not None:
                 self._take(use, found)
+            elif beside and not any(each.laid.steps.any() for each in beside):
+                # It is floats there: nothing was rounded.
+                self._hold(use.name, use.places, own)
 
     def _take(self, use: Use, found: _Beside) -> None:
         """Take over what is found, and note what is wrong with it, or if nothing is, with the bias behind."""
