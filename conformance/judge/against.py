@@ -18,8 +18,9 @@ from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.recorded import graph_recording
 from conformance.judge.any_graph import digest_of, model_of
 from conformance.judge.graph_course import GraphCourse, Wide, wide_tolerance
-from conformance.judge.stored_weights import weights_of_file
+from conformance.judge.stored_weights import Stored, weights_of_file
 from conformance.reports.report import InputReport, Report, is_telling
+from refimpl import Recording
 from refimpl.ops.operation import Array
 
 Inputs = Mapping[str, Mapping[str, Array]]
@@ -65,10 +66,9 @@ def verify_beside(
         recording = graph_recording(graph, feeds)
         if hasattr(candidate, "fit"):
             candidate.fit(recording.tensors)
-        found, rounded = weights_of_file(candidate, replace(recording, weights=[*graph.initializers])), graph
-        if found.weights or found.computed:
-            rounded = _with(graph, {**found.weights, **found.computed})
-            recording = graph_recording(rounded, feeds)
+        rounded, recording, found = _with_weights_of_file(candidate, graph, recording, feeds)
+        if found.unknown:
+            rounded, recording, found = _with_weights_of_file(candidate, rounded, recording, feeds)
         shape = next((array.shape for array in feeds.values()), ())
         course = GraphCourse(candidate, feeds, label, shape, digest_of(feeds), recording, progress, cache)
         course.alone, course.graph, course.needed = len(inputs) == 1, rounded, graph.outputs
@@ -76,6 +76,17 @@ def verify_beside(
         reports.append(course.follow())
     tolerance = getattr(candidate, "tolerance", str(candidate.declaration))
     return Report(reports, names[0], model_of(graph), tolerance, reference=names[1])
+
+
+def _with_weights_of_file(
+    candidate: Candidate, graph: OnnxGraph, recording: Recording, feeds: Mapping[str, Array]
+) -> tuple[OnnxGraph, Recording, Stored]:
+    """Return the graph and its run with what the candidate's file has rounded, and what that is."""
+    found = weights_of_file(candidate, replace(recording, weights=[*graph.initializers]), ahead=True)
+    if not found.weights and not found.computed:
+        return graph, recording, found
+    rounded = _with(graph, {**found.weights, **found.computed})
+    return rounded, graph_recording(rounded, feeds), found
 
 
 def _with(graph: OnnxGraph, constants: Mapping[str, Array]) -> OnnxGraph:

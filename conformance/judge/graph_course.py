@@ -213,7 +213,7 @@ def _compared(graph: OnnxGraph, course: StepCourse) -> StepCourse:
     """Return how far a file's graph and what it should compute agree, step by step; no output is judged."""
     candidate = Wide(graph, getattr(course.candidate, "stored", ()), course.candidate.declaration.weights)
     candidate.failed = []
-    recording = with_weights_of_file(candidate, course.recording)
+    recording = with_weights_of_file(candidate, course.recording, ahead=True)
     own = GraphCourse(candidate, course.feeds, "", (), "", recording, course.progress, None)
     own.weights, own.captured = course.weights, candidate.capture(own.given(course.feeds))
     own.outputs = [row for row in course.outputs if row.candidate in own.captured]

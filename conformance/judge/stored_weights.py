@@ -54,12 +54,15 @@ class Stored:
         Which of their elements are, as of `Declaration.read`.
     wrong
         What a product makes → how the file's weight, or bias, differs from the reference's otherwise.
+    unknown
+        Whether something that is computed of weights alone is not found: of those of the file it may be.
     """
 
     weights: Mapping[str, Array] = field(default_factory=dict)
     computed: Mapping[str, Array] = field(default_factory=dict)
     runs: tuple[tuple[str, int, int], ...] = ()
     wrong: Mapping[str, str] = field(default_factory=dict)
+    unknown: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ class _Beside:
         return found
 
 
-def weights_of_file(candidate: Any, recording: Recording) -> Stored:
+def weights_of_file(candidate: Any, recording: Recording, *, ahead: bool = False) -> Stored:
     """Return what of the reference's weights is a candidate's file's, and let the candidate declare it.
 
     Parameters
@@ -180,20 +183,22 @@ def weights_of_file(candidate: Any, recording: Recording) -> Stored:
         If it has ``stored``, constants of a file, ``read`` is set by which its ``declaration`` says so.
     recording
         The reference's run.
+    ahead
+        As of `taken_over`.
     """
     stored = getattr(candidate, "stored", ())
     if not stored:
         return Stored()
     # A stranger's scales may be infinite.
     with np.errstate(all="ignore"):
-        found = taken_over(recording, stored, replace(candidate.declaration, read=()))
+        found = taken_over(recording, stored, replace(candidate.declaration, read=()), ahead=ahead)
     candidate.read = found.runs
     return found
 
 
-def with_weights_of_file(candidate: Any, recording: Recording) -> Recording:
+def with_weights_of_file(candidate: Any, recording: Recording, *, ahead: bool = False) -> Recording:
     """Return the reference's run, computed anew with the weights that are the candidate's file's."""
-    found = weights_of_file(candidate, recording)
+    found = weights_of_file(candidate, recording, ahead=ahead)
     if not found.runs:
         return recording
     held = {**found.weights, **found.computed}
@@ -204,7 +209,9 @@ def with_weights_of_file(candidate: Any, recording: Recording) -> Recording:
     return replace(recording, steps=steps, weights=weights, tensors=run(steps, known, evaluate_node))
 
 
-def taken_over(recording: Recording, stored: Iterable[StoredWeight], declaration: Declaration) -> Stored:
+def taken_over(
+    recording: Recording, stored: Iterable[StoredWeight], declaration: Declaration, *, ahead: bool = False
+) -> Stored:
     """Return the reference's weights as a file has them, of those that are found there.
 
     A weight of which two constants could be a rounding is not taken over.
@@ -217,22 +224,25 @@ def taken_over(recording: Recording, stored: Iterable[StoredWeight], declaration
         The constants of the file.
     declaration
         What is declared of its weights.
+    ahead
+        Whether what is computed of weights alone can be taken over, as the file's.
     """
     bounds = copied_weights(recording, declaration)
     uses: dict[tuple[int, ...], list[Use]] = {}
     for use in uses_of(recording):
-        if use.name not in recording.weights and declaration.weights is not None:
+        if ahead and use.name not in recording.weights and declaration.weights is not None:
             bounds[use.name] = of_largest(recording.tensors[use.name], declaration.weights)
         if use.name in bounds:
             uses.setdefault(use.places.shape, []).append(use)
     parts = [part for part in parts_of(recording) if part.places.size >= FEWEST]
     biases = {use.bias.numbers.size for alike in uses.values() for use in alike}
     pool = _by_size(stored, {*biases, *map(math.prod, uses), *(part.places.size for part in parts)})
-    search = _Search(recording, bounds, _factors(recording), pool)
+    search = _Search(recording, bounds, _factors(recording), pool, ahead)
     for shape, alike in uses.items():
         search.look(shape, alike)
     search.look_beside(parts)
-    return search.found
+    computed = {use.name for alike in uses.values() for use in alike} - {*recording.weights}
+    return replace(search.found, unknown=not computed <= search.moved.keys())
 
 
 @dataclass
@@ -248,8 +258,11 @@ class _Search:
         Which may be folded into it.
     pool
         The file's constants by their size.
-    moved, wrong
-        What is found so far: weight → its elements as the file has them, NaN if not; as of `Stored`.
+    ahead
+        As of `taken_over`.
+    moved, kept, wrong
+        What is found so far: weight → its elements as the file has them, NaN if not; what nothing rounds, and
+        what is wrong, as of `Stored`.
     vectors
         Size → the file's constants of it, flat, once they were asked for.
     """
@@ -258,7 +271,9 @@ class _Search:
     bounds: Mapping[str, Array]
     factors: Sequence[float]
     pool: Mapping[int, Sequence[StoredWeight]]
+    ahead: bool
     moved: dict[str, Array] = field(default_factory=dict)
+    kept: list[tuple[str, int, int]] = field(default_factory=list)
     wrong: dict[str, str] = field(default_factory=dict)
     vectors: dict[int, list[tuple[Array, Array]]] = field(default_factory=dict)
 
@@ -266,6 +281,8 @@ class _Search:
         """Look for the uses of one shape."""
         laid = [*_laid(self.pool.get(math.prod(shape), ()), shape)]
         if not laid:
+            for use in alike:
+                self._keep(use, [])
             return
         numbers = [use.of(self.recording.tensors[use.name]) for use in alike]
         scaled = (ours * way.scale for use, ours in zip(alike, numbers, strict=True) for way in use.ways)
@@ -282,9 +299,16 @@ class _Search:
             found = _only(beside, whole=self._is_scaled(use.bias.result or use.result))
             if found is not None:
                 self._take(use, found)
-            elif beside and not any(each.laid.steps.any() for each in beside):
-                # It is floats there: nothing was rounded.
-                self._hold(use.name, use.places, own)
+            else:
+                self._keep(use, beside)
+
+    def _keep(self, use: Use, beside: Sequence[_Beside]) -> None:
+        """Know of a weight that nothing rounds it: it is floats there, or its product was computed before."""
+        rounded = any(each.laid.steps.any() for each in beside)
+        if not rounded and (beside or (use.ahead and self.ahead)):
+            known = np.zeros(self.recording.tensors[use.name].size, bool)
+            known[use.places] = True
+            self.kept += _runs(use.name, known)
 
     def _take(self, use: Use, found: _Beside) -> None:
         """Take over what is found, and note what is wrong with it, or if nothing is, with the bias behind."""
@@ -376,7 +400,7 @@ class _Search:
     @property
     def found(self) -> Stored:
         """What is found; what is not stays the reference's."""
-        held, whole, runs = self.recording.tensors, dict(self.moved), []
+        held, whole, runs = self.recording.tensors, dict(self.moved), [*self.kept]
         for name, array in self.moved.items():
             known = ~np.isnan(array)
             runs += _runs(name, known)

@@ -81,6 +81,8 @@ class Use:
     bias
     before
         What a norm before it multiplies and shifts by, or nothing.
+    ahead
+        Whether the product is of weights alone: a converter may compute it.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Use:
     result: str
     bias: Bias
     before: tuple[Array, Array] | None
+    ahead: bool
 
     @cached_property
     def ways(self) -> list[Way]:
@@ -169,7 +172,7 @@ def uses_of(recording: Recording) -> Iterator[Use]:
     sources = Sources(recording)
     for step in recording.steps:
         sources.follow(step)
-        if Trait.PRODUCTS not in TRAITS[step.op_type] or sources.fixed.issuperset(step.uses):
+        if Trait.PRODUCTS not in TRAITS[step.op_type]:
             continue
         norm = norm_behind(recording, step)
         scale = np.ones(()) if norm is None else norm_scale(recording, norm)
@@ -177,8 +180,8 @@ def uses_of(recording: Recording) -> Iterator[Use]:
         for place, name in enumerate(step.inputs[:2]):
             if sources.of_matrix(name) and (place == 1 or step.op_type != "Conv"):
                 own, axis = sources.names[name], output_axis(step, place)
-                before = _norm_before(recording, step, place)
-                yield Use(own, own == name, sources.places[name], scale, axis, result, bias, before)
+                before, ahead = _norm_before(recording, step, place), sources.fixed.issuperset(step.uses)
+                yield Use(own, own == name, sources.places[name], scale, axis, result, bias, before, ahead)
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,7 @@ class Part:
 
 
 def parts_of(recording: Recording) -> Iterator[Part]:
-    """Yield weights where they are operands of no product.
+    """Yield weights where they are operands of no product, and all that is computed of weights alone.
 
     Parameters
     ----------
@@ -210,6 +213,8 @@ def parts_of(recording: Recording) -> Iterator[Part]:
     for step in recording.steps:
         sources.follow(step)
         if sources.fixed.issuperset(step.uses):
+            made = [name for name in step.outputs if sources.names.get(name) == name]
+            yield from (Part(name, sources.places[name], np.zeros(())) for name in made)
             continue
         fixed = [name for name in step.uses if name in sources.names]
         before = next((added[name] for name in step.uses if name in added), np.zeros(()))
@@ -245,9 +250,9 @@ def _bias(recording: Recording, step: Step, norm: Node | None, sources: Sources)
     users = recording.graph.consumers.get(step.outputs[0], []) if step.op_type == "MatMul" else []
     adding += [(user, user.uses) for user in users if user.op_type == "Add" and len(users) == 1]
     found = [
-        Bias(sources.names[name], sources.places[name], held[name], node.outputs[0])
+        Bias(sources.names[name], sources.places[name].ravel(), held[name].ravel(), node.outputs[0])
         for node, names in adding
         for name in names
-        if name in sources.names
+        if name in sources.names and held[name].size == max(held[name].shape, default=1)
     ]
     return found[0] if found else Bias()

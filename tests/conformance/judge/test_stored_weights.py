@@ -281,7 +281,7 @@ def test_what_is_computed_of_weights_alone_may_be_a_weight_of_the_file(whole: bo
     stored = StoredWeight(np.rint(queries / scale).astype(np.int8), scale)
     if not whole:
         stored = StoredWeight(queries.astype(np.float32))
-    made = with_weights_of_file(Filed(stored), replace(run, weights=[*held], constants=[]))
+    made = with_weights_of_file(Filed(stored), replace(run, weights=[*held], constants=[]), ahead=True)
     np.testing.assert_allclose(made.tensors["y"][0], stored.numbers @ keys[0], rtol=0, atol=1e-12)
     assert "projected" not in {name for _, name in made.results()}
 
