@@ -35,8 +35,6 @@ HINT = 3
 """``Interpreter::HintMode::WINOGRAD_MEMORY_LEVEL``: 0 allows the smallest tile alone, 3 all of them."""
 MEMORY_LOW = 2
 """``BackendConfig::Memory_Low``."""
-ARM = ("aarch64", "arm64")
-"""How an Arm chip of 64 bits names itself."""
 WEIGHTS: dict[str, Format | None] = {"float32": None, "float16": TRUNCATED_FLOAT16, "int8": INT8}
 RUNTIMES = ((MNN, MNN_DYNAMIC), (MNN_ARM, MNN_ARM_DYNAMIC))
 """By whether it runs on Arm, and whether operands of int8 weights become integers."""
@@ -94,7 +92,7 @@ class MnnCandidate(PhoneCandidate):
     @property
     def declaration(self) -> Declaration:
         """Float32 arithmetic, on Arm float16 if asked for, and Winograd's if a tile is named."""
-        values, on_arm = self.settings.values, self.known["machine"] in ARM
+        values, on_arm = self.settings.values, self.is_on_arm
         weights, narrow = WEIGHTS[values["weights"]], on_arm and values["precision"] == "low"
         arithmetic = FLOAT16 if narrow else FLOAT32
         tile = int(values["winograd"]) if values["winograd"].isdecimal() and not narrow else 0

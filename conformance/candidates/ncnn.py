@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from conformance.bounds import BFLOAT16, FLOAT16, FLOAT32, FORMATS, NCNN, Declaration
+from conformance.bounds import BFLOAT16, FLOAT16, FLOAT32, FORMATS, NCNN, NCNN_ARM, Declaration
 from conformance.candidates.arrays import Given
 from conformance.candidates.phone_runtime import (
     SWITCH,
@@ -48,11 +48,11 @@ class NcnnCandidate(PhoneCandidate):
     @property
     def declaration(self) -> Declaration:
         """Float32 arithmetic, or float16; blobs and weights as declared."""
-        values = self.settings.values
+        values, runtime = self.settings.values, NCNN_ARM if self.is_on_arm else NCNN
         if self._halved:
-            return Declaration(FLOAT16, FLOAT16, NCNN)
+            return Declaration(FLOAT16, FLOAT16, runtime)
         halved = values["weights"] == "float16"
-        return Declaration(FLOAT32, FORMATS[values["storage"]], NCNN, weights=FLOAT16 if halved else None)
+        return Declaration(FLOAT32, FORMATS[values["storage"]], runtime, weights=FLOAT16 if halved else None)
 
     @property
     def _halved(self) -> bool:

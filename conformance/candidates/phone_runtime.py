@@ -58,6 +58,8 @@ class RuntimeOption:
 
 
 MOST_THREADS = 1024
+ARM = ("aarch64", "arm64")
+"""How an Arm chip of 64 bits names itself."""
 RECORD = ".conversion.json"
 """What `mobileinst convert` writes beside a model: from what, by what, for which shapes."""
 _SCHEMA = {
@@ -205,6 +207,11 @@ class PhoneCandidate(Candidate):
         return OwnGraph(
             Graph([Node(name, kind, tuple(given), tuple(made)) for name, kind, given, made in self.nodes])
         )
+
+    @property
+    def is_on_arm(self) -> bool:
+        """Whether it runs on an Arm chip of 64 bits."""
+        return self.known["machine"] in ARM
 
     def meaning(self, images: Given, outputs: int) -> OnnxGraph:
         """Return the graph that the model's file means, of so many outputs, for pictures of this shape.
