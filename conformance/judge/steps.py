@@ -265,6 +265,9 @@ def _compare_once(sides: _Sides, taken: Mapping[str, Match]) -> _Seen:
     predictions = _predict(sides, spotlight, taken)
     found = {name: item.match for name, item in predictions.items() if item.match}
     known = {match.name for name, match in found.items() if name not in taken}
+    # In float64 nothing that is right is so far off that no bound is left: what resembles a step proves nothing.
+    wide = sides.folded is not None
+    judged = {name: match for name, match in found.items() if not wide or match.worst.judged}
     output_names = {tensor: output for output, tensor in recording.outputs.items()}
     rows, missed = [], set()
     likely, sure = dict[str, Match](), set[str]()
@@ -275,6 +278,7 @@ def _compare_once(sides: _Sides, taken: Mapping[str, Match]) -> _Seen:
             likely |= {name: match} if match else {}
         elif match is None and item.value is not None:
             fused = sides.structure.soon_found(name, found, sides.compared, sides.reach)
+            fused = [user for user in fused if user in judged]
             later = tensors.from_first(found[user].name for user in fused)
             match = tensors.likeliest(output_names.get(name, name), item.value, item.bound, known | later)
             kept = match is not None and match.name == name and sides.is_kept(name, item.step)
