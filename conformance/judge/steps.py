@@ -265,7 +265,7 @@ def _compare_once(sides: _Sides, taken: Mapping[str, Match]) -> _Seen:
     predictions = _predict(sides, spotlight, taken)
     found = {name: item.match for name, item in predictions.items() if item.match}
     known = {match.name for name, match in found.items() if name not in taken}
-    # In float64 nothing that is right is so far off that no bound is left: what resembles a step proves nothing.
+    # In float64 nothing that is right is so far off that no bound is left: resembling proves nothing.
     wide = sides.folded is not None
     judged = {name: match for name, match in found.items() if not wide or match.worst.judged}
     output_names = {tensor: output for output, tensor in recording.outputs.items()}

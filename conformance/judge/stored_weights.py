@@ -36,6 +36,8 @@ ROUNDED_FACTOR = 1e-3
 """What a factor differs from one by if it is a mistake."""
 COARSER = 2.0
 """How many times as coarse as declared a file's own steps may be: a range's that lie about zero."""
+MOST_CUT = 0.05
+"""Of its elements: how many of a constant a quantiser may cut off, and by how much of its largest."""
 BLOCK = 1 << 15
 """Elements of which as much is computed at a time as stays in a processor's cache."""
 
@@ -412,10 +414,15 @@ class _Search:
 
 
 def _is_rounding(numbers: Array, steps: Array, ours: Array, slack: Array | float) -> bool:
-    """Tell whether integers are the nearest to each number; where they end, it may be half a step beyond."""
-    half = (1 + VERGE) * steps / 2 + slack
+    """Tell whether integers are the nearest to each number; their ends are to what is beyond.
+
+    Half a step more, where a zero point was rounded, and by more in few places, which were cut off.
+    """
+    half, apart = (1 + VERGE) * steps / 2 + slack, np.abs(numbers - ours)
     beyond = ((numbers == numbers.max()) & (ours > numbers)) | ((numbers == numbers.min()) & (ours < numbers))
-    return bool((np.abs(numbers - ours) <= np.where(beyond, 2 * half, half)).all())
+    cut = beyond & (apart > 2 * half)
+    few = cut.mean() <= MOST_CUT and apart.max() <= MOST_CUT * np.abs(ours).max()
+    return bool((few or not cut.any()) and (apart <= np.where(beyond, 2 * half, half))[~cut].all())
 
 
 def _factor_of(bias: Array, vectors: Sequence[Array]) -> float | None:

@@ -159,16 +159,9 @@ class _Grid:
         limits, point, step = np.iinfo(self.point.dtype), *map(np.float64, (self.point, self.step))
         return np.asarray((limits.min - point) * step), np.asarray((limits.max - point) * step)
 
-    @property
-    def is_positive(self) -> bool:
-        """Whether none of the numbers is negative."""
-        return bool((self.ends[0] == 0).all())
-
 
 def unrounded(graph: OnnxGraph, whole: bool = True) -> tuple[OnnxGraph, list[StoredWeight]]:
     """Return a graph that makes no tensor integers, and its constants as they are stored.
-
-    A range that ends at zero stays a ReLU: converters leave out one that it makes superfluous.
 
     Parameters
     ----------
@@ -199,9 +192,7 @@ class _Unrounding:
     def write(self, node: Node) -> None:
         """Write a node."""
         if node.op_type == QUANTIZE:
-            axes = 0 if self.held[node.inputs[1]].size == 1 else int(node.attributes.get("axis", 1)) + 1
-            positive = _Grid.of(node, self.held, max(axes, 1)).is_positive
-            self._add(node, "Relu" if positive else "Identity", [self._nearest(node)])
+            self._add(node, "Identity", [self._nearest(node)])
         elif node.op_type == DEQUANTIZE and node.inputs[0] in self.held:
             integers = self.held[node.inputs[0]]
             grid = _Grid.of(node, self.held, integers.ndim)

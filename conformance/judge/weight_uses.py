@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -216,15 +216,39 @@ def parts_of(recording: Recording) -> Iterator[Part]:
             made = [name for name in step.outputs if sources.names.get(name) == name]
             yield from (Part(name, sources.places[name], np.zeros(())) for name in made)
             continue
-        fixed = [name for name in step.uses if name in sources.names]
-        before = next((added[name] for name in step.uses if name in added), np.zeros(()))
-        if step.op_type == "Add" and len(fixed) == 1:
-            added[step.outputs[0]] = recording.tensors[fixed[0]]
-        for name in (each for each in fixed if each not in found):
+        for name in (each for each in step.uses if each in sources.names and each not in found):
             found.add(name)
-            own, places = sources.names[name], sources.places[name]
-            vector = before.ndim == 1 and before.shape == places.shape[-1:]
-            yield Part(own, places, before if vector else np.zeros(()))
+            before = next((added[each] for each in step.uses if each in added), np.zeros(()))
+            places = sources.places[name]
+            yield Part(sources.names[name], places, before if _fits(before, places) else np.zeros(()))
+        if (shift := _shift(recording, step, sources, added)) is not None:
+            added[step.outputs[0]] = shift
+
+
+def _fits(array: Array, other: Array) -> bool:
+    """Tell whether an array broadcasts to another's shape."""
+    sides = zip(reversed(array.shape), reversed(other.shape), strict=False)
+    return array.ndim <= other.ndim and all(one in (1, side) for one, side in sides)
+
+
+def _shift(recording: Recording, step: Step, sources: Sources, added: Mapping[str, Array]) -> Array | None:
+    """Return what was added to a result last, as it broadcasts to that; None: nothing is known of it."""
+    held = recording.tensors
+    fixed = [name for name in step.uses if name in sources.names]
+    if step.op_type == "Add" and len(fixed) == 1:
+        return held[fixed[0]]
+    if step.op_type == "Conv" and len(step.uses) > 2:
+        return held[step.inputs[2]].reshape(-1, *(1,) * (held[step.outputs[0]].ndim - 2))
+    maker = recording.graph.producer(step.inputs[0])
+    if step.op_type == "BatchNormalization" and maker is not None and maker.op_type == "Conv":
+        bias = _bias(recording, recording.steps[recording.graph.places[step.inputs[0]]], step, sources)
+        return bias.numbers.reshape(-1, *(1,) * (held[step.outputs[0]].ndim - 2))
+    if step.op_type == "ReduceMean" and step.inputs[0] in added:
+        shape = held[step.inputs[0]].shape
+        operands = [held[name] if name else None for name in step.inputs[1:]]
+        (mean,) = evaluate_node(step, [np.broadcast_to(added[step.inputs[0]], shape), *operands])
+        return np.asarray(mean)
+    return None
 
 
 def _norm_before(recording: Recording, step: Step, place: int) -> tuple[Array, Array] | None:

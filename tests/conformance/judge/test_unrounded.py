@@ -32,9 +32,9 @@ TEXT = """
 g (float[1, 4, 12, 16] x) => (float[1, 20] y)
 {
   first = Conv <pads = [1, 1, 1, 1]> (x, w1, b1)
-  positive = Relu (first)
-  second = Conv (positive, w2, b2)
-  sum = Add (positive, second)
+  bent = Tanh (first)
+  second = Conv (bent, w2, b2)
+  sum = Add (bent, second)
   mean = AveragePool <kernel_shape = [4, 4], strides = [4, 4]> (sum)
   flat = Reshape (mean, sides)
   product = MatMul (flat, w3)
