@@ -5,7 +5,7 @@ The graph in float64, its tensors found in the candidate's by name and value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -216,11 +216,21 @@ def _compared(graph: OnnxGraph, course: StepCourse) -> StepCourse:
     recording = with_weights_of_file(candidate, course.recording, ahead=True)
     own = GraphCourse(candidate, course.feeds, "", (), "", recording, course.progress, None)
     own.weights, own.captured = course.weights, candidate.capture(own.given(course.feeds))
-    own.outputs = [row for row in course.outputs if row.candidate in own.captured]
+    own.outputs = [*_outputs_of(graph, course, own.captured)]
     own.compare_steps(None)
     if own.fault:
         own.diagnose()
     return own
+
+
+def _outputs_of(graph: OnnxGraph, course: StepCourse, captured: Mapping[str, Array]) -> Iterator[Comparison]:
+    """Yield the outputs with the file's tensors for them: by their names, else the nearest of a shape."""
+    pool = CandidateTensors({name: captured[name] for name in graph.outputs if name in captured})
+    for row in course.outputs:
+        truth = course.recording.tensors[course.recording.outputs[row.name]]
+        near = None if row.candidate in captured else pool.nearest(truth, np.inf, set())
+        if row.candidate in captured or near is not None:
+            yield replace(row, candidate=row.candidate if near is None else near.name)
 
 
 def is_narrow(declared: Declaration) -> bool:
