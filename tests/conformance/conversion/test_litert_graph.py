@@ -94,8 +94,12 @@ def test_integer_weights_of_another_source_are_named(tflite: Path, integers: Pat
 
 
 @runtimes
-def test_the_command_takes_a_tflite(tflite: Path) -> None:
-    line = ["verify", str(tflite), "--against", str(tflite.with_suffix(".onnx")), "--no-cache"]
+@pytest.mark.parametrize("precision", ["float32", "int8-static"])
+def test_the_command_takes_a_tflite(tflite: Path, tmp_path: Path, precision: str) -> None:
+    """One of integers throughout, too."""
+    source = tflite.with_suffix(".onnx")
+    path = convert(CONVERTERS["litert"], source, tmp_path / "m.tflite", precision)[0]
+    line = ["verify", str(path), "--against", str(source), "--no-cache"]
     result = CliRunner().invoke(conformance.cli.app, line)
     assert result.exit_code == 0, result.output
 

@@ -111,6 +111,15 @@ def test_a_weight_changed_on_the_way_is_found(xml: Path, tmp_path: Path) -> None
 
 
 @runtimes
+def test_biases_that_nncf_has_moved_are_judged_by_nobody(xml: Path, tmp_path: Path) -> None:
+    path = convert(CONVERTERS["openvino"], xml.with_suffix(".onnx"), tmp_path / "m.xml", "int8-static")[0]
+    line = ["verify", str(path), "--against", str(xml.with_suffix(".onnx")), "--no-cache"]
+    result = CliRunner().invoke(conformance.cli.app, line)
+    assert result.exit_code == 2
+    assert "NNCF moves biases by what its samples tell" in result.output
+
+
+@runtimes
 def test_the_command_takes_an_ir(xml: Path) -> None:
     line = ["verify", str(xml), "--against", str(xml.with_suffix(".onnx")), "--no-cache"]
     result = CliRunner().invoke(conformance.cli.app, line)

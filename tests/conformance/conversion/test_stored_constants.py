@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from conformance.conversion.litert_model import LitertModel, stored_in_litert
+from conformance.conversion.openvino_graph import openvino_graph
 from conformance.conversion.openvino_model import OpenVinoLayer, stored_in_openvino
+from refimpl.errors import MobileInstError
 from refimpl.ops.operation import Array
 
 WHOLE = np.array([[0, 128, 255], [7, 8, 9]], np.uint8)
@@ -64,6 +68,18 @@ def test_without_a_zero_point_it_is_zero() -> None:
 )
 def test_what_is_no_widening_is_passed_over(layers: list[OpenVinoLayer]) -> None:
     assert of_integers(layers) == []
+
+
+@pytest.mark.parametrize("last", ["Multiply", "Add"])
+def test_integers_of_a_scale_that_is_computed_are_refused(last: str) -> None:
+    layers = [
+        OpenVinoLayer("x", "Parameter", {}, [], [(2, 3)], ["x"]),
+        *(replace(each, inputs=[(place + 1, 0) for place, _ in each.inputs]) for each in widening()[:5]),
+        OpenVinoLayer("y", last, {"auto_broadcast": "numpy"}, [(5, 0), (0, 0)], [(2, 3)], ["y"]),
+        OpenVinoLayer("r", "Result", {}, [(6, 0)], [(2, 3)], [""]),
+    ]
+    with pytest.raises(MobileInstError, match=r"computed scale|malformed"):
+        openvino_graph(layers, {"x": (2, 3)}, ["y"])
 
 
 def model(scales: Array, points: Array, axis: int) -> LitertModel:

@@ -233,6 +233,71 @@ def test_what_a_norm_before_multiplies_by_may_be_folded_in_and_its_shift_into_th
     assert {name for name, *_ in candidate.read} == {"w", "bias"}
 
 
+def rounded_vector(array: Array, steps: int) -> StoredWeight:
+    """Round to so many steps of the largest, which all share."""
+    scale = np.abs(array).max().reshape(1) / steps
+    return StoredWeight(np.rint(array / scale).astype(np.int32), scale)
+
+
+def test_vectors_that_are_integers_are_taken_over() -> None:
+    """A bias behind a matrix, and what a norm scales and shifts by."""
+    run = normed()
+    held, scale = run.tensors, np.abs(run.tensors["w"]).max(axis=0).reshape(-1, 1) / 127
+    matrix = StoredWeight(np.rint(held["w"].T / scale).astype(np.int8), scale)
+    vectors = {name: rounded_vector(held[name], 100) for name in ("factors", "shift", "bias")}
+    found = weights_of_file(Filed(matrix, *vectors.values()), run).weights
+    assert found.keys() == {"w", *vectors}
+    for name, stored in vectors.items():
+        np.testing.assert_allclose(found[name], stored.numbers, rtol=0, atol=1e-12)
+        assert not np.array_equal(found[name], held[name])
+
+
+@pytest.mark.parametrize(("places", "beyond", "taken"), [(1, 1.05, True), (1, 1.3, False), (9, 1.05, False)])
+def test_few_numbers_may_be_cut_off_and_not_by_much(places: int, beyond: float, taken: bool) -> None:
+    """As ranges are, that a quantiser takes of a histogram."""
+    rng = np.random.default_rng(8)
+    factors = rng.uniform(-1, 1, 32)
+    factors[:places] = beyond
+    run = normed(factors=factors)
+    stored = StoredWeight(np.clip(np.rint(factors * 127), -127, 127).astype(np.int8), np.full(1, 1 / 127))
+    assert ("factors" in weights_of_file(Filed(stored), run).weights) == taken
+
+
+SUMMED = {
+    "a bias, then more": """
+        g (float[1, 6, 32] x) => (float[1, 6, 32] y)
+        { z = MatMul (x, w)
+          s = Add (z, first)
+          y = Add (s, second) }""",
+    "a bias, a mean, then more": """
+        g (float[1, 4, 8, 9] x) => (float[1, 32, 8] y)
+        { z = Conv (x, k, first)
+          s = ReduceMean <axes = [3], keepdims = 0> (z)
+          y = Add (s, second) }""",
+}
+
+
+@pytest.mark.parametrize("how", SUMMED)
+def test_constants_that_are_added_one_after_the_other_may_be_one(how: str) -> None:
+    rng = np.random.default_rng(6)
+    model = onnx.parser.parse_model('<ir_version: 8, opset_import: ["" : 17]>' + SUMMED[how])
+    shape = [side.dim_value for side in model.graph.output[0].type.tensor_type.shape.dim]
+    held = {"first": rng.normal(size=32), "second": rng.normal(size=shape)}
+    held |= (
+        {"w": rng.normal(size=(32, 32))} if "MatMul" in SUMMED[how] else {"k": rng.normal(size=(32, 4, 1, 1))}
+    )
+    arrays = {name: array.astype(np.float32) for name, array in held.items()}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    sides = [side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim]
+    run = graph_recording(OnnxGraph.load(model), {"x": rng.normal(size=sides).astype(np.float32)})
+    run = replace(run, weights=[*held], constants=[name for name in run.constants if name not in held])
+    first = run.tensors["first"] if "MatMul" in SUMMED[how] else run.tensors["first"].reshape(32, 1)
+    stored = rounded_vector(run.tensors["second"] + first, 127)
+    found = weights_of_file(Filed(stored), run).weights
+    assert found.keys() == {"second"}
+    np.testing.assert_allclose(found["second"] + first, stored.numbers, rtol=0, atol=1e-12)
+
+
 def test_a_norm_folded_in_with_another_bias_is_not_taken_over() -> None:
     run = normed()
     matrix, bias = folded_into(run)
