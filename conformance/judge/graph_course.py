@@ -64,6 +64,7 @@ class Wide(EvaluatedGraph):
 
     @read.setter
     def read(self, runs: tuple[tuple[str, int, int], ...]) -> None:
+        """Declare them."""
         self.declaration = replace(self.declaration, read=runs)
 
     @property

@@ -265,9 +265,6 @@ def _compare_once(sides: _Sides, taken: Mapping[str, Match]) -> _Seen:
     predictions = _predict(sides, spotlight, taken)
     found = {name: item.match for name, item in predictions.items() if item.match}
     known = {match.name for name, match in found.items() if name not in taken}
-    # In float64 nothing that is right is so far off that no bound is left: resembling proves nothing.
-    wide = sides.folded is not None
-    judged = {name: match for name, match in found.items() if not wide or match.worst.judged}
     output_names = {tensor: output for output, tensor in recording.outputs.items()}
     rows, missed = [], set()
     likely, sure = dict[str, Match](), set[str]()
@@ -277,8 +274,7 @@ def _compare_once(sides: _Sides, taken: Mapping[str, Match]) -> _Seen:
             match, missing = tensors.named(output_names.get(name, name), item.value, item.bound), "absent"
             likely |= {name: match} if match else {}
         elif match is None and item.value is not None:
-            fused = sides.structure.soon_found(name, found, sides.compared, sides.reach)
-            fused = [user for user in fused if user in judged]
+            fused = _soon_found(sides, name, found)
             later = tensors.from_first(found[user].name for user in fused)
             match = tensors.likeliest(output_names.get(name, name), item.value, item.bound, known | later)
             kept = match is not None and match.name == name and sides.is_kept(name, item.step)
@@ -305,6 +301,13 @@ def _compare_once(sides: _Sides, taken: Mapping[str, Match]) -> _Seen:
     values = {name: match.values for name, match in found.items()}
     lacking = {name: item for name, item in predictions.items() if item.value is not None}
     return _Seen(taken, spotlight.placed(rows), known, missed, values, lacking, likely, sure)
+
+
+def _soon_found(sides: _Sides, name: str, found: Mapping[str, Match]) -> list[str]:
+    """Return the nearest steps behind one that are found, if it may be fused with them."""
+    users = sides.structure.soon_found(name, found, sides.compared, sides.reach)
+    # In float64 nothing that is right is so far off that no bound is left: resembling proves nothing.
+    return [user for user in users if sides.folded is None or found[user].worst.judged]
 
 
 def _inherits(row: Comparison, heirs: Collection[str]) -> bool:

@@ -80,7 +80,7 @@ def test_integer_weights_are_roundings_of_their_source(xml: Path, integers: Path
 )
 def test_integer_weights_of_another_source_are_named(xml: Path, integers: Path, weight: str) -> None:
     source = with_slice_multiplied(xml.with_suffix(".onnx"), weight, 1.05)
-    assert f"weight {weight} is 0.95" in beside_its_source(integers, source).headline()
+    assert f"weight {weight} is 0.9" in beside_its_source(integers, source).headline()
 
 
 @runtimes
@@ -115,8 +115,8 @@ def test_biases_that_nncf_has_moved_are_judged_by_nobody(xml: Path, tmp_path: Pa
     path = convert(CONVERTERS["openvino"], xml.with_suffix(".onnx"), tmp_path / "m.xml", "int8-static")[0]
     line = ["verify", str(path), "--against", str(xml.with_suffix(".onnx")), "--no-cache"]
     result = CliRunner().invoke(conformance.cli.app, line)
-    assert result.exit_code == 2
-    assert "NNCF moves biases by what its samples tell" in result.output
+    assert isinstance(result.exception, UnsupportedOperationError)
+    assert "NNCF moves biases by what its samples tell" in str(result.exception)
 
 
 @runtimes
