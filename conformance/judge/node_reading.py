@@ -222,6 +222,9 @@ def _filled(node: Node, side: Side) -> dict[str, Any]:
         told["axis"] %= rank
     if told.get("auto_pad") == "NOTSET":
         del told["auto_pad"]
+    if node.op_type == "Conv" and (before := _padded_before(node, side)):
+        own = told.get("pads") or [0] * len(before)
+        told["pads"] = [sum(pair) for pair in zip(own, before, strict=True)]
     for name, absent in _PER_AXIS.items():
         values = told.get(name)
         if name in told and (values is None or set(values) == {absent}):
@@ -229,6 +232,29 @@ def _filled(node: Node, side: Side) -> dict[str, Any]:
     if node.op_type == "Resize":
         _drop_unread_by_resize(told)
     return told
+
+
+def _padded_before(node: Node, side: Side) -> list[int]:
+    """Return the zeros that a Pad before a convolution adds to its map, as ``pads``; nothing without one."""
+    name = node.inputs[0]
+    axes = list(range(len(side.graph.shapes.get(name, ()))))
+    while (maker := side.graph.producer(name)) is not None and maker.op_type in ("Transpose", "Identity"):
+        if maker.op_type == "Transpose":
+            order = maker.attributes.get("perm") or range(len(axes))[::-1]
+            axes = [order[axis] for axis in axes]
+        name = maker.inputs[0]
+    if maker is None or not _pads_zeros(maker, side.constants):
+        return []
+    begin, end = np.reshape(side.constants[maker.inputs[1]], (2, -1))[:, axes[2:]]
+    return [*map(int, begin), *map(int, end)]
+
+
+def _pads_zeros(node: Node, constants: Mapping[str, Array]) -> bool:
+    """Tell whether a node adds zeros at the ends of every axis, so many as are known."""
+    if node.op_type != "Pad" or node.attributes.get("mode", "constant") != "constant" or len(node.uses) > 3:
+        return False
+    value = constants.get(node.uses[2], np.ones(1)) if len(node.uses) > 2 else np.zeros(1)
+    return node.inputs[1] in constants and not np.any(value)
 
 
 def _drop_unread_by_resize(told: dict[str, Any]) -> None:

@@ -282,3 +282,37 @@ def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "leakyrelu_26_node: alpha is 0.2; the reference has 0.1" in " ".join(" ".join(said).split())
     refused = CliRunner().invoke(app, ["verify", "missing.onnx", "--against", "before.onnx"])
     assert isinstance(refused.exception, FileError)
+
+
+PADDED = {
+    "rows first": "p = Pad (x, pads) y = Conv (p, w)",
+    "channels first, then turned": """
+        t = Transpose <perm = [0, 2, 3, 1]> (x)
+        p = Pad (t, pads)
+        u = Transpose <perm = [0, 3, 1, 2]> (p)
+        y = Conv (u, w)""",
+}
+"""How a Pad may stand before a convolution."""
+
+
+@pytest.mark.parametrize("where", PADDED)
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_pad_before_a_convolution_is_what_it_pads(where: str, rows: int) -> None:
+    """So that where a weight is wrong nothing is said of padding; and where padding is, that."""
+    kernel = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    ends = "(float[1, 3, 8, 8] x) => (float[1, 4, 8, 8] y)"
+    before = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 17]> g {ends} {{ y = Conv <pads = [1, 1, 1, 1]> (x, w) }}'
+    )
+    after = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 17]> g {ends} {{ {PADDED[where]} }}'
+    )
+    sides = [0, 0, rows, 1, 0, 0, 2 - rows, 1]
+    sides = sides if "t =" not in PADDED[where] else [0, rows, 1, 0, 0, 2 - rows, 1, 0]
+    before.graph.initializer.append(numpy_helper.from_array(kernel, "w"))
+    after.graph.initializer.append(numpy_helper.from_array(kernel * np.float32(1.2 - 0.2 * (rows - 1)), "w"))
+    after.graph.initializer.append(numpy_helper.from_array(np.array(sides), "pads"))
+    report = judged(after, before)
+    assert report.verdict == "fail"
+    said = " ".join([report.headline(), *report.leading.evidence])
+    assert ("pads" in said) == (rows == 2)
