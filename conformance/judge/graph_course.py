@@ -182,7 +182,8 @@ def look_into_file(course: StepCourse, feeds: Mapping[str, Array]) -> None:
     declared, unplaced = course.candidate.declaration, course.fault is None and first_wrong(_rows(course))
     # Of a file whose own floats are narrow, what converters round is known for each runtime, not here.
     of_integers = declared.weights is not None and declared.weights.by_channel
-    hides = of_integers or (is_narrow(declared) and declared.weights is None)
+    # Of a weight made integers the run itself tells what is wrong, by its file.
+    hides = course.fault is None if of_integers else is_narrow(declared) and declared.weights is None
     if meaning is None or not hides or unplaced or getattr(course.candidate, "integer", False):
         return
     course.progress("what its file means, in float64")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from conformance.cli import app
 from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.network import verify
+from conformance.reports.report import Fault
 from conformance.reproduction.folder import reproduce
 from conformance.reproduction.recorded_step import MODEL, RecordedStep, judge_folder
 from conformance.reproduction.step_folder import StepFolder
@@ -137,6 +139,16 @@ def test_a_tensor_is_compared_with_its_own_step(tmp_path: Path, model: onnx.Mode
     assert [changed.get(n.op_type, n.op_type) for n in right.node] == [n.op_type for n in wrong.node]
     assert [n.name for n in right.node] == [n.name for n in wrong.node]
     assert right.output[0].name == wrong.output[0].name
+
+
+def test_what_only_the_file_says_is_no_step_of_the_run(tmp_path: Path, model: onnx.ModelProto) -> None:
+    candidate = OnnxRuntimeCandidate(OnnxGraph.load(model), threads=1)
+    report = verify(candidate, narrow_network.CONFIG, narrow_network.weights(), {"x": picture()})
+    (item,) = report.inputs
+    fault = Fault(item.steps[0].name, item.steps[0].operation, "meaning", ())
+    said = replace(report, inputs=[replace(item, first_fault=fault)])
+    assert reproduce(tmp_path / "step", said, candidate, network(np.float64), picture()) is None
+    assert not (tmp_path / "step").exists()
 
 
 def test_several_steps_between_captured_tensors(tmp_path: Path, model: onnx.ModelProto) -> None:
