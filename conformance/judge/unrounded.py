@@ -122,7 +122,7 @@ def _noises(name: str, *runs: Recording) -> tuple[Array, Array, Array]:
 
 
 def _cut_off(after: OnnxGraph, tensors: Mapping[str, Array]) -> list[str]:
-    """Say which ranges cut off most beside what they round, and how much; those first that come first."""
+    """Say which ranges cut off much more than they round, and how much, in the order of the nodes."""
     found = []
     for node in after.nodes:
         if node.op_type == QUANTIZE and node.inputs[0] in tensors:
