@@ -477,9 +477,11 @@ def _laid(pool: Iterable[StoredWeight], shape: tuple[int, ...]) -> Iterator[_Lai
     wanted = [side for side in shape if side != 1]
     for each in pool:
         sides = [side for side in each.held.shape if side != 1]
+        # Of a grouped convolution the groups may have an axis of their own.
+        sides = wanted if [math.prod(sides[:2]), *sides[2:]] == wanted else sides
         if sorted(sides) != sorted(wanted):
             continue
-        held = each.numbers.squeeze(), each.steps.squeeze()
+        held = each.numbers.reshape(sides), each.steps.reshape(sides)
         for order in itertools.permutations(range(len(sides))):
             if [sides[place] for place in order] == wanted:
                 yield _Laid(*(array.transpose(order).reshape(shape) for array in held))

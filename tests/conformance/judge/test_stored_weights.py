@@ -130,6 +130,25 @@ def test_a_factor_that_a_step_has_may_be_folded_in() -> None:
     np.testing.assert_allclose(found.weights[name] * scale, numbers, rtol=0, atol=1e-12)
 
 
+def test_groups_of_a_convolution_may_have_an_axis_of_their_own() -> None:
+    """As in OpenVINO's GroupConvolution."""
+    kernel = np.random.default_rng(9).normal(size=(32, 4, 3, 3)).astype(np.float32)
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[1, 16, 6, 6] x) => (float[1, 32, 4, 4] y) '
+        "{ y = Conv <group = 4> (x, w) }"
+    )
+    model.graph.initializer.append(numpy_helper.from_array(kernel, "w"))
+    run = graph_recording(OnnxGraph.load(model), {"x": np.ones((1, 16, 6, 6), np.float32)})
+    run = replace(run, weights=["w"], constants=[])
+    whole = of_range(kernel.astype(np.float64))
+    assert whole.scale is not None
+    parts = (
+        each.reshape(4, 8, *each.shape[1:]) for each in (whole.held, whole.scale, np.asarray(whole.point))
+    )
+    found = taken_over(run, [StoredWeight(*parts)], DECLARED[INT8_OF_RANGE.name])
+    np.testing.assert_array_equal(found.weights["w"], whole.numbers)
+
+
 def test_of_two_constants_that_could_be_it_none_is() -> None:
     one = symmetric(FOLDED[KERNEL])
     assert one.scale is not None
