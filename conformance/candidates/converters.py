@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -135,13 +134,6 @@ OPENVINO = Converter(
 )
 
 
-def _mnnconvert(source: Path, folder: Path, said: Sequence[str]) -> list[str]:
-    # The command of that name installs a package by pip, and sends a log of each conversion.
-    program = "import sys, MNN, _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
-    files = ["--modelFile", str(source), "--MNNModel", str(folder / "model.mnn"), "--bizCode", "none"]
-    return [sys.executable, "-P", "-c", program, "-f", "ONNX", *files, *said]
-
-
 def _whole_mnn(model: Path) -> None:
     """Raise `FileError` unless the table that a flatbuffer begins with lies within it."""
     content = model.read_bytes()
@@ -155,9 +147,8 @@ MNN = Converter(
     "MNN",
     ("MNN",),
     (".mnn",),
-    # Whatever --weightQuantAsymmetric is set to, it makes them symmetric.
-    {"float32": [], "float16": ["--fp16"], "int8": ["--weightQuantBits", "8"]},
-    _mnnconvert,
+    {weights: [weights] for weights in ("float32", "float16", "int8", STATIC)},
+    _ours("mnn", "model.mnn"),
     lambda folder: [folder / "model.mnn"],
     _whole_mnn,
 )

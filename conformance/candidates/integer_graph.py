@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,10 +13,13 @@ from conformance.bounds import Declaration
 from conformance.candidates.candidate import OwnGraph
 from conformance.candidates.executorch import EXECUTORCH_RUNTIME, ExecutorchCandidate
 from conformance.candidates.litert import LITERT_RUNTIME, LitertCandidate
+from conformance.candidates.mnn import MADE, MNN_RUNTIME, OPERAND, MnnCandidate
 from conformance.candidates.openvino import OPENVINO_RUNTIME
 from conformance.candidates.phone_runtime import STATIC, PhoneCandidate, only_array
 from conformance.conversion.executorch_graph import executorch_graph
 from conformance.conversion.litert_graph import litert_graph
+from conformance.conversion.mnn_graph import mnn_graph, operand_name
+from conformance.conversion.mnn_model import read_mnn
 from conformance.conversion.openvino_graph import openvino_graph
 from conformance.conversion.openvino_model import read_openvino
 from conformance.graph.onnx_graph import OnnxGraph
@@ -38,7 +41,8 @@ class IntegerGraph(ABC):
     """
 
     integer = True
-    rounds_to_neighbours = True
+    steps_lost: ClassVar[Mapping[str, float]] = {}
+    """Operator → the steps that its kernels lose beside rounding, if not half a one."""
     tolerance = "each integer may be off by one step of its scale; errors are in steps"
 
     def __init__(self, candidate: PhoneCandidate, graph: OnnxGraph) -> None:
@@ -158,12 +162,71 @@ class ExecutorchIntegers(IntegerGraph):
         return {name: found[name] for name in (*self.grids, *self.graph.outputs) if name in found}
 
 
+class MnnIntegers(IntegerGraph):
+    """A ``.mnn`` whose tensors have scales; MNN says which operators it computes in integers.
+
+    Parameters
+    ----------
+    candidate
+        Its results are shown as floats on the grid of the integers.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        An operator is not read, or is of integers in an older way.
+    """
+
+    # Its means are cut off, not rounded; its bilinear factors are 128ths, half a one off along either axis.
+    steps_lost: ClassVar = {"AveragePool": 0.6, "GlobalAveragePool": 0.6, "Resize": 2.5}
+
+    def __init__(self, candidate: MnnCandidate) -> None:
+        held = read_mnn(candidate.settings.model)
+        shapes = {
+            held.names[each.outputs[0]]: [*map(int, each.told["dims"])]
+            for each in held.operators
+            if each.kind == "Input"
+        }
+        candidate.capture({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+        self.operators = held.operators
+        self.names = held.names
+        meaning = mnn_graph(held, shapes, held.outputs, candidate.in_integers, candidate.given_integers)
+        super().__init__(candidate, OnnxGraph.load(meaning))
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs."""
+        return self.candidate.run(only_array(feeds))
+
+    def capture(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the results of operators that compute in integers, and the outputs."""
+        found = self.candidate.capture(only_array(feeds))
+        shown = self._shown([(name, found[name]) for name, kind, *_ in self.candidate.nodes if MADE in kind])
+        integers = {
+            name: self._integers(name, numbers) for name, numbers in shown.items() if name in self.grids
+        }
+        return integers | {name: found[name] for name in self.graph.outputs if name in found}
+
+    def _shown(self, made: Sequence[tuple[str, Array]]) -> dict[str, Array]:
+        """Return integers by the graph's names: results, and the operand of what has but one."""
+        named = dict(made)
+        shown = {}
+        for each in self.operators:
+            given = [array for name, array in made if name.startswith(f"{each.name}{OPERAND}")]
+            if given and len(each.inputs) == 1:
+                shown[operand_name(each)] = given[-1]
+            for number, place in enumerate(each.outputs):
+                name = f"{each.name}:{number}" if number else each.name
+                if name in named:
+                    shown[self.names[place]] = named[name]
+        return shown
+
+
 _MADE: Mapping[str, Callable[..., IntegerGraph]] = {
+    ".mnn": MnnIntegers,
     ".pte": ExecutorchIntegers,
     ".tflite": LitertIntegers,
     ".xml": OpenVinoIntegers,
 }
-_RUNTIMES = {each.suffix: each for each in (EXECUTORCH_RUNTIME, LITERT_RUNTIME, OPENVINO_RUNTIME)}
+_RUNTIMES = {each.suffix: each for each in (EXECUTORCH_RUNTIME, LITERT_RUNTIME, MNN_RUNTIME, OPENVINO_RUNTIME)}
 INTEGERS = tuple(_MADE)
 """Suffixes of the files that are read so."""
 

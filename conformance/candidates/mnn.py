@@ -21,6 +21,7 @@ from conformance.bounds import (
     with_winograd,
 )
 from conformance.candidates.phone_runtime import (
+    STATIC,
     SWITCH,
     THREADS,
     PhoneCandidate,
@@ -35,7 +36,16 @@ HINT = 3
 """``Interpreter::HintMode::WINOGRAD_MEMORY_LEVEL``: 0 allows the smallest tile alone, 3 all of them."""
 MEMORY_LOW = 2
 """``BackendConfig::Memory_Low``."""
-WEIGHTS: dict[str, Format | None] = {"float32": None, "float16": TRUNCATED_FLOAT16, "int8": INT8}
+WEIGHTS: dict[str, Format | None] = {
+    "float32": None,
+    "float16": TRUNCATED_FLOAT16,
+    "int8": INT8,
+    STATIC: INT8,
+}
+MADE = "DT_INT8"
+"""What MNN says of an operator that computes in integers."""
+OPERAND = "_raster_"
+"""What MNN calls an operand that it makes integers, or moves: the operator, this, and a number."""
 RUNTIMES = ((MNN, MNN_DYNAMIC), (MNN_ARM, MNN_ARM_DYNAMIC))
 """By whether it runs on Arm, and whether operands of int8 weights become integers."""
 OPTIONS = (
@@ -55,7 +65,8 @@ OPTIONS = (
     RuntimeOption(
         "weights",
         "float32",
-        "of the file, widened when loaded; float16: by --fp16, which truncates; int8: by output channel",
+        "of the file, widened when loaded; float16: by --fp16, which truncates; int8: by output channel; "
+        "int8-static: all is of integers, with --graph-only",
         tuple(WEIGHTS),
     ),
     RuntimeOption(
@@ -87,7 +98,7 @@ class MnnCandidate(PhoneCandidate):
                 f"{files[0].name} has weights of {bits} bits, which cannot be declared; convert it by "
                 "--precision int8"
             )
-        self.check_integers("int8" if bits else "")
+        self.check_integers((STATIC if self.model and self.model.grids else "int8") if bits else "")
 
     @property
     def declaration(self) -> Declaration:
@@ -105,6 +116,16 @@ class MnnCandidate(PhoneCandidate):
         if self.model is None or self.settings.values["weights"] != "int8":
             return ()
         return stored_in_mnn(self.model)
+
+    @property
+    def in_integers(self) -> set[str]:
+        """The operators that computed in integers when last captured."""
+        return {name for name, kind, *_ in self.nodes if MADE in kind}
+
+    @property
+    def given_integers(self) -> set[str]:
+        """The operators for which an operand was made integers when last captured."""
+        return {name.rpartition(OPERAND)[0] for name, kind, *_ in self.nodes if kind.startswith("FloatToInt8")}
 
     @property
     def said(self) -> dict[str, Any]:

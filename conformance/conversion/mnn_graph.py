@@ -7,7 +7,7 @@ Source: github.com/alibaba/MNN, ``source/shape/*.cpp``, ``source/geometry/*.cpp`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto
 
 from conformance.conversion.graph_writer import GraphWriter
-from conformance.conversion.mnn_model import MnnModel, MnnOperator, constant, kernel
+from conformance.conversion.mnn_model import MnnGrid, MnnModel, MnnOperator, constant, kernel
 from refimpl.errors import FileError, MobileInstError, ShapeError, UnsupportedOperationError
 from refimpl.ops.operation import Array
 
@@ -44,12 +44,20 @@ _PADDED = {0: "constant", 1: "reflect", 3: "edge"}
 _PAD_MODES = {1: "VALID", 2: "SAME_UPPER"}
 """``PadMode``; 0 is by numbers."""
 _CASTS = {1: TensorProto.FLOAT, 3: TensorProto.INT64, 9: TensorProto.INT64}
+_STILL = (
+    "ConvertTensor", "Identity", "Permute", "Reshape", "Slice", "SliceTf", "Squeeze", "StridedSlice", "Unsqueeze",
+)  # fmt: skip
+"""Operators whose results are elements of their first operand."""
 _CAFFE, _TORCH = 0, 4
 """``NetSource`` whose splits say where each part ends, and the length of each."""
 
 
 def mnn_graph(
-    model: MnnModel, inputs: Mapping[str, Sequence[int]], outputs: Sequence[str]
+    model: MnnModel,
+    inputs: Mapping[str, Sequence[int]],
+    outputs: Sequence[str],
+    in_integers: Collection[str] | None = None,
+    given_integers: Collection[str] = (),
 ) -> onnx.ModelProto:
     """Return the graph that a model computes.
 
@@ -60,6 +68,10 @@ def mnn_graph(
         Of the source: name → shape.
     outputs
         Of the source; those of other names in the model are taken in order.
+    in_integers
+        The operators that compute in integers; None: those whose results the file says may be integers.
+    given_integers
+        The operators for which an operand was made integers, whatever they compute in.
 
     Raises
     ------
@@ -70,7 +82,7 @@ def mnn_graph(
     FileError
         An operator lacks what it should be told.
     """
-    writer = _Writer(model, {*inputs, *outputs})
+    writer = _Writer(model, {*inputs, *outputs}, in_integers, given_integers)
     try:
         writer.enter(inputs)
         for each in model.operators:
@@ -89,11 +101,20 @@ def mnn_graph(
 class _Writer(GraphWriter):
     """And the tensors of the file."""
 
-    def __init__(self, model: MnnModel, taken: set[str]) -> None:
+    def __init__(
+        self,
+        model: MnnModel,
+        taken: set[str],
+        in_integers: Collection[str] | None,
+        given_integers: Collection[str],
+    ) -> None:
         super().__init__()
         self.held, self.taken = model, taken
+        self.in_integers, self.given_integers = in_integers, given_integers
         self.known: dict[int, str] = {}
         self.constants: dict[int, Array] = {}
+        self.rounded: dict[int, MnnGrid] = {}
+        self.as_read: dict[tuple[int, MnnGrid], str] = {}
 
     def enter(self, inputs: Mapping[str, Sequence[int]]) -> None:
         """Take the source's inputs: by their names if they have them, else in order."""
@@ -108,13 +129,43 @@ class _Writer(GraphWriter):
     def leave(self, outputs: Sequence[str]) -> None:
         """Give the source's outputs: by their names if they have them, else in order."""
         made = {self.held.names[place]: place for place in self.known}
-        named = {*outputs} == {*self.held.outputs}
-        for name, own in zip(outputs, self.held.outputs, strict=False):
-            self.node("Identity", [self.known[made[name if named else own]]], name)
+        own = outputs if {*outputs} <= {*made} else self.held.outputs
+        for name, given in zip(outputs, own, strict=False):
+            self.node("Identity", [self.known[made[given]]], name)
 
     def operands(self, each: MnnOperator) -> list[str]:
         """Return the names of what an operator takes."""
-        return [self.known[place] for place in each.inputs]
+        if not self._makes_integers(each) and each.name not in self.given_integers:
+            return [self.known[place] for place in each.inputs]
+        return [self._as_read(each, place) for place in each.inputs]
+
+    def _makes_integers(self, each: MnnOperator) -> bool:
+        if self.in_integers is not None:
+            return each.name in self.in_integers
+        return each.kind not in _STILL and all(place in self.held.grids for place in each.outputs)
+
+    def _as_read(self, each: MnnOperator, place: int) -> str:
+        """Return an operand of what computes in integers: made such first if it is not."""
+        grid = self.held.grids.get(place) or self.rounded.get(place)
+        if grid is None and place == each.inputs[0]:
+            grid = self.held.grids.get(each.outputs[0])
+        held = self.rounded.get(place)
+        if grid is None or (held is not None and (held.scale, held.point) == (grid.scale, grid.point)):
+            return self.known[place]
+        if (place, grid) not in self.as_read:
+            called = operand_name(each)
+            called = self.fresh("operand") if called in self.taken else called
+            self.taken.add(called)
+            self.as_read[place, grid] = self._rounded(self.known[place], grid, called)
+        return self.as_read[place, grid]
+
+    def _rounded(self, name: str, grid: MnnGrid, output: str) -> str:
+        """Return what integers stand for that are nearest to a tensor; they are called ``output``."""
+        if self.in_integers is not None and (grid.low, grid.high) != (-128, 127):
+            ends = [self.scalar((end - grid.point) * grid.scale) for end in (grid.low, grid.high)]
+            name = self.node("Clip", [name, *ends])
+        constants = np.array(grid.scale, np.float32), np.array(grid.point, np.int8)
+        return self.quantized(name, [self.constant(each) for each in constants], output)
 
     def whole(self, each: MnnOperator, operand: int) -> list[int]:
         """Return the numbers of an operand that must be constant."""
@@ -129,11 +180,26 @@ class _Writer(GraphWriter):
 
     def done(self, each: MnnOperator, name: str, number: int = 0) -> None:
         """Give one of an operator's results, under the name that the source had for it."""
-        own = self.held.names[each.outputs[number]]
-        unused = own and own not in self.taken
+        place = each.outputs[number]
+        own, grid = self.held.names[place], self._made_as(each, place)
+        unused = bool(own) and own not in self.taken
         self.taken.add(own)
-        made = self.node("Identity", [name], own if unused else self.fresh("result"))
-        self.known[each.outputs[number]] = made
+        called = own if unused else self.fresh("result")
+        if grid is None or each.kind in _STILL:
+            self.known[place] = self.node("Identity", [name], called)
+        else:
+            self.known[place] = self._rounded(name, grid, called)
+        if grid is not None:
+            self.rounded[place] = grid
+
+    def _made_as(self, each: MnnOperator, place: int) -> MnnGrid | None:
+        """Return of which integers a result is, if of any: moved, they stay what they are."""
+        own, first = self.held.grids.get(place), each.inputs[0] if each.inputs else -1
+        if each.kind in _STILL:
+            return self.rounded.get(first)
+        if not self._makes_integers(each):
+            return None
+        return own or self.held.grids.get(first) or self.rounded.get(first)
 
     def activated(self, each: MnnOperator, name: str, way: int) -> None:
         """Give an operator's only result, behind no activation, that of 1, Relu, or that of 2, Relu6."""
@@ -142,6 +208,11 @@ class _Writer(GraphWriter):
         clipped = ["Clip", [name, self.scalar(0.0), self.scalar(6.0)]]
         kind, operands = (["Identity", [name]], ["Relu", [name]], clipped)[way]
         self.done(each, self.node(str(kind), list(operands)))
+
+
+def operand_name(each: MnnOperator) -> str:
+    """Return what the integers are called that are made of the first float operand of an operator."""
+    return f"{each.name}/operand"
 
 
 def _made(each: MnnOperator) -> tuple[int, ...]:

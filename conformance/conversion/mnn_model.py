@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,10 @@ _NARROWED: Fields = {
     "buffer": (0, "u1[]"), "scales": (1, "f4[]"), "way": (2, "i"), "factor": (4, "f"), "bits": (7, "i"),
     "lowest": (8, "i"), "ranges": (9, "i"), "kept": (10, "b"), "long": (11, "b"), "halves": (14, "u2[]"),
 }  # fmt: skip
+_INTEGERS: Fields = {"weight": (0, "i1[]"), "winograd": (10, "i4[]"), "made": (11, "i", 6)}
 _CONVOLUTION: Fields = {
     "common": (0, _COMMON), "weight": (1, "f4[]"), "bias": (2, "f4[]"), "narrowed": (3, _NARROWED),
-    "integers": (4, {}), "sparse": (5, {}), "external": (6, "i8[]"),
+    "integers": (4, _INTEGERS), "sparse": (5, {}), "external": (6, "i8[]"),
 }  # fmt: skip
 _POOL: Fields = {
     "pad_x": (0, "i"), "pad_y": (1, "i"), "global": (2, "b"), "kernel_x": (3, "i"), "kernel_y": (4, "i"),
@@ -107,6 +108,8 @@ _BLOBS = {
     19: ("u1", "f2"),
 }
 """``DataType`` → the list that holds the numbers, and what they are."""
+_INT8 = 6
+"""``DataType`` of 8-bit integers."""
 INTEGERS, HALVED = 1, 3
 """``IDSTQuan``'s ``type`` of weights in a table of integers, and in float16."""
 LOWEST = -128
@@ -136,6 +139,26 @@ class MnnOperator:
 
 
 @dataclass(frozen=True)
+class MnnGrid:
+    """The numbers that a tensor's integers stand for.
+
+    Attributes
+    ----------
+    scale
+        Of a step.
+    point
+        The integer that stands for zero.
+    low, high
+        The least and the largest integer.
+    """
+
+    scale: float
+    point: int = 0
+    low: int = -128
+    high: int = 127
+
+
+@dataclass(frozen=True)
 class MnnModel:
     """A model without subgraphs.
 
@@ -147,11 +170,14 @@ class MnnModel:
         Place of a tensor → its name.
     outputs
         Their names.
+    grids
+        Place of a tensor that may be integers → how.
     """
 
     operators: Sequence[MnnOperator]
     names: Sequence[str]
     outputs: Sequence[str]
+    grids: Mapping[int, MnnGrid] = field(default_factory=dict)
 
 
 def read_mnn(path: Path) -> MnnModel:
@@ -180,7 +206,7 @@ def _read(net: Table) -> MnnModel:
     if net.tables(10):
         raise UnsupportedOperationError("its branches or loops are not read")
     operators = [_operator(table) for table in net.tables(3)]
-    names, outputs = net.texts(7), net.texts(4)
+    names = net.texts(7)
     if not operators:
         raise FileError("it has no operators")
     made: set[int] = set()
@@ -191,9 +217,28 @@ def _read(net: Table) -> MnnModel:
         if not made.issuperset(each.inputs) or not made.isdisjoint(each.outputs):
             raise FileError(f"{each.name} takes a tensor that is not made, or makes one again")
         made |= {*each.outputs}
+    outputs = net.texts(4) or _unused(operators, names)
     if not {names[place] for place in made}.issuperset(outputs):
         raise FileError(f"one of its outputs {outputs} is not made")
-    return MnnModel(operators, names, outputs)
+    return MnnModel(operators, names, outputs, dict(_grids(net)))
+
+
+def _unused(operators: Sequence[MnnOperator], names: Sequence[str]) -> list[str]:
+    """Return the results that no operator takes: outputs of a file that names none."""
+    used = {place for each in operators for place in each.inputs}
+    return [names[place] for each in operators for place in each.outputs if place not in used]
+
+
+def _grids(net: Table) -> Iterator[tuple[int, MnnGrid]]:
+    """Yield the places of tensors that may be of 8-bit integers, and how."""
+    for described in net.tables(1):
+        held = described.table(4)
+        if held is not None and held.whole(4) == _INT8:
+            scale, *ends = (held.number(n, "f", default) for n, default in enumerate((0, 0, -128, 127)))
+            point, low, high = (int(end) for end in ends)
+            if not (np.isfinite(scale) and scale > 0 and LOWEST <= low < high <= -1 - LOWEST):
+                raise FileError(f"integers of scale {scale} from {low} to {high}")
+            yield described.whole(1), MnnGrid(float(scale), point, low, high)
 
 
 def _operator(table: Table) -> MnnOperator:
@@ -255,8 +300,10 @@ def kernel(each: MnnOperator) -> StoredWeight:
     told, narrowed = each.told, each.told["narrowed"]
     if told["external"].size:
         raise UnsupportedOperationError(f"{each.name}: its weights lie in another file")
-    if told["integers"] is not None or told["sparse"] is not None:
-        raise UnsupportedOperationError(f"{each.name}: its weights are quantised or sparse")
+    if told["sparse"] is not None or _otherwise_in_integers(told["integers"]):
+        raise UnsupportedOperationError(
+            f"{each.name}: its weights are sparse, or of integers as an older quantiser, or Winograd's, has them"
+        )
     sides = (told["common"]["made"], -1, told["common"]["kernel_y"], told["common"]["kernel_x"])
     if narrowed is None:
         return StoredWeight(np.asarray(told["weight"]).reshape(sides))
@@ -265,6 +312,11 @@ def kernel(each: MnnOperator) -> StoredWeight:
     if narrowed["way"] != INTEGERS or narrowed["kept"]:
         raise UnsupportedOperationError(f"{each.name}: its weights are quantised in way {narrowed['way']}")
     return _widened(narrowed, sides)
+
+
+def _otherwise_in_integers(told: Mapping[str, Any] | None) -> bool:
+    """Tell whether a convolution of integers is another than its weights and its tensors' scales say."""
+    return told is not None and bool(told["weight"].size or told["winograd"].size or told["made"] != _INT8)
 
 
 def _widened(narrowed: Mapping[str, Any], sides: Sequence[int]) -> StoredWeight:

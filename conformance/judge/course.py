@@ -156,7 +156,8 @@ class Course(ABC):
             return []
         declared = self.candidate.declaration
         if getattr(self.candidate, "integer", False):
-            losses = CPUS if getattr(self.candidate, "rounds_to_neighbours", False) else NPU
+            lost = getattr(self.candidate, "steps_lost", None)
+            losses = NPU if lost is None else replace(CPUS, steps={1: lost})
             rows, remarks = judge_units(own.graph, own.feeds, self.captured, losses)
             rows, apart = only_as_shipped(own.graph, rows, self.shipped, self.captured, losses)
             self.remarks += remarks + apart

@@ -65,16 +65,23 @@ def verify_unrounded(
     ranged
         Whether the inputs are of the kind that ranges were taken from: then they are judged, too.
     """
-    plain, held = unrounded(after)
-    report = verify_against(
-        *(plain, before, inputs),
-        names=names,
-        progress=progress,
-        cache=cache,
-        partly=True,
-        stored=[*held, *stored],
-        weights=INT8,
-    )
+    def judged(bounds: Mapping[str, float]) -> Report:
+        plain, held = unrounded(after, bounds=bounds)
+        return verify_against(
+            *(plain, before, inputs),
+            names=names,
+            progress=progress,
+            cache=cache,
+            partly=True,
+            stored=[*held, *stored],
+            weights=INT8,
+        )
+
+    report, bounds = judged({}), dict[str, float]()
+    # With those that are known the values further on are others, which may pass another bound.
+    while more := _left_to_ranges(after, before, report).items() - bounds.items():
+        bounds |= dict(more)
+        report = judged(bounds)
     fitting = [fit_for_both(after, feeds) for feeds in inputs.values()]
     items = report.inputs
     if ranged and report.verdict == "pass":
@@ -83,6 +90,24 @@ def verify_unrounded(
     elif report.verdict == "pass":
         items = [replace(item, remarks=[*item.remarks, _UNRANGED]) for item in items]
     return replace(report, inputs=items, model=model_of(after), tolerance=f"{report.tolerance}; {_ROUNDED}")
+
+
+def _left_to_ranges(after: OnnxGraph, before: OnnxGraph, report: Report) -> dict[str, float]:
+    """Return tensors that lack the upper bound of a Clip, as their ranges keep it → the bound.
+
+    A quantiser may leave such a bound out: no integer stands for more.
+    """
+    makers = {node.inputs[0]: node for node in after.nodes if node.op_type == QUANTIZE}
+    found: dict[str, float] = {}
+    for step in (step for item in report.inputs for step in item.steps):
+        clip, maker = before.producer(step.name), makers.get(step.candidate or "")
+        if step.verdict != "fail" or clip is None or clip.op_type != "Clip" or maker is None:
+            continue
+        upper = before.initializers.get([*clip.inputs, "", ""][2], clip.attributes.get("max"))
+        grid = _Grid.of(maker, after.initializers, 0)
+        if upper is not None and np.all(grid.ends[1] <= float(upper) + np.max(grid.step) / 2):
+            found[maker.inputs[0]] = float(upper)
+    return found
 
 
 _ROUNDED = "activations are not rounded here"
@@ -160,7 +185,9 @@ class _Grid:
         return np.asarray((limits.min - point) * step), np.asarray((limits.max - point) * step)
 
 
-def unrounded(graph: OnnxGraph, whole: bool = True) -> tuple[OnnxGraph, list[StoredWeight]]:
+def unrounded(
+    graph: OnnxGraph, whole: bool = True, bounds: Mapping[str, float] | None = None
+) -> tuple[OnnxGraph, list[StoredWeight]]:
     """Return a graph that makes no tensor integers, and its constants as they are stored.
 
     Parameters
@@ -169,8 +196,10 @@ def unrounded(graph: OnnxGraph, whole: bool = True) -> tuple[OnnxGraph, list[Sto
         Of `rounds_only`.
     whole
         Without rounding; else tensors are rounded to multiples of their steps, in ranges without ends.
+    bounds
+        Tensors that are made integers → what none of them is above.
     """
-    writing = _Unrounding(graph, whole)
+    writing = _Unrounding(graph, whole, bounds or {})
     for node in graph.nodes:
         writing.write(node)
     floats = [StoredWeight(array) for array in graph.initializers.values() if array.dtype.kind == "f"]
@@ -183,6 +212,7 @@ class _Unrounding:
 
     graph: OnnxGraph
     whole: bool
+    bounds: Mapping[str, float]
     nodes: list[Node] = field(default_factory=list)
     weights: list[StoredWeight] = field(default_factory=list)
 
@@ -207,6 +237,11 @@ class _Unrounding:
     def _nearest(self, node: Node) -> str:
         """Return what is made integers, if asked for as the multiples of its steps that are nearest."""
         name, step = node.inputs[:2]
+        if name in self.bounds:
+            bound, bounded = f"{node.name}/bound", f"{node.name}/bounded"
+            self.held[bound] = np.array(self.bounds[name], np.float32)
+            self.nodes.append(Node(bounded, "Min", (name, bound), (bounded,), {}))
+            name = bounded
         for op_type in () if self.whole else ("Div", "Round", "Mul"):
             operands = (name,) if op_type == "Round" else (name, step)
             name = f"{node.name}/{op_type}"

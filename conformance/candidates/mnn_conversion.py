@@ -1,0 +1,82 @@
+"""MNN's own converter and quantiser, called on an ONNX file in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from conformance.candidates.child_process import end_with_starter
+from conformance.candidates.module_to_convert import calibrating
+from conformance.candidates.phone_runtime import STATIC
+from conformance.graph.onnx_graph import OnnxGraph
+from refimpl.errors import FileError
+from refimpl.ops.operation import Array
+
+# Whatever --weightQuantAsymmetric is set to, it makes them symmetric.
+SAID = {"float32": [], "float16": ["--fp16"], "int8": ["--weightQuantBits", "8"], STATIC: []}
+"""Precision → what is said to the converter."""
+
+
+def write_mnn(source: Path, target: Path, precision: str) -> None:
+    """Convert an ONNX file.
+
+    Parameters
+    ----------
+    source, target
+    precision
+        One of `SAID`; ``int8-static``: all that MNN's quantiser knows is of integers, by ranges of what
+        `calibrating` gives.
+
+    Raises
+    ------
+    FileError
+        The quantiser writes nothing.
+    ShapeError
+        As of `calibrating`.
+    """
+    # The commands of these names install a package by pip, and send a log of each conversion; what is needed
+    # of MNN is loaded with it.
+    import _tools
+    import MNN  # noqa: F401
+
+    made = target.with_suffix(".float.mnn") if precision == STATIC else target
+    files = ["--modelFile", str(source), "--MNNModel", str(made), "--bizCode", "none"]
+    _tools.mnnconvert(["mnnconvert", "-f", "ONNX", *files, *SAID[precision]])
+    if precision == STATIC:
+        (name,) = OnnxGraph.load(source).inputs
+        _quantise(_tools, made, target, name, calibrating(source))
+
+
+def _quantise(tools: Any, made: Path, target: Path, name: str, inputs: Sequence[Array]) -> None:
+    """Make integers of a model's activations, too, by the moving averages of their ranges."""
+    samples = target.with_suffix(".samples")
+    told = {"inputs": [{"name": name, "shape": [*map(int, inputs[0].shape)]}]}
+    for place, array in enumerate(inputs):
+        values = samples / str(place) / f"{name}.txt"
+        values.parent.mkdir(parents=True)
+        text = " ".join(f"{number:.9g}" for number in array.ravel().tolist())
+        values.write_text(text + "\n", encoding="ascii")
+        (samples / str(place) / "input.json").write_text(json.dumps(told), encoding="utf-8")
+    how = {
+        **told,
+        "path": f"{samples}/",
+        "input_type": "sequence",
+        "used_sample_num": len(inputs),
+        "feature_quantize_method": "EMA",
+        "weight_quantize_method": "MAX_ABS",
+        # Else it loses bits in 3×3 convolutions.
+        "winogradOpt": False,
+    }
+    said = target.with_suffix(".json")
+    said.write_text(json.dumps(how), encoding="utf-8")
+    tools.mnnquant(["mnnquant", str(made), str(target), str(said)])
+    if not target.is_file():
+        raise FileError("MNN's quantiser writes nothing")
+
+
+if __name__ == "__main__":
+    end_with_starter()
+    write_mnn(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
