@@ -9,6 +9,8 @@ per family, registered under the ONNX name; the functions that are approximated 
 from conformance.bounds.allowances import (
     CPU,
     EXECUTORCH,
+    EXECUTORCH_DYNAMIC,
+    EXECUTORCH_PORTABLE_DYNAMIC,
     HEXAGON,
     LITERT,
     LITERT_DYNAMIC,
@@ -62,6 +64,8 @@ __all__ = [
     "CPU",
     "DEFAULT",
     "EXECUTORCH",
+    "EXECUTORCH_DYNAMIC",
+    "EXECUTORCH_PORTABLE_DYNAMIC",
     "FLOAT16",
     "FLOAT32",
     "FLOAT64",

@@ -117,6 +117,8 @@ class Runtime:
         too.
     makes_integers
         Of a product with weights of int8 the other operand is made integers as it runs.
+    shares_scales
+        All of such an operand shares a scale; else at most a row does, of a convolution a picture.
     adds_constants_first
         (x + b) + c may be computed as x + (b + c) where b and c are constants.
     """
@@ -130,6 +132,7 @@ class Runtime:
     stores_when_used: bool = False
     narrows_vectors: bool = False
     makes_integers: bool = False
+    shares_scales: bool = False
     adds_constants_first: bool = False
 
 
@@ -246,6 +249,13 @@ LITERT_DYNAMIC = replace(LITERT, name="litert, dynamic", makes_integers=True)
 EXECUTORCH = replace(CPU, name="executorch")
 """ExecuTorch on a CPU, with its portable kernels or XNNPACK's."""
 
+EXECUTORCH_DYNAMIC = replace(EXECUTORCH, name="executorch, dynamic", makes_integers=True)
+"""With XNNPACK's kernels for int8 weights: a row, or a picture, shares a scale."""
+EXECUTORCH_PORTABLE_DYNAMIC = replace(
+    EXECUTORCH_DYNAMIC, name="executorch's own, dynamic", shares_scales=True
+)
+"""With its portable ones: all of a tensor does."""
+
 
 def with_winograd(runtime: Runtime, tile: int) -> Runtime:
     """Return a runtime of whose 3×3 convolutions Winograd's F(tile×tile, 3×3) is declared; 0: none."""
@@ -270,6 +280,8 @@ _ALL = (
     LITERT,
     LITERT_DYNAMIC,
     EXECUTORCH,
+    EXECUTORCH_DYNAMIC,
+    EXECUTORCH_PORTABLE_DYNAMIC,
 )
 RUNTIMES = {
     each.name: each for plain in _ALL for each in (plain, *(with_winograd(plain, tile) for tile in TILES))

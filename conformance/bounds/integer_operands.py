@@ -15,11 +15,12 @@ def made_integers(step: Step) -> Array | float:
     """Return by how much the first result may be off where a runtime makes its operand integers of 8 bits.
 
     Half a step of each number, a 127th of the largest of those that share a scale: at most a row, of a
-    convolution a picture. ``probable``: the size of so many roundings in random directions.
+    convolution a picture, or all of it. ``probable``: the size of so many roundings in random directions.
     """
     if step.op_type not in PRODUCTS:
         return 0.0
     operand, weights, along = _ends(step)
+    along = tuple(range(operand.ndim)) if step.declaration.runtime.shares_scales else along
     step_size = INT8.unit_roundoff * np.abs(operand).max(axis=along, keepdims=True, initial=0.0)
     total = _total(weights, step.probable)
     return step_size * (total if step.op_type != "Conv" else total.reshape(-1, *(1,) * (operand.ndim - 2)))

@@ -147,7 +147,8 @@ MNN = Converter(
     "MNN",
     ("MNN",),
     (".mnn",),
-    {weights: [weights] for weights in ("float32", "float16", "int8", STATIC)},
+    # Whatever --weightQuantAsymmetric is set to, it makes them symmetric.
+    {"float32": [], "float16": ["--fp16"], "int8": ["--weightQuantBits", "8"], STATIC: [STATIC]},
     _ours("mnn", "model.mnn"),
     lambda folder: [folder / "model.mnn"],
     _whole_mnn,
@@ -171,13 +172,13 @@ EXECUTORCH = Converter(
     "executorch",
     ("executorch", "torch", "torchao"),
     (".pte",),
-    {weights: [weights] for weights in ("float32", STATIC)},
+    {weights: [weights] for weights in ("float32", "int8-dynamic", STATIC)},
     _ours("executorch", "model.pte"),
     lambda folder: [folder / "model.pte"],
     read_executorch,
     DELEGATES,
     narrower="torchao",
-    narrowed=(STATIC,),
+    narrowed=("int8-dynamic", STATIC),
 )
 
 

@@ -10,12 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from conformance.bounds import EXECUTORCH, FLOAT32, Declaration
+from conformance.bounds import (
+    EXECUTORCH,
+    EXECUTORCH_DYNAMIC,
+    EXECUTORCH_PORTABLE_DYNAMIC,
+    FLOAT32,
+    INT8,
+    Declaration,
+)
 from conformance.candidates.arrays import Given
 from conformance.candidates.candidate import OwnGraph
 from conformance.candidates.far_side import Executorch
 from conformance.candidates.phone_runtime import STATIC, THREADS, PhoneCandidate, PhoneRuntime, RuntimeOption
-from conformance.conversion.executorch_graph import XNNPACK
+from conformance.conversion.executorch_graph import XNNPACK, stored_in_executorch
 from conformance.conversion.executorch_model import (
     DELEGATES,
     DTYPES,
@@ -24,10 +31,14 @@ from conformance.conversion.executorch_model import (
     read_executorch,
 )
 from conformance.conversion.flatbuffer import Table, root
+from conformance.conversion.stored_weight import StoredWeight
 from refimpl.errors import CandidateError, ConfigurationError, FileError, ShapeError
 from refimpl.graph import Graph, Node
 from refimpl.ops.operation import Array
 
+DYNAMIC = "int8-dynamic"
+_CHOOSES = "quantized_decomposed::choose_qparams"
+"""The instruction that finds the scale of what it is given."""
 OPTIONS = (
     THREADS,
     RuntimeOption(
@@ -39,8 +50,9 @@ OPTIONS = (
     RuntimeOption(
         "weights",
         "float32",
-        "of the file; int8-static: all is of integers, with --graph-only",
-        ("float32", STATIC),
+        "of the file; int8-dynamic: what they are multiplied by is made integers, too; int8-static: all is of "
+        "integers, with --graph-only",
+        ("float32", DYNAMIC, STATIC),
     ),
 )
 _EVENTS, _DEBUG = 3, 2
@@ -74,7 +86,24 @@ class ExecutorchCandidate(PhoneCandidate):
             raise ConfigurationError(
                 f"{files[0]} hands nothing to XNNPACK, which delegate={self.delegate} declares"
             )
-        self.check_integers(STATIC if any(each.dtype == np.int8 for each in self._computed) else "")
+        self.check_integers(self._integers)
+
+    @property
+    def _integers(self) -> str:
+        """The weights that the program should be declared to have, if of integers."""
+        chosen = any(call.kind.startswith(_CHOOSES) for call in self.program.calls.values())
+        if not chosen and any(each.dtype == np.int8 for each in self._computed):
+            return STATIC
+        held = stored_in_executorch(self.program)
+        return DYNAMIC if chosen or any(each.scale is not None for each in held) else ""
+
+    @property
+    def stored(self) -> Iterable[StoredWeight]:
+        """The constants of the program."""
+        if self.settings.values["weights"] != DYNAMIC:
+            return ()
+        floats = (array for array in self.program.constants.values() if array.dtype == np.float32)
+        return [*stored_in_executorch(self.program), *map(StoredWeight, floats)]
 
     @property
     def _computed(self) -> Iterator[ExecutorchTensor]:
@@ -87,14 +116,17 @@ class ExecutorchCandidate(PhoneCandidate):
         # The outputs are shown once more at the end.
         places = [*itertools.chain.from_iterable(self._shown.values()), *self.program.outputs.values()]
         room = sum(self.program.tensors[place].size + _PADDING for place in places) + _ROOM
-        integers = self.settings.values["weights"] == STATIC
+        integers = self.settings.values["weights"] != "float32"
         outputs = [*self.program.outputs]
         return {"threads": self.settings.threads, "outputs": outputs, "room": room, "integers": integers}
 
     @property
     def declaration(self) -> Declaration:
-        """Float32 arithmetic and tensors."""
-        return Declaration(FLOAT32, FLOAT32, EXECUTORCH)
+        """Float32 arithmetic and tensors; weights as declared."""
+        if self.settings.values["weights"] != DYNAMIC:
+            return Declaration(FLOAT32, FLOAT32, EXECUTORCH)
+        runtime = EXECUTORCH_PORTABLE_DYNAMIC if self.delegate == "portable" else EXECUTORCH_DYNAMIC
+        return Declaration(FLOAT32, FLOAT32, runtime, INT8, self.read)
 
     @property
     def captures_all(self) -> bool:
@@ -172,5 +204,10 @@ def _values(debug: Table, numbers: bytes) -> Iterator[Array]:
         yield laid_out(flat, shape, sorted(range(len(shape)), key=lambda axis: -strides[axis]))
 
 
-WAYS = ("delegate=portable", "delegate=xnnpack")
+WAYS = (
+    "delegate=portable",
+    "delegate=xnnpack",
+    f"weights={DYNAMIC}",
+    f"delegate=xnnpack,weights={DYNAMIC}",
+)
 EXECUTORCH_RUNTIME = PhoneRuntime("executorch", "executorch", ".pte", OPTIONS, ExecutorchCandidate, WAYS)

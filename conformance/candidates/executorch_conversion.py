@@ -26,8 +26,9 @@ def write_executorch(source: Path, target: Path, weights: str, delegate: str) ->
     ----------
     source, target
     weights
-        ``float32``; ``int8-static``: all that XNNPACK's quantiser knows is of integers, by ranges of what
-        `calibrating` gives.
+        ``float32``; ``int8-dynamic``: convolutions' and matrices' of integers, and what they are multiplied
+        by made such as it runs; ``int8-static``: all that XNNPACK's quantiser knows is of integers, by ranges
+        of what `calibrating` gives.
     delegate
         One of `conformance.conversion.executorch_model.DELEGATES`.
 
@@ -48,8 +49,9 @@ def write_executorch(source: Path, target: Path, weights: str, delegate: str) ->
     torch = import_torch()
     with torch.no_grad():
         program = torch.export.export(module, given)
-        if weights == STATIC:
-            program = torch.export.export(_of_integers(program.module(), calibrating(source)), given)
+        if weights != "float32":
+            inputs = calibrating(source) if weights == STATIC else [each.numpy() for each in given[:1]]
+            program = torch.export.export(_of_integers(program.module(), inputs, weights != STATIC), given)
     if delegate == "portable":
         edge = exir.to_edge(program)
     else:
@@ -57,8 +59,8 @@ def write_executorch(source: Path, target: Path, weights: str, delegate: str) ->
     target.write_bytes(edge.to_executorch().buffer)
 
 
-def _of_integers(module: Any, inputs: Sequence[Array]) -> Any:
-    """Return a module of integers, by XNNPACK's quantiser."""
+def _of_integers(module: Any, inputs: Sequence[Array], dynamic: bool) -> Any:
+    """Return a module of integers, by XNNPACK's quantiser, or of products that make them as they run."""
     importlib.import_module("executorch.kernels.quantized")  # which declares their kernels
     from executorch.backends.xnnpack.quantizer import xnnpack_quantizer
     from torchao.quantization.pt2e import quantize_pt2e
@@ -70,7 +72,7 @@ def _of_integers(module: Any, inputs: Sequence[Array]) -> Any:
         delattr(module.get_submodule(place), own)
         kept = torch.nn.Parameter(held, requires_grad=False)
         module.get_submodule(place).register_parameter(own, kept)
-    how = xnnpack_quantizer.get_symmetric_quantization_config(is_per_channel=True)
+    how = xnnpack_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=dynamic)
     prepared = quantize_pt2e.prepare_pt2e(module, xnnpack_quantizer.XNNPACKQuantizer().set_global(how))
     for array in inputs:
         prepared(torch.from_numpy(array))

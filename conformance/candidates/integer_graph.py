@@ -226,7 +226,9 @@ _MADE: Mapping[str, Callable[..., IntegerGraph]] = {
     ".tflite": LitertIntegers,
     ".xml": OpenVinoIntegers,
 }
-_RUNTIMES = {each.suffix: each for each in (EXECUTORCH_RUNTIME, LITERT_RUNTIME, MNN_RUNTIME, OPENVINO_RUNTIME)}
+_RUNTIMES = {
+    each.suffix: each for each in (EXECUTORCH_RUNTIME, LITERT_RUNTIME, MNN_RUNTIME, OPENVINO_RUNTIME)
+}
 INTEGERS = tuple(_MADE)
 """Suffixes of the files that are read so."""
 

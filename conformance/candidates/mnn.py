@@ -125,7 +125,9 @@ class MnnCandidate(PhoneCandidate):
     @property
     def given_integers(self) -> set[str]:
         """The operators for which an operand was made integers when last captured."""
-        return {name.rpartition(OPERAND)[0] for name, kind, *_ in self.nodes if kind.startswith("FloatToInt8")}
+        return {
+            name.rpartition(OPERAND)[0] for name, kind, *_ in self.nodes if kind.startswith("FloatToInt8")
+        }
 
     @property
     def said(self) -> dict[str, Any]:

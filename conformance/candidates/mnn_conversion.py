@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Sequence
@@ -15,19 +16,15 @@ from conformance.graph.onnx_graph import OnnxGraph
 from refimpl.errors import FileError
 from refimpl.ops.operation import Array
 
-# Whatever --weightQuantAsymmetric is set to, it makes them symmetric.
-SAID = {"float32": [], "float16": ["--fp16"], "int8": ["--weightQuantBits", "8"], STATIC: []}
-"""Precision → what is said to the converter."""
 
-
-def write_mnn(source: Path, target: Path, precision: str) -> None:
+def write_mnn(source: Path, target: Path, said: Sequence[str]) -> None:
     """Convert an ONNX file.
 
     Parameters
     ----------
     source, target
-    precision
-        One of `SAID`; ``int8-static``: all that MNN's quantiser knows is of integers, by ranges of what
+    said
+        To the converter; or ``int8-static``: all that MNN's quantiser knows is of integers, by ranges of what
         `calibrating` gives.
 
     Raises
@@ -37,17 +34,17 @@ def write_mnn(source: Path, target: Path, precision: str) -> None:
     ShapeError
         As of `calibrating`.
     """
-    # The commands of these names install a package by pip, and send a log of each conversion; what is needed
-    # of MNN is loaded with it.
-    import _tools
-    import MNN  # noqa: F401
-
-    made = target.with_suffix(".float.mnn") if precision == STATIC else target
+    # The commands of these names install a package by pip, and send a log of each conversion.
+    importlib.import_module("MNN")  # with which what the tools need is loaded
+    tools = importlib.import_module("_tools")
+    static = STATIC in said
+    made = target.with_suffix(".float.mnn") if static else target
     files = ["--modelFile", str(source), "--MNNModel", str(made), "--bizCode", "none"]
-    _tools.mnnconvert(["mnnconvert", "-f", "ONNX", *files, *SAID[precision]])
-    if precision == STATIC:
+    tools.mnnconvert(["mnnconvert", "-f", "ONNX", *files, *([] if static else said)])
+    if static:
+        inputs = calibrating(source)
         (name,) = OnnxGraph.load(source).inputs
-        _quantise(_tools, made, target, name, calibrating(source))
+        _quantise(tools, made, target, name, inputs)
 
 
 def _quantise(tools: Any, made: Path, target: Path, name: str, inputs: Sequence[Array]) -> None:
@@ -79,4 +76,4 @@ def _quantise(tools: Any, made: Path, target: Path, name: str, inputs: Sequence[
 
 if __name__ == "__main__":
     end_with_starter()
-    write_mnn(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    write_mnn(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -44,6 +44,7 @@ from conformance.judge.branches import with_branches_shown
 from conformance.judge.weights_cache import cache_folder
 from conformance.pictures.graph_inputs import described, graph_inputs
 from conformance.reports.report import InputReport, Report
+from conformance.reports.summary import within
 from conformance.reproduction.folder import reproduce_node
 from refimpl.errors import ConfigurationError
 from refimpl.ops.operation import Array
@@ -230,7 +231,7 @@ def print_graph_report(report: Report, all_nodes: bool) -> None:
     total = report.model["nodes"]
     judged = sum(row.verdict != "not judged" for row in item.nodes)
     options.console.print(f"{judged} results of {total} nodes judged, inputs {item.name}", highlight=False)
-    unjudged = sorted({row.operation for row in item.nodes if row.verdict == "not judged"})
+    unjudged = sorted({within(row.operation, 60) for row in item.nodes if row.verdict == "not judged"})
     if unjudged:
         options.console.print(f"No bound, not judged: {', '.join(unjudged)}", highlight=False)
     for remark in item.remarks:

@@ -80,15 +80,23 @@ def executorch_graph(
     return writer.model("executorch", inputs, outputs)
 
 
-def stored_in_executorch(program: ExecutorchProgram) -> Iterator[StoredWeight]:
-    """Yield the constants that are handed to XNNPACK.
+_BY_CHANNEL = "quantized_decomposed::dequantize_per_channel"
+"""What makes floats of weights."""
 
-    Others are floats, or made such by an operation of the program's own.
-    """
+
+def stored_in_executorch(program: ExecutorchProgram) -> Iterator[StoredWeight]:
+    """Yield the constants that are handed to XNNPACK, and those that are made floats by channel."""
     for call in program.calls.values():
         if call.kind == XNNPACK:
             values = read_xnnpack(program.parts[call.part], program.named).values.values()
             yield from (value.stored for value in values if value.stored is not None)
+        elif call.kind.startswith(_BY_CHANNEL):
+            weight, scales, points, axis = call.arguments[:4]
+            held, scale = program.constants.get(weight), program.constants.get(scales)
+            point = program.constants.get(points, np.zeros(1))
+            if held is not None and scale is not None:
+                shape = [-1 if each == program.plain[axis] else 1 for each in range(held.ndim)]
+                yield StoredWeight(held, scale.reshape(shape), point.reshape(shape if point.size > 1 else ()))
 
 
 class _Writer(GraphWriter):
@@ -100,7 +108,9 @@ class _Writer(GraphWriter):
         self.known = dict(zip(program.inputs, inputs, strict=True))
         self.made: ExecutorchTensor | None = None
         self.own = ""
+        self.owns: list[str] = []
         self.numbers: dict[str, Array] = {}
+        self.chosen: dict[str, str] = {}
 
     def call(self, call: ExecutorchCall, made: Sequence[int]) -> None:
         """Write an instruction."""
@@ -111,7 +121,8 @@ class _Writer(GraphWriter):
         if kind not in _OPERATORS:
             raise self.unknown(f"what {call.kind} means")
         self.made = self.program.tensors[made[0]] if made else None
-        self.own = self.program.names[made[0]] if made else ""
+        self.owns = [self.program.names[place] for place in made]
+        self.own = self.owns[0] if made else ""
         taken = [place for place in call.arguments if not self._is_made(place, made)]
         results = _OPERATORS[kind](self, *map(self.value, taken))
         for place, name in zip(made, [results] if isinstance(results, str) else results, strict=False):
@@ -413,7 +424,26 @@ def _grid(writer: _Writer, scale: Array, point: Array, ends: tuple[int, int], dt
     return [writer.constant(scale.astype(np.float32)), writer.constant(point.astype(dtype))]
 
 
-def _quantize(writer: _Writer, x: _Tensor, scale: float, point: int, low: int, high: int, dtype: int) -> str:
+def _chosen(writer: _Writer, x: _Tensor, *ends: Any) -> list[str]:
+    """Note scale and zero point, which are found of a tensor as it runs: what is made so is not rounded here."""
+    writer.chosen |= dict.fromkeys(writer.owns, x.name)
+    return writer.owns
+
+
+def _as_it_runs(writer: _Writer, x: _Tensor, scale: _Tensor, point: Any) -> str:
+    """Return what integers of a scale stand for that was found of what they are made of."""
+    sources = {writer.chosen.get(each.name) for each in (scale, point) if isinstance(each, _Tensor)}
+    if len(sources) != 1 or not sources <= {x.name, writer.chosen.get(x.name)} - {None}:
+        raise writer.unknown("a scale that is computed of another tensor")
+    writer.chosen[writer.own] = next(iter(sources)) or ""
+    return writer.node("Identity", [x.name], writer.own)
+
+
+def _quantize(
+    writer: _Writer, x: _Tensor, scale: float | _Tensor, point: int, low: int, high: int, dtype: int
+) -> str:
+    if isinstance(scale, _Tensor):
+        return _as_it_runs(writer, x, scale, point)
     kept = writer.made.dtype if writer.made is not None else np.dtype(np.int8)
     if low != np.iinfo(kept).min:
         raise writer.unknown(f"integers from {low} to {high}")
@@ -422,8 +452,10 @@ def _quantize(writer: _Writer, x: _Tensor, scale: float, point: int, low: int, h
 
 
 def _dequantize(
-    writer: _Writer, x: _Tensor, scale: float, point: int, low: int, high: int, *dtypes: Any
+    writer: _Writer, x: _Tensor, scale: float | _Tensor, point: int, low: int, high: int, *dtypes: Any
 ) -> str:
+    if isinstance(scale, _Tensor):
+        return _as_it_runs(writer, x, scale, point)
     grid = _grid(writer, np.array(scale), np.array(point), (low, high), x.dtype)
     return writer.node("DequantizeLinear", [x.name, *grid])
 
@@ -498,7 +530,8 @@ _OPERATORS: dict[str, Callable[..., str | list[str]]] = {
     "aten::view_copy": _view,
     "dim_order_ops::_clone_dim_order": _same,
     "dim_order_ops::_to_dim_order_copy": _cast,
-    "quantized_decomposed::dequantize_per_channel": _dequantize_channels,
+    "quantized_decomposed::choose_qparams": _chosen,
+    _BY_CHANNEL: _dequantize_channels,
     "quantized_decomposed::dequantize_per_tensor": _dequantize,
     "quantized_decomposed::quantize_per_tensor": _quantize,
 }

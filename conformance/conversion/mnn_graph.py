@@ -45,7 +45,8 @@ _PAD_MODES = {1: "VALID", 2: "SAME_UPPER"}
 """``PadMode``; 0 is by numbers."""
 _CASTS = {1: TensorProto.FLOAT, 3: TensorProto.INT64, 9: TensorProto.INT64}
 _STILL = (
-    "ConvertTensor", "Identity", "Permute", "Reshape", "Slice", "SliceTf", "Squeeze", "StridedSlice", "Unsqueeze",
+    "ConvertTensor", "Identity", "Permute", "Reshape", "Slice", "SliceTf", "Squeeze", "StridedSlice",
+    "Unsqueeze",
 )  # fmt: skip
 """Operators whose results are elements of their first operand."""
 _CAFFE, _TORCH = 0, 4

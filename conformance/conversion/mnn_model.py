@@ -302,7 +302,7 @@ def kernel(each: MnnOperator) -> StoredWeight:
         raise UnsupportedOperationError(f"{each.name}: its weights lie in another file")
     if told["sparse"] is not None or _otherwise_in_integers(told["integers"]):
         raise UnsupportedOperationError(
-            f"{each.name}: its weights are sparse, or of integers as an older quantiser, or Winograd's, has them"
+            f"{each.name}: its weights are sparse, or integers of an older quantiser, or of Winograd's"
         )
     sides = (told["common"]["made"], -1, told["common"]["kernel_y"], told["common"]["kernel_x"])
     if narrowed is None:

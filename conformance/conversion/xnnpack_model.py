@@ -27,9 +27,9 @@ _INPUT, _OUTPUT = 1, 2
 """Flags of a value that comes from outside, or goes there."""
 _PLAIN, _QUANTIZED = 1, 2
 """``XValueUnion`` of what is no integer, and of what stands for fractions."""
-_DTYPES = {1: "<f4", 3: "<i1", 5: "<i4", 6: "<i1", 7: "<i4"}
-"""``XNNDatatype`` of float32, and of integers by a scale or one for each channel."""
-_BY_CHANNEL, _BY_TENSOR = 1, 2
+_DTYPES = {1: "<f4", 3: "<i1", 5: "<i4", 6: "<i1", 7: "<i4", 9: "<i1"}
+"""``XNNDatatype`` of float32, and of integers by a scale, one for each channel, or one found as it runs."""
+_BY_CHANNEL, _BY_TENSOR, _AS_IT_RUNS = 1, 2, 3
 """``XNNQuantParams``."""
 _MOST_AXES = 6
 """``XNN_MAX_TENSOR_DIMS``."""
@@ -110,7 +110,8 @@ class XnnpackValue:
     is_output
         Whether it goes there.
     grid
-        Scale and zero point of integers, of 8 bits, that are computed; None: they are floats.
+        Scale and zero point of integers, of 8 bits, that are computed; None: they are floats, or integers of
+        a scale that is found as it runs.
     """
 
     shape: tuple[int, ...]
@@ -243,6 +244,8 @@ def _value(table: Table, blobs: _Blobs) -> tuple[int, XnnpackValue]:
         raise FileError(f"XNNPACK's value has {len(shape)} axes; it knows {_MOST_AXES}")
     number, outside, flags = said.whole(3, "I"), said.whole(4, "I"), said.whole(5, "I")
     scale, point = _grid(held, blobs, len(shape)) if kind == _QUANTIZED else (None, 0)
+    if number and kind == _QUANTIZED and scale is None:
+        raise FileError(f"XNNPACK's constant {number} has a scale that is found as it runs")
     stored = StoredWeight(blobs.array(number, shape, dtype), scale, point) if number else None
     if stored is not None and not stored.fits:
         raise FileError(f"XNNPACK's constant {number} has scales that do not fit it")
@@ -257,9 +260,14 @@ def _value(table: Table, blobs: _Blobs) -> tuple[int, XnnpackValue]:
     )
 
 
-def _grid(table: Table, blobs: _Blobs, axes: int) -> tuple[Array, int]:
-    """Return what integers are multiplied by, of a shape that broadcasts to theirs, and their zero point."""
+def _grid(table: Table, blobs: _Blobs, axes: int) -> tuple[Array | None, int]:
+    """Return what integers are multiplied by, of a shape that broadcasts to theirs, and their zero point.
+
+    None: it is found as it runs.
+    """
     way, said = table.whole(1, "B"), table.table(2)
+    if way == _AS_IT_RUNS:
+        return None, 0
     if said is None or way not in (_BY_CHANNEL, _BY_TENSOR):
         raise UnsupportedOperationError(f"XNNPACK's integers by quantisation {way} are not read")
     if way == _BY_TENSOR:

@@ -31,14 +31,14 @@ MOST_RANGES = 5
 
 
 def rounds_only(graph: OnnxGraph) -> bool:
-    """Tell whether integers are made by QuantizeLinear and used by DequantizeLinear, of constant scales."""
+    """Tell whether integers are used by DequantizeLinear, and made by QuantizeLinear, of constant scales."""
     others = ("QLinear", "DynamicQuantize", "ConvInteger", "MatMulInteger")
     kinds = {node.op_type for node in graph.nodes}
     scales = {
         name for node in graph.nodes if node.op_type in (QUANTIZE, DEQUANTIZE) for name in node.inputs[1:]
     }
     known = scales <= graph.initializers.keys()
-    return known and QUANTIZE in kinds and not any(kind.startswith(others) for kind in kinds)
+    return known and DEQUANTIZE in kinds and not any(kind.startswith(others) for kind in kinds)
 
 
 def verify_unrounded(
@@ -65,6 +65,7 @@ def verify_unrounded(
     ranged
         Whether the inputs are of the kind that ranges were taken from: then they are judged, too.
     """
+
     def judged(bounds: Mapping[str, float]) -> Report:
         plain, held = unrounded(after, bounds=bounds)
         return verify_against(
@@ -87,7 +88,7 @@ def verify_unrounded(
     if ranged and report.verdict == "pass":
         progress("ranges")
         items = [_ranged(item, after, before, feeds) for item, feeds in zip(items, fitting, strict=True)]
-    elif report.verdict == "pass":
+    elif report.verdict == "pass" and any(node.op_type == QUANTIZE for node in after.nodes):
         items = [replace(item, remarks=[*item.remarks, _UNRANGED]) for item in items]
     return replace(report, inputs=items, model=model_of(after), tolerance=f"{report.tolerance}; {_ROUNDED}")
 

@@ -234,7 +234,7 @@ READERS = (
     Reader("a.onnx", model, OnnxGraph.load),
     *(
         Reader(f"{name}/a.mnn", (DATA / "mnn" / f"{name}.mnn").read_bytes, mnn)
-        for name in ("small", "small8")
+        for name in ("small", "small8", "small8-static")
     ),
     *(
         Reader(f"{name}/a.pte", (DATA / "executorch" / f"{name}.pte").read_bytes, executorch)

@@ -1,4 +1,4 @@
-"""Files of integers throughout, LiteRT's and OpenVINO's, judged by what they mean; and wrong ones."""
+"""Files of integers throughout, LiteRT's, OpenVINO's and MNN's, judged by what they mean; and wrong ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from refimpl.ops.operation import Array
 from refimpl.scenes import render_picture
 
 pytestmark = pytest.mark.runtimes
-RUNTIMES = ["litert", "openvino"]
+RUNTIMES = ["litert", "mnn", "openvino"]
 
 
 @functools.cache
@@ -52,7 +52,7 @@ def converted(folder: Path, runtime: str) -> Path:
 
 
 def candidate(path: Path, said: str = "") -> IntegerGraph:
-    runtime = {".tflite": "litert", ".xml": "openvino"}[path.suffix]
+    runtime = {".tflite": "litert", ".mnn": "mnn", ".xml": "openvino"}[path.suffix]
     return integer_graph(path, f"{runtime}:weights=int8-static{said}")
 
 
@@ -68,6 +68,35 @@ def test_a_right_file_passes(folder: Path, runtime: str, said: str) -> None:
     rows = report.leading.nodes
     assert len(rows) > 100
     assert sum(row.verdict == "pass" for row in rows) > 0.9 * len(rows)
+
+
+def test_of_a_right_file_in_mnn_what_it_computes_wrongly_is_named(folder: Path) -> None:
+    """On x86 its max pooling compares bytes that 128 was added to as if they had a sign."""
+    made = candidate(converted(folder, "mnn"))
+    rows = judged(made).leading.nodes
+    assert len(rows) > 100
+    assert sum(row.verdict == "pass" for row in rows) > 0.9 * len(rows)
+    failed = [row.name for row in rows if row.verdict == "fail"]
+    (name,) = made.graph.inputs
+    found = made.capture({name: picture()})
+    for row in failed:
+        pool = made.graph.producer(made.graph.producer(row).inputs[0])
+        assert pool.op_type == "MaxPool"
+        given = found[made.graph.producer(pool.inputs[0]).inputs[0]]
+        flipped, side = given ^ np.int8(-128), pool.attributes["kernel_shape"][0]
+        windows = np.lib.stride_tricks.sliding_window_view(flipped, (side, side), (2, 3))
+        most = windows[:, :, ::side, ::side].max(axis=(-2, -1))
+        np.testing.assert_array_equal(found[row], most ^ np.int8(-128))
+
+
+def test_a_wrong_scale_in_mnn_is_found_where_it_is(folder: Path) -> None:
+    made = candidate(converted(folder, "mnn"))
+    name = list(made.grids)[20]
+    scale = next(node for node in made.graph.nodes if node.outputs[0] == name).inputs[1]
+    made.graph.initializers[scale] = made.graph.initializers[scale] * np.float32(1.05)
+    fault = judged(made).leading.first_fault
+    assert fault is not None
+    assert fault.step == name
 
 
 def wrong(path: Path, target: Path) -> tuple[Path, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ SMALL = Path(__file__).parents[2] / "data" / "mnn" / "small.mnn"
 """Of `small`, by MNN 3.6.1: `mobileinst convert small.onnx --to mnn`."""
 SMALL8 = SMALL.with_name("small8.mnn")
 """And with ``--precision int8``."""
+STATIC = SMALL.with_name("small8-static.mnn")
+"""And with ``--precision int8-static``."""
 TEXT = """
 <ir_version: 8, opset_import: ["" : 18]>
 small (float[1, 4, 8, 12] x) => (float[1, 6, 18] y, float[1, 8, 8, 12] z, float[1, 8, 4, 6] mean)
@@ -216,6 +219,68 @@ def test_operands_that_do_not_fit_together_are_told(tmp_path: Path) -> None:
     assert result.exit_code == 1, result.output
     assert "it cannot be computed: node 'BinaryOp sum" in result.output
     assert "at        deep (Conv)" in result.output
+
+
+def beside(path: Path, folder: Path, source: onnx.ModelProto) -> tuple[int, str]:
+    """Return what the command answers of a file and a source, and prints."""
+    onnx.save(source, folder / "source.onnx")
+    line = ["verify", str(path), "--against", str(folder / "source.onnx"), "--no-cache"]
+    result = CliRunner().invoke(conformance.cli.app, line, env={"COLUMNS": "200"})
+    return result.exit_code, result.output
+
+
+def with_changed(name: str, change: Callable[[Any], Any]) -> onnx.ModelProto:
+    """Return the small graph with another constant."""
+    model = small()
+    (held,) = (each for each in model.graph.initializer if each.name == name)
+    held.CopyFrom(numpy_helper.from_array(np.float32(change(numpy_helper.to_array(held))), name))
+    return model
+
+
+def test_one_of_integers_throughout_means_what_it_was_made_from(tmp_path: Path) -> None:
+    """Its quantiser leaves a Clip's upper bound to the range, and names no outputs."""
+    code, said = beside(STATIC, tmp_path, small())
+    assert code == 0, said
+    assert "on 3 inputs; 17 of 17 steps judged" in said
+
+
+@pytest.mark.parametrize(("name", "step"), [*SHOWN.items(), ("w3", "product")])
+def test_of_integers_throughout_another_constant_is_named(tmp_path: Path, name: str, step: str) -> None:
+    def change(weight: Any) -> Any:
+        other = np.array(weight)
+        other[:1] *= 1.05
+        return other
+
+    code, said = beside(STATIC, tmp_path, with_changed(name, change))
+    assert code == 1, said
+    assert f"at        {step} (" in said
+
+
+@pytest.mark.parametrize("top", [2.0, 30.0])
+def test_an_upper_bound_is_left_to_the_range_only_where_that_keeps_it(tmp_path: Path, top: float) -> None:
+    """The range of its result ends at about 6."""
+    code, said = beside(STATIC, tmp_path, with_changed("top", lambda _: top))
+    assert (code, "six (Clip)" in said) == ((1, True) if top < 6 else (0, False)), said
+
+
+def test_a_tensor_is_integers_only_where_it_is_computed_so() -> None:
+    model = read_mnn(STATIC)
+    assert len(model.grids) >= 5
+
+    def kinds(*said: Any) -> list[str]:
+        made = mnn_graph(model, {"x": (1, 4, 8, 12)}, ["y", "z", "mean"], *said)
+        return [node.op_type for node in made.graph.node]
+
+    assert "QuantizeLinear" not in kinds(())
+    assert kinds({"conv"}).count("QuantizeLinear") == 2  # its operand, and its result
+    assert kinds((), {"conv"}).count("QuantizeLinear") == 1
+
+
+def test_a_scale_that_is_no_number_is_named(tmp_path: Path) -> None:
+    scale = np.array([next(iter(read_mnn(STATIC).grids.values())).scale], "<f4")
+    path = changed(STATIC, tmp_path, scale.tobytes(), np.array([np.nan], "<f4").tobytes())
+    with pytest.raises(FileError, match="integers of scale nan"):
+        read_mnn(path)
 
 
 BROKEN: dict[str, tuple[Any, str]] = {
