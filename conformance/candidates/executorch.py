@@ -50,8 +50,8 @@ OPTIONS = (
     RuntimeOption(
         "weights",
         "float32",
-        "of the file; int8-dynamic: what they are multiplied by is made integers, too; int8-static: all is of "
-        "integers, with --graph-only",
+        "of the file; int8-dynamic: what they are multiplied by is made integers, too; "
+        "int8-static: all is of integers, with --graph-only",
         ("float32", DYNAMIC, STATIC),
     ),
 )

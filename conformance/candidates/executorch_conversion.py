@@ -72,11 +72,36 @@ def _of_integers(module: Any, inputs: Sequence[Array], dynamic: bool) -> Any:
         delattr(module.get_submodule(place), own)
         kept = torch.nn.Parameter(held, requires_grad=False)
         module.get_submodule(place).register_parameter(own, kept)
+    if dynamic:
+        _as_linear(module)
     how = xnnpack_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=dynamic)
     prepared = quantize_pt2e.prepare_pt2e(module, xnnpack_quantizer.XNNPACKQuantizer().set_global(how))
     for array in inputs:
         prepared(torch.from_numpy(array))
     return quantize_pt2e.convert_pt2e(prepared)
+
+
+def _as_linear(module: Any) -> None:
+    """Write products with matrices that are parameters as the quantiser knows them."""
+    aten = import_torch().ops.aten
+    for node in list(module.graph.nodes):
+        if node.target == aten.matmul.default and (turned := _turned(module, node)) is not None:
+            node.target, node.args = aten.linear.default, (node.args[0], turned)
+    module.recompile()
+
+
+def _turned(module: Any, node: Any) -> Any:
+    """Return the second factor with its axes swapped, if it is a matrix that is a parameter; else None."""
+    torch, matrix = import_torch(), node.args[1]
+    if matrix.target == torch.ops.aten.permute.default and [*matrix.args[1]] == [1, 0]:
+        return matrix.args[0] if matrix.args[0].op == "get_attr" else None
+    held = module.get_parameter(matrix.target) if matrix.op == "get_attr" else None
+    if held is None or held.ndim != 2:
+        return None
+    own = f"{node.name}_turned"
+    module.register_parameter(own, torch.nn.Parameter(held.T.contiguous(), requires_grad=False))
+    with module.graph.inserting_before(node):
+        return module.graph.get_attr(own)
 
 
 def _partitioner(alone: bool) -> Any:

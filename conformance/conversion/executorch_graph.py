@@ -425,7 +425,7 @@ def _grid(writer: _Writer, scale: Array, point: Array, ends: tuple[int, int], dt
 
 
 def _chosen(writer: _Writer, x: _Tensor, *ends: Any) -> list[str]:
-    """Note scale and zero point, which are found of a tensor as it runs: what is made so is not rounded here."""
+    """Note scale and zero point that are found of a tensor as it runs: it is not rounded here."""
     writer.chosen |= dict.fromkeys(writer.owns, x.name)
     return writer.owns
 

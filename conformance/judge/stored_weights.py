@@ -159,10 +159,21 @@ class _Beside:
             found[part] = self.beyond(part)
         return found
 
+    @cached_property
+    def fewest(self) -> int:
+        """The axis along which the fewest slices, of all, hold a wrong element; if several, the channels'."""
+        last = self.axis % self.ours.ndim
+        axes = [last, *(axis for axis in range(self.ours.ndim) if axis != last)]
+        return min(axes, key=lambda axis: self.wrong_along(axis).mean())
+
+    def wrong_along(self, axis: int) -> Array:
+        """Tell which slices along an axis hold a wrong element."""
+        return np.asarray(_by_channel(self.wrong, axis).any(axis=1))
+
     @property
     def is_mostly_right(self) -> bool:
-        """Whether at least half the output channels are: then no factor was folded into all."""
-        return bool(_by_channel(self.wrong, self.axis).any(axis=1).mean() <= 0.5)
+        """Whether at least half the slices along an axis are: then no factor was folded into all."""
+        return bool(self.wrong_along(self.fewest).mean() <= 0.5)
 
     @cached_property
     def explained(self) -> Array:
@@ -510,12 +521,14 @@ def _by_channel(x: Array, axis: int) -> Array:
 
 
 def _said(found: _Beside) -> str:
-    """Say which output channels of a weight are wrong, and how."""
-    sides = found.ours * found.scale, found.laid.numbers, found.wrong
-    ours, theirs, wrong = (_by_channel(x, found.axis) for x in sides)
-    channels = np.flatnonzero(wrong.any(axis=1))
-    ours, theirs = ours[channels], theirs[channels]
-    factor = float(np.vdot(ours, theirs) / np.vdot(ours, ours))
-    named = f", the first {channels[0]}" if channels.size > 1 else f": {channels[0]}"
-    where = f"in {channels.size} of {len(wrong)} output channels{named}"
+    """Say which output channels of a weight are wrong, or which slices along another axis, and how."""
+    axis = found.fewest
+    sides = found.ours * found.scale, found.laid.numbers
+    ours, theirs = (_by_channel(x, axis) for x in sides)
+    wrong = found.wrong_along(axis)
+    places = np.flatnonzero(wrong)
+    factor = float(np.vdot(ours[places], theirs[places]) / np.vdot(ours[places], ours[places]))
+    named = f", the first {places[0]}" if places.size > 1 else f": {places[0]}"
+    what = "output channels" if axis == found.axis % found.ours.ndim else f"slices along axis {axis}"
+    where = f"in {places.size} of {wrong.size} {what}{named}"
     return f"is {factor:.3g} × yours {where}: more than rounding to integers"

@@ -238,7 +238,10 @@ READERS = (
     ),
     *(
         Reader(f"{name}/a.pte", (DATA / "executorch" / f"{name}.pte").read_bytes, executorch)
-        for name in ("small", "small8", "small8-xnnpack", "small-xnnpack", "small-xnnpack-whole")
+        for name in (
+            *("small", "small-xnnpack", "small-xnnpack-whole", "small8", "small8-xnnpack"),
+            *("small8-dynamic", "small8-dynamic-xnnpack"),
+        )
     ),
     Reader("a.png", lambda: picture("PNG"), read_picture),
     Reader("a.jpg", lambda: picture("JPEG"), read_picture),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from changed_files import changed
+from converted_files import with_slice_multiplied
 from executorch_files import SMALL, W, meaning, small
 
 from conformance.candidates.converters import CONVERTERS, convert
@@ -18,6 +20,7 @@ from conformance.candidates.kinds import PHONE_RUNTIMES
 from conformance.conversion import xnnpack_graph
 from conformance.conversion.executorch_model import read_executorch
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.against import verify_beside
 from conformance.judge.any_graph import verify_graph
 from conformance.reports.report import Report
 from refimpl.errors import ConfigurationError, FileError, UnsupportedOperationError
@@ -95,6 +98,49 @@ def test_other_ends_of_integers_are_refused(tmp_path: Path) -> None:
 def test_integers_are_declared_or_the_file_is_refused(path: Path, said: str, why: str) -> None:
     with pytest.raises(ConfigurationError, match=why):
         PHONE_RUNTIMES["executorch"].candidate(f"{path}{said}")
+
+
+DYNAMIC = {
+    "portable": SMALL.with_name("small8-dynamic.pte"),
+    "xnnpack": SMALL.with_name("small8-dynamic-xnnpack.pte"),
+}
+"""By delegate: with ``--precision int8-dynamic``."""
+
+
+def beside(delegate: str, source: onnx.ModelProto) -> Report:
+    """Judge a program whose products make integers as they run by a graph."""
+    said = f"{DYNAMIC[delegate]},delegate={delegate},weights=int8-dynamic"
+    made = PHONE_RUNTIMES["executorch"].candidate(said)
+    report = verify_beside(made, OnnxGraph.load(source), {"drawn": {"x": X}})
+    made.close()
+    return report
+
+
+@runtimes
+@pytest.mark.parametrize("delegate", DYNAMIC)
+def test_products_that_make_integers_as_they_run_are_judged(delegate: str) -> None:
+    beside(delegate, small()).raise_on_failure()
+
+
+@runtimes
+@pytest.mark.parametrize("delegate", DYNAMIC)
+@pytest.mark.parametrize(("weight", "step"), [("w1", "conv"), ("w2", "deep"), ("w3", "product")])
+def test_of_such_a_program_another_weight_is_named(
+    tmp_path: Path, delegate: str, weight: str, step: str
+) -> None:
+    onnx.save(small(), tmp_path / "small.onnx")
+    fault = beside(delegate, with_slice_multiplied(tmp_path / "small.onnx", weight, 1.05)).leading.first_fault
+    assert fault is not None
+    assert fault.step == step
+
+
+def test_a_scale_that_is_found_of_another_tensor_is_refused() -> None:
+    program = read_executorch(DYNAMIC["portable"])
+    (number,) = (number for number, call in program.calls.items() if "::quantize_per_tensor" in call.kind)
+    call = program.calls[number]
+    other = replace(call, arguments=(program.inputs[0], *call.arguments[1:]))
+    with pytest.raises(UnsupportedOperationError, match="a scale that is computed of another tensor"):
+        meaning(replace(program, calls={**program.calls, number: other}))
 
 
 def judged(path: Path, by: Path) -> Report:

@@ -94,6 +94,7 @@ RIGHT = [
     ("litert", "int8-dynamic", "weights=int8-dynamic"),
     ("litert", "int8-dynamic", "weights=int8-dynamic,xnnpack=off"),
     ("executorch", "float32", "delegate=portable"),
+    ("executorch", "int8-dynamic", "weights=int8-dynamic"),
 ]
 
 
@@ -132,6 +133,8 @@ def test_narrow_weights_are_seen_unless_declared(folder: Path, runtime: str, pre
         ("mnn", "float32", ",weights=int8", "has no weights of int8"),
         ("mnn", "float16", ",weights=int8", "has no weights of int8"),
         ("mnn", "float32", ",dynamic=on", "dynamic=on is of products with integer weights"),
+        ("executorch", "int8-dynamic", "", "has weights of int8-dynamic: declare weights=int8-dynamic"),
+        ("executorch", "float32", ",weights=int8-dynamic", "has no weights of int8-dynamic"),
     ],
 )
 def test_integer_weights_are_declared_or_the_file_is_refused(

@@ -101,6 +101,21 @@ def test_a_slice_that_is_wrong_is_named_and_taken_over_as_far_as_rounding_goes(n
     np.testing.assert_array_equal(found.weights[KERNEL][others], right.weights[KERNEL][others])
 
 
+@pytest.mark.parametrize("name", ROUNDED)
+def test_a_slice_of_input_channels_that_is_wrong_is_named(name: str) -> None:
+    """As of a matrix whose first rows are multiplied: every output channel has some of them."""
+    array = np.array(FOLDED[KERNEL])
+    array[:, 3:5] *= 1.08
+    found = taken_over(recording(), [ROUNDED[name](array)], DECLARED[name])
+    said, count = found.wrong[RESULT], array.shape[1]
+    assert said.startswith(
+        f"weight {KERNEL} is 1.08 × yours in 2 of {count} slices along axis 1, the first 3"
+    )
+    off = np.abs(found.weights[KERNEL] - recording().tensors[KERNEL])
+    # Half a step of the file's own, which are 8 % larger where the largest is.
+    assert (off <= 1.081 * copied_weights(recording(), DECLARED[name])[KERNEL]).all()
+
+
 @pytest.mark.parametrize("factor", [1.0, 1.05])
 @pytest.mark.parametrize("apart", [False, True])
 def test_a_bias_that_is_multiplied_is_named_where_its_kernel_is_right(factor: float, apart: bool) -> None:

@@ -27,6 +27,11 @@ from refimpl.ops.operation import Array
 
 SMALL8, XNNPACK8 = SMALL.with_name("small8.pte"), SMALL.with_name("small8-xnnpack.pte")
 """By ExecuTorch 1.5.1: ``convert small.onnx --to executorch --precision int8-static``, and ``--delegate``."""
+DYNAMIC, XNNPACK_DYNAMIC = (
+    SMALL.with_name("small8-dynamic.pte"),
+    SMALL.with_name("small8-dynamic-xnnpack.pte"),
+)
+"""And with ``--precision int8-dynamic``."""
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>
 g (float[1, 4, 12, 16] x) => (float[1, 20] y)
@@ -56,14 +61,14 @@ def verified(file: Path, source: Path, *more: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-@pytest.mark.parametrize("file", [SMALL8, XNNPACK8])
+@pytest.mark.parametrize("file", [SMALL8, XNNPACK8, DYNAMIC, XNNPACK_DYNAMIC])
 def test_a_right_file_passes_on_any_input(file: Path, source: Path) -> None:
     code, said = verified(file, source)
     assert code == 0, said
     assert "on 3 inputs; 15 of 15 steps judged" in said
 
 
-@pytest.mark.parametrize("file", [SMALL8, XNNPACK8])
+@pytest.mark.parametrize("file", [SMALL8, XNNPACK8, DYNAMIC, XNNPACK_DYNAMIC])
 @pytest.mark.parametrize("weight", ["w1", "w2", "w3"])
 def test_another_weight_is_named(file: Path, source: Path, weight: str) -> None:
     onnx.save(with_slice_multiplied(source, weight, 1.05), source)
@@ -72,6 +77,7 @@ def test_another_weight_is_named(file: Path, source: Path, weight: str) -> None:
     assert f"at        {SHOWN.get(weight, 'product')} (" in said
 
 
+@pytest.mark.parametrize("file", [SMALL8, DYNAMIC])
 @pytest.mark.parametrize(
     ("node", "attribute", "value"),
     [
@@ -81,14 +87,16 @@ def test_another_weight_is_named(file: Path, source: Path, weight: str) -> None:
         ("mean", "count_include_pad", 0),
     ],
 )
-def test_another_attribute_is_named(source: Path, node: str, attribute: str, value: object) -> None:
+def test_another_attribute_is_named(
+    source: Path, file: Path, node: str, attribute: str, value: object
+) -> None:
     model = onnx.load(source)
     (made,) = (each for each in model.graph.node if node in each.output)
     kept = [each for each in made.attribute if each.name != attribute]
     del made.attribute[:]
     made.attribute.extend([*kept, onnx.helper.make_attribute(attribute, value)])
     onnx.save(model, source)
-    code, said = verified(SMALL8, source)
+    code, said = verified(file, source)
     assert code == 1, said
     assert f"at        {node} (" in said
 
