@@ -15,6 +15,7 @@ import numpy as np
 from conformance.bounds import INT8
 from conformance.candidates.evaluated import fit_for_both, own_feeds
 from conformance.conversion.stored_weight import StoredWeight
+from conformance.graph.evaluation import evaluate_node, run, widened
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.quantized import DEQUANTIZE, QUANTIZE
 from conformance.graph.recorded import graph_recording
@@ -68,6 +69,7 @@ def verify_unrounded(
 
     def judged(bounds: Mapping[str, float]) -> Report:
         plain, held = unrounded(after, bounds=bounds)
+        held += computed_of_integers(plain, [*held, *stored])
         return verify_against(
             *(plain, before, inputs),
             names=names,
@@ -205,6 +207,48 @@ def unrounded(
         writing.write(node)
     floats = [StoredWeight(array) for array in graph.initializers.values() if array.dtype.kind == "f"]
     return replace(graph, nodes=writing.nodes, initializers=writing.held), [*writing.weights, *floats]
+
+
+def computed_of_integers(graph: OnnxGraph, stored: Sequence[StoredWeight]) -> list[StoredWeight]:
+    """Return what a graph computes of no input, but of several constants that are integers in its file.
+
+    Parameters
+    ----------
+    graph
+        With floats in the integers' place.
+    stored
+        The constants of the file.
+    """
+    known, found = {name: widened(array) for name, array in graph.initializers.items()}, []
+    varying = graph.dependent(graph.inputs.values())
+    nodes = [node for node in graph.nodes if node.uses and varying.isdisjoint(node.uses)]
+    sources = _integers_among(
+        {name: known[name] for node in nodes for name in node.uses if name in known}, stored
+    )
+    for node in nodes:
+        known |= run([node], {name: known[name] for name in node.uses}, evaluate_node)
+        of = set[str]().union(*(sources.get(name, ()) for name in node.uses))
+        sources |= dict.fromkeys(node.outputs, of)
+        numbers = known[node.outputs[0]]
+        largest = max(
+            (float(np.abs(known[name]).max(initial=0.0)) for name in (*of, node.outputs[0])), default=0.0
+        )
+        if len(of) > 1 and numbers.dtype.kind == "f" and 0 < largest < np.inf:
+            # Each may be off by half a step.
+            step = np.array(len(of) * largest * INT8.unit_roundoff * 2)
+            found.append(StoredWeight(numbers / step, step))
+    return found
+
+
+def _integers_among(held: Mapping[str, Array], stored: Sequence[StoredWeight]) -> dict[str, set[str]]:
+    """Return which constants are integers in the file, each of itself."""
+    sizes = {array.size for array in held.values()}
+    whole = {
+        np.float32(each.numbers).tobytes()
+        for each in stored
+        if each.scale is not None and each.held.size in sizes
+    }
+    return {name: {name} for name, array in held.items() if np.float32(array).tobytes() in whole}
 
 
 @dataclass

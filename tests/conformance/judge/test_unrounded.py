@@ -226,3 +226,54 @@ def test_rounding_without_ends_is_quantisings_own_inside_its_range(
     (expected,) = session.run(None, X)
     (made,) = EvaluatedGraph(wide).run(X).values()
     assert np.abs(made - expected).max() < 0.02 * np.abs(expected).max()
+
+
+RESIZED = """
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[1, 24, 6] x) => (float[1, 24, 6] y)
+{
+  grown = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel"> (table, , , sides)
+  y = Add (x, grown)
+}
+"""
+INTERPOLATED = """
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[1, 24, 6] x) => (float[1, 24, 6] y)
+{
+  left = DequantizeLinear (left_integers, left_scale)
+  step = DequantizeLinear (step_integers, step_scale)
+  share = DequantizeLinear (share_integers, share_scale)
+  part = Mul (step, share)
+  grown = Add (left, part)
+  y = Add (x, grown)
+}
+"""
+TABLE = np.random.default_rng(4).normal(size=(1, 24, 3)).astype(np.float32)
+
+
+def parsed(text: str, held: dict[str, Any]) -> OnnxGraph:
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(held[name]), name) for name in held)
+    return OnnxGraph.load(model)
+
+
+def interpolated(table: Array) -> OnnxGraph:
+    """Return a table resized as LiteRT's converter has it: a number, and a share of the way to the next."""
+    place = np.clip((np.arange(6) + 0.5) / 2 - 0.5, 0, 2)
+    first = np.minimum(place.astype(int), 1)
+    parts = {"left": table[..., first], "step": table[..., first + 1] - table[..., first]}
+    held: dict[str, Any] = {}
+    for name, part in {**parts, "share": np.broadcast_to(place - first, (1, 1, 6))}.items():
+        scale = np.float32(np.abs(part).max() / 127)
+        held |= {f"{name}_integers": np.rint(part / scale).astype(np.int8), f"{name}_scale": scale}
+    return parsed(INTERPOLATED, held)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.15])
+def test_what_is_computed_of_several_constants_may_be_off_by_the_rounding_of_each(factor: float) -> None:
+    table = TABLE.copy()
+    table[:, 5:7] *= factor
+    x = {"x": np.random.default_rng(5).normal(size=(1, 24, 6)).astype(np.float32)}
+    before = parsed(RESIZED, {"table": TABLE, "sides": np.array([1, 24, 6])})
+    report = verify_unrounded(interpolated(table), before, {"x": x})
+    assert report.verdict == ("pass" if factor == 1 else "fail"), report.headline()
