@@ -17,7 +17,10 @@ from conformance.conversion.stored_weight import StoredWeight
 from refimpl.errors import FileError
 from refimpl.ops.operation import Array
 
-DTYPES = {"f16": "f2", "f32": "f4", "f64": "f8", "i8": "i1", "u8": "u1", "i32": "i4", "i64": "i8"}
+DTYPES = {
+    "boolean": "?", "f16": "f2", "f32": "f4", "f64": "f8", "i8": "i1", "i16": "i2", "i32": "i4", "i64": "i8",
+    "u8": "u1", "u16": "u2", "u32": "u4", "u64": "u8",
+}  # fmt: skip
 """``element_type`` → its numbers."""
 
 
@@ -38,6 +41,8 @@ class OpenVinoLayer:
         Of its results, those that the source gave them; empty where there is none.
     constant
         What a ``Const`` holds.
+    precisions
+        Of its results, as written: ``FP32``, ``BOOL``.
     """
 
     name: str
@@ -47,6 +52,7 @@ class OpenVinoLayer:
     shapes: Sequence[tuple[int, ...]]
     names: Sequence[str]
     constant: Array | None = None
+    precisions: Sequence[str] = ()
 
 
 def read_openvino(path: Path) -> list[OpenVinoLayer]:
@@ -115,6 +121,7 @@ def _layer(layer: ElementTree.Element, inputs: list[tuple[int, int]], weights: b
         shapes,
         [port.attrib.get("names", "").partition(",")[0] for port in outputs],
         _constant(data, weights) if layer.attrib["type"] == "Const" else None,
+        [port.attrib.get("precision", "") for port in outputs],
     )
 
 
@@ -169,7 +176,7 @@ def is_widened(layers: Sequence[OpenVinoLayer], layer: OpenVinoLayer) -> bool:
 
 
 def _is_byte(array: Array | None) -> bool:
-    return array is not None and array.dtype.itemsize == 1
+    return array is not None and array.dtype.itemsize == 1 and array.dtype.kind != "b"
 
 
 def _shifted(layers: Sequence[OpenVinoLayer], layer: OpenVinoLayer) -> tuple[Array | None, Array]:

@@ -36,6 +36,8 @@ ROUNDED_FACTOR = 1e-3
 """What a factor differs from one by if it is a mistake."""
 COARSER = 2.0
 """How many times as coarse as declared a file's own steps may be: a range's that lie about zero."""
+LEAST_STEP = 2.0**-12
+"""What XNNPACK's quantiser makes a step at least, however small a channel's weights are."""
 MOST_CUT = 0.05
 """Of its elements: how many of a constant a quantiser may cut off, and by how much of its largest."""
 BLOCK = 1 << 15
@@ -131,13 +133,26 @@ class _Beside:
         # The steps are of the channel's largest number as the file has it; or one is of all channels.
         bound = self.bound[part] * np.divide(largest, own, out=np.ones_like(own), where=own > 0)
         bound = np.maximum(bound, self.of_all)
-        half = np.maximum(bound, np.minimum(step / 2, COARSER * bound)) * (step > 0)
+        coarsest = np.where(step == LEAST_STEP, np.inf, COARSER * bound)
+        half = np.maximum(bound, np.minimum(step / 2, coarsest)) * (step > 0)
         return self.laid.numbers[part] - ours, half, FOLDED * largest
 
     def beyond(self, part: tuple[slice, ...]) -> Array:
         """Return which elements rounding does not explain."""
         moved, half, folding = self.apart(part)
-        return np.asarray(np.abs(moved) > (1 + VERGE) * half + folding)
+        return np.asarray((np.abs(moved) > (1 + VERGE) * half + folding) & ~self.cut[part])
+
+    @cached_property
+    def cut(self) -> Array:
+        """Which elements lie beyond the range of a step that all share: few, and not far."""
+        numbers = self.laid.numbers
+        if not self.of_all:
+            return np.zeros(numbers.shape, bool)
+        ours, (low, high) = self.ours * self.scale, (numbers.min(), numbers.max())
+        beyond = ((numbers == high) & (ours > high)) | ((numbers == low) & (ours < low))
+        largest = np.abs(numbers - ours)[beyond].max(initial=0.0)
+        few = beyond.mean() <= MOST_CUT and largest <= MOST_CUT * np.abs(ours).max()
+        return np.asarray(beyond & few)
 
     @cached_property
     def of_all(self) -> float:
@@ -182,7 +197,7 @@ class _Beside:
         for part in self.blocks:
             moved, half, folding = self.apart(part)
             scale = np.broadcast_to(self.scale, self.ours.shape)[part]
-            within = np.clip(moved, -half - folding, half + folding)
+            within = np.where(self.cut[part], moved, np.clip(moved, -half - folding, half + folding))
             np.divide(within, scale, out=found[part], where=scale != 0)
         return found
 

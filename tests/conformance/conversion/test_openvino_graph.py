@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import narrow_network
@@ -11,6 +12,8 @@ import numpy as np
 import onnx
 import pytest
 from converted_files import beside_its_source, read, with_slice_multiplied
+from onnx import numpy_helper
+from onnx_cases_left_out import official_cases, reasons
 from typer.testing import CliRunner
 
 import conformance.cli
@@ -189,3 +192,74 @@ def test_what_is_not_known_is_named(tmp_path: Path) -> None:
 def test_a_source_of_another_shape_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ShapeError, match=r"takes \[\(1, 2\)\], its source \[\(1, 3\)\]"):
         openvino_graph(read_openvino(small(tmp_path)), {"x": (1, 3)}, ["y"])
+
+
+# --- ONNX's own cases -----------------------------------------------------------------------------
+
+PER_OPERATOR = 2
+"""Cases of each, of the many."""
+LOST = {"Attention", "Resize", "SpaceToDepth"}
+"""Operators of which OpenVINO's converter loses an attribute: the runtime computes what is read."""
+
+
+def own_cases() -> Iterator[tuple[str, onnx.ModelProto, dict[str, np.ndarray], list[np.ndarray]]]:
+    """Yield some of ONNX's cases: operators, model, inputs and outputs; whole numbers are constants."""
+    cases = official_cases()
+    left_out, seen = reasons(cases), Counter[str]()
+    for name in sorted(cases.keys() - left_out.keys()):
+        model = onnx.ModelProto()
+        model.CopyFrom(cases[name].model)
+        kinds = "+".join(sorted({node.op_type for node in model.graph.node}))
+        given, made = cases[name].data_sets[0]
+        arrays = [[np.asarray(each) for each in side] for side in (given, made)]
+        if any(each.dtype.kind not in "fiub" for side in arrays for each in side):
+            continue
+        feeds = dict(zip((each.name for each in model.graph.input), arrays[0], strict=False))
+        fixed = {each: array for each, array in feeds.items() if array.dtype != np.float32}
+        if fixed.keys() == feeds.keys() or seen[kinds] >= PER_OPERATOR or len(feeds) != len(given):
+            continue
+        seen[kinds] += 1
+        inputs = [each for each in model.graph.input if each.name not in fixed]
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
+        model.graph.initializer.extend(numpy_helper.from_array(fixed[each], each) for each in fixed)
+        yield kinds, model, {each: feeds[each] for each in feeds if each not in fixed}, arrays[1]
+
+
+def are_alike(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> bool:
+    return all(
+        found[name].shape == array.shape
+        and np.allclose(found[name].astype(float), array.astype(float), 2e-3, 1e-5, equal_nan=True)
+        for name, array in wanted.items()
+    )
+
+
+@runtimes
+def test_of_onnxs_own_cases_what_is_read_is_what_openvino_computes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", "true")  # so that it sends no report of its use
+    import openvino
+
+    refused = (openvino.frontend.OpConversionFailure, openvino.frontend.GeneralFailure, RuntimeError)
+    right, lost = set[str](), set[str]()
+    for kinds, model, feeds, outputs in own_cases():
+        onnx.save(model, tmp_path / "m.onnx")
+        names = [each.name for each in model.graph.output]
+        try:
+            converted = openvino.convert_model(tmp_path / "m.onnx")
+            openvino.save_model(converted, tmp_path / "m.xml", compress_to_fp16=False)
+            shapes = {name: array.shape for name, array in feeds.items()}
+            graph = OnnxGraph.load(openvino_graph(read_openvino(tmp_path / "m.xml"), shapes, names))
+            found = EvaluatedGraph(graph).run(feeds)
+        except (*refused, UnsupportedOperationError, ShapeError, FileError):
+            continue  # not converted, not read, or of shapes that are not known
+        if are_alike(found, dict(zip(names, outputs, strict=True))):
+            right.add(kinds)
+            continue
+        compiled = openvino.compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        results = [np.asarray(each) for each in compiled([*feeds.values()]).values()]
+        assert are_alike(found, dict(zip(names, results, strict=True))), kinds
+        lost.add(kinds)
+    assert len(right) > 170
+    assert {kinds for kinds in lost if "+" not in kinds} <= LOST

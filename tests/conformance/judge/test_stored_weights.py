@@ -243,6 +243,32 @@ def normed(**constants: Array) -> Recording:
     return replace(run, weights=[*held], constants=[])
 
 
+def test_a_step_may_be_coarse_where_a_quantiser_makes_none_smaller() -> None:
+    """As XNNPACK's: of a channel of small weights a 127th of the largest is less than its least step."""
+    rng = np.random.default_rng(8)
+    w = rng.normal(size=(32, 24))
+    w[:, :5] *= 1e-2
+    run = normed(w=w)
+    for least, taken in ((2.0**-12, True), (2.0**-11, False)):
+        scale = np.maximum(np.abs(w).max(axis=0, keepdims=True) / 127, least).astype(np.float32)
+        stored = StoredWeight(np.rint(np.float32(w) / scale).astype(np.int8), scale)
+        found = taken_over(run, [stored], DECLARED[INT8.name])
+        assert bool(found.wrong) != taken
+        if taken:
+            np.testing.assert_allclose(found.weights["w"], stored.numbers, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("beyond", "taken"), [(1.03, True), (1.2, False)])
+def test_of_a_matrix_whose_numbers_share_a_step_few_may_be_cut_off(beyond: float, taken: bool) -> None:
+    w = np.random.default_rng(9).uniform(-1, 1, size=(32, 24))
+    w[3, 7], w[9, 2] = beyond, -beyond
+    scale = np.float32(1 / 127)
+    stored = StoredWeight(np.clip(np.rint(w / scale), -127, 127).astype(np.int8), scale)
+    found = taken_over(normed(w=w), [stored], DECLARED[INT8.name])
+    assert bool(found.wrong) != taken
+    assert bool((np.abs(found.weights["w"] - stored.numbers) < 1e-12).all()) == taken
+
+
 def folded_into(run: Recording) -> tuple[StoredWeight, Array]:
     """Return the matrix with the norm's factors, rounded to a 127th of each row's largest; and the bias."""
     held = run.tensors
