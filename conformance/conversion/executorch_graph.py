@@ -96,9 +96,8 @@ def stored_in_executorch(program: ExecutorchProgram) -> Iterator[StoredWeight]:
             point = program.constants.get(points, np.zeros(1))
             if held is not None and scale is not None:
                 shape = [-1 if each == program.plain[axis] else 1 for each in range(held.ndim)]
-                yield StoredWeight(
-                    held, np.float32(scale).reshape(shape), point.reshape(shape if point.size > 1 else ())
-                )
+                zeros = point.reshape(shape if point.size > 1 else ())
+                yield StoredWeight(held, scale.astype(np.float32).reshape(shape), zeros)
 
 
 class _Writer(GraphWriter):
