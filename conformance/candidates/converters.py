@@ -18,6 +18,8 @@ from pathlib import Path
 from conformance.candidates.candidate import Candidate
 from conformance.candidates.child_process import end, python_command, safe_environment
 from conformance.candidates.phone_runtime import RECORD, STATIC, PhoneRuntime
+from conformance.candidates.qnn import CHIPS
+from conformance.candidates.qnn_conversion import check_compiled
 from conformance.conversion.coreml_model import MANIFEST, read_coreml
 from conformance.conversion.executorch_model import DELEGATES, read_executorch
 from conformance.conversion.litert_model import read_litert
@@ -55,6 +57,8 @@ class Converter:
         Raises `FileError` unless the model is whole.
     delegates
         What may compute a converted model, the first unless told otherwise; said to the converter last.
+    chosen
+        Whether a delegate has to be named.
     narrower
         The module that narrows further than the converter does; of the same extra.
     narrowed
@@ -70,6 +74,7 @@ class Converter:
     made: Callable[[Path], list[Path]]
     check: Callable[[Path], object]
     delegates: Sequence[str] = ()
+    chosen: bool = False
     narrower: str = ""
     narrowed: Sequence[str] = ()
 
@@ -79,7 +84,8 @@ class Converter:
 
     def places(self, model: Path) -> list[Path]:
         """Return where the files of a converted model and the record of the conversion go."""
-        return [model.with_suffix(suffix) for suffix in (*self.suffixes, RECORD)]
+        stem = model.name.removesuffix(self.suffixes[0])
+        return [model.with_name(f"{stem}{suffix}") for suffix in (*self.suffixes, RECORD)]
 
 
 def _ours(runtime: str, model: str) -> Callable[[Path, Path, Sequence[str]], list[str]]:
@@ -192,7 +198,19 @@ COREML = Converter(
     lambda folder: [folder / "model.mlpackage"],
     read_coreml,
 )
-CONVERTERS = {each.name: each for each in (NCNN, OPENVINO, MNN, LITERT, EXECUTORCH, COREML)}
+QNN = Converter(
+    "qnn",
+    "onnxruntime_qnn",
+    ("onnxruntime-qnn", "onnxruntime"),
+    (".qnn.onnx",),
+    {"float32": []},
+    _ours("qnn", "model.qnn.onnx"),
+    lambda folder: [folder / "model.qnn.onnx"],
+    check_compiled,
+    tuple(CHIPS),
+    chosen=True,
+)
+CONVERTERS = {each.name: each for each in (NCNN, OPENVINO, MNN, LITERT, EXECUTORCH, COREML, QNN)}
 """Runtime → its converter."""
 
 
@@ -260,8 +278,11 @@ def convert(
 
 
 def _delegated(converter: Converter, delegate: str | None) -> Sequence[str]:
-    if delegate is None:
+    if delegate is None and not converter.chosen:
         return converter.delegates[:1]
+    if delegate is None:
+        known = ", ".join(converter.delegates)
+        raise ConfigurationError(f"{converter.name} compiles for one chip: name it by --delegate: {known}")
     if delegate not in converter.delegates:
         known = ", ".join(converter.delegates) or "none"
         raise ConfigurationError(f"{converter.name} has no delegate {delegate!r}; known: {known}")

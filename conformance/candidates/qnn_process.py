@@ -23,7 +23,7 @@ def run_on_npu(folder: Path) -> None:
     """Run what the folder holds, and leave there which nodes fell back."""
 
     def load(model: onnx.ModelProto, options: RuntimeOptions) -> Any:
-        session = _session(model, options)
+        session = session_on_npu(model, options)
         (folder / FALLBACKS).write_text(json.dumps(_fallbacks(session)), encoding="utf-8")
         return session
 
@@ -33,7 +33,8 @@ def run_on_npu(folder: Path) -> None:
     main(folder, load)
 
 
-def _session(model: onnx.ModelProto, options: RuntimeOptions) -> Any:
+def session_on_npu(model: onnx.ModelProto, options: RuntimeOptions) -> Any:
+    """Return a model loaded there; `ConfigurationError` says why the NPU refuses it."""
     try:
         return options.session(model)
     except Exception as error:  # ONNX Runtime raises its own unrelated types

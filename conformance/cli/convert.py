@@ -32,6 +32,8 @@ class Convert(Job):
       mobileinst convert mine.onnx --to litert --precision int8-dynamic
 
       mobileinst convert mine.onnx --to executorch --delegate xnnpack
+
+      mobileinst convert mine.onnx --to qnn --delegate snapdragon-8-gen-3
     """
 
     doing = "a conversion"
@@ -49,7 +51,10 @@ class Convert(Job):
     ] = "float32"
     delegate: Annotated[
         str | None,
-        typer.Option("--delegate", help="Of ExecuTorch: portable (the default), xnnpack, xnnpack-whole."),
+        typer.Option(
+            "--delegate",
+            help="Who computes: of ExecuTorch portable (default), xnnpack, xnnpack-whole; of qnn a chip.",
+        ),
     ] = None
     force: options.Force = False
 
@@ -77,7 +82,7 @@ class Convert(Job):
         """
         suffix = self.converter.suffixes[0]
         place = self.converted or self.model_file.with_suffix(suffix)
-        if place.suffix != suffix:
+        if not place.name.endswith(suffix):
             raise ConfigurationError(f"{place}: {self.to} names its models *{suffix}")
         return place
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
+from pathlib import Path
 from typing import Any
 
 import narrow_network
@@ -13,8 +15,10 @@ import pytest
 from narrow_network import CONFIG, FIELDS, picture, weights
 from onnx import TensorProto, helper, numpy_helper
 
+from conformance.candidates.converters import CONVERTERS, convert
 from conformance.candidates.onnx_runtime import PLUGINS, OnnxRuntimeGraph
 from conformance.candidates.qnn import CHIPS, ON_NPU, Npu, NpuCandidate, NpuGraph, npu_graph
+from conformance.candidates.qnn_conversion import check_compiled
 from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.quantizing import quantized_for_npu
@@ -22,7 +26,7 @@ from conformance.judge.any_graph import verify_graph
 from conformance.judge.network import verify
 from conformance.judge.quantized import judge_units
 from refimpl import MobileInst, MobileInstConfig, Weights
-from refimpl.errors import CandidateError, ConfigurationError, MissingDependencyError
+from refimpl.errors import CandidateError, ConfigurationError, FileError, MissingDependencyError
 
 pytestmark = pytest.mark.runtimes
 
@@ -220,3 +224,53 @@ def test_a_scale_that_is_off_is_found_at_its_layer() -> None:
 def test_a_quantised_model_is_no_candidate_for_the_network() -> None:
     with pytest.raises(ConfigurationError, match="--graph-only"):
         NpuCandidate(OnnxGraph.load(quantized("a8w8")), Npu.parse(NPU))
+
+
+def small(kind: str) -> onnx.ModelProto:
+    """Return a convolution, and an operator behind it."""
+    rng = np.random.default_rng(0)
+    held = numpy_helper.from_array(rng.normal(size=(8, 3, 3, 3)).astype(np.float32), "w")
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], "conv", pads=[1, 1, 1, 1]),
+        helper.make_node(kind, ["a"], ["y"], "last"),
+    ]
+    ends = (
+        (helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8]),),
+        (helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 8, 8, 8]),),
+    )
+    graph = helper.make_graph(nodes, "g", *ends, [held])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def test_a_compiled_model_computes_the_same_bits(tmp_path: Path) -> None:
+    onnx.save(small("Relu"), tmp_path / "m.onnx")
+    made, record = convert(CONVERTERS["qnn"], tmp_path / "m.onnx", tmp_path / "m.qnn.onnx", delegate=NPU)
+    assert [node.op_type for node in onnx.load(made).graph.node] == ["EPContext"]
+    assert json.loads(record.read_text())["versions"].keys() == {"onnxruntime-qnn", "onnxruntime"}
+    x = {"x": np.random.default_rng(1).normal(size=(1, 3, 8, 8)).astype(np.float32)}
+    sessions = (Npu.parse(NPU).options.session(onnx.load(each)) for each in (tmp_path / "m.onnx", made))
+    (before,), (after,) = (session.run(None, x) for session in sessions)
+    np.testing.assert_array_equal(before, after)
+    assert np.abs(before).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "chip", "said"),
+    [
+        ("Relu", None, "qnn compiles for one chip: name it by --delegate: snapdragon-778g, "),
+        ("Relu", "snapdragon-9000", "qnn has no delegate 'snapdragon-9000'; known: snapdragon-778g"),
+        ("Det", NPU, "the NPU lacks some of the model's nodes"),
+    ],
+)
+def test_what_is_not_compiled_is_named(tmp_path: Path, kind: str, chip: str | None, said: str) -> None:
+    onnx.save(small(kind), tmp_path / "m.onnx")
+    with pytest.raises((ConfigurationError, FileError), match=said):
+        convert(CONVERTERS["qnn"], tmp_path / "m.onnx", tmp_path / "m.qnn.onnx", delegate=chip)
+    assert [each.name for each in tmp_path.iterdir()] == ["m.onnx"]
+
+
+@pytest.mark.parametrize("content", [b"", b"half a file", small("Relu").SerializeToString()])
+def test_what_is_not_compiled_is_no_conversion(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "m.qnn.onnx").write_bytes(content)
+    with pytest.raises(FileError, match=r"EPContext|cut off"):
+        check_compiled(tmp_path / "m.qnn.onnx")
