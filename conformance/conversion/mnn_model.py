@@ -235,10 +235,11 @@ def _grids(net: Table) -> Iterator[tuple[int, MnnGrid]]:
         held = described.table(4)
         if held is not None and held.whole(4) == _INT8:
             scale, *ends = (held.number(n, "f", default) for n, default in enumerate((0, 0, -128, 127)))
-            point, low, high = (int(end) for end in ends)
-            if not (np.isfinite(scale) and scale > 0 and LOWEST <= low < high <= -1 - LOWEST):
-                raise FileError(f"integers of scale {scale} from {low} to {high}")
-            yield described.whole(1), MnnGrid(float(scale), point, low, high)
+            point, low, high = ends
+            kept = low < high and all(LOWEST <= end < -LOWEST for end in ends)
+            if not (0 < scale < math.inf and kept):
+                raise FileError(f"integers of scale {scale} and zero point {point} from {low} to {high}")
+            yield described.whole(1), MnnGrid(float(scale), int(point), int(low), int(high))
 
 
 def _operator(table: Table) -> MnnOperator:

@@ -276,10 +276,20 @@ def test_a_tensor_is_integers_only_where_it_is_computed_so() -> None:
     assert kinds((), {"conv"}).count("QuantizeLinear") == 1
 
 
-def test_a_scale_that_is_no_number_is_named(tmp_path: Path) -> None:
-    scale = np.array([next(iter(read_mnn(STATIC).grids.values())).scale], "<f4")
-    path = changed(STATIC, tmp_path, scale.tobytes(), np.array([np.nan], "<f4").tobytes())
-    with pytest.raises(FileError, match="integers of scale nan"):
+@pytest.mark.parametrize("scale", [np.nan, np.inf, 0.0, -1.0])
+def test_a_scale_that_is_none_is_named(tmp_path: Path, scale: float) -> None:
+    own = np.array([next(iter(read_mnn(STATIC).grids.values())).scale], "<f4")
+    path = changed(STATIC, tmp_path, own.tobytes(), np.array([scale], "<f4").tobytes())
+    with pytest.raises(FileError, match=f"integers of scale {scale}"):
+        read_mnn(path)
+
+
+@pytest.mark.parametrize("point", [np.nan, np.inf, 200.0])
+def test_a_zero_point_that_is_no_integer_of_a_byte_is_named(tmp_path: Path, point: float) -> None:
+    grid = next(each for each in read_mnn(STATIC).grids.values() if each.point not in (0, -127, -128))
+    own, other = (np.array([each], "<f4").tobytes() for each in (grid.point, point))
+    path = changed(STATIC, tmp_path, own, other)
+    with pytest.raises(FileError, match=f"zero point {point}"):
         read_mnn(path)
 
 
