@@ -16,7 +16,6 @@ from conformance.candidates.module_to_convert import calibrating, module_and_inp
 from conformance.candidates.phone_runtime import STATIC
 from conformance.graph.pytorch_replay import import_torch
 from refimpl.errors import ConfigurationError
-from refimpl.ops.operation import Array
 
 
 def write_executorch(source: Path, target: Path, weights: str, delegate: str) -> None:
@@ -39,7 +38,7 @@ def write_executorch(source: Path, target: Path, weights: str, delegate: str) ->
     ShapeError
         An axis of an input has no length.
     ConfigurationError
-        What is of integers should be handed to XNNPACK.
+        What is of integers should be handed to XNNPACK as a whole; or its quantiser makes none.
     """
     if weights == STATIC and delegate == "xnnpack-whole":
         raise ConfigurationError(f"{STATIC} is not for delegate={delegate}: its integers are not read")
@@ -50,8 +49,9 @@ def write_executorch(source: Path, target: Path, weights: str, delegate: str) ->
     with torch.no_grad():
         program = torch.export.export(module, given)
         if weights != "float32":
-            inputs = calibrating(source) if weights == STATIC else [each.numpy() for each in given[:1]]
-            program = torch.export.export(_of_integers(program.module(), inputs, weights != STATIC), given)
+            dynamic = weights != STATIC
+            inputs = [given] if dynamic else [(torch.from_numpy(each),) for each in calibrating(source)]
+            program = torch.export.export(_of_integers(program.module(), inputs, dynamic), given)
     if delegate == "portable":
         edge = exir.to_edge(program)
     else:
@@ -59,7 +59,7 @@ def write_executorch(source: Path, target: Path, weights: str, delegate: str) ->
     target.write_bytes(edge.to_executorch().buffer)
 
 
-def _of_integers(module: Any, inputs: Sequence[Array], dynamic: bool) -> Any:
+def _of_integers(module: Any, inputs: Sequence[tuple[Any, ...]], dynamic: bool) -> Any:
     """Return a module of integers, by XNNPACK's quantiser, or of products that make them as they run."""
     importlib.import_module("executorch.kernels.quantized")  # which declares their kernels
     from executorch.backends.xnnpack.quantizer import xnnpack_quantizer
@@ -76,9 +76,12 @@ def _of_integers(module: Any, inputs: Sequence[Array], dynamic: bool) -> Any:
         _as_linear(module)
     how = xnnpack_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=dynamic)
     prepared = quantize_pt2e.prepare_pt2e(module, xnnpack_quantizer.XNNPACKQuantizer().set_global(how))
-    for array in inputs:
-        prepared(torch.from_numpy(array))
-    return quantize_pt2e.convert_pt2e(prepared)
+    for each in inputs:
+        prepared(*each)
+    made = quantize_pt2e.convert_pt2e(prepared)
+    if not any("quantize" in str(node.target) for node in made.graph.nodes):
+        raise ConfigurationError("XNNPACK's quantiser makes integers of nothing of it")
+    return made
 
 
 def _as_linear(module: Any) -> None:

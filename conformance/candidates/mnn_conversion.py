@@ -12,8 +12,9 @@ from typing import Any
 from conformance.candidates.child_process import end_with_starter
 from conformance.candidates.module_to_convert import calibrating
 from conformance.candidates.phone_runtime import STATIC
+from conformance.conversion.mnn_model import read_mnn
 from conformance.graph.onnx_graph import OnnxGraph
-from refimpl.errors import FileError
+from refimpl.errors import ConfigurationError, FileError
 from refimpl.ops.operation import Array
 
 
@@ -31,6 +32,8 @@ def write_mnn(source: Path, target: Path, said: Sequence[str]) -> None:
     ------
     FileError
         The quantiser writes nothing.
+    ConfigurationError
+        It makes integers of nothing.
     ShapeError
         As of `calibrating`.
     """
@@ -72,6 +75,8 @@ def _quantise(tools: Any, made: Path, target: Path, name: str, inputs: Sequence[
     tools.mnnquant(["mnnquant", str(made), str(target), str(said)])
     if not target.is_file():
         raise FileError("MNN's quantiser writes nothing")
+    if not read_mnn(target).grids:
+        raise ConfigurationError("MNN's quantiser makes integers of nothing of it")
 
 
 if __name__ == "__main__":

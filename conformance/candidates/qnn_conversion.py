@@ -36,16 +36,18 @@ def write_qnn(source: Path, target: Path, chip: str) -> None:
     ------
     ConfigurationError
         The chip is unknown, or refuses the model, or some of its nodes.
+    ShapeError
+        An axis of an input has no length.
     FileError
         What is written computes something else on random inputs than the model does there.
     """
     npu = replace(Npu.parse(chip), strict=True).options
     written = {"ep.context_enable": "1", "ep.context_embed_mode": "1", "ep.context_file_path": str(target)}
+    graph = OnnxGraph.load(source)
+    feeds = graph_inputs(graph, [], [], 0)
     model = onnx.load(source)
     # It compiles a model as it loads it.
     told = session_on_npu(model, replace(npu, entries={**npu.entries, **written}))
-    graph = OnnxGraph.load(source)
-    feeds = graph_inputs(graph, [], [], 0)
     before, after = (each.run(None, dict(feeds)) for each in (told, session_on_npu(onnx.load(target), npu)))
     pairs = [(np.asarray(one), np.asarray(other)) for one, other in zip(before, after, strict=True)]
     if not all(np.array_equal(one, other, equal_nan=True) for one, other in pairs):

@@ -176,12 +176,22 @@ def test_a_narrower_that_is_not_installed_names_the_extra(folder: Path, tmp_path
 
 
 @runtimes
-def test_a_model_without_weights_is_not_made_integers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("runtime", "precision"),
+    [
+        ("openvino", "int8"),
+        ("mnn", "int8-static"),
+        ("executorch", "int8-dynamic"),
+        ("executorch", "int8-static"),
+    ],
+)
+def test_a_model_without_weights_is_not_made_integers(tmp_path: Path, runtime: str, precision: str) -> None:
     ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (2, 3)) for name in "xy"]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends[1:])
     onnx.save(onnx.helper.make_model(graph, ir_version=8), tmp_path / "m.onnx")
-    with pytest.raises(FileError, match="makes integers of no weight of it"):
-        convert(CONVERTERS["openvino"], tmp_path / "m.onnx", tmp_path / "m.xml", "int8")
+    place = tmp_path / f"m{CONVERTERS[runtime].suffixes[0]}"
+    with pytest.raises(FileError, match="makes integers of no"):
+        convert(CONVERTERS[runtime], tmp_path / "m.onnx", place, precision)
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
