@@ -71,9 +71,11 @@ AT_ANOTHER_SCALE = (
     "the third convolution's weights are rounded and cut off to the second's steps, and its bias counted in "
     "them: give joined convolutions weights of one scale"
 )
+_MOST_PLACES = 4
 PER_BLOCK = 32
 """Channels that the NPU computes at once; the last ones may hold the third's integers themselves."""
 LEFT_OUT = "what its operands are rounded and cut off to, in between, is left out"
+WITHOUT_SIGN = "bytes of 128 more are compared as signed: 0 and more as less than all below"
 NOT_CUT_OFF = "its operands are not cut off to the range of their integers"
 IN_UNIT_STEPS = "it is shown in steps of 2⁻¹⁶, and what follows takes it so"
 
@@ -148,6 +150,11 @@ def steps_between(
     ours, theirs = (_Judge(each, {**each.initializers, **inputs, **integers}) for each in (graph, other))
     apart = {name: _largest_apart(ours.integers(name), theirs.integers(name)) for name in integers}
     return {name: steps for name, steps in apart.items() if steps}
+
+
+def _listed(places: Array) -> str:
+    """Return a few numbers, as words."""
+    return ", ".join(map(str, places[:_MOST_PLACES])) + (", …" if len(places) > _MOST_PLACES else "")
 
 
 def _largest_apart(ours: Array, theirs: Array) -> float:
@@ -257,8 +264,10 @@ class _Judge:
         row = self.row(unit, unit.made_by)
         if result in self.meant:
             return row, f"{unit.name}: {IN_UNIT_STEPS}"
-        if row.verdict != "fail" or row.introduced_error is None or not self.losses.explained:
+        if row.verdict != "fail" or row.introduced_error is None:
             return row, None
+        if not self.losses.explained:
+            return row, self._seen(unit, row)
         # Explained or not, it may lose no more than its own operations do; what only moves integers has none.
         steps = None if unit.only_moves else self._requantisation(unit.quantize, unit.made_by)
         for depth, early in itertools.product(range(1, DEEPEST + 1), (False, True)):
@@ -279,6 +288,30 @@ class _Judge:
             unjudged = replace(row, tolerance=None, utilisation=None, verdict="not judged")
             return unjudged, f"{unit.name}: {row.introduced_error:.1f} steps off, not judged: {IN_STAGES}"
         return row, None
+
+    def _seen(self, unit: Unit, row: Comparison) -> str | None:
+        """Say how a result is off, if that tells what a kernel does."""
+        said = f"{unit.name}: {row.introduced_error:.1f} steps off"
+        if self._is_right_without_sign(unit):
+            return f"{said}; right if {WITHOUT_SIGN}"
+        truth, allowed, ends = self._allowed(unit, unit.made_by)
+        wrong = np.abs(self._read(unit.quantize.outputs[0]) - np.clip(truth, *ends)) > allowed
+        if wrong.ndim < 3:
+            return None
+        columns = np.flatnonzero(wrong.reshape(-1, wrong.shape[-1]).any(axis=0))
+        if not 0 < len(columns) <= wrong.shape[-1] / 2:
+            return None
+        return f"{said}, in {len(columns)} of {wrong.shape[-1]} columns only: {_listed(columns)}"
+
+    def _is_right_without_sign(self, unit: Unit) -> bool:
+        """Tell whether a maximum is explained by bytes of 128 more that are compared as if with a sign."""
+        entries, result = [node for node in unit.made_by if self._is_entry(node)], unit.quantize.outputs[0]
+        names = [result, *(node.inputs[0] for node in entries)]
+        kinds = {node.op_type for node in unit.made_by} - {DEQUANTIZE, "Clip", "Identity"}
+        if kinds != {"MaxPool"} or any(self.known[name].dtype != np.int8 for name in names):
+            return False
+        turned = {name: widened(self.known[name] ^ np.int8(-128)) for name in names}
+        return replace(self, meant=turned).row(unit, unit.made_by).verdict == "pass"
 
     def _is_right_if_cut_off(self, unit: Unit) -> bool:
         """Tell whether a product is explained by a second operand that is cut off around its zero point."""

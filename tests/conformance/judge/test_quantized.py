@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.judge.quantized import judge_units, only_as_shipped
+from conformance.judge.quantized import CPUS, judge_units, only_as_shipped
 from refimpl.ops.operation import Array
 
 SHAPE = (1, 3, 8, 8)
@@ -156,3 +156,43 @@ def test_what_leads_only_to_an_output_that_is_another_when_shown_is_not_judged()
     left, (remark,) = only_as_shipped(graph(), rows, y, {"y": 2 * y["y"]})
     assert [row.verdict for row in left] == ["not judged"] * 3
     assert "y; the 3 results" in remark
+
+
+def pooled() -> OnnxGraph:
+    """Return the largest of 2×2 integers of a byte, in the same steps."""
+    held = {"scale": np.float32(0.05), "point": np.int8(-3)}
+    nodes = [
+        node("QuantizeLinear", "x scale point", "xq"),
+        node("DequantizeLinear", "xq scale point", "xd"),
+        node("MaxPool", "xd", "p", kernel_shape=[2, 2], strides=[2, 2]),
+        node("QuantizeLinear", "p scale point", "pq"),
+        node("DequantizeLinear", "pq scale point", "y"),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy"]
+    ends[0] = helper.make_tensor_value_info("x", TensorProto.FLOAT, SHAPE)
+    constants = [numpy_helper.from_array(np.asarray(each), name) for name, each in held.items()]
+    made = helper.make_graph(nodes, "pooled", ends[:1], ends[1:], constants)
+    return OnnxGraph.load(helper.make_model(made, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
+
+
+def windows(x: Array) -> Array:
+    return x.reshape(1, 3, 4, 2, 4, 2)
+
+
+@pytest.mark.parametrize("how", ["right", "as if signed", "one column"])
+def test_how_a_kernel_of_a_cpu_is_wrong_is_said(how: str) -> None:
+    x = np.random.default_rng(3).integers(-128, 128, SHAPE).astype(np.int8)
+    right = windows(x).max(axis=(3, 5))
+    made = {
+        "right": right,
+        "as if signed": windows(x ^ np.int8(-128)).max(axis=(3, 5)) ^ np.int8(-128),
+        "one column": np.where(np.arange(4) == 3, np.int8(0), right),
+    }[how]
+    rows, remarks = judge_units(pooled(), X, {"xq": x, "pq": made}, CPUS)
+    (row,) = (each for each in rows if each.name == "pq")
+    assert row.verdict == ("pass" if how == "right" else "fail")
+    said = [each for each in remarks if each.startswith("p/MaxPool")]
+    expected = {"right": [], "as if signed": ["right if bytes of 128 more are compared as signed"]}
+    for text in expected.get(how, ["in 1 of 4 columns only: 3"]):
+        assert text in said[0]
+    assert bool(said) == (how != "right")
