@@ -24,7 +24,7 @@ from conformance.conversion.openvino_graph import openvino_graph
 from conformance.conversion.openvino_model import read_openvino
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.quantized import QUANTIZE
-from refimpl.errors import ConfigurationError
+from refimpl.errors import ConfigurationError, ShapeError
 from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
@@ -174,6 +174,8 @@ class MnnIntegers(IntegerGraph):
     ------
     UnsupportedOperationError
         An operator is not read, or is of integers in an older way.
+    ShapeError
+        A side of its input is not fixed.
     """
 
     # Its means are cut off, not rounded; its bilinear factors are 128ths, half a one off along either axis.
@@ -186,6 +188,10 @@ class MnnIntegers(IntegerGraph):
             for each in held.operators
             if each.kind == "Input"
         }
+        if any(side < 1 for shape in shapes.values() for side in shape):
+            raise ShapeError(
+                f"{candidate.settings.model} takes {[*shapes.values()]}; fix the sides of its input"
+            )
         candidate.capture({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
         self.operators = held.operators
         self.names = held.names

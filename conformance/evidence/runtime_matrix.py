@@ -131,7 +131,7 @@ def _version(package: str) -> str:
 
 
 def _route(runtime: str) -> str:
-    if runtime not in CONVERTERS:
+    if runtime not in PHONE_RUNTIMES:
         return "ONNX as it is"
     converter = CONVERTERS[runtime]
     return f"{converter.package} {_version(converter.package)}"

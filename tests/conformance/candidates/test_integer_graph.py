@@ -21,7 +21,7 @@ from conformance.conversion.litert_model import read_litert
 from conformance.graph.onnx_export import export
 from conformance.judge.any_graph import verify_graph
 from conformance.reports.report import Report
-from refimpl.errors import ConfigurationError
+from refimpl.errors import ConfigurationError, ShapeError
 from refimpl.inference import preprocess
 from refimpl.ops.operation import Array
 from refimpl.scenes import render_picture
@@ -100,6 +100,15 @@ def test_a_wrong_scale_in_mnn_is_found_where_it_is(folder: Path) -> None:
     fault = judged(made).leading.first_fault
     assert fault is not None
     assert fault.step == name
+
+
+def test_a_model_in_mnn_whose_input_has_no_shape_is_refused(folder: Path, tmp_path: Path) -> None:
+    content = converted(folder, "mnn").read_bytes()
+    shape, other = (np.array(each, "<i4").tobytes() for each in ((4, 1, 3, 128, 128), (4, -1, 3, 128, 128)))
+    assert content.count(shape) == 1
+    (tmp_path / "m.mnn").write_bytes(content.replace(shape, other))
+    with pytest.raises(ShapeError, match="fix the sides of its input"):
+        candidate(tmp_path / "m.mnn")
 
 
 def wrong(path: Path, target: Path) -> tuple[Path, str]:
