@@ -27,6 +27,7 @@ from conformance.conversion.ncnn_model import read_ncnn
 from conformance.files import atomic_write
 from conformance.folders import replaced_folder
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.pictures.graph_inputs import parse_shape
 from refimpl.errors import ConfigurationError, FileError, MissingDependencyError
 
 LONGEST = 600.0
@@ -270,11 +271,54 @@ def convert(
         own = folder / "model.onnx"
         shutil.copyfile(source, own)
         command = converter.command(own, folder, said)
-        _run(converter, command, folder)
+        _run(converter.package, command, folder)
         files = converter.made(folder)
         _check(converter, files)
         record = _record(converter, source, precision, [word.replace(name, "") for word in command])
         return _kept(files, converter.places(model), record)
+
+
+def export_module(text: str, target: Path, shapes: Sequence[str], *, trusted: bool = False) -> None:
+    """Write a PyTorch module as an ONNX file, by PyTorch's own exporter.
+
+    Parameters
+    ----------
+    text
+        ``FILE.py:NAME`` or ``FILE.pt2``.
+    target
+    shapes
+        ``NAME=1x3x224x224`` of each input, in order.
+    trusted
+        Whether a program is read although that can run code of whoever wrote it.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no shape, or it is none.
+    MissingDependencyError
+        PyTorch is not installed.
+    FileError
+        There is no such file, or PyTorch exports nothing; nothing is written.
+    """
+    if not shapes:
+        raise ConfigurationError("a module says of no input how large it is: give --shape NAME=1x3x224x224")
+    for name, sign, sides in (each.partition("=") for each in shapes):
+        if not (name and sign):
+            raise ConfigurationError(f"--shape {name}: expected NAME=1x3x224x224")
+        parse_shape(sides)
+    if importlib.util.find_spec("torch") is None:
+        raise MissingDependencyError("torch is not installed: pip install 'mobileinst-reference[torch]'")
+    path, sign, name = text.rpartition(":") if ".py:" in text else (text, "", "")
+    if not Path(path).is_file():
+        raise FileError(f"{path}: there is no such file")
+    with tempfile.TemporaryDirectory(prefix="exporting-") as folder:
+        own, place = Path(folder) / "model.onnx", f"{Path(path).resolve()}{sign}{name}"
+        trust = "trusted" if trusted else ""
+        said = (place, str(own), trust, *shapes)
+        _run("torch", python_command("conformance.candidates.module_export", *said), Path(folder))
+        OnnxGraph.load(own, partly=True)
+        with atomic_write(target) as temporary:
+            shutil.copyfile(own, temporary)
 
 
 def _delegated(converter: Converter, delegate: str | None) -> Sequence[str]:
@@ -336,7 +380,7 @@ def converted(runtime: PhoneRuntime, text: str, source: Path, model: Path) -> st
     return ",".join([str(model), *([text] if text else [])])
 
 
-def _run(converter: Converter, command: list[str], folder: Path) -> None:
+def _run(package: str, command: list[str], folder: Path) -> None:
     said = [folder / "said", folder / "said_of_errors"]
     with said[0].open("wb") as out, said[1].open("wb") as errors:
         process = subprocess.Popen(
@@ -351,12 +395,12 @@ def _run(converter: Converter, command: list[str], folder: Path) -> None:
         try:
             process.wait(LONGEST)
         except subprocess.TimeoutExpired as error:
-            raise FileError(f"{converter.package} hangs: it has not ended within {LONGEST:g} s") from error
+            raise FileError(f"{package} hangs: it has not ended within {LONGEST:g} s") from error
         finally:
             end(process)
             process.communicate()
     if process.returncode:
-        raise FileError(f"{converter.package} fails with status {process.returncode}: {_last_words(said)}")
+        raise FileError(f"{package} fails with status {process.returncode}: {_last_words(said)}")
 
 
 def _last_words(said: Sequence[Path]) -> str:

@@ -42,7 +42,7 @@ COMMANDS = {
     ),
     "convert": Command(
         "Convert",
-        "Convert an ONNX file to a phone's runtime, by the runtime's own converter with its traps avoided.",
+        "Convert an ONNX file, or a PyTorch module, to a phone's runtime, by the runtime's own converter.",
     ),
     "matrix": Command(
         "Matrix",

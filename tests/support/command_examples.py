@@ -113,6 +113,8 @@ EXAMPLES: dict[type[Job], list[str]] = {
     Convert: [
         "convert t.onnx c.param --to ncnn --precision float16 --force",
         "convert t.onnx c.pte --to executorch --precision float32 --delegate xnnpack --force",
+        "convert pytorch:m.pt2 t.pte --to executorch --shape x=1x3x8x8 --trust --precision float32 "
+        "--delegate xnnpack --force",
     ],
     Matrix: [
         f"matrix {given} --interpreter {PYTHON} --no-cache --html h --markdown m {JSON}"

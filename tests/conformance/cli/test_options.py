@@ -236,6 +236,7 @@ def light(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
         (cost, "_paper_table", ""),
         (cost, "printed_rows", []),
         (convert, "convert", []),
+        (convert, "export_module", None),
         (explain_model, "graph_page", ""),
         (matrix, "runtime_matrix", [Cell("ncnn", "1", "winograd=on", "pnnx", "pass")]),
         (faults, "write_faulty_models", []),
