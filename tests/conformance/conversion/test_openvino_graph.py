@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import narrow_network
 import numpy as np
@@ -263,3 +264,67 @@ def test_of_onnxs_own_cases_what_is_read_is_what_openvino_computes(
         lost.add(kinds)
     assert len(right) > 170
     assert {kinds for kinds in lost if "+" not in kinds} <= LOST
+
+
+# --- layers that OpenVINO's converter of ONNX does not write -----------------------------------------
+
+X = np.random.default_rng(2).normal(size=(2, 6, 5, 4)).astype(np.float32)
+KERNEL = np.random.default_rng(3).normal(size=(3, 2, 2, 3, 3)).astype(np.float32)
+BUILT: dict[str, Callable[[Any, Any], Any]] = {
+    "a strided slice": lambda ops, x: ops.strided_slice(
+        x, [0, 1, 4, 3], [2, 6, 0, 0], [1, 2, -1, -1], [0, 0, 0, 1], [0, 1, 0, 1]
+    ),
+    "of which an axis goes": lambda ops, x: ops.strided_slice(
+        x,
+        [0, 2, -1, 0],
+        [2, 3, 0, 4],
+        [1, 1, 1, 1],
+        [1, 0, 0, 0],
+        [1, 0, 0, 0],
+        shrink_axis_mask=[0, 1, 1, 0],
+    ),
+    "squared difference": lambda ops, x: ops.squared_difference(x, X[:1]),
+    "a choice": lambda ops, x: ops.select(ops.not_equal(x, X), X, ops.negative(x)),
+    "floor modulus": lambda ops, x: ops.floor_mod(x, np.float32(0.7)),
+    "modulus": lambda ops, x: ops.mod(x, np.float32(0.7)),
+    "hard sigmoid by sixths": lambda ops, x: ops.hsigmoid(x),
+    "swish": lambda ops, x: ops.swish(x, np.float32(1.7)),
+    "GELU by tanh": lambda ops, x: ops.gelu(x, "TANH"),
+    "unit length, added": lambda ops, x: ops.normalize_l2(x, [1], 0.3, "add"),
+    "unit length, at least": lambda ops, x: ops.normalize_l2(x, [1, 2], 9.0, "max"),
+    "normalised": lambda ops, x: ops.mvn(x, [2, 3], True, 0.1, "OUTSIDE_SQRT"),
+    "parts": lambda ops, x: ops.concat(ops.variadic_split(x, 1, [1, 3, -1]).outputs()[::-1], 1),
+    "the largest": lambda ops, x: ops.topk(x, 2, 1, "max", "value").output(0),
+    "padded by edges": lambda ops, x: ops.pad(x, [0, 1, 2, 0], [0, 0, 1, 3], "edge"),
+    "broadcast": lambda ops, x: ops.multiply(
+        ops.broadcast(np.float32([[2.0], [3.0]]), [6, 2, 4]).output(0), X[0, 0, 0]
+    ),
+    "transposed, in groups": lambda ops, x: ops.group_convolution_backprop_data(
+        x, KERNEL, [2, 1], None, [1, 0], [0, 1], [1, 1], "explicit", [1, 0]
+    ),
+    "like another": lambda ops, x: ops.add(x, ops.convert_like(ops.shape_of(x), x)),
+    "a running sum": lambda ops, x: ops.cum_sum(x, 1, True, True),
+    "slopes": lambda ops, x: ops.prelu(x, np.float32([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])),
+}
+
+
+@runtimes
+@pytest.mark.parametrize("kind", BUILT)
+def test_a_layer_is_read_as_openvino_computes_it(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CI", "true")
+    import openvino
+    from openvino import opset13
+
+    x = opset13.parameter(X.shape, np.float32, "x")
+    x.output(0).set_names({"x"})
+    made = BUILT[kind](opset13, x)
+    end = made if isinstance(made, openvino.Output) else made.output(0)
+    end.set_names({"y"})
+    model = openvino.Model([opset13.result(end)], [x], "m")
+    openvino.save_model(model, tmp_path / "m.xml", compress_to_fp16=False)
+    graph = OnnxGraph.load(openvino_graph(read_openvino(tmp_path / "m.xml"), {"x": X.shape}, ["y"]))
+    compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    (wanted,) = (np.asarray(each) for each in compiled([X]).values())
+    assert are_alike(EvaluatedGraph(graph).run({"x": X}), {"y": wanted})
