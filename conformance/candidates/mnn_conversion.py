@@ -9,6 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
 from conformance.candidates.child_process import end_with_starter
 from conformance.candidates.module_to_convert import calibrating
 from conformance.candidates.phone_runtime import STATIC
@@ -42,12 +46,34 @@ def write_mnn(source: Path, target: Path, said: Sequence[str]) -> None:
     tools = importlib.import_module("_tools")
     static = STATIC in said
     made = target.with_suffix(".float.mnn") if static else target
-    files = ["--modelFile", str(source), "--MNNModel", str(made), "--bizCode", "none"]
+    if static:
+        given = target.with_suffix(".given.onnx")
+        onnx.save(_with_outputs_of_their_own(onnx.load(source)), given)
+    files = ["--modelFile", str(given if static else source), "--MNNModel", str(made), "--bizCode", "none"]
     tools.mnnconvert(["mnnconvert", "-f", "ONNX", *files, *([] if static else said)])
     if static:
         inputs = calibrating(source)
         (name,) = OnnxGraph.load(source).inputs
         _quantise(tools, made, target, name, inputs)
+
+
+def _with_outputs_of_their_own(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy the outputs that nodes take, by a Reshape to what they are.
+
+    The quantiser's file names no outputs: what is used further on is none when it runs.
+    """
+    used = {name for node in model.graph.node for name in node.input}
+    for output in model.graph.output:
+        shape = [side.dim_value for side in output.type.tensor_type.shape.dim]
+        if output.name not in used or not all(shape):
+            continue
+        name, inner = output.name, f"{output.name}/used"
+        for node in model.graph.node:
+            for ends in (node.input, node.output):
+                ends[:] = [inner if each == name else each for each in ends]
+        model.graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), f"{name}/shape"))
+        model.graph.node.append(helper.make_node("Reshape", [inner, f"{name}/shape"], [name], f"{name}/copy"))
+    return model
 
 
 def _quantise(tools: Any, made: Path, target: Path, name: str, inputs: Sequence[Array]) -> None:

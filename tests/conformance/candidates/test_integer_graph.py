@@ -92,6 +92,14 @@ def test_of_a_right_file_in_mnn_what_it_computes_wrongly_is_named(folder: Path) 
     assert len(told) == len(failed)
 
 
+def test_no_output_is_lost_in_mnn(folder: Path) -> None:
+    """Its quantiser forgets those that other operators take."""
+    wanted = {each.name for each in onnx.load(folder / "m.onnx").graph.output}
+    made = candidate(converted(folder, "mnn"))
+    (name,) = made.graph.inputs
+    assert made.run({name: picture()}).keys() == wanted
+
+
 def test_a_wrong_scale_in_mnn_is_found_where_it_is(folder: Path) -> None:
     made = candidate(converted(folder, "mnn"))
     name = list(made.grids)[20]
