@@ -43,7 +43,7 @@ def write_qnn(source: Path, target: Path, chip: str) -> None:
     """
     npu = replace(Npu.parse(chip), strict=True).options
     written = {"ep.context_enable": "1", "ep.context_embed_mode": "1", "ep.context_file_path": str(target)}
-    graph = OnnxGraph.load(source)
+    graph = OnnxGraph.load(source, partly=True)
     feeds = graph_inputs(graph, [], [], 0)
     model = onnx.load(source)
     # It compiles a model as it loads it.
