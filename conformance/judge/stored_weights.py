@@ -38,6 +38,10 @@ COARSER = 2.0
 """How many times as coarse as declared a file's own steps may be: a range's that lie about zero."""
 LEAST_STEP = 2.0**-12
 """What XNNPACK's quantiser makes a step at least, however small a channel's weights are."""
+SCALING = ("BatchNormalization", "Div", "LayerNormalization", "Mul")
+"""Operators that may multiply channels by constants."""
+THROUGH = ("Concat", "Identity", "Pad", "Reshape", "Transpose")
+"""Operators behind which they may still be taken out of a product's factor."""
 MOST_CUT = 0.05
 """Of its elements: how many of a constant a quantiser may cut off, and by how much of its largest."""
 BLOCK = 1 << 15
@@ -99,6 +103,8 @@ class _Beside:
     way
     axis
         Of the output channels.
+    alone
+        Whether slices along other axes tell nothing: they may have been multiplied.
     """
 
     laid: _Laid
@@ -107,6 +113,7 @@ class _Beside:
     factor: float
     way: Way
     axis: int
+    alone: bool = False
 
     @cached_property
     def scale(self) -> Array:
@@ -178,7 +185,7 @@ class _Beside:
     def fewest(self) -> int:
         """The axis along which the fewest slices, of all, hold a wrong element; if several, the channels'."""
         last = self.axis % self.ours.ndim
-        axes = [last, *(axis for axis in range(self.ours.ndim) if axis != last)]
+        axes = [last, *(axis for axis in range(self.ours.ndim) if axis != last and not self.alone)]
         return min(axes, key=lambda axis: self.wrong_along(axis).mean())
 
     def wrong_along(self, axis: int) -> Array:
@@ -319,11 +326,11 @@ class _Search:
         theirs, others = _directions((each.numbers for each in laid), (len(laid), size))
         resembling = zip(lengths, ours @ theirs.T >= ALIKE, strict=True)
         for use, own in zip(alike, numbers, strict=True):
-            bound, beside = use.of(self.bounds[use.name]), []
+            bound, beside, alone = use.of(self.bounds[use.name]), [], self._is_scaled_before(use.name)
             for way, (length, like) in zip(use.ways, resembling, strict=False):
                 for each, other in itertools.compress(zip(laid, others, strict=True), like):
                     factors = [x for x in self.factors if ALIKE * other <= x * length <= other / ALIKE]
-                    beside += [_Beside(each, own, bound, factor, way, use.axis) for factor in factors]
+                    beside += [_Beside(each, own, bound, factor, way, use.axis, alone) for factor in factors]
             found = _only(beside, whole=self._is_scaled(use.bias.result or use.result))
             if found is not None:
                 self._take(use, found)
@@ -413,6 +420,26 @@ class _Search:
         users = self.recording.graph.consumers.get(name, [])
         factors = {each for user in users if user.op_type in ("Mul", "Div") for each in user.uses}
         return any(self.recording.tensors[each].size > 1 for each in factors - self.varying)
+
+    def _is_scaled_before(self, name: str) -> bool:
+        """Tell whether channels of a weight's other factor are multiplied before: that may be folded in."""
+        graph = self.recording.graph
+        waiting = {each for user in graph.consumers.get(name, []) for each in user.uses}
+        seen: set[str] = set()
+        while waiting := waiting & self.varying - seen:
+            seen |= waiting
+            makers = [maker for each in waiting if (maker := graph.producer(each)) is not None]
+            if any(maker.op_type in SCALING and self._takes_channels(maker) for maker in makers):
+                return True
+            # Of a sum of two that are computed nothing can be taken out.
+            passed = [maker for maker in makers if maker.op_type in THROUGH]
+            passed += [maker for maker in makers if maker.op_type == "Add" and self._takes_channels(maker)]
+            waiting = {each for maker in passed for each in maker.uses}
+        return False
+
+    def _takes_channels(self, step: Any) -> bool:
+        """Tell whether a step takes a constant of several numbers."""
+        return any(self.recording.tensors[each].size > 1 for each in {*step.uses} - self.varying)
 
     @cached_property
     def offsets(self) -> set[float]:

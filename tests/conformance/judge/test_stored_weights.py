@@ -243,6 +243,26 @@ def normed(**constants: Array) -> Recording:
     return replace(run, weights=[*held], constants=[])
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_slices_of_inputs_tell_nothing_where_these_are_multiplied_before(scaled: bool) -> None:
+    """A factor of few channels, all others one, may be folded into the matrix behind."""
+    rng = np.random.default_rng(6)
+    held = {"f": np.ones(32), "b": rng.normal(size=32), "w": rng.normal(size=(32, 24))}
+    held["f"][:4] = rng.uniform(1.05, 1.2, 4)
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[1, 6, 32] x) => (float[1, 6, 24] z)'
+        f"{{ a = {'Mul' if scaled else 'Add'} (x, f) t = Add (a, b) z = MatMul (t, w) }}"
+    )
+    arrays = {name: array.astype(np.float32) for name, array in held.items()}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    run = graph_recording(OnnxGraph.load(model), {"x": rng.normal(size=(1, 6, 32)).astype(np.float32)})
+    folded = held["w"] * held["f"][:, None]
+    scale = np.abs(folded).max(axis=0, keepdims=True) / 127
+    stored = StoredWeight(np.rint(folded / scale).astype(np.int8), scale)
+    found = taken_over(replace(run, weights=[*held], constants=[]), [stored], DECLARED[INT8.name])
+    assert bool(found.wrong) != scaled
+
+
 def test_a_step_may_be_coarse_where_a_quantiser_makes_none_smaller() -> None:
     """As XNNPACK's: of a channel of small weights a 127th of the largest is less than its least step."""
     rng = np.random.default_rng(8)
