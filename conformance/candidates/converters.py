@@ -17,7 +17,7 @@ from pathlib import Path
 
 from conformance.candidates.candidate import Candidate
 from conformance.candidates.child_process import end, python_command, safe_environment
-from conformance.candidates.phone_runtime import RECORD, STATIC, PhoneRuntime
+from conformance.candidates.phone_runtime import DYNAMIC, RECORD, STATIC, PhoneRuntime
 from conformance.candidates.qnn import CHIPS
 from conformance.candidates.qnn_conversion import check_compiled
 from conformance.conversion.coreml_model import MANIFEST, read_coreml
@@ -27,7 +27,7 @@ from conformance.conversion.ncnn_model import read_ncnn
 from conformance.files import atomic_write
 from conformance.folders import replaced_folder
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.pictures.graph_inputs import parse_shape
+from conformance.pictures.graph_inputs import named_shapes
 from refimpl.errors import ConfigurationError, FileError, MissingDependencyError
 
 LONGEST = 600.0
@@ -167,7 +167,7 @@ LITERT = Converter(
     "litert_torch",
     ("litert-torch", "litert-converter", "ai-edge-quantizer", "ai-edge-litert", "torch"),
     (".tflite",),
-    {weights: [weights] for weights in ("float32", "float16", "int8", "int8-dynamic", STATIC)},
+    {weights: [weights] for weights in ("float32", "float16", "int8", DYNAMIC, STATIC)},
     _ours("litert", "model.tflite"),
     lambda folder: [folder / "model.tflite"],
     read_litert,
@@ -179,13 +179,13 @@ EXECUTORCH = Converter(
     "executorch",
     ("executorch", "torch", "torchao"),
     (".pte",),
-    {weights: [weights] for weights in ("float32", "int8-dynamic", STATIC)},
+    {weights: [weights] for weights in ("float32", DYNAMIC, STATIC)},
     _ours("executorch", "model.pte"),
     lambda folder: [folder / "model.pte"],
     read_executorch,
     DELEGATES,
     narrower="torchao",
-    narrowed=("int8-dynamic", STATIC),
+    narrowed=(DYNAMIC, STATIC),
 )
 
 
@@ -302,10 +302,7 @@ def export_module(text: str, target: Path, shapes: Sequence[str], *, trusted: bo
     """
     if not shapes:
         raise ConfigurationError("a module says of no input how large it is: give --shape NAME=1x3x224x224")
-    for name, sign, sides in (each.partition("=") for each in shapes):
-        if not (name and sign):
-            raise ConfigurationError(f"--shape {name}: expected NAME=1x3x224x224")
-        parse_shape(sides)
+    named_shapes(shapes)
     if importlib.util.find_spec("torch") is None:
         raise MissingDependencyError("torch is not installed: pip install 'mobileinst-reference[torch]'")
     path, sign, name = text.rpartition(":") if ".py:" in text else (text, "", "")

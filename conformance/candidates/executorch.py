@@ -21,7 +21,14 @@ from conformance.bounds import (
 from conformance.candidates.arrays import Given
 from conformance.candidates.candidate import OwnGraph
 from conformance.candidates.far_side import Executorch
-from conformance.candidates.phone_runtime import STATIC, THREADS, PhoneCandidate, PhoneRuntime, RuntimeOption
+from conformance.candidates.phone_runtime import (
+    DYNAMIC,
+    STATIC,
+    THREADS,
+    PhoneCandidate,
+    PhoneRuntime,
+    RuntimeOption,
+)
 from conformance.conversion.executorch_graph import XNNPACK, stored_in_executorch
 from conformance.conversion.executorch_model import (
     DELEGATES,
@@ -36,7 +43,6 @@ from refimpl.errors import CandidateError, ConfigurationError, FileError, ShapeE
 from refimpl.graph import Graph, Node
 from refimpl.ops.operation import Array
 
-DYNAMIC = "int8-dynamic"
 _CHOOSES = "quantized_decomposed::choose_qparams"
 """The instruction that finds the scale of what it is given."""
 OPTIONS = (

@@ -12,6 +12,7 @@ from conformance.bounds import FLOAT16, FLOAT32, INT8, LITERT, LITERT_DYNAMIC, D
 from conformance.candidates.arrays import Given
 from conformance.candidates.candidate import OwnGraph
 from conformance.candidates.phone_runtime import (
+    DYNAMIC,
     STATIC,
     SWITCH,
     THREADS,
@@ -27,7 +28,7 @@ WEIGHTS: dict[str, Format | None] = {
     "float32": None,
     "float16": FLOAT16,
     "int8": INT8,
-    "int8-dynamic": INT8,
+    DYNAMIC: INT8,
     STATIC: INT8,
 }
 OPTIONS = (
@@ -53,14 +54,14 @@ class LitertCandidate(PhoneCandidate):
     def declaration(self) -> Declaration:
         """Float32 arithmetic and tensors; weights as declared."""
         weights = self.settings.values["weights"]
-        runtime = LITERT_DYNAMIC if weights == "int8-dynamic" else LITERT
+        runtime = LITERT_DYNAMIC if weights == DYNAMIC else LITERT
         return Declaration(FLOAT32, FLOAT32, runtime, WEIGHTS[weights], self.read)
 
     @property
     def stored(self) -> Iterable[StoredWeight]:
         """The constants of the model."""
         weights = self.settings.values["weights"]
-        return stored_in_litert(self.model) if weights in ("int8", "int8-dynamic") else ()
+        return stored_in_litert(self.model) if weights in ("int8", DYNAMIC) else ()
 
     def check_files(self, files: Sequence[Path]) -> None:
         """Read the model: LiteRT itself reads beyond a file that is cut off."""
@@ -100,7 +101,7 @@ def _integers(model: LitertModel) -> str:
         return STATIC
     held = {place for place, array in model.constants.items() if array.dtype == np.int8}
     takers = {each.kind for each in model.operators if not held.isdisjoint(each.inputs)}
-    return "int8-dynamic" if takers - {"DEQUANTIZE"} else "int8" if takers else ""
+    return DYNAMIC if takers - {"DEQUANTIZE"} else "int8" if takers else ""
 
 
 WAYS = ("xnnpack=on", "xnnpack=off", "weights=float16", "weights=int8", "weights=int8-dynamic")

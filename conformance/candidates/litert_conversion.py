@@ -13,7 +13,7 @@ from typing import Any
 
 from conformance.candidates.child_process import end_with_starter
 from conformance.candidates.module_to_convert import calibrating, module_and_inputs
-from conformance.candidates.phone_runtime import STATIC
+from conformance.candidates.phone_runtime import DYNAMIC, STATIC
 from refimpl.ops.operation import Array
 
 FLOAT16 = [
@@ -88,7 +88,7 @@ def _recipe(weights: str) -> list[dict[str, Any]]:
     if weights == "int8":
         return list(recipe.weight_only_wi8_afp32())
     product = {"regex": ".*", "operation": "BATCH_MATMUL"}
-    if weights == "int8-dynamic":
+    if weights == DYNAMIC:
         return [*recipe.dynamic_wi8_afp32(), {**product, "algorithm_key": "no_quantize"}]
     (every,) = recipe.static_wi8_ai8()
     how = copy.deepcopy(every["op_config"])

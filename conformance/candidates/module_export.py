@@ -13,7 +13,7 @@ from conformance.candidates.child_process import end_with_starter
 from conformance.candidates.kinds import Request, pytorch
 from conformance.candidates.pytorch import PyTorchCandidate
 from conformance.graph.pytorch_replay import import_torch
-from conformance.pictures.graph_inputs import parse_shape
+from conformance.pictures.graph_inputs import named_shapes
 from refimpl.errors import CandidateError
 
 OPSET = 18
@@ -22,15 +22,7 @@ OPSET = 18
 def write_onnx(text: str, target: Path, shapes: Sequence[str], trusted: bool) -> None:
     """Export a module, in the mode in which it is given, for inputs of these shapes.
 
-    Parameters
-    ----------
-    text
-        ``FILE.py:NAME``, a module or what returns one; ``FILE.pt2``, an exported program.
-    target
-    shapes
-        ``NAME=1x3x224x224`` of each input, in order.
-    trusted
-        Whether a program is read although that can run code of whoever wrote it.
+    Parameters and what is refused as of `conformance.candidates.converters.export_module`.
 
     Raises
     ------
@@ -40,7 +32,7 @@ def write_onnx(text: str, target: Path, shapes: Sequence[str], trusted: bool) ->
         The module cannot be made.
     """
     torch = import_torch()
-    named = {name: parse_shape(sides) for name, _, sides in (each.partition("=") for each in shapes)}
+    named = named_shapes(shapes)
     made = pytorch(Request(text, None, {}, trusted=trusted))
     assert isinstance(made, PyTorchCandidate)
     rng = np.random.default_rng(0)

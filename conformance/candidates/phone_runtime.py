@@ -70,6 +70,8 @@ _SCHEMA = {
 SWITCH = ("on", "off")
 STATIC = "int8-static"
 """Weights of integers, of a model that computes in integers throughout: another than the network."""
+DYNAMIC = "int8-dynamic"
+"""Weights of integers, and what they are multiplied by made integers as it runs."""
 THREADS = RuntimeOption("threads", "1", "threads within an operator")
 
 

@@ -277,14 +277,7 @@ def _gelu(writer: _Writer) -> str:
         return writer.node(
             "Mul", [x, writer.node("Sigmoid", [writer.node("Mul", [x, writer.scalar(1.702)])])]
         )
-    if mode == "EXACT":
-        inner = writer.node("Erf", [writer.node("Mul", [x, writer.scalar(1 / np.sqrt(2))])])
-    else:
-        cube = writer.node("Mul", [writer.node("Pow", [x, writer.scalar(3)]), writer.scalar(0.044715)])
-        inner = writer.node("Mul", [writer.node("Add", [x, cube]), writer.scalar(np.sqrt(2 / np.pi))])
-        inner = writer.node("Tanh", [inner])
-    half = writer.node("Mul", [x, writer.scalar(0.5)])
-    return writer.node("Mul", [half, writer.node("Add", [inner, writer.scalar(1)])])
+    return writer.gelu(x, by_tanh=mode != "EXACT")
 
 
 def _prelu(writer: _Writer) -> str:

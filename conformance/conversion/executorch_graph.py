@@ -9,6 +9,7 @@ Source: https://docs.pytorch.org/docs/stable/torch.compiler_ir.html and github.c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,11 +86,13 @@ _BY_CHANNEL = "quantized_decomposed::dequantize_per_channel"
 
 
 def stored_in_executorch(program: ExecutorchProgram) -> Iterator[StoredWeight]:
-    """Yield the constants that are handed to XNNPACK, and those that are made floats by channel."""
+    """Yield the constants made floats by channel, and those handed to XNNPACK where it is read."""
     for call in program.calls.values():
         if call.kind == XNNPACK:
-            values = read_xnnpack(program.parts[call.part], program.named).values.values()
-            yield from (value.stored for value in values if value.stored is not None)
+            # What cannot be read so may run all the same.
+            with suppress(UnsupportedOperationError):
+                values = read_xnnpack(program.parts[call.part], program.named).values.values()
+                yield from (value.stored for value in values if value.stored is not None)
         elif call.kind.startswith(_BY_CHANNEL):
             weight, scales, points, axis = call.arguments[:4]
             held, scale = program.constants.get(weight), program.constants.get(scales)

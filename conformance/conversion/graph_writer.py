@@ -60,6 +60,17 @@ class GraphWriter:
         self.node("QuantizeLinear", [name, *grid], output, axis=axis)
         return self.node("DequantizeLinear", [output, *grid], axis=axis)
 
+    def gelu(self, x: str, *, by_tanh: bool) -> str:
+        """Add a GELU in its parts, exact or by the hyperbolic tangent; return what it makes."""
+        if by_tanh:
+            cube = self.node("Mul", [self.node("Mul", [x, x]), x])
+            inner = self.node("Add", [x, self.node("Mul", [cube, self.scalar(0.044715)])])
+            part = self.node("Tanh", [self.node("Mul", [inner, self.scalar(np.sqrt(2 / np.pi))])])
+        else:
+            part = self.node("Erf", [self.node("Mul", [x, self.scalar(np.sqrt(0.5))])])
+        halved = self.node("Mul", [x, self.scalar(0.5)])
+        return self.node("Mul", [halved, self.node("Add", [part, self.scalar(1.0)])])
+
     def model(
         self, name: str, inputs: Mapping[str, Sequence[int]], outputs: Sequence[str]
     ) -> onnx.ModelProto:

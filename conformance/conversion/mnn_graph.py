@@ -311,21 +311,10 @@ def _unary(writer: _Writer, each: MnnOperator) -> None:
     elif way == _SILU:
         made = writer.node("Mul", [x, writer.node("Sigmoid", [x])])
     elif way in (_GELU, _GELU_ERF):
-        made = _gelu(writer, x, by_tanh=way == _GELU)
+        made = writer.gelu(x, by_tanh=way == _GELU)
     else:
         raise writer.unknown(f"UnaryOp {way}")
     writer.done(each, made)
-
-
-def _gelu(writer: _Writer, x: str, *, by_tanh: bool) -> str:
-    if by_tanh:
-        cube = writer.node("Mul", [writer.node("Mul", [x, x]), x])
-        inner = writer.node("Add", [x, writer.node("Mul", [cube, writer.scalar(0.044715)])])
-        part = writer.node("Tanh", [writer.node("Mul", [inner, writer.scalar(np.sqrt(2 / np.pi))])])
-    else:
-        part = writer.node("Erf", [writer.node("Mul", [x, writer.scalar(np.sqrt(0.5))])])
-    halved = writer.node("Mul", [x, writer.scalar(0.5)])
-    return writer.node("Mul", [halved, writer.node("Add", [part, writer.scalar(1.0)])])
 
 
 def _reshape(writer: _Writer, each: MnnOperator) -> None:

@@ -157,16 +157,6 @@ def _named(kind: str, **attributes: Any) -> Callable[[_Writer, OpenVinoLayer], s
     return lambda writer, layer: writer.node(kind, writer.operands(layer), **attributes)
 
 
-def _told(kind: str, **attributes: str) -> Write:
-    """Return what writes a layer, of which ONNX calls these attributes, numbers, otherwise."""
-
-    def write(writer: _Writer, layer: OpenVinoLayer) -> str:
-        how: dict[str, Any] = {name: float(layer.data[own]) for name, own in attributes.items()}
-        return writer.node(kind, writer.operands(layer), **how)
-
-    return write
-
-
 _AUTO = {"valid": "VALID", "same_upper": "SAME_UPPER", "same_lower": "SAME_LOWER"}
 """``auto_pad``; else it is by numbers."""
 
@@ -353,15 +343,8 @@ def _convert(writer: _Writer, layer: OpenVinoLayer) -> str:
 
 
 def _gelu(writer: _Writer, layer: OpenVinoLayer) -> str:
-    (x,) = writer.operands(layer)
-    if layer.data.get("approximation_mode", "ERF").upper() == "TANH":
-        cube = writer.node("Mul", [writer.node("Mul", [x, x]), x])
-        inner = writer.node("Add", [x, writer.node("Mul", [cube, writer.scalar(0.044715)])])
-        part = writer.node("Tanh", [writer.node("Mul", [inner, writer.scalar(np.sqrt(2 / np.pi))])])
-    else:
-        part = writer.node("Erf", [writer.node("Mul", [x, writer.scalar(np.sqrt(0.5))])])
-    halved = writer.node("Mul", [x, writer.scalar(0.5)])
-    return writer.node("Mul", [halved, writer.node("Add", [part, writer.scalar(1.0)])])
+    by_tanh = layer.data.get("approximation_mode", "ERF").upper() == "TANH"
+    return writer.gelu(writer.operands(layer)[0], by_tanh=by_tanh)
 
 
 def _swish(writer: _Writer, layer: OpenVinoLayer) -> str:
@@ -373,6 +356,10 @@ def _swish(writer: _Writer, layer: OpenVinoLayer) -> str:
 def _selu(writer: _Writer, layer: OpenVinoLayer) -> str:
     alpha, gamma = (float(writer.fixed(layer, operand).ravel()[0]) for operand in (1, 2))
     return writer.node("Selu", writer.operands(layer)[:1], alpha=alpha, gamma=gamma)
+
+
+def _elu(writer: _Writer, layer: OpenVinoLayer) -> str:
+    return writer.node("Elu", writer.operands(layer), alpha=float(layer.data["alpha"]))
 
 
 def _prelu(writer: _Writer, layer: OpenVinoLayer) -> str:
@@ -596,7 +583,7 @@ _LAYERS: dict[str, Write] = {
     "ConvolutionBackpropData": _transposed_convolution,
     "CumSum": _cumulative,
     "DepthToSpace": _depth_to_space,
-    "Elu": _told("Elu", alpha="alpha"),
+    "Elu": _elu,
     "FakeQuantize": _fake_quantize,
     "FloorMod": _named("Mod"),
     "Gather": _gather,

@@ -67,23 +67,27 @@ def verify_unrounded(
         Whether the inputs are of the kind that ranges were taken from: then they are judged, too.
     """
 
+    plain, held = unrounded(after)
+    own = [*held, *computed_of_integers(plain, [*held, *stored]), *stored]
+
     def judged(bounds: Mapping[str, float]) -> Report:
-        plain, held = unrounded(after, bounds=bounds)
-        held += computed_of_integers(plain, [*held, *stored])
+        plain, _ = unrounded(after, bounds=bounds)
         return verify_against(
             *(plain, before, inputs),
             names=names,
             progress=progress,
             cache=cache,
             partly=True,
-            stored=[*held, *stored],
+            stored=own,
             weights=INT8,
         )
 
     report, bounds = judged({}), dict[str, float]()
     # With those that are known the values further on are others, which may pass another bound.
-    while more := _left_to_ranges(after, before, report).items() - bounds.items():
-        bounds |= dict(more)
+    while more := {
+        name: bound for name, bound in _left_to_ranges(after, before, report).items() if name not in bounds
+    }:
+        bounds |= more
         report = judged(bounds)
     fitting = [fit_for_both(after, feeds) for feeds in inputs.values()]
     items = report.inputs

@@ -106,6 +106,23 @@ def _assigned(graph: OnnxGraph, options: Sequence[str], option: str) -> dict[str
     return named | dict(zip(free, rest, strict=False))
 
 
+def named_shapes(texts: Sequence[str]) -> dict[str, Shape]:
+    """Return name → shape of ``NAME=1x3x224x224`` each.
+
+    Raises
+    ------
+    ConfigurationError
+        One is not of that form.
+    """
+    found = {}
+    for text in texts:
+        name, sign, sides = text.partition("=")
+        if not (name and sign):
+            raise ConfigurationError(f"--shape {text}: expected NAME=1x3x224x224")
+        found[name] = parse_shape(sides)
+    return found
+
+
 def parse_shape(text: str) -> Shape:
     """Return (1, 3, 224, 224) of ``1x3x224x224``; an empty text is a scalar's shape."""
     parts = text.lower().replace("×", "x").split("x") if text else []

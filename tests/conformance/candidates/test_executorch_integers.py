@@ -17,7 +17,7 @@ from conformance.candidates.converters import CONVERTERS, convert
 from conformance.candidates.evaluated import EvaluatedGraph
 from conformance.candidates.integer_graph import integer_graph
 from conformance.candidates.kinds import PHONE_RUNTIMES
-from conformance.conversion import xnnpack_graph
+from conformance.conversion import xnnpack_graph, xnnpack_model
 from conformance.conversion.executorch_model import read_executorch
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.against import verify_beside
@@ -141,6 +141,17 @@ def test_a_scale_that_is_found_of_another_tensor_is_refused() -> None:
     other = replace(call, arguments=(program.inputs[0], *call.arguments[1:]))
     with pytest.raises(UnsupportedOperationError, match="a scale that is computed of another tensor"):
         meaning(replace(program, calls={**program.calls, number: other}))
+
+
+@runtimes
+def test_a_program_with_a_part_that_is_not_read_is_a_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As XNNPACK's softmax may not be: what it hands over runs all the same."""
+    known = {place: each for place, each in xnnpack_model.FIELDS.items() if each[0] != "Softmax"}
+    monkeypatch.setattr(xnnpack_model, "FIELDS", known)
+    path = SMALL.with_name("small-xnnpack.pte")
+    with pytest.raises(UnsupportedOperationError):
+        meaning(read_executorch(path))
+    PHONE_RUNTIMES["executorch"].candidate(f"{path},delegate=xnnpack").close()
 
 
 def judged(path: Path, by: Path) -> Report:

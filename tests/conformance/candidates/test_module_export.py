@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +37,8 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def of_pytorch(code: Path, x: np.ndarray) -> np.ndarray:
     """Return what PyTorch computes."""
-    names: dict[str, object] = {}
-    exec(code.read_text(encoding="utf-8"), names)
     with torch.no_grad():
-        return names["build"]()(torch.from_numpy(x)).numpy()  # type: ignore[operator, no-any-return]
+        return np.asarray(runpy.run_path(str(code))["build"]()(torch.from_numpy(x)))
 
 
 def test_a_module_is_converted_and_its_onnx_file_kept(code: Path) -> None:

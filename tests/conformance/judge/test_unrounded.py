@@ -228,6 +228,29 @@ def test_rounding_without_ends_is_quantisings_own_inside_its_range(
     assert np.abs(made - expected).max() < 0.02 * np.abs(expected).max()
 
 
+def parsed(text: str, held: dict[str, Any]) -> OnnxGraph:
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(held[name]), name) for name in held)
+    return OnnxGraph.load(model)
+
+
+def test_a_tensor_of_two_clips_is_given_one_bound() -> None:
+    """Which two bounds of the source could take in turn."""
+    before = parsed(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[1, 8] x) => (float[1, 8] y, float[1, 8] z)'
+        "{ r = Relu (x) y = Clip (r, zero, two) z = Clip (r, zero, three) }",
+        {"zero": np.float32(0), "two": np.float32(2), "three": np.float32(3)},
+    )
+    after = parsed(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[1, 8] x) => (float[1, 8] y, float[1, 8] z)'
+        "{ r = Relu (x) q = QuantizeLinear (r, scale, point) d = DequantizeLinear (q, scale, point)"
+        " y = Identity (d) z = Identity (d) }",
+        {"scale": np.float32(2 / 255), "point": np.int8(-128)},
+    )
+    x = {"x": np.float32([[-1, 0.5, 1, 1.5, 2.5, 3.5, 4.5, 9]])}
+    assert verify_unrounded(after, before, {"x": x}).verdict == "fail"
+
+
 RESIZED = """
 <ir_version: 8, opset_import: ["" : 17]>
 g (float[1, 24, 6] x) => (float[1, 24, 6] y)
@@ -249,12 +272,6 @@ g (float[1, 24, 6] x) => (float[1, 24, 6] y)
 }
 """
 TABLE = np.random.default_rng(4).normal(size=(1, 24, 3)).astype(np.float32)
-
-
-def parsed(text: str, held: dict[str, Any]) -> OnnxGraph:
-    model = onnx.parser.parse_model(text)
-    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(held[name]), name) for name in held)
-    return OnnxGraph.load(model)
 
 
 def interpolated(table: Array) -> OnnxGraph:
