@@ -110,8 +110,10 @@ _BLOBS = {
 """``DataType`` → the list that holds the numbers, and what they are."""
 _INT8 = 6
 """``DataType`` of 8-bit integers."""
-INTEGERS, HALVED = 1, 3
-"""``IDSTQuan``'s ``type`` of weights in a table of integers, and in float16."""
+INTEGERS, SPARSE, HALVED = 1, 2, 3
+"""``IDSTQuan``'s ``type`` of weights in a table of integers, of those that are not zero, and in float16."""
+_LARGEST = 1 << 28
+"""Integers of a kernel that is mostly zeros: its file says no more than how many."""
 LOWEST = -128
 """The integer that stands for the least number of a range where none is told."""
 
@@ -310,7 +312,8 @@ def kernel(each: MnnOperator) -> StoredWeight:
         return StoredWeight(np.asarray(told["weight"]).reshape(sides))
     if narrowed["way"] == HALVED:
         return StoredWeight(np.asarray(narrowed["buffer"].view(np.dtype("<f2"))).reshape(sides))
-    if narrowed["way"] != INTEGERS or narrowed["kept"]:
+    zeros = narrowed["way"] == SPARSE and not narrowed["ranges"]
+    if not (narrowed["way"] == INTEGERS or zeros) or narrowed["kept"]:
         raise UnsupportedOperationError(f"{each.name}: its weights are quantised in way {narrowed['way']}")
     return _widened(narrowed, sides)
 
@@ -322,7 +325,8 @@ def _otherwise_in_integers(told: Mapping[str, Any] | None) -> bool:
 
 def _widened(narrowed: Mapping[str, Any], sides: Sequence[int]) -> StoredWeight:
     """Return integers with the scale of each and the number that is added: as many in a row share them."""
-    held = _listed(narrowed["buffer"], "<u4" if narrowed["long"] else "<u2").reshape(sides)
+    listed = _beside_zeros if narrowed["way"] == SPARSE else _listed
+    held = listed(narrowed["buffer"], "<u4" if narrowed["long"] else "<u2").reshape(sides)
     given = narrowed["scales"] if narrowed["scales"].size else narrowed["halves"].view(np.dtype("<f2"))
     parts = given.astype(np.float32).reshape(-1, 2 if narrowed["ranges"] else 1)
     if not len(parts) or held.size % len(parts):
@@ -351,13 +355,38 @@ def _listed(buffer: Array, side: str) -> Array:
     count = int(buffer[ends]) or 256
     occurring = np.sort(buffer[ends + 1 : ends + 1 + count].view(np.int8))
     size, bits = math.prod(map(int, sides)), max((count - 1).bit_length(), 1)
-    packed = buffer[ends + 1 + count :]
-    if packed.size < math.ceil(size * bits / 8):
-        raise ValueError(f"{size} weights of {bits} bits in {packed.size} bytes")
+    return np.asarray(occurring[_unpacked(buffer[ends + 1 + count :], size, bits)])
+
+
+def _beside_zeros(buffer: Array, side: str) -> Array:
+    """Return integers of which those are stored that are not zero: how far each is behind the one before.
+
+    First are told their sides, how many are stored, and in how many bits the distances; behind these how many
+    occur, which, and each one's place among them, as of `_listed`.
+    """
+    ends = 1 + int(buffer[0]) * np.dtype(side).itemsize
+    size = math.prod(map(int, buffer[1:ends].view(np.dtype(side))))
+    count, bits = int(buffer[ends : ends + 4].view(np.dtype("<u4"))[0]), int(buffer[ends + 4])
+    if size > _LARGEST:
+        raise ValueError(f"{size} weights, which are mostly zero")
+    found = np.zeros(size, np.int8)
+    behind = ends + 5 + math.ceil(count * bits / 8)
+    places = np.cumsum(_unpacked(buffer[ends + 5 :], count, bits), dtype=np.int64)
+    kinds = int(buffer[behind]) or 256
+    occurring = np.sort(buffer[behind + 1 : behind + 1 + kinds].view(np.int8))
+    own = _unpacked(buffer[behind + 1 + kinds :], count, max((kinds - 1).bit_length(), 1))
+    found[places] = occurring[own]
+    return found
+
+
+def _unpacked(packed: Array, count: int, bits: int) -> Array:
+    """Return so many numbers of so many bits each, the first in the highest ones."""
+    if not 0 < bits <= 8 or packed.size < math.ceil(count * bits / 8):
+        raise ValueError(f"{count} numbers of {bits} bits in {packed.size} bytes")
     if bits == 8:
-        return np.asarray(occurring[packed[:size]])
-    places = np.packbits(np.unpackbits(packed, count=size * bits).reshape(size, bits), axis=1)[:, 0]
-    return np.asarray(occurring[places >> (8 - bits)])
+        return packed[:count]
+    found = np.packbits(np.unpackbits(packed, count=count * bits).reshape(count, bits), axis=1)[:, 0]
+    return np.asarray(found >> (8 - bits))
 
 
 def stored_in_mnn(model: MnnModel) -> Iterator[StoredWeight]:
