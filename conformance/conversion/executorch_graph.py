@@ -474,6 +474,13 @@ def _dequantize_channels(
     return writer.node("DequantizeLinear", [x.name, *grid], axis=axis)
 
 
+def _repeat(writer: _Writer, x: _Tensor, counts: list[int]) -> str:
+    """Repeat along the last axes, of which there may be more than the tensor has."""
+    shape = [1] * (len(counts) - len(x.shape)) + [*x.shape]
+    whole = writer.node("Reshape", [x.name, writer.shape(*shape)])
+    return writer.node("Tile", [whole, writer.shape(*map(int, counts))])
+
+
 def _leaky_relu(writer: _Writer, x: _Tensor, slope: float = 0.01) -> str:
     return writer.node("LeakyRelu", [x.name], alpha=slope)
 
@@ -516,6 +523,7 @@ _OPERATORS: dict[str, Callable[..., str | list[str]]] = {
     "aten::pow": _binary("Pow"),
     "aten::reciprocal": _unary("Reciprocal"),
     "aten::relu": _unary("Relu"),
+    "aten::repeat": _repeat,
     "aten::rsqrt": _rsqrt,
     "aten::select_copy": _select,
     "aten::sigmoid": _unary("Sigmoid"),

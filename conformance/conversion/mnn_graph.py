@@ -8,6 +8,7 @@ Source: github.com/alibaba/MNN, ``source/shape/*.cpp``, ``source/geometry/*.cpp`
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,7 @@ class _Writer(GraphWriter):
         self.constants: dict[int, Array] = {}
         self.rounded: dict[int, MnnGrid] = {}
         self.as_read: dict[tuple[int, MnnGrid], str] = {}
+        self.within: dict[int, set[MnnGrid]] = {}
 
     def enter(self, inputs: Mapping[str, Sequence[int]]) -> None:
         """Take the source's inputs: by their names if they have them, else in order."""
@@ -151,14 +153,20 @@ class _Writer(GraphWriter):
         if grid is None and place == each.inputs[0]:
             grid = self.held.grids.get(each.outputs[0])
         held = self.rounded.get(place)
-        if grid is None or (held is not None and (held.scale, held.point) == (grid.scale, grid.point)):
+        if grid is None or (held is not None and _alike(held, grid)):
             return self.known[place]
         if (place, grid) not in self.as_read:
             called = operand_name(each)
             called = self.fresh("operand") if called in self.taken else called
             self.taken.add(called)
-            self.as_read[place, grid] = self._rounded(self.known[place], grid, called)
+            self.as_read[place, grid] = self._rounded(self.known[place], self._as_wide(place, grid), called)
         return self.as_read[place, grid]
+
+    def _as_wide(self, place: int, grid: MnnGrid) -> MnnGrid:
+        """Return a grid with the ends of those alike that a tensor's parts are of: it is not cut off anew."""
+        parts = [each for each in self.within.get(place, ()) if _alike(each, grid)]
+        ends = min(each.low for each in (grid, *parts)), max(each.high for each in (grid, *parts))
+        return replace(grid, low=ends[0], high=ends[1])
 
     def _rounded(self, name: str, grid: MnnGrid, output: str) -> str:
         """Return what integers stand for that are nearest to a tensor; they are called ``output``."""
@@ -190,8 +198,11 @@ class _Writer(GraphWriter):
             self.known[place] = self.node("Identity", [name], called)
         else:
             self.known[place] = self._rounded(name, grid, called)
+        moved = each.inputs if each.kind == "Concat" else each.inputs[:1] if each.kind in _STILL else ()
+        self.within[place] = set[MnnGrid]().union(*(self.within.get(taken, ()) for taken in moved))
         if grid is not None:
             self.rounded[place] = grid
+            self.within[place].add(grid)
 
     def _made_as(self, each: MnnOperator, place: int) -> MnnGrid | None:
         """Return of which integers a result is, if of any: moved, they stay what they are."""
@@ -209,6 +220,11 @@ class _Writer(GraphWriter):
         clipped = ["Clip", [name, self.scalar(0.0), self.scalar(6.0)]]
         kind, operands = (["Identity", [name]], ["Relu", [name]], clipped)[way]
         self.done(each, self.node(str(kind), list(operands)))
+
+
+def _alike(one: MnnGrid, other: MnnGrid) -> bool:
+    """Tell whether the integers of two grids stand for the same numbers."""
+    return (one.scale, one.point) == (other.scale, other.point)
 
 
 def operand_name(each: MnnOperator) -> str:

@@ -22,8 +22,17 @@ from conformance.candidates.evaluated import EvaluatedGraph
 from conformance.candidates.far_process import FarProcess, Opening
 from conformance.candidates.kinds import PHONE_RUNTIMES
 from conformance.conversion.mnn_graph import mnn_graph
-from conformance.conversion.mnn_model import CONVOLUTIONS, MnnModel, MnnOperator, kernel, read_mnn
+from conformance.conversion.mnn_model import (
+    CONVOLUTIONS,
+    SPARSE,
+    MnnGrid,
+    MnnModel,
+    MnnOperator,
+    kernel,
+    read_mnn,
+)
 from conformance.graph.onnx_export import export
+from conformance.graph.onnx_graph import OnnxGraph
 from conformance.reports.report import Report
 from refimpl.errors import FileError, ShapeError, UnsupportedOperationError
 
@@ -182,7 +191,7 @@ def test_a_change_of_integers_is_named_where_it_is(tmp_path: Path, name: str, st
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        (b"\x02\x08\0\x24\0\0", b"\x02\xff\xff\x24\0\0", "2359260 weights of 8 bits in"),
+        (b"\x02\x08\0\x24\0\0", b"\x02\xff\xff\x24\0\0", "2359260 numbers of 8 bits in"),
         (b"\x02\x08\0\x24\0\0", b"\x02\x08\0\x25\0\0", "it is malformed"),
         (b"\x02\x08\0\x24\0\0", b"\xff\x08\0\x24\0\0", "it is malformed"),
     ],
@@ -274,6 +283,45 @@ def test_a_tensor_is_integers_only_where_it_is_computed_so() -> None:
     assert "QuantizeLinear" not in kinds(())
     assert kinds({"conv"}).count("QuantizeLinear") == 2  # its operand, and its result
     assert kinds((), {"conv"}).count("QuantizeLinear") == 1
+
+
+def test_integers_that_are_joined_are_not_cut_off_anew() -> None:
+    """As those of a map that coordinates are joined to, of which the whole has the narrower ends."""
+    wide, narrow = MnnGrid(0.5, 0, -128, 127), MnnGrid(0.5, 0, -127, 127)
+    told = {"way": 0, "activation": 0}
+    operators = [
+        MnnOperator("Input", "x", (), (0,), {"dims": np.array([1, 2, 2])}),
+        MnnOperator("BinaryOp", "sum", (0, 0), (1,), told),
+        MnnOperator("Concat", "both", (1, 0), (2,), {"axis": 1}),
+        MnnOperator("Permute", "turned", (2,), (3,), {"dims": np.array([0, 2, 1])}),
+        MnnOperator("BinaryOp", "last", (3, 3), (4,), told),
+    ]
+    grids = {0: wide, 1: wide, 3: narrow, 4: MnnGrid(1.0, 0)}
+    model = MnnModel(operators, ["x", "sum", "both", "turned", "last"], ["last"], grids)
+    graph = OnnxGraph.load(mnn_graph(model, {"x": (1, 2, 2)}, ["last"], {"sum", "last"}))
+    found = EvaluatedGraph(graph).run({"x": np.full((1, 2, 2), -40.0, np.float32)})["last"]
+    # −64 is −128 halves, where joined to −40, too; of each the last is twice as much.
+    np.testing.assert_array_equal(found, [[[-128, -128, -80, -80]] * 2])
+
+
+@runtimes
+def test_kernels_that_are_mostly_zeros_are_read(tmp_path: Path) -> None:
+    """Of integers throughout, MNN stores those that are not zero."""
+    rng = np.random.default_rng(2)
+    w = rng.normal(size=(8, 4, 3, 3)).astype(np.float32) * (rng.random((8, 4, 3, 3)) < 0.06)
+    text = (
+        TEXT.partition("small (")[0] + "g (float[1, 4, 8, 8] x) => (float[1, 8, 6, 6] y) { y = Conv (x, w) }"
+    )
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.append(numpy_helper.from_array(w, "w"))
+    onnx.save(model, tmp_path / "m.onnx")
+    path = convert(CONVERTERS["mnn"], tmp_path / "m.onnx", tmp_path / "m.mnn", "int8-static")[0]
+    (each,) = (each for each in read_mnn(path).operators if each.kind in CONVOLUTIONS)
+    assert each.told["narrowed"]["way"] == SPARSE
+    held = kernel(each)
+    apart = np.abs(held.numbers - w)
+    assert (apart <= 0.5001 * held.steps + 1e-9).all()
+    assert (held.numbers[w == 0] == 0).all()
 
 
 @pytest.mark.parametrize("scale", [np.nan, np.inf, 0.0, -1.0])
