@@ -226,6 +226,22 @@ def _batch_norm(
     return writer.node("BatchNormalization", operands, epsilon=epsilon)
 
 
+def _normalized(
+    writer: _Writer, x: _Tensor, scale: _Tensor | None, shift: _Tensor | None, training: bool,
+    momentum: float, epsilon: float,
+) -> str:  # fmt: skip
+    """Each channel by its own mean and variance over all else, as instance and group norms are exported."""
+    axes = writer.shape(0, *range(2, len(x.shape)))
+    apart = writer.node("Sub", [x.name, writer.node("ReduceMean", [x.name, axes], keepdims=1)])
+    variance = writer.node("ReduceMean", [writer.node("Mul", [apart, apart]), axes], keepdims=1)
+    held = writer.node("Sqrt", [writer.node("Add", [variance, writer.scalar(epsilon)])])
+    made, sides = writer.node("Div", [apart, held]), writer.shape(-1, *(1 for _ in x.shape[2:]))
+    for kind, each in (("Mul", scale), ("Add", shift)):
+        if each is not None:
+            made = writer.node(kind, [made, writer.node("Reshape", [each.name, sides])])
+    return made
+
+
 def _layer_norm(
     writer: _Writer, x: _Tensor, sides: list[int], scale: _Tensor | None, shift: _Tensor | None,
     epsilon: float,
@@ -487,6 +503,7 @@ def _leaky_relu(writer: _Writer, x: _Tensor, slope: float = 0.01) -> str:
 
 _OPERATORS: dict[str, Callable[..., str | list[str]]] = {
     "aten::_log_softmax": lambda writer, x, axis, halved: writer.node("LogSoftmax", [x.name], axis=axis),
+    "aten::_native_batch_norm_legit": _normalized,
     "aten::_native_batch_norm_legit_no_training": _batch_norm,
     "aten::_softmax": _softmax,
     "aten::abs": _unary("Abs"),

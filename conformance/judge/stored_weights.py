@@ -300,6 +300,8 @@ class _Search:
         what is wrong, as of `Stored`.
     vectors
         Size → the file's constants of it, flat, once they were asked for.
+    several
+        Weights that are several constants of the file: as integers for one product, as floats for another.
     """
 
     recording: Recording
@@ -311,6 +313,7 @@ class _Search:
     kept: list[tuple[str, int, int]] = field(default_factory=list)
     wrong: dict[str, str] = field(default_factory=dict)
     vectors: dict[int, list[tuple[Array, Array]]] = field(default_factory=dict)
+    several: set[str] = field(default_factory=set)
 
     def look(self, shape: tuple[int, ...], alike: Sequence[Use]) -> None:
         """Look for the uses of one shape."""
@@ -335,6 +338,7 @@ class _Search:
             if found is not None:
                 self._take(use, found)
             else:
+                self.several |= {use.name} if any(each.is_right for each in beside) else set()
                 self._keep(use, beside)
 
     def _keep(self, use: Use, beside: Sequence[_Beside]) -> None:
@@ -401,7 +405,7 @@ class _Search:
 
     def look_beside(self, parts: Iterable[Part]) -> None:
         """Look for what is no operand of a product: integers that it was rounded to."""
-        for part in parts:
+        for part in (part for part in parts if part.name not in self.several):
             known, own = self.moved.get(part.name), self.recording.tensors[part.name].ravel()[part.places]
             if known is not None and not np.isnan(known.ravel()[part.places]).any():
                 continue

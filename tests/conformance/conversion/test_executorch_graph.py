@@ -147,6 +147,31 @@ def test_executorch_computes_what_its_file_is_read_as(pte: Path, which: str) -> 
         assert np.abs(own[name] - ours[name]).max() <= 1e-3 * max(np.abs(ours[name]).max(), 1e-3), name
 
 
+NORMS = """
+<ir_version: 8, opset_import: ["" : 18]>
+g (float[1, 6, 5, 4] x) => (float[2, 12, 5, 4] y)
+{
+  normal = InstanceNormalization <epsilon = 0.01> (x, scale, shift)
+  y = Tile (normal, counts)
+}
+"""
+
+
+@runtimes
+def test_norms_of_an_inputs_own_and_repeats_are_read(tmp_path: Path) -> None:
+    """Each channel by its own mean; and along two axes."""
+    rng = np.random.default_rng(4)
+    model = onnx.parser.parse_model(NORMS)
+    held = {"scale": rng.normal(size=6).astype(np.float32), "shift": rng.normal(size=6).astype(np.float32)}
+    held["counts"] = np.array([2, 2, 1, 1])
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(each, name) for name, each in held.items())
+    onnx.save(model, tmp_path / "m.onnx")
+    path = convert(CONVERTERS["executorch"], tmp_path / "m.onnx", tmp_path / "m.pte")[0]
+    kinds = {call.kind.partition(".")[0] for call in read_executorch(path).calls.values()}
+    assert {"aten::_native_batch_norm_legit", "aten::repeat"} <= kinds
+    beside_its_source(path, tmp_path / "m.onnx").raise_on_failure()
+
+
 def test_the_command_takes_a_pte(tmp_path: Path) -> None:
     onnx.save(small(), tmp_path / "small.onnx")
     line = ["verify", str(SMALL), "--against", str(tmp_path / "small.onnx"), "--no-cache"]

@@ -263,6 +263,19 @@ def test_slices_of_inputs_tell_nothing_where_these_are_multiplied_before(scaled:
     assert bool(found.wrong) != scaled
 
 
+def test_a_weight_that_is_integers_and_floats_is_neither() -> None:
+    """As a quantiser leaves one of several products: which of the two a product takes is not known."""
+    run = normed()
+    w = run.tensors["w"]
+    scale = np.abs(w).max(axis=0, keepdims=True) / 127
+    integers = StoredWeight(np.rint(w / scale).astype(np.int8), scale)
+    assert taken_over(run, [integers], DECLARED[INT8.name]).weights.keys() == {"w"}
+    found = taken_over(run, [integers, StoredWeight(w.astype(np.float32))], DECLARED[INT8.name])
+    assert not found.weights
+    assert not found.wrong
+    assert all(name != "w" for name, _, _ in found.runs)
+
+
 def test_a_step_may_be_coarse_where_a_quantiser_makes_none_smaller() -> None:
     """As XNNPACK's: of a channel of small weights a 127th of the largest is less than its least step."""
     rng = np.random.default_rng(8)
