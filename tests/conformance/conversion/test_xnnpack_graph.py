@@ -307,9 +307,8 @@ def what_it_means(path: Path) -> Array:
 
 REFUSED = {
     "transposed", "transposed, grouped", "least", "elu", "prelu", "softplus", "softplus, steep", "larger",
-    "instance norm", "group norm", "repeated", "chosen", "divided", "nearest whole", "norms",
-    "place of the largest", "running", "turned around", "from a threshold", "variance", "adaptive average",
-    "attention", "attention, masked",
+    "group norm", "chosen", "divided", "nearest whole", "norms", "place of the largest", "running",
+    "turned around", "from a threshold", "variance", "adaptive average", "attention", "attention, masked",
 }  # fmt: skip
 """Of `CASES`, those of which ExecuTorch's own kernels compute what is not written down."""
 
