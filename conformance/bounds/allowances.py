@@ -173,6 +173,17 @@ NCNN = replace(CPU, name="ncnn", allowances=_CPU | _NCNN, stores_when_used=True)
 """ncnn on a CPU. With bfloat16 storage, its MatMul hands on float32, which Softmax rounds; exponentials that
 are stored, over the sum of those before, give its results to the last bit (960 of 960 numbers of a layer)."""
 
+NCNN_INTEGERS = replace(
+    NCNN,
+    allowances={
+        **NCNN.allowances,
+        "Reciprocal": Allowance(
+            1, 0, 0, "x86's RCPPS, as it is; Intel's manual: 1.5 · 2⁻¹²", relative=1.5 * 2.0**-12
+        ),
+    },
+)
+"""ncnn on x86 with packed channels, where grouped convolutions of integers are scaled by an estimate."""
+
 _NEON_STEP = "ncnn on Arm, NEON's estimate made better once"
 NCNN_ARM = replace(
     NCNN,
@@ -184,6 +195,8 @@ NCNN_ARM = replace(
     },
 )
 """ncnn on an Arm CPU."""
+NCNN_ARM_INTEGERS = replace(NCNN_ARM, allowances={**NCNN_ARM.allowances, "Div": _CPU["Div"]})
+"""The same beside its own layers, of which none divides by a root."""
 
 _OPENVINO = {
     "Erf": Allowance(2, 8, 1.5e-7, "Abramowitz & Stegun 7.1.26, as oneDNN has it; measured: 5.3e-7"),

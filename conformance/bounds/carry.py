@@ -7,6 +7,7 @@ the others by a Lipschitz constant. Source: Higham, §3.3.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,15 @@ def _product(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array
     return total + _addend(call, operands, errors, y) if len(operands) > factors else total
 
 
+def _integer_product(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array | None:
+    """As of floats; nothing of integers without a point for zero, or of one that stands for all."""
+    points = [0 if point is None else point for point in (*operands[2:4], None, None)][:2]
+    if any(np.size(point) != 1 for point in points):
+        return None
+    steps = [x.astype(np.float64) - point for x, point in zip(operands, points, strict=False)]
+    return _product(replace(call, op_type=call.op_type.removesuffix("Integer")), steps, errors[:2], y)
+
+
 def _absolute(call: Node) -> dict[str, Any]:
     return {name: abs(v) if name in ("alpha", "beta") else v for name, v in call.attributes.items()}
 
@@ -89,6 +99,10 @@ def _sum(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
 def _quotient(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
     least = np.abs(operands[1]) - errors[1]
     return np.where(least > 0, (errors[0] + np.abs(y) * errors[1]) / least, np.inf)
+
+
+def _reciprocal(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
+    return _quotient(call, [1.0, operands[0]], [np.zeros(()), errors[0]], y)
 
 
 def _largest(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
@@ -145,10 +159,24 @@ def _compared(call: Node, operands: list[Any], errors: Errors, y: Array) -> Arra
 
 
 def _quantised(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
-    """Return the larger difference to what the ends of the interval become, in steps."""
-    sides = [_run(call, operands[0] + sign * errors[0], *operands[1:]).astype(np.float64) for sign in (-1, 1)]
+    """Return the larger difference to what the ends of the interval become, in steps.
+
+    The interval is wider by the quotient's rounding: neither alone may reach a tie that both together do.
+    """
+    reach = errors[0] + np.where(errors[0] > 0, np.abs(operands[0]) * _OF_QUOTIENT, 0.0)
+    sides = [_run(call, operands[0] + sign * reach, *operands[1:]).astype(np.float64) for sign in (-1, 1)]
     exact = y.astype(np.float64)
     return np.maximum(np.abs(sides[0] - exact), np.abs(sides[1] - exact))
+
+
+_OF_QUOTIENT = 2.0**-21
+"""Relatively, in float32."""
+
+
+def _dequantised(call: Node, operands: list[Any], errors: Errors, y: Array) -> Any:
+    """Return steps as the numbers that they stand for."""
+    found = OPERATIONS["DequantizeLinear"](np.ceil(errors[0]), operands[1], None, **call.attributes)
+    return np.abs(found)
 
 
 def _power(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
@@ -276,6 +304,8 @@ CARRIED: dict[str, Carry] = {
     **dict.fromkeys(_COMPARISONS, _compared),
     "Relu": _rectified,
     "QuantizeLinear": _quantised,
+    "DequantizeLinear": _dequantised,
+    **dict.fromkeys(("ConvInteger", "MatMulInteger"), _integer_product),
     "Pow": _power,
     **dict.fromkeys(RECURRENT, _recurrent),
     "Clip": _clipped,
@@ -284,6 +314,7 @@ CARRIED: dict[str, Carry] = {
     "Gelu": _lipschitz(1.13),
     "Mish": _lipschitz(1.09),
     "Div": _quotient,
+    "Reciprocal": _reciprocal,
     "BatchNormalization": _batch_normalised,
     "LayerNormalization": _layer_normalised,
     "RMSNormalization": _rms_normalised,
@@ -302,6 +333,7 @@ CARRIED: dict[str, Carry] = {
 
 _NORMALISED = ("BatchNormalization", "LayerNormalization", "RMSNormalization")
 _OF_ALL_OPERANDS = {
+    *("ConvInteger", "MatMulInteger"),
     *(*_FOLDING, *_NORMALISED, *_COMPARISONS),
     *("Mul", "Add", "Sub", "Sum", "Mean", "Max", "Min", "Div", "Where", "Concat", "Clip", "CastLike"),
 }

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from conformance.candidates.candidate import Candidate
 from conformance.candidates.child_process import end, python_command, safe_environment
+from conformance.candidates.ncnn_conversion import TO_INTEGERS, TO_TABLE, pnnx
 from conformance.candidates.phone_runtime import DYNAMIC, RECORD, STATIC, PhoneRuntime
 from conformance.candidates.qnn import CHIPS
 from conformance.candidates.qnn_conversion import check_compiled
@@ -62,8 +63,10 @@ class Converter:
         Whether a delegate has to be named.
     narrower
         The module that narrows further than the converter does; of the same extra.
+    programs
+        What narrows further if no module does: programs on the path, which no package installs.
     narrowed
-        The precisions that it is needed for.
+        The precisions that these are needed for.
     """
 
     name: str
@@ -77,11 +80,12 @@ class Converter:
     delegates: Sequence[str] = ()
     chosen: bool = False
     narrower: str = ""
+    programs: Sequence[str] = ()
     narrowed: Sequence[str] = ()
 
     def packages(self, precision: str) -> list[str]:
         """Return the modules that a conversion needs."""
-        return [self.package, *([self.narrower] if precision in self.narrowed else [])]
+        return [self.package, *([self.narrower] if self.narrower and precision in self.narrowed else [])]
 
     def places(self, model: Path) -> list[Path]:
         """Return where the files of a converted model and the record of the conversion go."""
@@ -95,10 +99,18 @@ def _ours(runtime: str, model: str) -> Callable[[Path, Path, Sequence[str]], lis
     return lambda source, folder, said: python_command(module, str(source), str(folder / model), *said)
 
 
-def _pnnx(source: Path, folder: Path, said: Sequence[str]) -> list[str]:
-    # The command beside it starts a Python that imports PyTorch first, which pnnx itself does not need.
-    (place,) = importlib.util.find_spec("pnnx").submodule_search_locations  # type: ignore[union-attr,misc]
-    return [str(Path(place) / "pnnx"), str(source), *said]
+def _to_ncnn(source: Path, folder: Path, said: Sequence[str]) -> list[str]:
+    made = str(folder / "model.int8.param")
+    if STATIC in said:
+        return python_command("conformance.candidates.ncnn_conversion", str(source), made)
+    return pnnx(source, said)
+
+
+def _of_ncnn(folder: Path) -> list[Path]:
+    """Return the model of integers, if there is one, else that of floats."""
+    integers = folder / "model.int8.param"
+    made = integers if integers.is_file() else folder / "model.ncnn.param"
+    return [made, made.with_suffix(".bin")]
 
 
 NCNN = Converter(
@@ -107,10 +119,12 @@ NCNN = Converter(
     ("pnnx", "ncnn"),
     (".param", ".bin"),
     # Unless told so, it stores weights in float16.
-    {"float32": ["fp16=0"], "float16": ["fp16=1"]},
-    _pnnx,
-    lambda folder: [folder / "model.ncnn.param", folder / "model.ncnn.bin"],
+    {"float32": ["fp16=0"], "float16": ["fp16=1"], STATIC: [STATIC]},
+    _to_ncnn,
+    _of_ncnn,
     read_ncnn,
+    programs=(TO_TABLE, TO_INTEGERS),
+    narrowed=(STATIC,),
 )
 
 
@@ -265,6 +279,12 @@ def convert(
             raise MissingDependencyError(
                 f"{package}, the converter of {converter.name}, is not installed: "
                 f"pip install 'mobileinst-reference[{converter.name}]'"
+            )
+    for program in converter.programs if precision in converter.narrowed else ():
+        if shutil.which(program) is None:
+            raise MissingDependencyError(
+                f"{program} is not on the path; it comes with {converter.name}'s releases and sources, not "
+                "with its Python package"
             )
     with tempfile.TemporaryDirectory(prefix="converting-") as name:
         folder = Path(name)

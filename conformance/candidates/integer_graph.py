@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,12 +15,15 @@ from conformance.candidates.candidate import OwnGraph
 from conformance.candidates.executorch import EXECUTORCH_RUNTIME, ExecutorchCandidate
 from conformance.candidates.litert import LITERT_RUNTIME, LitertCandidate
 from conformance.candidates.mnn import MADE, MNN_RUNTIME, OPERAND, MnnCandidate
+from conformance.candidates.ncnn import NCNN_RUNTIME
 from conformance.candidates.openvino import OPENVINO_RUNTIME
 from conformance.candidates.phone_runtime import STATIC, PhoneCandidate, only_array
 from conformance.conversion.executorch_graph import executorch_graph
 from conformance.conversion.litert_graph import litert_graph
 from conformance.conversion.mnn_graph import mnn_graph, operand_name
 from conformance.conversion.mnn_model import read_mnn
+from conformance.conversion.ncnn_graph import ends_of, ncnn_graph
+from conformance.conversion.ncnn_model import read_ncnn
 from conformance.conversion.openvino_graph import openvino_graph
 from conformance.conversion.openvino_model import read_openvino
 from conformance.graph.onnx_graph import OnnxGraph
@@ -40,10 +44,15 @@ class IntegerGraph(ABC):
         What the file means.
     """
 
-    integer = True
+    integer: ClassVar[bool] = True
+    """Whether its results are integers, and judged in their steps."""
     steps_lost: ClassVar[Mapping[str, float]] = {}
     """Operator → the steps that its kernels lose beside rounding, if not half a one."""
-    tolerance = "each integer may be off by one step of its scale; errors are in steps"
+
+    @property
+    def tolerance(self) -> str:
+        """What a verdict allows, in words."""
+        return "each integer may be off by one step of its scale; errors are in steps"
 
     def __init__(self, candidate: PhoneCandidate, graph: OnnxGraph) -> None:
         self.candidate, self.graph = candidate, graph
@@ -226,14 +235,56 @@ class MnnIntegers(IntegerGraph):
         return shown
 
 
+class NcnnIntegers(IntegerGraph):
+    """A ``.param`` with layers of integers: they make them of floats, and nearly all give floats again.
+
+    So each layer is judged as floats are, on what it was given. A number near the middle of two integers may
+    become either.
+    """
+
+    integer: ClassVar = False
+
+    def __init__(self, candidate: PhoneCandidate) -> None:
+        model = candidate.settings.model
+        layers = read_ncnn(model)
+        self.ends = ends_of(layers)
+        outputs = [f"output {place}" for place in range(len(self.ends))]
+        shapes = candidate.settings.shapes or {"input": [1, "channels", "height", "width"]}
+        meaning = ncnn_graph(layers, shapes, outputs, as_it_runs=True)
+        shown = {top for layer in layers for top in layer.tops} | {*outputs}
+        graph = OnnxGraph.load(meaning)
+        hidden = {name for node in graph.nodes for name in node.outputs} - shown
+        super().__init__(candidate, replace(graph, hidden=frozenset(hidden)))
+
+    @property
+    def tolerance(self) -> str:
+        """Of the float operations, and of the integers between."""
+        return f"{self.declaration}; what is near the middle of two integers may become either"
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs, with an axis for the batch."""
+        return self._outputs(self.candidate.run(only_array(feeds)))
+
+    def capture(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return every blob, and the outputs."""
+        found = self.candidate.capture(only_array(feeds))
+        return found | self._outputs(found)
+
+    def _outputs(self, found: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs, with an axis for the batch."""
+        return {f"output {place}": found[name][None] for place, name in enumerate(self.ends) if name in found}
+
+
 _MADE: Mapping[str, Callable[..., IntegerGraph]] = {
     ".mnn": MnnIntegers,
+    ".param": NcnnIntegers,
     ".pte": ExecutorchIntegers,
     ".tflite": LitertIntegers,
     ".xml": OpenVinoIntegers,
 }
 _RUNTIMES = {
-    each.suffix: each for each in (EXECUTORCH_RUNTIME, LITERT_RUNTIME, MNN_RUNTIME, OPENVINO_RUNTIME)
+    each.suffix: each
+    for each in (EXECUTORCH_RUNTIME, LITERT_RUNTIME, MNN_RUNTIME, NCNN_RUNTIME, OPENVINO_RUNTIME)
 }
 INTEGERS = tuple(_MADE)
 """Suffixes of the files that are read so."""

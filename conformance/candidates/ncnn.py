@@ -6,9 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from conformance.bounds import BFLOAT16, FLOAT16, FLOAT32, FORMATS, NCNN, NCNN_ARM, Declaration
+from conformance.bounds import (
+    BFLOAT16,
+    FLOAT16,
+    FLOAT32,
+    FORMATS,
+    NCNN,
+    NCNN_ARM,
+    NCNN_ARM_INTEGERS,
+    NCNN_INTEGERS,
+    Declaration,
+)
 from conformance.candidates.arrays import Given
 from conformance.candidates.phone_runtime import (
+    STATIC,
     SWITCH,
     THREADS,
     PhoneCandidate,
@@ -16,6 +27,7 @@ from conformance.candidates.phone_runtime import (
     RuntimeOption,
     one_picture,
 )
+from conformance.conversion.ncnn_model import has_integers
 from refimpl.errors import ConfigurationError, FileError
 from refimpl.ops.operation import Array
 
@@ -34,7 +46,10 @@ OPTIONS = (
     ),
     RuntimeOption("storage", "float32", "of blobs and weights while it runs", ("float32", "bfloat16")),
     RuntimeOption(
-        "weights", "float32", "of the .bin: pnnx writes float16 unless told fp16=0", ("float32", "float16")
+        "weights",
+        "float32",
+        "of the .bin: pnnx writes float16 unless told fp16=0; int8-static: by ncnn2int8, with --graph-only",
+        ("float32", "float16", STATIC),
     ),
 )
 
@@ -49,6 +64,9 @@ class NcnnCandidate(PhoneCandidate):
     def declaration(self) -> Declaration:
         """Float32 arithmetic, or float16; blobs and weights as declared."""
         values, runtime = self.settings.values, NCNN_ARM if self.is_on_arm else NCNN
+        if values["weights"] == STATIC:
+            estimates = not self.is_on_arm and self.settings.is_on("packing")
+            runtime = NCNN_INTEGERS if estimates else NCNN_ARM_INTEGERS if self.is_on_arm else NCNN
         if self._halved:
             return Declaration(FLOAT16, FLOAT16, runtime)
         halved = values["weights"] == "float16"
@@ -95,6 +113,7 @@ class NcnnCandidate(PhoneCandidate):
             raise FileError(
                 f"{files[0]} begins with {first!r}, not with {MAGIC}: it is no .param of ncnn in text"
             )
+        self.check_integers(STATIC if has_integers(files[0]) else "")
 
     def fed(self, images: Given) -> Array:
         """Return one picture: ncnn has no batch axis."""

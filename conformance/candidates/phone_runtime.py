@@ -95,10 +95,7 @@ class Settings:
         ShapeError
             They are: some runtimes would read beyond their memory.
         """
-        record = self.model.with_suffix(RECORD)
-        if not record.is_file():
-            return
-        for wanted in read_json(record, _SCHEMA)["inputs"].values():
+        for wanted in self.shapes.values():
             if (
                 wanted is not None
                 and list(images.shape) != wanted
@@ -108,6 +105,12 @@ class Settings:
                     f"{self.model} was converted for pictures {tuple(wanted)}, but the input given has "
                     f"{images.shape}; give --size {wanted[-2]}x{wanted[-1]}"
                 )
+
+    @property
+    def shapes(self) -> dict[str, list[int | str] | None]:
+        """What a record beside the model tells of its inputs; without one, nothing."""
+        record = self.model.with_suffix(RECORD)
+        return dict(read_json(record, _SCHEMA)["inputs"]) if record.is_file() else {}
 
     def is_on(self, name: str) -> bool:
         """Tell whether an option is ``on``."""

@@ -1,8 +1,8 @@
 """ncnn's two files, read strictly: layers from the ``.param`` in text, their weights from the ``.bin``.
 
 The ``.bin`` has no table of contents: the layers' parameters say how many numbers each takes, in order. An
-array begins with a tag, 0 for float32 or `HALF` for float16, where ncnn's ``ModelBin`` reads one of type 0;
-biases and norms (type 1) have none.
+array begins with a tag, 0 for float32, `HALF` for float16 or `INTEGERS` for int8, where ncnn's ``ModelBin``
+reads one of type 0; biases, norms and the scales of integers (type 1) have none.
 
 Source: github.com/Tencent/ncnn, ``src/modelbin.cpp`` and ``src/layer/*.cpp``.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from refimpl.ops.operation import Array
 
 MAGIC = "7767517"
 HALF = 0x01306B47
+INTEGERS = 0x000D4B38
+_STORED: Mapping[int, str] = {0: "<f4", HALF: "<f2", INTEGERS: "i1"}
 MOST_LAYERS = 1 << 20
 BOTH_WAYS = 2
 """Direction of a recurrent layer."""
@@ -30,6 +32,10 @@ SCALE_IS_GIVEN = -233
 """Numbers of a Scale whose factors are its second blob."""
 ARRAY_KEYS = 23300
 """Parameter −23300 − k is parameter k as an array."""
+REQUANTISED = 100
+"""What the parameter that tells of integers is above where a convolution's result is integers, too."""
+IN_BLOCKS = 400
+"""From here on it tells of weights of 4 to 8 bits, in blocks that have a scale each."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,10 @@ class NcnnLayer:
     params
         Number → int, float, text, or a tuple of numbers.
     weights
-        Its arrays in the file's order, float32 or float16.
+        Its arrays in the file's order, float32, float16 or int8.
+    scales
+        Of a layer of integers: how many of their steps make 1. Of its weights, as many as it has of them; of
+        a convolution's operand, and of its result where that is integers, too.
     """
 
     kind: str
@@ -53,14 +62,26 @@ class NcnnLayer:
     tops: tuple[str, ...]
     params: dict[int, Any]
     weights: list[Array] = field(default_factory=list)
+    scales: list[Array] = field(default_factory=list)
+
+    @property
+    def integers(self) -> int:
+        """The parameter that tells of integers; 0: it has none."""
+        return int(self.params.get(_TERMS.get(self.kind, -1), 0))
 
     def param(self, number: int, default: Any = 0) -> Any:
         """Return a parameter, or what it is where the file leaves it out."""
         return self.params.get(number, default)
 
 
-def read_ncnn(param: Path) -> list[NcnnLayer]:
+def read_ncnn(param: Path, content: bytes | bytearray | None = None) -> list[NcnnLayer]:
     """Return the layers of a ``.param`` with the weights of the ``.bin`` beside it.
+
+    Parameters
+    ----------
+    param
+    content
+        What the ``.bin`` holds, if it has been read: the weights are views of it.
 
     Raises
     ------
@@ -73,17 +94,24 @@ def read_ncnn(param: Path) -> list[NcnnLayer]:
     weights = param.with_suffix(".bin")
     if not weights.is_file():
         raise FileError(f"{weights}: there is no such file; ncnn keeps the weights of {param.name} there")
-    unread = sorted({layer.kind for layer in layers} & UNREAD)
+    unread = {layer.kind for layer in layers} & UNREAD
+    unread |= {f"{layer.kind} in blocks" for layer in layers if layer.integers >= IN_BLOCKS}
     if unread:
-        raise UnsupportedOperationError(f"{param}: the weights of {', '.join(unread)} are not read")
-    reader = _Weights(weights, weights.read_bytes())
+        raise UnsupportedOperationError(f"{param}: the weights of {', '.join(sorted(unread))} are not read")
+    reader = _Weights(weights, weights.read_bytes() if content is None else content)
     for layer in layers:
         layer.weights.extend(_SIZES.get(layer.kind, _none)(layer, reader))
+        layer.scales.extend(reader.scales(layer))
     if reader.place != len(reader.content):
         raise FileError(
             f"{weights}: {len(reader.content) - reader.place} bytes are left over; it is not {param.name}'s"
         )
     return layers
+
+
+def has_integers(param: Path) -> bool:
+    """Tell whether a layer of a ``.param`` computes in integers; raise `FileError` if it is none."""
+    return any(_layer(param, line).integers for line in _lines(param))
 
 
 def _lines(param: Path) -> list[list[str]]:
@@ -138,7 +166,7 @@ def _number(text: str) -> int | float:
 class _Weights:
     """A ``.bin``, read from front to back."""
 
-    def __init__(self, path: Path, content: bytes) -> None:
+    def __init__(self, path: Path, content: bytes | bytearray) -> None:
         self.path, self.content, self.place = path, content, 0
 
     def plain(self, layer: NcnnLayer, count: int) -> Array:
@@ -150,13 +178,22 @@ class _Weights:
         if self.place + 4 > len(self.content):
             raise FileError(f"{self.path}: it ends within layer {layer.name}")
         (tag,) = struct.unpack_from("<I", self.content, self.place)
-        if tag not in (0, HALF):
+        if tag not in _STORED:
             raise FileError(
-                f"{self.path}: layer {layer.name} begins with the tag {tag:#x}; expected 0, float32, or "
-                f"{HALF:#x}, float16; weights of int8 and tables are not read"
+                f"{self.path}: layer {layer.name} begins with the tag {tag:#x}; expected 0, float32, "
+                f"{HALF:#x}, float16, or {INTEGERS:#x}, int8; tables are not read"
             )
         self.place += 4
-        return self._array(layer, count, np.dtype("<f2" if tag else "<f4"))
+        return self._array(layer, count, np.dtype(_STORED[tag]))
+
+    def scales(self, layer: NcnnLayer) -> Iterator[Array]:
+        """Yield the scales of a layer of integers."""
+        counts = _SCALES[layer.kind](layer) if layer.integers else ()
+        for count in counts:
+            scales = self.plain(layer, count)
+            if not np.isfinite(scales).all():
+                raise FileError(f"{self.path}: layer {layer.name} has the scale {scales.max()} of integers")
+            yield scales
 
     def _array(self, layer: NcnnLayer, count: int, dtype: np.dtype[Any]) -> Array:
         end = self.place + count * dtype.itemsize
@@ -279,5 +316,48 @@ _SIZES: dict[str, Sizes] = {
     "Scale": _scale,
 }
 """Layers that have weights → what they read of the file; the others' leave it out of step, which is seen."""
+
+
+def _of_convolution(layer: NcnnLayer) -> list[int]:
+    grouped = layer.kind == "ConvolutionDepthWise"
+    shared = grouped and layer.integers % REQUANTISED == SHARED
+    kernels = 1 if shared else int(layer.param(7, 1) if grouped else layer.param(0))
+    return [kernels, 1, *[1] * (layer.integers > REQUANTISED)]
+
+
+def _of_gemm(layer: NcnnLayer) -> list[int]:
+    return [count for constant, count in ((4, int(layer.param(7))), (5, 1)) if layer.param(constant)]
+
+
+def _of_attention(layer: NcnnLayer) -> list[int]:
+    return [*[int(layer.param(0))] * 3, 1]
+
+
+def _of_recurrent(gates: int) -> Callable[[NcnnLayer], list[int]]:
+    def counts(layer: NcnnLayer) -> list[int]:
+        made, directions = int(layer.param(0)), 2 if layer.param(2) == BOTH_WAYS else 1
+        hidden = int(layer.param(3, made)) if layer.kind == "LSTM" else made
+        return [gates * hidden * directions] * 2
+
+    return counts
+
+
+SHARED = 2
+"""Where a grouped convolution's parameter tells of integers: all its kernels have one scale."""
+_SCALES: dict[str, Callable[[NcnnLayer], list[int]]] = {
+    "Convolution": _of_convolution,
+    "ConvolutionDepthWise": _of_convolution,
+    "Embed": lambda layer: [1],
+    "Gemm": _of_gemm,
+    "GRU": _of_recurrent(3),
+    "InnerProduct": lambda layer: [int(layer.param(0)), 1],
+    "LSTM": _of_recurrent(4),
+    "MultiHeadAttention": _of_attention,
+    "RNN": _of_recurrent(1),
+    "SDPA": lambda layer: [],
+}
+"""Layers that may be of integers → how many scales of each kind the file has behind their weights."""
+_TERMS = {kind: 18 if kind in ("Embed", "Gemm", "MultiHeadAttention", "SDPA") else 8 for kind in _SCALES}
+"""The same → the parameter that tells of integers."""
 UNREAD = {"Dequantize", "Quantize", "Requantize"}
 """Layers of integers, whose weights are not read."""

@@ -68,18 +68,21 @@ class OnnxGraph(Graph):
         The operator set the file was written for, or the latest known.
     unknown
         Name of a node outside the vocabulary → why it is; only if the graph was read partly.
+    hidden
+        Tensors that its runtime is known not to show.
     """
 
     model: onnx.ModelProto
     declared: Mapping[str, TensorInfo]
     opset: int
     unknown: Mapping[str, str] = field(default_factory=dict)
+    hidden: frozenset[str] = frozenset()
 
     @functools.cached_property
     def within(self) -> frozenset[str]:
         """What no runtime shows: sequences, and what is between the nodes that one of the file became."""
         named = {name for node in self.model.graph.node for name in node.output}
-        return frozenset(
+        return self.hidden | frozenset(
             name for node in self.nodes for name in node.outputs if name not in named or makes_sequences(node)
         )
 

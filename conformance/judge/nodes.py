@@ -152,6 +152,7 @@ class _Judge:
             written.run(each)
         exact = {name: written.values[name] for name in (*given, *written.constants)}
         values, bounds = propagated_bound(written.nodes, exact, self._declared(made))
+        node = _telling_node(node, written.nodes)
         return [
             _result(node, name, self.known[name], values[name], _telling(bounds[name], values[name]), None)
             for name in made
@@ -210,6 +211,15 @@ class _Judge:
             return replace(self.declared, storage=BFLOAT16)
         arrays = [self.known[name] for name in made]
         return replace(self.declared, storage=_stored_format(arrays, self.declared.storage))
+
+
+def _telling_node(last: Node, nodes: Sequence[Node]) -> Node:
+    """Return the node that a reader looks for among several, whose last does nothing."""
+    if last.op_type != "Identity":
+        return last
+    products = (node for node in nodes if Trait.PRODUCTS in TRAITS[node.op_type])
+    computing = (node for node in reversed(nodes) if node.op_type not in CHOOSING)
+    return next(products, next(computing, last))
 
 
 def _telling(bound: Array | None, truth: Array) -> Array | None:
