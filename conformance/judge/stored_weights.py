@@ -36,6 +36,8 @@ ROUNDED_FACTOR = 1e-3
 """What a factor differs from one by if it is a mistake."""
 COARSER = 2.0
 """How many times as coarse as declared a file's own steps may be: a range's that lie about zero."""
+SIX_BITS = 31
+"""The largest integer of ncnn's 3×3 kernels, which leaves room for Winograd's sums."""
 LEAST_STEP = 2.0**-12
 """What XNNPACK's quantiser makes a step at least, however small a channel's weights are."""
 SCALING = ("BatchNormalization", "Div", "LayerNormalization", "Mul")
@@ -140,7 +142,7 @@ class _Beside:
         # The steps are of the channel's largest number as the file has it; or one is of all channels.
         bound = self.bound[part] * np.divide(largest, own, out=np.ones_like(own), where=own > 0)
         bound = np.maximum(bound, self.of_all)
-        coarsest = np.where(step == LEAST_STEP, np.inf, COARSER * bound)
+        coarsest = np.where(step == LEAST_STEP, np.inf, self.coarser * bound)
         half = np.maximum(bound, np.minimum(step / 2, coarsest)) * (step > 0)
         return self.laid.numbers[part] - ours, half, FOLDED * largest
 
@@ -160,6 +162,14 @@ class _Beside:
         largest = np.abs(numbers - ours)[beyond].max(initial=0.0)
         few = beyond.mean() <= MOST_CUT and largest <= MOST_CUT * np.abs(ours).max()
         return np.asarray(beyond & few)
+
+    @cached_property
+    def coarser(self) -> float:
+        """How many times as coarse as declared the steps may be."""
+        laid = self.laid
+        whole = np.divide(laid.numbers, laid.steps, out=np.zeros_like(laid.numbers), where=laid.steps > 0)
+        of_six_bits = self.ours.shape[-2:] == (3, 3) and np.rint(np.abs(whole).max()) <= SIX_BITS
+        return 127 / SIX_BITS if of_six_bits else COARSER
 
     @cached_property
     def of_all(self) -> float:

@@ -178,6 +178,22 @@ def test_steps_about_zero_may_be_as_coarse_as_a_range_is_wide() -> None:
     assert not found.wrong
 
 
+@pytest.mark.parametrize(
+    ("name", "levels", "taken"),
+    [("mask_decoder.top_down.1", 31, True), ("mask_decoder.top_down.1", 40, False)]
+    + [("mask_decoder.lateral.1", 31, False)],
+)
+def test_kernels_for_winograd_may_be_of_six_bits(name: str, levels: int, taken: bool) -> None:
+    """ncnn's of 3×3 are; of others, or where integers are larger, steps as coarse are a mistake."""
+    kernel, folded = f"{name}.conv.weight", FOLDED[f"{name}.conv.weight"]
+    largest = np.abs(folded).max(axis=(1, 2, 3), keepdims=True)
+    # The first channel has as many levels as are tried, the others 31.
+    scale = largest / np.where(np.arange(len(folded)) == 0, levels, 31).reshape(-1, 1, 1, 1)
+    stored = StoredWeight(np.rint(folded / scale).astype(np.int8), scale)
+    found = taken_over(recording(), [stored], DECLARED[INT8.name])
+    assert found.runs == (((kernel, 0, folded.size),) if taken else ())
+
+
 def test_floats_among_integers_may_not_be_rounded() -> None:
     """A kernel that is stored as it is must be it, slice by slice."""
     found = taken_over(recording(), [StoredWeight(altered(slice(0, 8), 1.004))], DECLARED[INT8.name])
