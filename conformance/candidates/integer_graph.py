@@ -235,6 +235,10 @@ class MnnIntegers(IntegerGraph):
         return shown
 
 
+PICTURE: Sequence[int | str] = (1, "channels", "height", "width")
+"""What a model takes of which it is not known."""
+
+
 class NcnnIntegers(IntegerGraph):
     """A ``.param`` with layers of integers: they make them of floats, and nearly all give floats again.
 
@@ -249,7 +253,8 @@ class NcnnIntegers(IntegerGraph):
         layers = read_ncnn(model)
         self.ends = ends_of(layers)
         outputs = [f"output {place}" for place in range(len(self.ends))]
-        shapes = candidate.settings.shapes or {"input": [1, "channels", "height", "width"]}
+        shapes = {name: shape or PICTURE for name, shape in candidate.settings.shapes.items()}
+        shapes = shapes or {"input": PICTURE}
         meaning = ncnn_graph(layers, shapes, outputs, as_it_runs=True)
         shown = {top for layer in layers for top in layer.tops} | {*outputs}
         graph = OnnxGraph.load(meaning)

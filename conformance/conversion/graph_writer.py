@@ -72,7 +72,7 @@ class GraphWriter:
         return self.node("Mul", [halved, self.node("Add", [part, self.scalar(1.0)])])
 
     def model(
-        self, name: str, inputs: Mapping[str, Sequence[int]], outputs: Sequence[str]
+        self, name: str, inputs: Mapping[str, Sequence[int | str]], outputs: Sequence[str]
     ) -> onnx.ModelProto:
         """Return the graph of what was written, of float32 inputs of these shapes."""
         given = [

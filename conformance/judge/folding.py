@@ -28,7 +28,7 @@ def folded_errors(recording: Recording, held: Iterable[Array], storage: Format) 
         One side's run.
     held
         The other side's constants. One that is held as it is, in whatever arrangement, may not be off; one
-        that is held rounded, by one rounding.
+        that is held rounded, by one rounding. Of others what is subnormal may be zero.
     storage
         The narrowest format of the other side's.
 
@@ -42,8 +42,10 @@ def folded_errors(recording: Recording, held: Iterable[Array], storage: Format) 
     errors = {}
     for name, array in constants.items():
         if array.dtype.kind == "f" and array.size and _numbers(array) not in same:
-            roundings = 1 if _numbers(storage.rounded(array)) in same else FOLDINGS
-            errors[name] = roundings * storage.rounding_of(array)
+            once, size = _numbers(storage.rounded(array)) in same, np.abs(array)
+            errors[name] = (1 if once else FOLDINGS) * storage.rounding_of(array)
+            if not once:
+                errors[name] = np.maximum(errors[name], np.where(size < storage.smallest_normal, size, 0.0))
     return errors
 
 
