@@ -173,10 +173,14 @@ _OF_QUOTIENT = 2.0**-21
 """Relatively, in float32."""
 
 
-def _dequantised(call: Node, operands: list[Any], errors: Errors, y: Array) -> Any:
-    """Return steps as the numbers that they stand for."""
-    found = OPERATIONS["DequantizeLinear"](np.ceil(errors[0]), operands[1], None, **call.attributes)
-    return np.abs(found)
+def _dequantised(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
+    """Return steps as the numbers that they stand for, and each number's share of the scale's error."""
+    largest = np.abs(operands[1]) + errors[1]
+    found = _run(call, np.ceil(errors[0]), largest, None)
+    if np.any(errors[1]):
+        size = np.abs(_run(call, operands[0], np.sign(operands[1]), *operands[2:]))
+        found = found + size * _run(call, np.ones_like(errors[0]), errors[1], None)
+    return np.asarray(found)
 
 
 def _power(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
@@ -333,7 +337,7 @@ CARRIED: dict[str, Carry] = {
 
 _NORMALISED = ("BatchNormalization", "LayerNormalization", "RMSNormalization")
 _OF_ALL_OPERANDS = {
-    *("ConvInteger", "MatMulInteger"),
+    *("ConvInteger", "DequantizeLinear", "MatMulInteger"),
     *(*_FOLDING, *_NORMALISED, *_COMPARISONS),
     *("Mul", "Add", "Sub", "Sum", "Mean", "Max", "Min", "Div", "Where", "Concat", "Clip", "CastLike"),
 }

@@ -756,6 +756,47 @@ def test_errors_of_operands_are_carried(op_type: str, seed: int, size: float) ->
     assert utilisation(candidate, values, bound * (1 + 1e-6) + own).max() <= 1
 
 
+@pytest.mark.parametrize("op_type", ["ConvInteger", "DequantizeLinear", "MatMulInteger"])
+@given(seed=SEEDS)
+def test_errors_of_integers_are_carried(op_type: str, seed: int) -> None:
+    """Some integers are others, by so many steps."""
+    rng = np.random.default_rng(seed)
+    shapes = {"ConvInteger": [(1, 2, 4, 4), (3, 2, 2, 2)], "MatMulInteger": [(3, 4), (4, 2)]}
+    exact = [rng.integers(-99, 100, shape).astype(np.int8) for shape in shapes.get(op_type, [(3, 4)])]
+    points: list[Array] = [np.array(rng.integers(-9, 9), np.int8) for _ in exact]
+    if op_type == "DequantizeLinear":
+        points = [rng.uniform(0.1, 2, 3), rng.integers(-9, 9, 3).astype(np.int8)]
+    how = {"axis": 0} if op_type == "DequantizeLinear" else {}
+    steps = [rng.integers(0, 4, x.shape) * rng.integers(0, 2, x.shape) for x in exact]
+    names = [f"x{place}" for place in range(len(exact) + len(points))]
+    _, bounds = propagated_bound(
+        [node(op_type, names, ("y",), **how)],
+        dict(zip(names, [*exact, *points], strict=True)),
+        Declaration(FLOAT64, FLOAT64),
+        errors={name: each.astype(np.float64) for name, each in zip(names, steps, strict=False)},
+    )
+    moved = [x + each * rng.choice([-1, 1], x.shape) for x, each in zip(exact, steps, strict=True)]
+    ours, theirs = (
+        OPERATIONS[op_type](*(np.asarray(x, np.int8) for x in side), *points, **how).astype(np.float64)
+        for side in (exact, moved)
+    )
+    assert bounds["y"] is not None
+    assert (np.abs(ours - theirs) <= bounds["y"] * (1 + 1e-12)).all()
+
+
+def test_a_quotient_that_its_error_and_its_rounding_bring_to_a_tie_may_be_either() -> None:
+    """Neither alone reaches it: 0.5 − 1.5 ulps, an error of one, and a quotient that is rounded up."""
+    ulp = 2.0**-25
+    x, scale, zero = np.full(1, 0.5 - 2.5 * ulp), np.ones((), np.float32), np.zeros((), np.int8)
+    _, bounds = propagated_bound(
+        [node("QuantizeLinear", ("x", "scale", "zero"), ("y",))],
+        {"x": x, "scale": scale, "zero": zero},
+        errors={"x": np.full(1, ulp)},
+    )
+    assert bounds["y"] is not None
+    assert bounds["y"][0] >= 1
+
+
 def test_a_chain_ends_where_errors_cannot_be_carried() -> None:
     chain = [node("Exp", ("x",), ("e",)), node("CumSum", ("e", "axis"), ("c",)), node("Relu", ("c",), ("y",))]
     _, bounds = propagated_bound(chain, {"x": np.ones(4), "axis": np.array(0)})
