@@ -784,17 +784,17 @@ def test_errors_of_integers_are_carried(op_type: str, seed: int) -> None:
     assert (np.abs(ours - theirs) <= bounds["y"] * (1 + 1e-12)).all()
 
 
-def test_a_quotient_that_its_error_and_its_rounding_bring_to_a_tie_may_be_either() -> None:
-    """Neither alone reaches it: 0.5 − 1.5 ulps, an error of one, and a quotient that is rounded up."""
-    ulp = 2.0**-25
-    x, scale, zero = np.full(1, 0.5 - 2.5 * ulp), np.ones((), np.float32), np.zeros((), np.int8)
-    _, bounds = propagated_bound(
-        [node("QuantizeLinear", ("x", "scale", "zero"), ("y",))],
-        {"x": x, "scale": scale, "zero": zero},
-        errors={"x": np.full(1, ulp)},
-    )
-    assert bounds["y"] is not None
-    assert bounds["y"][0] >= 1
+def test_an_error_and_a_rounding_that_bring_a_quotient_to_a_tie_together_are_allowed_for() -> None:
+    scale, zero = np.ones((), np.float32), np.zeros((), np.int8)
+    chain = [node("QuantizeLinear", ("x", "scale", "zero"), ("y",))]
+    known = {"x": np.full(1, 0.5 - 1.2e-7), "scale": scale, "zero": zero}
+    allowed = [
+        propagated_bound(chain, known, errors={"x": np.full(1, error)} if error else {})[1]["y"]
+        for error in (0.0, 1e-7)
+    ]
+    assert allowed[0] is not None
+    assert allowed[1] is not None
+    assert (allowed[0][0], allowed[1][0] >= 1) == (0.0, True)
 
 
 def test_a_chain_ends_where_errors_cannot_be_carried() -> None:
