@@ -17,7 +17,7 @@ import onnx
 from conformance.conversion.ncnn_model import NcnnLayer
 from conformance.conversion.ncnn_products import PRODUCTS
 from conformance.conversion.ncnn_writer import NcnnWriter
-from refimpl.errors import UnsupportedOperationError
+from refimpl.errors import MobileInstError, UnsupportedOperationError
 
 ABSENT = -233
 """A side that Reshape leaves out."""
@@ -66,7 +66,9 @@ def ncnn_graph(
         writer.prefix = layer.name
         try:
             _LAYERS[layer.kind](writer, layer)
-        except (IndexError, KeyError, TypeError, ValueError) as error:
+        except MobileInstError:
+            raise
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise UnsupportedOperationError(
                 f"layer {layer.name}: this {layer.kind} is not written down: {error}"
             ) from error

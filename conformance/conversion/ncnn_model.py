@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.errors import FileError, UnsupportedOperationError
+from refimpl.errors import FileError, MobileInstError, UnsupportedOperationError
 from refimpl.ops.operation import Array
 
 MAGIC = "7767517"
@@ -100,8 +100,13 @@ def read_ncnn(param: Path, content: bytes | bytearray | None = None) -> list[Ncn
         raise UnsupportedOperationError(f"{param}: the weights of {', '.join(sorted(unread))} are not read")
     reader = _Weights(weights, weights.read_bytes() if content is None else content)
     for layer in layers:
-        layer.weights.extend(_SIZES.get(layer.kind, _none)(layer, reader))
-        layer.scales.extend(reader.scales(layer))
+        try:
+            layer.weights.extend(_SIZES.get(layer.kind, _none)(layer, reader))
+            layer.scales.extend(reader.scales(layer))
+        except MobileInstError:
+            raise
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise FileError(f"{param}: layer {layer.name}: its parameters tell no size: {error}") from error
     if reader.place != len(reader.content):
         raise FileError(
             f"{weights}: {len(reader.content) - reader.place} bytes are left over; it is not {param.name}'s"

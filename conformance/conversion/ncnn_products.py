@@ -81,10 +81,11 @@ def _inner_product(writer: NcnnWriter, layer: NcnnLayer) -> None:
     made, rank = int(layer.param(0)), writer.ranks[layer.bottoms[0]]
     matrix = writer.turned(writer.weight(layer, layer.weights[0].reshape(made, -1), _first(layer)))
     x = writer.operand(layer)
-    if rank > 2:
-        flat = [writer.node("Reshape", [x if isinstance(x, str) else x.name, writer.shape(-1)])]
-        x = flat[0] if isinstance(x, str) else Integers(flat[0], x.scale)
+    if rank != 2:
+        name = writer.node("Reshape", [x.name if isinstance(x, Integers) else x, writer.shape(1, -1)])
+        x = Integers(name, x.scale) if isinstance(x, Integers) else name
     result = writer.product(x, matrix)
+    result = result if rank == 2 else writer.node("Reshape", [result, writer.shape(-1)])
     for bias in layer.weights[1:]:
         result = writer.node("Add", [result, writer.constant(bias)])
     writer.done(layer, _activated(writer, layer, result), 2 if rank == 2 else 1)

@@ -31,6 +31,8 @@ from conformance.conversion.executorch_graph import executorch_graph
 from conformance.conversion.executorch_model import read_executorch
 from conformance.conversion.mnn_graph import mnn_graph
 from conformance.conversion.mnn_model import read_mnn
+from conformance.conversion.ncnn_graph import ncnn_graph
+from conformance.conversion.ncnn_model import read_ncnn
 from conformance.evaluation import ytvis
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge import envelope_cache, weights_cache
@@ -220,6 +222,15 @@ def executorch(path: Path) -> OnnxGraph:
     return OnnxGraph.load(executorch_graph(read_executorch(path), {"x": (1, 4, 8, 12)}, ["y", "mean"]))
 
 
+def ncnn(path: Path) -> OnnxGraph:
+    """Read one of ncnn's two files, and the other, sound, as the graph that they mean."""
+    other = ".bin" if path.suffix == ".param" else ".param"
+    sound = (DATA / "ncnn" / path.parent.name).with_suffix(other)
+    path.with_suffix(other).write_bytes(sound.read_bytes())
+    layers, shape = read_ncnn(path.with_suffix(".param")), (1, 3, 16, 16)
+    return OnnxGraph.load(ncnn_graph(layers, {"x": shape}, ["m", "k", "s", "p"], as_it_runs=True))
+
+
 def tnn(suffix: str) -> Callable[[], bytes]:
     return lambda: tnn_data.file(tnn_data.graph_names()[0], suffix).read_bytes()
 
@@ -235,6 +246,11 @@ READERS = (
     *(
         Reader(f"{name}/a.mnn", (DATA / "mnn" / f"{name}.mnn").read_bytes, mnn)
         for name in ("small", "small8", "small8-static")
+    ),
+    *(
+        Reader(f"{name}/a{suffix}", (DATA / "ncnn" / f"{name}{suffix}").read_bytes, ncnn)
+        for name in ("small", "small8")
+        for suffix in (".param", ".bin")
     ),
     *(
         Reader(f"{name}/a.pte", (DATA / "executorch" / f"{name}.pte").read_bytes, executorch)
