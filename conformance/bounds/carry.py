@@ -124,9 +124,13 @@ def _rectified(call: Node, operands: list[Any], errors: Errors, y: Array) -> Arr
 
 
 def _clipped(call: Node, operands: list[Any], errors: Errors, y: Array) -> Array:
-    """Return the change of the monotone function, and that of its limits."""
-    limits = [np.max(error, initial=0.0) for error in errors[1:]]
-    return _monotone(call, operands, errors, y) + max(limits, default=0.0)
+    """Return the larger difference at the ends of all intervals: it is monotone in each operand."""
+    ends = [
+        [x if x is None else x + sign * error for x, error in zip(operands, errors, strict=True)]
+        for sign in (1, -1)
+    ]
+    above, below = (_run(call, *end) for end in ends)
+    return np.maximum(np.abs(above - y), np.abs(below - y))
 
 
 def _lipschitz(constant: float) -> Carry:

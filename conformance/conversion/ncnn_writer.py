@@ -78,7 +78,8 @@ class NcnnWriter(GraphWriter):
                 f"layer {layer.name}: weights of {held.dtype} "
                 f"{'without' if scales is None else 'with'} scales of integers are not written down"
             )
-        scales = scales.repeat(held.shape[axis] // len(scales))
+        # One scale may be of all.
+        scales = scales if len(scales) == 1 else scales.repeat(held.shape[axis] // len(scales))
         along = scales.reshape([-1 if place == axis else 1 for place in range(held.ndim)])
         if held.dtype != np.int8:
             held = _nearest(held.astype(np.float32) * along).clip(-LARGEST, LARGEST)
@@ -87,7 +88,8 @@ class NcnnWriter(GraphWriter):
         scales, along = (np.where(each == 0, 1, each).astype(np.float32) for each in (scales, along))
         if self.as_it_runs:
             return Integers(self.constant(held), self.constant(along))
-        grid = self.constant(1 / scales), self.constant(np.zeros(len(scales), np.int8))
+        steps = 1 / scales if len(scales) > 1 else 1 / scales.reshape(())
+        grid = self.constant(np.asarray(steps)), self.constant(np.zeros(steps.shape, np.int8))
         return self.node("DequantizeLinear", [self.constant(held), *grid], axis=axis)
 
     def requantised(self, layer: NcnnLayer, name: str) -> str:

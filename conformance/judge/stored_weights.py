@@ -139,9 +139,9 @@ class _Beside:
         ours, step = plain * scale, self.laid.steps[part]
         others = tuple(place for place in range(ours.ndim) if place != self.axis % ours.ndim)
         largest, own = (np.abs(each).max(axis=others, keepdims=True, initial=0.0) for each in (ours, plain))
-        # The steps are of the channel's largest number as the file has it; or one is of all channels.
+        # The steps are of the channel's largest number as the file has it; or one is of several channels.
         bound = self.bound[part] * np.divide(largest, own, out=np.ones_like(own), where=own > 0)
-        bound = np.maximum(bound, self.of_all)
+        bound = np.maximum(bound, self.shared[part])
         coarsest = np.where(step == LEAST_STEP, np.inf, self.coarser * bound)
         half = np.maximum(bound, np.minimum(step / 2, coarsest)) * (step > 0)
         return self.laid.numbers[part] - ours, half, FOLDED * largest
@@ -154,8 +154,8 @@ class _Beside:
     @cached_property
     def cut(self) -> Array:
         """Which elements lie beyond the range of a step that all share: few, and not far."""
-        numbers = self.laid.numbers
-        if not self.of_all:
+        numbers, steps = self.laid.numbers, self.laid.steps
+        if not self.shared.any() or steps.min() != steps.max():
             return np.zeros(numbers.shape, bool)
         ours, (low, high) = self.ours * self.scale, (numbers.min(), numbers.max())
         beyond = ((numbers == high) & (ours > high)) | ((numbers == low) & (ours < low))
@@ -172,11 +172,18 @@ class _Beside:
         return 127 / SIX_BITS if of_six_bits else COARSER
 
     @cached_property
-    def of_all(self) -> float:
-        """How far each may be off where all share a step, else 0."""
-        step = self.laid.steps.max(initial=0.0)
-        shared = step > 0 and self.laid.steps.min() == step and self.ours.shape[self.axis] > 1
-        return float((self.bound * np.abs(self.scale)).max()) if shared else 0.0
+    def shared(self) -> Array:
+        """How far each may be off where output channels share a step, all or those of a group; else 0."""
+        steps, bounds = (
+            _by_channel(each, self.axis).max(axis=1, initial=0.0)
+            for each in (self.laid.steps, self.bound * np.abs(self.scale))
+        )
+        _, alike, counts = np.unique(steps, return_inverse=True, return_counts=True)
+        largest = np.zeros(len(counts))
+        np.maximum.at(largest, alike, bounds)
+        found = np.where((counts[alike] > 1) & (steps > 0), largest[alike], 0.0)
+        along = [-1 if place == self.axis % self.ours.ndim else 1 for place in range(self.ours.ndim)]
+        return np.broadcast_to(found.reshape(along), self.ours.shape)
 
     @cached_property
     def is_right(self) -> bool:

@@ -756,6 +756,18 @@ def test_errors_of_operands_are_carried(op_type: str, seed: int, size: float) ->
     assert utilisation(candidate, values, bound * (1 + 1e-6) + own).max() <= 1
 
 
+def test_an_error_of_a_limit_counts_where_it_cuts_off() -> None:
+    x, error = np.array([-1.0, 0.2, 0.7, 0.95, 3.0]), np.full((), 0.1)
+    known = {"x": x, "low": np.zeros(()), "high": np.ones(())}
+    _, bounds = propagated_bound(
+        [node("Clip", ("x", "low", "high"), ("y",))],
+        known,
+        Declaration(FLOAT64, FLOAT64),
+        errors={"high": error},
+    )
+    np.testing.assert_allclose(bounds["y"], [0, 0, 0, 0.05, 0.1], atol=1e-12)
+
+
 @pytest.mark.parametrize("op_type", ["ConvInteger", "DequantizeLinear", "MatMulInteger"])
 @given(seed=SEEDS)
 def test_errors_of_integers_are_carried(op_type: str, seed: int) -> None:

@@ -178,10 +178,27 @@ def test_steps_about_zero_may_be_as_coarse_as_a_range_is_wide() -> None:
     assert not found.wrong
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_groups_of_output_channels_may_share_a_step(groups: int) -> None:
+    """As those of ncnn's grouped convolutions do; a slice of one that is wrong is named all the same."""
+    kernel = altered(slice(0), 1.0)
+    largest = np.abs(kernel).reshape(groups, -1).max(axis=1).repeat(len(kernel) // groups)
+    scale = (largest / 127).reshape(-1, 1, 1, 1)
+    for factor in (1.0, 1.2):
+        changed = kernel * np.where(np.arange(len(kernel)) < 2, factor, 1.0).reshape(-1, 1, 1, 1)
+        stored = StoredWeight(np.clip(np.rint(changed / scale), -127, 127).astype(np.int8), scale)
+        found = taken_over(recording(), [stored], DECLARED[INT8.name])
+        assert (KERNEL, 0, kernel.size) in found.runs
+        assert bool(found.wrong) == (factor != 1.0)
+
+
 @pytest.mark.parametrize(
     ("name", "levels", "taken"),
-    [("mask_decoder.top_down.1", 31, True), ("mask_decoder.top_down.1", 40, False)]
-    + [("mask_decoder.lateral.1", 31, False)],
+    [
+        ("mask_decoder.top_down.1", 31, True),
+        ("mask_decoder.top_down.1", 40, False),
+        ("mask_decoder.lateral.1", 31, False),
+    ],
 )
 def test_kernels_for_winograd_may_be_of_six_bits(name: str, levels: int, taken: bool) -> None:
     """ncnn's of 3×3 are; of others, or where integers are larger, steps as coarse are a mistake."""
