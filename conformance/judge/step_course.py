@@ -93,8 +93,11 @@ class StepCourse(Course):
             row.made_systematic(f"its {self.mistaken[row.name]}") if row.name in self.mistaken else row
             for row in self.steps
         ]
-        self.evidence += self.mistaken.values()
         first = first_wrong(self.steps)
+        # What is wrong with others explains nothing where the first goes wrong.
+        self.evidence += [said for name, said in self.mistaken.items() if first and name == first.name]
+        others = (name for name in self.mistaken if first is None or name != first.name)
+        self.remarks += [f"{name}: its {self.mistaken[name]}" for name in others]
         if first is not None and (self.fault is None or self.fault.step != first.name):
             self.fault = Fault(first.name, first.operation, "network", ())
 

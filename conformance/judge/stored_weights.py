@@ -157,11 +157,22 @@ class _Beside:
         numbers, steps = self.laid.numbers, self.laid.steps
         if not self.shared.any() or steps.min() != steps.max():
             return np.zeros(numbers.shape, bool)
-        ours, (low, high) = self.ours * self.scale, (numbers.min(), numbers.max())
-        beyond = ((numbers == high) & (ours > high)) | ((numbers == low) & (ours < low))
+        beyond, ours = self.beyond_ends, self.ours * self.scale
         largest = np.abs(numbers - ours)[beyond].max(initial=0.0)
         few = beyond.mean() <= MOST_CUT and largest <= MOST_CUT * np.abs(ours).max()
         return np.asarray(beyond & few)
+
+    @cached_property
+    def beyond_ends(self) -> Array:
+        """Which elements lie beyond the file's largest or least number, and are that there."""
+        numbers, ours = self.laid.numbers, self.ours * self.scale
+        low, high = numbers.min(), numbers.max()
+        return np.asarray(((numbers == high) & (ours > high)) | ((numbers == low) & (ours < low)))
+
+    @cached_property
+    def is_cut_off(self) -> bool:
+        """Whether nothing but that is wrong with it."""
+        return not (self.wrong & ~self.beyond_ends).any() and bool(self.beyond_ends.mean() < 0.5)
 
     @cached_property
     def coarser(self) -> float:
@@ -211,8 +222,11 @@ class _Beside:
 
     @property
     def is_mostly_right(self) -> bool:
-        """Whether at least half the slices along an axis are: then no factor was folded into all."""
-        return bool(self.wrong_along(self.fewest).mean() <= 0.5)
+        """Whether at least half the slices along an axis are: then no factor was folded into all.
+
+        Of what is cut off, as many numbers.
+        """
+        return self.is_cut_off or bool(self.wrong_along(self.fewest).mean() <= 0.5)
 
     @cached_property
     def explained(self) -> Array:
@@ -585,6 +599,9 @@ def _by_channel(x: Array, axis: int) -> Array:
 
 def _said(found: _Beside) -> str:
     """Say which output channels of a weight are wrong, or which slices along another axis, and how."""
+    if found.is_cut_off:
+        largest, end = np.abs(found.ours * found.scale).max(), np.abs(found.laid.numbers).max()
+        return f"is cut off at ±{end:.3g}: {found.beyond_ends.mean():.2%} of its numbers, up to {largest:.3g}"
     axis = found.fewest
     sides = found.ours * found.scale, found.laid.numbers
     ours, theirs = (_by_channel(x, axis) for x in sides)

@@ -79,6 +79,7 @@ def test_a_matrix_that_is_cut_off_by_its_first_row_is_named() -> None:
     report = verify_unrounded(meaning(layers), meaning(source), {"drawn": {"x": X}})
     assert report.verdict == "fail"
     assert any(name in str(report.leading.first_fault) for name in cut), report.leading.first_fault
+    assert any("is cut off at ±" in said for said in report.leading.evidence), report.leading.evidence
 
 
 def scaled(layer: NcnnLayer, place: int, factor: float, part: slice = slice(None)) -> None:

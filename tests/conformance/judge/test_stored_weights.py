@@ -178,6 +178,20 @@ def test_steps_about_zero_may_be_as_coarse_as_a_range_is_wide() -> None:
     assert not found.wrong
 
 
+def test_what_is_cut_off_is_named_so_however_many_channels_it_is_in() -> None:
+    """As ncnn2int8 cuts off matrices by the largest of their first row."""
+    kernel = altered(slice(0), 1.0)
+    end = np.quantile(np.abs(kernel), 0.9)
+    assert (np.abs(kernel) > end).reshape(len(kernel), -1).any(axis=1).mean() > 0.9
+    scale = np.full((1, 1, 1, 1), end / 127)
+    stored = StoredWeight(np.clip(np.rint(kernel / scale), -127, 127).astype(np.int8), scale)
+    found = taken_over(recording(), [stored], DECLARED[INT8.name])
+    (said,) = found.wrong.values()
+    assert f"is cut off at ±{end:.3g}: 10" in said
+    assert said.endswith(f"up to {np.abs(kernel).max():.3g}")
+    assert found.runs == ((KERNEL, 0, kernel.size),)
+
+
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_groups_of_output_channels_may_share_a_step(groups: int) -> None:
     """As those of ncnn's grouped convolutions do; a slice of one that is wrong is named all the same."""
