@@ -447,6 +447,12 @@ def _record(converter: Converter, source: Path, precision: str, command: list[st
         "inputs": {name: info.shape for name, info in OnnxGraph.load(source, partly=True).declared.items()},
         "converter": [Path(command[0]).name, *command[1:]],
         "versions": {name: version for name in converter.versions if (version := _version(name))},
+        # They tell no version.
+        "programs": {
+            name: _hash(Path(place))
+            for name in converter.programs
+            if precision in converter.narrowed and (place := shutil.which(name))
+        },
     }
 
 

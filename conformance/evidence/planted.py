@@ -18,9 +18,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from conformance.bounds import Declaration
+from conformance.bounds import FLOAT32, Declaration
+from conformance.candidates.converters import CONVERTERS, convert
 from conformance.candidates.kinds import Request, graph_candidate, make
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph
+from conformance.candidates.phone_runtime import STATIC
+from conformance.conversion.meanings import MEANINGS, with_integers
 from conformance.evidence.fault_score import MODELS, SIZE
 from conformance.evidence.planted_files import WrongFiles
 from conformance.evidence.planting import FLOAT_KINDS, KINDS, Planted, plant
@@ -31,6 +34,7 @@ from conformance.graph.quantizing import quantized_for_npu
 from conformance.judge.any_graph import graph_recording
 from conformance.judge.network import verify
 from conformance.judge.quantized import judge_units, only_as_shipped, steps_between
+from conformance.judge.unrounded import verify_unrounded
 from conformance.pictures.inputs import rendered_input
 from conformance.reports.report import Comparison, InputReport
 from refimpl import MobileInst, MobileInstConfig, Weights, record
@@ -216,6 +220,30 @@ class FloatSubject(Subject):
         return float(np.abs(result - right).max(initial=0.0)) / largest if largest else np.inf
 
 
+class StaticSubject(FloatSubject):
+    """A network that a phone's runtime quantises throughout, its file beside the right ONNX model.
+
+    Parameters as of `Subject`.
+    """
+
+    def _judged(self, model: onnx.ModelProto) -> tuple[InputReport, dict[str, Array], float]:
+        """Return the verdict on what a model is converted to, what that computes, and float32's roundoff."""
+        name, _, options = self.candidate.partition(":")
+        given = dict(word.partition("=")[::2] for word in options.split(","))
+        converter = CONVERTERS[name]
+        with tempfile.TemporaryDirectory(prefix="planted-") as folder:
+            path = Path(folder) / "model.onnx"
+            onnx.save(model, path)
+            made = path.with_suffix(converter.suffixes[0])
+            convert(converter, path, made, STATIC, given.get("delegate"))
+            shapes = {"images": self.images.shape}
+            after = OnnxGraph.load(MEANINGS[made.suffix](made, shapes, list(self.graph.outputs)))
+            stored, _ = with_integers(made)
+        feeds = {"images": self.images}
+        report = verify_unrounded(after, self.graph, {"scene": feeds}, stored=stored)
+        return report.leading, graph_recording(after, feeds).tensors, FLOAT32.unit_roundoff
+
+
 class QuantizedSubject(Subject):
     """A network quantised for Snapdragon's NPU, each integer result judged; parameters as of `Subject`.
 
@@ -362,7 +390,8 @@ def _subject(
     network: str, candidate: str, seed: int, quantization: str | None, interpreter: Sequence[str]
 ) -> Subject:
     if quantization is None:
-        return FloatSubject(network, candidate, seed, interpreter)
+        static = f"weights={STATIC}" in candidate.partition(":")[2].split(",")
+        return (StaticSubject if static else FloatSubject)(network, candidate, seed, interpreter)
     return QuantizedSubject(network, candidate, seed, quantization, interpreter)
 
 
