@@ -423,7 +423,11 @@ def _run(package: str, command: list[str], folder: Path) -> None:
 def _last_words(said: Sequence[Path]) -> str:
     text = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in said)
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].strip()[:200] if lines else "it says nothing"
+    return _OURS.sub("", lines[-1].strip())[:200] if lines else "it says nothing"
+
+
+_OURS = re.compile(r"^refimpl\.errors\.\w+: ")
+"""What Python says before an error that a module of ours raises there."""
 
 
 def _check(converter: Converter, files: list[Path]) -> None:

@@ -94,7 +94,12 @@ def read_ncnn(param: Path, content: bytes | bytearray | None = None) -> list[Ncn
     weights = param.with_suffix(".bin")
     if not weights.is_file():
         raise FileError(f"{weights}: there is no such file; ncnn keeps the weights of {param.name} there")
-    unread = {layer.kind for layer in layers} & UNREAD
+    kinds = {layer.kind for layer in layers}
+    if foreign := sorted(kind for kind in kinds if "." in kind or ":" in kind):
+        raise UnsupportedOperationError(
+            f"{param.name}: {', '.join(foreign)}: no layers of ncnn; its converter leaves them as they are"
+        )
+    unread = kinds & UNREAD
     unread |= {f"{layer.kind} in blocks" for layer in layers if layer.integers >= IN_BLOCKS}
     if unread:
         raise UnsupportedOperationError(f"{param}: the weights of {', '.join(sorted(unread))} are not read")

@@ -160,7 +160,11 @@ class FloatSubject(Subject):
         self.tensors = graph_recording(self.graph, {"images": self.images}).tensors
         self.files = WrongFiles(candidate, self.model)
         self.right, self.captured, self.unit_roundoff = self._judged(self.model)
-        self.steps = record(MobileInst(self.config, self.weights), self.images).outputs
+
+    @functools.cached_property
+    def steps(self) -> Mapping[str, str]:
+        """Output → the step under whose name it is judged."""
+        return record(MobileInst(self.config, self.weights), self.images).outputs
 
     @property
     def alarm(self) -> str:
@@ -226,6 +230,11 @@ class StaticSubject(FloatSubject):
     Parameters as of `Subject`.
     """
 
+    @functools.cached_property
+    def steps(self) -> Mapping[str, str]:
+        """Nothing: its tensors are judged under the model's own names."""
+        return {}
+
     def _judged(self, model: onnx.ModelProto) -> tuple[InputReport, dict[str, Array], float]:
         """Return the verdict on what a model is converted to, what that computes, and float32's roundoff."""
         name, _, options = self.candidate.partition(":")
@@ -241,7 +250,9 @@ class StaticSubject(FloatSubject):
             stored, _ = with_integers(made)
         feeds = {"images": self.images}
         report = verify_unrounded(after, self.graph, {"scene": feeds}, stored=stored)
-        return report.leading, graph_recording(after, feeds).tensors, FLOAT32.unit_roundoff
+        # Layers are counted by kind: one that is another may change the names of all.
+        tensors = enumerate(graph_recording(after, feeds).tensors.values())
+        return report.leading, {str(place): array for place, array in tensors}, FLOAT32.unit_roundoff
 
 
 class QuantizedSubject(Subject):

@@ -274,7 +274,7 @@ def _compare_once(sides: _Sides, taken: Mapping[str, Match]) -> _Seen:
             match, missing = tensors.named(output_names.get(name, name), item.value, item.bound), "absent"
             likely |= {name: match} if match else {}
         elif match is None and item.value is not None:
-            fused = _soon_found(sides, name, found)
+            fused = _soon_found(sides, name, found, predictions)
             later = tensors.from_first(found[user].name for user in fused)
             match = tensors.likeliest(output_names.get(name, name), item.value, item.bound, known | later)
             kept = match is not None and match.name == name and sides.is_kept(name, item.step)
@@ -303,11 +303,20 @@ def _compare_once(sides: _Sides, taken: Mapping[str, Match]) -> _Seen:
     return _Seen(taken, spotlight.placed(rows), known, missed, values, lacking, likely, sure)
 
 
-def _soon_found(sides: _Sides, name: str, found: Mapping[str, Match]) -> list[str]:
+def _soon_found(
+    sides: _Sides, name: str, found: Mapping[str, Match], predictions: Mapping[str, _Prediction]
+) -> list[str]:
     """Return the nearest steps behind one that are found, if it may be fused with them."""
     users = sides.structure.soon_found(name, found, sides.compared, sides.reach)
-    # In float64 nothing that is right is so far off that no bound is left: resembling proves nothing.
-    return [user for user in users if sides.folded is None or found[user].worst.judged]
+    # In float64 nothing that is right is so far off that its bound tells nothing: resembling proves nothing.
+    return [user for user in users if sides.folded is None or _tells(found[user], predictions[user])]
+
+
+def _tells(match: Match, item: _Prediction) -> bool:
+    """Tell whether a step was found by a bound that few tensors lie within."""
+    if item.value is None or not match.worst.judged:
+        return False
+    return float(np.max(item.bound, initial=0.0)) <= LIKENESS * float(np.abs(item.value).max(initial=0.0))
 
 
 def _inherits(row: Comparison, heirs: Collection[str]) -> bool:

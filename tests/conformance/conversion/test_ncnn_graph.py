@@ -124,3 +124,11 @@ def test_what_is_not_known_is_named(layer: NcnnLayer, said: str) -> None:
     ]
     with pytest.raises(UnsupportedOperationError, match=said):
         ncnn_graph([*given, layer], {"images": SHAPE}, ["y"])
+
+
+def test_what_ncnns_converter_leaves_as_it_is_is_named(tmp_path: Path) -> None:
+    lines = ["7767517", "2 2", "Input in0 0 1 in0", "nn.InstanceNorm1d norm 1 1 in0 out0 0=4"]
+    (tmp_path / "m.param").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "m.bin").write_bytes(b"")
+    with pytest.raises(UnsupportedOperationError, match="nn.InstanceNorm1d: no layers of ncnn"):
+        read_ncnn(tmp_path / "m.param")
