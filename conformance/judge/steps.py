@@ -15,7 +15,7 @@ import numpy as np
 from conformance.bounds import Declaration
 from conformance.bounds.worst_element import worst_of
 from conformance.candidates.candidate import FUSION_REACH, OwnGraph
-from conformance.judge.alignment import LIKENESS, CandidateTensors, Match
+from conformance.judge.alignment import LIKENESS, RESEMBLANCE, CandidateTensors, Match
 from conformance.judge.detail import Spotlight
 from conformance.judge.replay import Replay, Structure
 from conformance.judge.same_nodes import SameNodes
@@ -98,6 +98,12 @@ def compare_steps(
         return seen.rows, None
     between = own.names_between(seen.known, first.candidate) if own and first.candidate else []
     return seen.rows, Fault(first.name, first.operation, "network", tuple(between))
+
+
+SHORT = 9
+"""Steps in a row over which no bound grows so far: those of a layer norm."""
+EXACT = 1e-5
+"""Of the largest of a tensor: what rounding leaves of a difference of float64's."""
 
 
 @dataclass(frozen=True)
@@ -274,7 +280,7 @@ def _compare_once(sides: _Sides, taken: Mapping[str, Match]) -> _Seen:
             match, missing = tensors.named(output_names.get(name, name), item.value, item.bound), "absent"
             likely |= {name: match} if match else {}
         elif match is None and item.value is not None:
-            fused = _soon_found(sides, name, found, predictions)
+            fused = _soon_found(sides, name, found)
             later = tensors.from_first(found[user].name for user in fused)
             match = tensors.likeliest(output_names.get(name, name), item.value, item.bound, known | later)
             kept = match is not None and match.name == name and sides.is_kept(name, item.step)
@@ -303,20 +309,31 @@ def _compare_once(sides: _Sides, taken: Mapping[str, Match]) -> _Seen:
     return _Seen(taken, spotlight.placed(rows), known, missed, values, lacking, likely, sure)
 
 
-def _soon_found(
-    sides: _Sides, name: str, found: Mapping[str, Match], predictions: Mapping[str, _Prediction]
-) -> list[str]:
+def _soon_found(sides: _Sides, name: str, found: Mapping[str, Match]) -> list[str]:
     """Return the nearest steps behind one that are found, if it may be fused with them."""
     users = sides.structure.soon_found(name, found, sides.compared, sides.reach)
-    # In float64 nothing that is right is so far off that its bound tells nothing: resembling proves nothing.
-    return [user for user in users if sides.folded is None or _tells(found[user], predictions[user])]
+    if sides.folded is None:
+        return users
+    # In float64 nothing that is right is so far off that no bound is left; and over many steps a bound grows
+    # until something resembles anything.
+    near = sides.structure.soon_found(name, found, sides.compared, SHORT)
+    return [
+        user
+        for user in users
+        if (user in near and found[user].worst.judged) or _tells(sides, user, found[user])
+    ]
 
 
-def _tells(match: Match, item: _Prediction) -> bool:
-    """Tell whether a step was found by a bound that few tensors lie within."""
-    if item.value is None or not match.worst.judged:
-        return False
-    return float(np.max(item.bound, initial=0.0)) <= LIKENESS * float(np.abs(item.value).max(initial=0.0))
+def _tells(sides: _Sides, name: str, match: Match) -> bool:
+    """Tell whether what a step was found as is it: by a bound of its own, or but for rounding.
+
+    Where its bound is looser what resembles it is found. In float64 what is right is off by no more than
+    constants are rounded.
+    """
+    largest = float(np.abs(sides.recording.tensors[name]).max(initial=0.0))
+    near = EXACT + sides.declaration.storage.unit_roundoff
+    worst = match.worst
+    return worst.judged and (worst.bound < 0.9 * RESEMBLANCE * largest or worst.error <= near * largest)
 
 
 def _inherits(row: Comparison, heirs: Collection[str]) -> bool:
