@@ -113,8 +113,8 @@ def test_the_command_takes_a_param(param: Path) -> None:
     ("layer", "said"),
     [
         (NcnnLayer("Frobnicate", "x", ("a",), ("out0",), {}), "what Frobnicate means is not written down"),
-        (NcnnLayer("Convolution", "x", ("a",), ("out0",), {4: -233, 1: 3}), "padding"),
-        (NcnnLayer("MatMul", "x", ("v", "a"), ("out0",), {}), "v has 1 axes and a 3"),
+        (NcnnLayer("Softmax", "x", ("a",), ("out0",), {0: 1}), "a Softmax whose axis counts the batch"),
+        (NcnnLayer("Pooling", "x", ("v",), ("out0",), {4: 1}), "Pooling of 1 axes"),
     ],
 )
 def test_what_is_not_known_is_named(layer: NcnnLayer, said: str) -> None:
