@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TypeProto, defs, helper, numpy_helper, shape_inference
 
-from conformance.conversion.graph_writer import OPSET
+from conformance.graph.opset import LATEST
 from refimpl.ops import OPERATIONS
 from refimpl.ops.operation import Array
 
@@ -57,11 +57,11 @@ class InferredLengths:
         }
         try:
             found = shape_inference.infer_node_outputs(
-                defs.get_schema(node.op_type, OPSET),
+                defs.get_schema(node.op_type, LATEST),
                 node,
                 given,
                 small,
-                opset_imports=[helper.make_opsetid("", OPSET)],
+                opset_imports=[helper.make_opsetid("", LATEST)],
             )
         # What does not fit is refused where it is computed; here it only stays unknown.
         except Exception:

@@ -195,16 +195,6 @@ def _glu(writer: NcnnWriter, layer: NcnnLayer) -> None:
     writer.like(layer, writer.node("Mul", [first, writer.node("Sigmoid", [second])]))
 
 
-def _arg_max(writer: NcnnWriter, layer: NcnnLayer) -> None:
-    """Return the places of the largest numbers, or these and then their places."""
-    writer.rank(layer, 1, 2)
-    taken, largest = [writer.reshaped(layer.bottoms[0], -1), writer.shape(layer.param(1, 1))], layer.param(0)
-    values, places = writer.several("TopK", taken, 2, axis=0)
-    rows = [writer.node("Cast", [places], to=1)]
-    rows = [writer.node("Unsqueeze", [row, writer.shape(0)]) for row in ([values] if largest else []) + rows]
-    writer.done(layer, writer.node("Concat", rows, axis=0), 2)
-
-
 def _einsum(writer: NcnnWriter, layer: NcnnLayer) -> None:
     equation = "".join(map(chr, layer.param(0)))
     if equation == "ii":
@@ -219,7 +209,6 @@ def _einsum(writer: NcnnWriter, layer: NcnnLayer) -> None:
 
 
 ARITHMETIC: Mapping[str, Callable[[NcnnWriter, NcnnLayer], None]] = {
-    "ArgMax": _arg_max,
     "Bias": _bias,
     "BinaryOp": _binary,
     "CumulativeSum": _cumulative_sum,

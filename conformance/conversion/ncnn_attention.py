@@ -18,10 +18,8 @@ def _attention(writer: NcnnWriter, layer: NcnnLayer) -> None:
         writer.rank(layer, 3, blob=blob)
     query, *keys, mask = [*layer.bottoms[:3], layer.bottoms[3] if layer.param(5) else ""]
     if layer.param(7):
-        past = layer.bottoms[3 + bool(layer.param(5)) :]
-        keys = [writer.node("Concat", pair, axis=1) for pair in zip(past, keys, strict=True)]
-        for top, kept in zip(layer.tops[1:], keys, strict=True):
-            writer.give(top, kept, 3)
+        # ncnn's package gives them in another order than its source.
+        raise unwritten(layer, "an attention that keeps its keys")
     heads, groups = (writer.lengths(name)[0] for name in layer.bottoms[:2])
     if heads == groups:
         writer.give(layer.tops[0], _attended(writer, layer, query, keys, mask), 3)

@@ -25,6 +25,8 @@ from conformance.conversion.ncnn_windows import (
 )
 from conformance.conversion.ncnn_writer import NcnnWriter, unwritten
 
+SINCE = 19
+"""Operator set that deformable convolutions are of."""
 _MORE: Mapping[int, tuple[int, ...]] = {1: (18,), 2: (18, 19), 3: (18, 19, 20)}
 """Number of axes → the parameters of what is added behind each."""
 _WANTED: Mapping[int, tuple[int, ...]] = {1: (20,), 2: (20, 21), 3: (25, 26, 27)}
@@ -95,6 +97,7 @@ def _deformable(writer: NcnnWriter, layer: NcnnLayer) -> None:
         raise unwritten(layer, f"padding {found.pads}")
     x, offset, *mask = map(writer.in_batch, layer.bottoms)
     taps = writer.constant(layer.weights[0].reshape(made, -1, *found.kernel))
+    writer.opset = SINCE
     result = writer.node("DeformConv", [x, taps, offset, "", *mask][: 5 if mask else 3], **found.attributes)
     for bias in layer.weights[1:]:
         result = writer.node("Add", [result, writer.constant(bias.reshape(-1, 1, 1))])

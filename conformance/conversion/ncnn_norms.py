@@ -86,27 +86,21 @@ def _rms_norm(writer: NcnnWriter, layer: NcnnLayer) -> None:
 
 
 def _local_response(writer: NcnnWriter, layer: NcnnLayer) -> None:
+    """Divide by a mean of squares, over channels or a square of the map.
+
+    Of an even number one more is before than behind: so ncnn's package computes it, its source takes both.
+    """
     writer.rank(layer, 3)
-    size, alpha = int(layer.param(1, 5)), float(layer.param(2, 1.0))
-    beta, bias = float(layer.param(3, 0.75)), float(layer.param(4, 1.0))
-    x = writer.in_batch(layer.bottoms[0])
-    if layer.param(0) == 0:
-        # As many channels to either side: of an even number, one more, and the mean still over that.
-        odd = size // 2 * 2 + 1
-        made = writer.node("LRN", [x], size=odd, alpha=alpha * odd / size, beta=beta, bias=bias)
-    else:
-        before = size // 2
-        pads = [before, before, size - before - 1, size - before - 1]
-        mean = writer.node(
-            "AveragePool",
-            [writer.node("Mul", [x, x])],
-            kernel_shape=[size, size],
-            pads=pads,
-            count_include_pad=1,
-        )
-        base = writer.node("Add", [writer.node("Mul", [mean, writer.scalar(alpha)]), writer.scalar(bias)])
-        made = writer.node("Mul", [x, writer.node("Pow", [base, writer.scalar(-beta)])])
-    writer.like(layer, writer.out_of_batch(made))
+    (x,), size = layer.bottoms, int(layer.param(1, 5))
+    wide = [size, 1, 1] if layer.param(0) == 0 else [1, size, size]
+    before, behind = [each // 2 for each in wide], [each - each // 2 - 1 for each in wide]
+    squares = writer.node("Unsqueeze", [writer.node("Mul", [x, x]), writer.shape(0, 1)])
+    how: dict[str, Any] = {"kernel_shape": wide, "pads": before + behind, "count_include_pad": 1}
+    mean = writer.node("Squeeze", [writer.node("AveragePool", [squares], **how), writer.shape(0, 1)])
+    base = writer.node("Mul", [mean, writer.scalar(layer.param(2, 1.0))])
+    base = writer.node("Add", [base, writer.scalar(layer.param(4, 1.0))])
+    power = writer.node("Pow", [base, writer.scalar(-layer.param(3, 0.75))])
+    writer.like(layer, writer.node("Mul", [x, power]))
 
 
 def _with_channels(writer: NcnnWriter, layer: NcnnLayer) -> tuple[str, int]:

@@ -68,11 +68,7 @@ def _pads(
     missing = same_padding(kernel, strides, lengths)
     if min(missing) < 0 < max(missing):
         raise unwritten(layer, f"padding by {missing}")
-    pads = split(missing, upper=mode == UPPER)
-    if axes == 3:
-        # Of depth, what is odd is behind in either mode.
-        pads[0], pads[3] = missing[0] // 2, missing[0] - missing[0] // 2
-    return pads, False
+    return split(missing, upper=mode == UPPER, flat_only=True), False
 
 
 def _check_windows(

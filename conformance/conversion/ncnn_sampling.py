@@ -5,14 +5,14 @@ Source: github.com/Tencent/ncnn, ``src/layer/interp.cpp``, ``gridsample.cpp``, `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from conformance.conversion.ncnn_expressions import listed, side_of
 from conformance.conversion.ncnn_model import NcnnLayer
-from conformance.conversion.ncnn_writer import SIDES, NcnnWriter, unwritten
+from conformance.conversion.ncnn_writer import NcnnWriter, unwritten
 
 NEAREST, LINEAR, CUBIC = 1, 2, 3
 LEAST_FOR_CUBIC = 4
@@ -38,19 +38,48 @@ def _interp(writer: NcnnWriter, layer: NcnnLayer) -> None:
         writer.like(layer, _nearest(writer, layer, own, wanted))
         return
     aligned = bool(layer.param(6))
+    by_factor = _by_factor(layer) and not aligned
     if aligned and 1 in wanted:
         raise unwritten(layer, f"an Interp to {wanted} with its corners in place")
     if kind == CUBIC and any(each is not None and each < LEAST_FOR_CUBIC for each in own):
         raise unwritten(layer, f"a cubic Interp of {own}")
     how: dict[str, Any] = {"mode": "linear" if kind == LINEAR else "cubic"}
     how["coordinate_transformation_mode"] = "align_corners" if aligned else "half_pixel"
-    writer.like(layer, _resized(writer, layer, wanted, how))
+    factors = _factors(layer)[3 - rank :] if by_factor else []
+    writer.like(layer, _resized(writer, layer, wanted, how, factors))
 
 
-def _resized(writer: NcnnWriter, layer: NcnnLayer, wanted: list[int], how: dict[str, Any]) -> str:
+def _by_factor(layer: NcnnLayer) -> bool:
+    """Tell whether an Interp is given factors, and no lengths: it computes its places by them."""
+    if layer.param(5) or len(layer.bottoms) > 1 or 9 in layer.params:
+        return False
+    if bool(layer.param(3)) != bool(layer.param(4)):
+        raise unwritten(layer, "an Interp to one length and by the factor of the other")
+    return not layer.param(3)
+
+
+def _factors(layer: NcnnLayer) -> list[np.float32]:
+    """Return how much higher and wider an Interp's result is."""
+    return [np.float32(layer.param(number, 1.0)) for number in (1, 2)]
+
+
+def _resized(
+    writer: NcnnWriter,
+    layer: NcnnLayer,
+    wanted: list[int],
+    how: dict[str, Any],
+    factors: Sequence[np.float32] = (),
+) -> str:
     x = writer.in_batch(layer.bottoms[0])
     axes = [*range(2, 2 + len(wanted))]
-    return writer.out_of_batch(writer.node("Resize", [x, "", "", writer.shape(*wanted)], axes=axes, **how))
+    if factors:
+        lengths = writer.known(layer, layer.bottoms[0])[1:]
+        if [int(length * float(factor)) for length, factor in zip(lengths, factors, strict=True)] != wanted:
+            raise unwritten(layer, f"an Interp to {wanted} by {factors}")
+        to = ["", writer.constant(np.array(factors, np.float32))]
+    else:
+        to = ["", "", writer.shape(*wanted)]
+    return writer.out_of_batch(writer.node("Resize", [x, *to], axes=axes, **how))
 
 
 def _wanted(writer: NcnnWriter, layer: NcnnLayer) -> list[int]:
@@ -60,22 +89,21 @@ def _wanted(writer: NcnnWriter, layer: NcnnLayer) -> list[int]:
         sides = [*sides, side_of(writer, layer.bottoms[0], "h")][:2][::-1]
     elif len(layer.bottoms) > 1:
         sides = [side_of(writer, layer.bottoms[1], side) for side in "hw"]
-    elif layer.param(3) and layer.param(4):
-        sides = [layer.param(3), layer.param(4)]
-    else:
+    elif _by_factor(layer):
         sides = [
-            _scaled(writer, layer, side, factor)
-            for side, factor in (("h", layer.param(1, 1.0)), ("w", layer.param(2, 1.0)))
+            _scaled(writer, layer, side, factor) for side, factor in zip("hw", _factors(layer), strict=True)
         ]
+    else:
+        sides = [layer.param(3), layer.param(4)]
     known = [each for each in sides if not isinstance(each, str)]
     if len(known) < len(sides) or min(known) < 1:
         raise unwritten(layer, f"an Interp to {sides}")
     return known
 
 
-def _scaled(writer: NcnnWriter, layer: NcnnLayer, side: str, factor: float) -> int | str:
+def _scaled(writer: NcnnWriter, layer: NcnnLayer, side: str, factor: np.float32) -> int | str:
     own = 1 if writer.rank(layer) == 1 else side_of(writer, layer.bottoms[0], side)
-    return own if isinstance(own, str) else int(np.float32(own) * np.float32(factor))
+    return own if isinstance(own, str) else int(np.float32(own) * factor)
 
 
 def _nearest(writer: NcnnWriter, layer: NcnnLayer, own: list[int | None], wanted: list[int]) -> str:
@@ -84,19 +112,16 @@ def _nearest(writer: NcnnWriter, layer: NcnnLayer, own: list[int | None], wanted
     ncnn computes the places in float32, and by the factor where it is given no size; where that leads to
     others than the quotient of the sizes, they are listed.
     """
-    sized = {"h": 9 in layer.params or layer.param(3), "w": 9 in layer.params or layer.param(4)}
-    found, exact = [], True
-    for side, length, size in zip(SIDES[len(own) + 1][1:], own, wanted, strict=True):
+    found, exact, by_factor = [], True, _by_factor(layer)
+    for length, size, factor in zip(own, wanted, _factors(layer)[-len(own) :], strict=True):
         if length is None:
-            if not sized[side]:
-                raise unwritten(layer, "an Interp by a factor of what is not declared")
+            # Only a picture of an unknown size is taken to the wanted one by the quotient itself.
             continue
-        factor = np.float32(layer.param({"h": 1, "w": 2}[side], 1.0))
-        step = np.float32(length) / np.float32(size) if sized[side] else np.float32(1) / factor
+        step = np.float32(1) / factor if by_factor else np.float32(length) / np.float32(size)
         places = np.minimum((np.arange(size, dtype=np.float32) * step).astype(np.int64), length - 1)
         exact = exact and bool((places == np.arange(size) * length // size).all())
         found.append(places)
-    if exact:
+    if exact or len(found) < len(own):
         how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
         return _resized(writer, layer, wanted, how)
     x = layer.bottoms[0]

@@ -96,12 +96,8 @@ def resolved(writer: NcnnWriter, layer: NcnnLayer, found: Window) -> Window:
     missing = same_padding(found.extents, found.strides, lengths)
     if min(missing) < 0 < max(missing):
         raise unwritten(layer, f"padding by {missing}")
-    return Window(
-        found.kernel,
-        found.dilations,
-        found.strides,
-        split(missing, upper=found.pads[0] == SAME_UPPER),
-    )
+    pads = split(missing, upper=found.pads[0] == SAME_UPPER, flat_only=True)
+    return Window(found.kernel, found.dilations, found.strides, pads)
 
 
 def same_padding(extents: Sequence[int], strides: Sequence[int], lengths: Sequence[int]) -> list[int]:
@@ -112,11 +108,21 @@ def same_padding(extents: Sequence[int], strides: Sequence[int], lengths: Sequen
     ]
 
 
-def split(missing: Sequence[int], *, upper: bool) -> list[int]:
-    """Return a padding in two halves, before each axis and behind; the larger is behind if it is upper."""
+def split(missing: Sequence[int], *, upper: bool, flat_only: bool = False) -> list[int]:
+    """Return a padding in two halves, before each axis and behind.
+
+    Parameters
+    ----------
+    missing
+    upper
+        Whether the larger half is behind; else before.
+    flat_only
+        Whether that of a depth is always behind: so ncnn pads.
+    """
     missing = [max(0, each) for each in missing]
-    smaller, larger = [each // 2 for each in missing], [each - each // 2 for each in missing]
-    return smaller + larger if upper else larger + smaller
+    uppers = [upper or (flat_only and len(missing) - at > 2) for at in range(len(missing))]
+    before = [each // 2 if behind else each - each // 2 for each, behind in zip(missing, uppers, strict=True)]
+    return before + [each - first for each, first in zip(missing, before, strict=True)]
 
 
 def filled(writer: NcnnWriter, name: str, pads: Sequence[int], value: float, axes: int) -> str:
