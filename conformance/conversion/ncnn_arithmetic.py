@@ -103,7 +103,7 @@ def _spread(writer: NcnnWriter, layer: NcnnLayer, blob: int, rank: int) -> str:
 def _eltwise(writer: NcnnWriter, layer: NcnnLayer) -> None:
     kind, coefficients, operands = layer.param(0), layer.param(1, ()), list(layer.bottoms)
     operators = {0: "Mul", 1: "Add", 2: "Max"}
-    if kind not in operators or len({writer.ranks[name] for name in operands}) > 1:
+    if kind not in operators or len({tuple(writer.lengths(name)) for name in operands}) > 1:
         raise unwritten(layer, f"this Eltwise of {len(operands)} blobs")
     if kind == 1 and coefficients:
         operands = [
@@ -161,12 +161,13 @@ def _reduction(writer: NcnnWriter, layer: NcnnLayer) -> None:
     if layer.param(1, 1) or rank == 1:
         axes = range(rank)
     axes = sorted({writer.axis(layer, axis) for axis in axes})
-    if not axes:
-        # None of the axes are reduced: nothing is.
-        writer.like(layer, layer.bottoms[0])
-        return
-    keeps = bool(layer.param(4))
-    made = writer.node(_REDUCED[kind], [layer.bottoms[0], writer.shape(*axes)], keepdims=int(keeps))
+    (x,), keeps = layer.bottoms, bool(layer.param(4))
+    if axes:
+        made = writer.node(_REDUCED[kind], [x, writer.shape(*axes)], keepdims=int(keeps))
+    else:
+        # None of the axes are reduced: every number is by itself.
+        lone = writer.node("Unsqueeze", [x, writer.shape(-1)])
+        made = writer.node(_REDUCED[kind], [lone, writer.shape(-1)], keepdims=0)
     if layer.param(2, 1.0) != 1.0:
         made = writer.node("Mul", [made, writer.scalar(layer.param(2))])
     if not keeps and len(axes) == rank:

@@ -25,6 +25,7 @@ from conformance.conversion.ncnn_recurrent import RECURRENT
 from conformance.conversion.ncnn_sampling import SAMPLING
 from conformance.conversion.ncnn_shapes import SHAPES
 from conformance.conversion.ncnn_writer import NcnnWriter, unwritten
+from refimpl.errors import UnsupportedOperationError
 
 KEEP_BITS = ("ExpandDims", "Flatten", "Reshape", "Split", "Squeeze")
 """Layers that hand on what they are given as it is, whatever its type."""
@@ -69,6 +70,8 @@ def ncnn_graph(
         writer.prefix = layer.name
         try:
             _LAYERS[layer.kind](writer, layer)
+        except UnsupportedOperationError:
+            raise
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise unwritten(layer, f"this {layer.kind} ({error})") from error
         if layer.kind in KEEP_BITS and layer.bottoms[0] in writer.as_given:

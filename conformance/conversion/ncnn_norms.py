@@ -6,6 +6,7 @@ Source: github.com/Tencent/ncnn, ``src/layer/*norm*.cpp``, ``mvn.cpp``, ``lrn.cp
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,11 +30,19 @@ def _affine(layer: NcnnLayer, size: int) -> list[Array]:
     return list(layer.weights) or [np.ones(size, np.float32), np.zeros(size, np.float32)]
 
 
+def _channels(writer: NcnnWriter, layer: NcnnLayer, told: int) -> int:
+    """Return how long the first axis is; refuse to be told otherwise by a norm that has a number for each."""
+    (own, *_) = writer.lengths(layer.bottoms[0])
+    if own not in (None, told) and (layer.weights or layer.kind == "GroupNorm"):
+        raise unwritten(layer, f"a {layer.kind} of {told} channels of {own}")
+    return told if own is None else own
+
+
 def _instance_norm(writer: NcnnWriter, layer: NcnnLayer) -> None:
     """A blob without channels is one channel."""
     rank = writer.rank(layer)
     ones = [0] if rank > 2 else [*range(4 - rank)]
-    channels = int(layer.param(0)) if rank > 2 else 1
+    channels = _channels(writer, layer, int(layer.param(0))) if rank > 2 else 1
     x = writer.node("Unsqueeze", [layer.bottoms[0], writer.shape(*ones)])
     constants = [writer.constant(each[:channels]) for each in _affine(layer, channels)]
     made = writer.node("InstanceNormalization", [x, *constants], epsilon=float(layer.param(1, 1e-3)))
@@ -42,6 +51,8 @@ def _instance_norm(writer: NcnnWriter, layer: NcnnLayer) -> None:
 
 def _group_norm(writer: NcnnWriter, layer: NcnnLayer) -> None:
     (x,), groups = layer.bottoms, int(layer.param(0, 1))
+    if not groups or _channels(writer, layer, int(layer.param(1))) % groups:
+        raise unwritten(layer, f"a GroupNorm of {layer.param(1)} channels in {groups} groups")
     rows = writer.reshaped(x, 1, groups, -1)
     ones, zeros = np.ones(groups, np.float32), np.zeros(groups, np.float32)
     operands = [rows, writer.constant(ones), writer.constant(zeros)]
@@ -56,7 +67,7 @@ def _normed(writer: NcnnWriter, layer: NcnnLayer) -> list[int]:
     """Return the lengths of the last axes that a norm goes over: its parameter 0 is their product."""
     rank, size = writer.rank(layer), int(layer.param(0))
     if rank < 3:
-        return [size]
+        return [writer.lengths(layer.bottoms[0])[-1] or size]
     if writer.lengths(layer.bottoms[0])[-1] == size:
         return [size]
     lengths = writer.known(layer, layer.bottoms[0])[1:]
@@ -68,7 +79,7 @@ def _normed(writer: NcnnWriter, layer: NcnnLayer) -> list[int]:
 
 def _layer_norm(writer: NcnnWriter, layer: NcnnLayer) -> None:
     lengths = _normed(writer, layer)
-    constants = [writer.constant(each.reshape(lengths)) for each in _affine(layer, int(layer.param(0)))]
+    constants = [writer.constant(each.reshape(lengths)) for each in _affine(layer, math.prod(lengths))]
     how: dict[str, Any] = {"axis": -len(lengths), "epsilon": float(layer.param(1, 1e-3))}
     writer.like(layer, writer.node("LayerNormalization", [layer.bottoms[0], *constants], **how))
 

@@ -17,6 +17,8 @@ from refimpl.ops.operation import Array
 REST = -233
 """Of a Crop, as far as the axis goes; of a Slice, what is left, shared equally."""
 END = 2**31 - 1
+REFLECTED = 2
+"""Kind of a Padding."""
 _OFFSETS: Mapping[str, int] = {"w": 0, "h": 1, "d": 13, "c": 2}
 _LENGTHS: Mapping[str, int] = {"w": 3, "h": 4, "d": 14, "c": 5}
 _BEHIND: Mapping[str, int] = {"w": 6, "h": 7, "d": 15, "c": 8}
@@ -39,6 +41,9 @@ def _slice(writer: NcnnWriter, layer: NcnnLayer) -> None:
             end = start + (writer.known(layer, x)[axis] - start) // (count - at)
         else:
             end = start + lengths[at]
+        length = writer.lengths(x)[axis]
+        if end <= start or (length is not None and end != END and end > length):
+            raise unwritten(layer, f"a Slice of {length} from {start} to {end}")
         writer.give(top, writer.cut(x, axis, start, end), rank)
         start = end
 
@@ -154,6 +159,8 @@ def _padding(writer: NcnnWriter, layer: NcnnLayer) -> None:
     if not any(starts + ends):
         writer.like(layer, x)
         return
+    if kind == REFLECTED:
+        _check_reflection(writer, layer, starts, ends)
     pads = writer.shape(*starts, *ends)
     if kind:
         writer.like(layer, writer.node("Pad", [x, pads], mode=("constant", "edge", "reflect")[kind]))
@@ -161,6 +168,15 @@ def _padding(writer: NcnnWriter, layer: NcnnLayer) -> None:
         _pad_channels(writer, layer, starts, ends, layer.weights[0])
     else:
         writer.like(layer, writer.node("Pad", [x, pads, writer.scalar(layer.param(5, 0.0))]))
+
+
+def _check_reflection(
+    writer: NcnnWriter, layer: NcnnLayer, starts: Sequence[int], ends: Sequence[int]
+) -> None:
+    """Refuse a padding that reaches past the far end of what it reflects: ncnn reads beside the blob."""
+    for length, start, end in zip(writer.lengths(layer.bottoms[0]), starts, ends, strict=True):
+        if length is not None and max(start, end) >= length:
+            raise unwritten(layer, f"a reflection of {length} by {start} and {end}")
 
 
 def _pad_channels(

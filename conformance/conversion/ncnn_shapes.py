@@ -77,8 +77,9 @@ def _squeeze(writer: NcnnWriter, layer: NcnnLayer) -> None:
 
 def _expand(writer: NcnnWriter, layer: NcnnLayer) -> None:
     axes, rank = layer.param(3, ()), writer.rank(layer)
-    if rank + len(axes) >= len(SIDES):
-        raise unwritten(layer, f"an ExpandDims to {rank + len(axes)} axes")
+    whole = rank + len(axes)
+    if whole >= len(SIDES) or not all(-whole <= axis < whole for axis in axes):
+        raise unwritten(layer, f"an ExpandDims of {rank} axes by {axes}")
     made = writer.node("Unsqueeze", [layer.bottoms[0], writer.shape(*axes)]) if axes else layer.bottoms[0]
     writer.done(layer, made, rank + len(axes))
 

@@ -41,7 +41,7 @@ class Case:
         Of its operands, without a batch.
     weights
     draw
-        "normal", "positive" from 0.5 to 2, "unit" within ±0.9, "above" from 1.1 to 3, "words" 0 to 11.
+        "normal", "positive" from 0.5 to 2, "unit" within ±0.9, "above" from 1.1 to 3, "words" 0 to 11, "integers" of a weight.
     tops
         How many blobs it makes.
     """
@@ -182,6 +182,7 @@ def _reductions() -> Iterator[Case]:
                 listed = f"-23303={len(axes)},{','.join(map(str, axes))}"
                 yield of(f"Reduction 0={kind} 1=0 {listed} 4={keeps} 5=1", shape, draw=draw)
         yield of(f"Reduction 0={kind}", B, draw=draw)
+        yield of(f"Reduction 0={kind} 1=0 2=0.5", B, draw=draw)
         yield of(f"Reduction 0={kind} 4=1 2=0.5", D, draw=draw)
     for shape in EVERY:
         for axis in range(-len(shape), len(shape)):
@@ -315,6 +316,7 @@ def _parts() -> Iterator[Case]:
             yield of(f"Flip -23300=1,{axis}", shape)
             yield of(f"Tile 0={axis} 1=3", shape) if axis >= 0 else of("Noop", shape)
     yield of("Flip -23300=2,0,-1", B)
+    yield of("Split", B, tops=2)
     for shape, counts in ((V, "1,2"), (V, "2,2,3"), (M, "2,2,3"), (M, "1,2"), (M, "3,2,1,3"), (B, "3,2,1,3")):
         yield of(f"Tile -23302={counts}", shape)
     for shape, counts in ((B, "2,2,3"), (B, "4,2,3,1,2"), (D, "3,2,1,2"), (D, "4,1,2,1,3"), (M, "4,2,3,1,2")):
@@ -358,6 +360,8 @@ def _parts() -> Iterator[Case]:
     yield weighed("Padding 0=1 1=2 2=3 3=1 7=1 8=1 6=3", D, plain(3))
     words = (11,)
     yield Case("Embed 0=5 1=9 3=45", (words,), (tagged(45),), "words")
+    held = Weight(45, True, "integers")
+    yield Case("Embed 0=5 1=9 2=1 3=45 18=1", (words,), (held, plain(5), plain(1, "positive")), "words")
     yield Case("Embed 0=5 1=9 2=1 3=45", (words,), (tagged(45), plain(5)), "words")
 
 
