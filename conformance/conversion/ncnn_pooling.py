@@ -52,12 +52,14 @@ def _pads(
     """Return what is padded before each axis, then behind each, and whether as much more as is needed."""
     mode, axes = layer.param(5), axes_of(layer)
     given = paddings(layer, (3, 13, 23), (14, 15, 16))
+    counts_all = layer.param(0) != 0 and bool(layer.param(6))
+    if mode in (FULL, VALID):
+        _check_windows(writer, layer, (kernel, strides, given), ceil=mode == FULL, inside=not counts_all)
     if mode == VALID:
         return given, False
     if mode not in (FULL, UPPER, LOWER) or (mode != FULL and any(given)):
         raise unwritten(layer, f"mode {mode} of padding {given}")
-    if mode == FULL and (layer.param(0) == 0 or not layer.param(6)):
-        _check_windows(writer, layer, kernel, strides, given)
+    if mode == FULL and not counts_all:
         return given, True
     lengths = writer.known(layer, layer.bottoms[0])[1:]
     if mode == FULL:
@@ -72,17 +74,34 @@ def _pads(
 
 
 def _check_windows(
-    writer: NcnnWriter, layer: NcnnLayer, kernel: list[int], strides: list[int], pads: list[int]
+    writer: NcnnWriter,
+    layer: NcnnLayer,
+    windows: tuple[list[int], list[int], list[int]],
+    *,
+    ceil: bool,
+    inside: bool,
 ) -> None:
-    """Refuse windows that lie in the padding only: ONNX leaves them out."""
-    axes = len(kernel)
+    """Refuse windows that are larger than the map, or, if it matters, lie in the padding only.
+
+    Parameters
+    ----------
+    writer, layer
+    windows
+        Their lengths, strides and padding.
+    ceil
+        Whether the last window may reach beyond the padding.
+    inside
+        Whether every window needs an element.
+    """
+    kernel, strides, pads = windows
     for at, length in enumerate(writer.lengths(layer.bottoms[0])[1:]):
         if length is None:
             continue
-        whole = length + pads[at] + pads[at + axes]
-        count = -(-(whole - kernel[at]) // strides[at]) + 1
-        if (count - 1) * strides[at] >= length + pads[at]:
-            raise unwritten(layer, f"a pooling of {length} by {kernel[at]} with a window outside")
+        size, step, before = kernel[at], strides[at], pads[at]
+        rest = length + before + pads[at + len(kernel)] - size
+        last = (-(-rest // step) if ceil else rest // step) * step
+        if rest < 0 or (inside and (last >= length + before or size <= before)):
+            raise unwritten(layer, f"a pooling of {length} by {size} with a window outside")
 
 
 def _adaptive(writer: NcnnWriter, layer: NcnnLayer) -> None:

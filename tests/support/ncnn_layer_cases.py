@@ -41,7 +41,8 @@ class Case:
         Of its operands, without a batch.
     weights
     draw
-        "normal", "positive" from 0.5 to 2, "unit" within ±0.9, "above" from 1.1 to 3, "words" 0 to 11, "integers" of a weight.
+        "normal", "positive" from 0.5 to 2, "unit" within ±0.9, "above" from 1.1 to 3, "words" 0 to 11, and
+        of a weight "half" for float16 and "integers".
     tops
         How many blobs it makes.
     """
@@ -56,6 +57,11 @@ class Case:
 def tagged(count: int) -> Weight:
     """Return a weight of type 0."""
     return Weight(count, True)
+
+
+def half(count: int) -> Weight:
+    """Return a weight of type 0 that is stored in float16."""
+    return Weight(count, True, "half")
 
 
 def plain(count: int, draw: str = "normal") -> Weight:
@@ -107,6 +113,9 @@ def _by_number() -> Iterator[Case]:
     ):
         for shape in EVERY if line in ("ELU", "Flatten", "ReLU", "Swish") else (B,):
             yield of(line, shape)
+
+
+def _by_number_of_few() -> Iterator[Case]:
     for line in ("Log", "Log 0=10.0 1=2.0 2=0.5", "Log 1=2.0", "Power 0=0.5"):
         yield of(line, B, draw="positive")
     for kind in range(28):
@@ -268,6 +277,9 @@ def _shapes() -> Iterator[Case]:
     yield of("Reshape 0=0 1=0 11=0 2=0", D)
     yield of("Reshape 0=0 1=-1", D)
     yield of('Reshape 6="1w,1h,-1"', B, (2, 35))
+
+
+def _other_shapes() -> Iterator[Case]:
     for line in (
         "Squeeze -23303=1,1",
         "Squeeze -23303=2,0,-1",
@@ -317,6 +329,9 @@ def _parts() -> Iterator[Case]:
             yield of(f"Tile 0={axis} 1=3", shape) if axis >= 0 else of("Noop", shape)
     yield of("Flip -23300=2,0,-1", B)
     yield of("Split", B, tops=2)
+
+
+def _tiles_and_crops() -> Iterator[Case]:
     for shape, counts in ((V, "1,2"), (V, "2,2,3"), (M, "2,2,3"), (M, "1,2"), (M, "3,2,1,3"), (B, "3,2,1,3")):
         yield of(f"Tile -23302={counts}", shape)
     for shape, counts in ((B, "2,2,3"), (B, "4,2,3,1,2"), (D, "3,2,1,2"), (D, "4,1,2,1,3"), (M, "4,2,3,1,2")):
@@ -349,6 +364,9 @@ def _parts() -> Iterator[Case]:
     for shape, other in ((V, (4,)), (M, (3, 4)), (B, (2, 3, 4)), (D, (2, 2, 3, 4)), (B, B)):
         yield of("CopyTo 0=1 1=1 2=1 13=1", shape, other)
     yield of("CopyTo -23309=2,1,-5 -23311=2,0,-1", B, (2, 5, 4))
+
+
+def _paddings_and_words() -> Iterator[Case]:
     for kind in range(3):
         yield of(f"Padding 2=2 3=1 4={kind} 5=0.5", V)
         for shape in (M, B):
@@ -365,4 +383,7 @@ def _parts() -> Iterator[Case]:
     yield Case("Embed 0=5 1=9 2=1 3=45", (words,), (tagged(45), plain(5)), "words")
 
 
-GROUPS = (_by_number, _binary, _affine, _reductions, _norms, _shapes, _parts)
+GROUPS = (
+    *(_by_number, _by_number_of_few, _binary, _affine, _reductions, _norms, _shapes, _other_shapes),
+    *(_parts, _tiles_and_crops, _paddings_and_words),
+)

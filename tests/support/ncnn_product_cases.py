@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ncnn_layer_cases import Case, of, plain, tagged, weighed
+from ncnn_layer_cases import Case, half, of, plain, tagged, weighed
 
 ACTIVATIONS = (*("9=1", "9=2 -23310=1,0.1", "9=3 -23310=2,-0.5,0.7", "9=4", "9=5", "9=6 -23310=2,0.2,0.5"),)
 
@@ -76,6 +76,9 @@ def _deconvolutions() -> Iterator[Case]:
     yield of("Deconvolution 28=1 5=1 3=2 0=4 1=3", flat, (3, 4, 3, 3), (4,))
     yield of("Deconvolution1D 28=1 5=1 3=2 0=4 1=3", row, (3, 4, 3), (4,))
     yield of("DeconvolutionDepthWise 28=1 5=1 3=2 0=6 1=3 7=2", (4, 4, 5), (4, 3, 3, 3), (6,))
+
+
+def _windows_askew() -> Iterator[Case]:
     for way, out in (("", (6, 7)), ("4=1", (8, 9)), ("3=2 4=1", (4, 5))):
         shapes = ((3, 8, 9), (18, *out))
         line = f"DeformableConv2D 0=4 1=3 5=1 6=108 {way}"
@@ -222,4 +225,25 @@ def _attention() -> Iterator[Case]:
         yield of(f"RotaryEmbed 0={interleaved}", (3, 5, 8), (5, 4), (5, 4))
 
 
-GROUPS = (_convolutions, _deconvolutions, _pooling, _sampling, _recurrent, _matrices, _attention)
+def _halves() -> Iterator[Case]:
+    yield weighed("Convolution 0=4 1=3 5=1 6=108 9=1", (3, 8, 9), half(108), plain(4))
+    yield weighed("Deconvolution 0=4 1=3 5=1 6=108 9=1", (3, 4, 5), half(108), plain(4))
+    yield weighed("DeconvolutionDepthWise1D 0=6 1=3 3=2 6=36 7=2 9=1", (4, 5), half(36))
+    yield weighed("InnerProduct 0=4 1=1 2=28 9=1", (1, 7), half(28), plain(4))
+    yield weighed("Gemm 5=1 6=1 7=3 8=5 9=4 10=3", (3, 4), half(20), half(15))
+    yield weighed("LSTM 0=5 1=60 2=1", (7, 3), half(60), half(20), half(100))
+    yield weighed("GRU 0=5 1=45 2=1", (7, 3), half(45), half(20), half(75))
+    yield Case("MemoryData 0=7 1=5 21=0", (), (half(35),))
+
+
+GROUPS = (
+    _halves,
+    _convolutions,
+    _deconvolutions,
+    _windows_askew,
+    _pooling,
+    _sampling,
+    _recurrent,
+    _matrices,
+    _attention,
+)

@@ -15,7 +15,7 @@ from ncnn_layer_cases import Case
 
 from conformance.candidates.evaluated import EvaluatedGraph
 from conformance.conversion.ncnn_graph import KINDS, ncnn_graph
-from conformance.conversion.ncnn_model import INTEGERS, NcnnLayer, read_ncnn
+from conformance.conversion.ncnn_model import HALF, INTEGERS, NcnnLayer, read_ncnn
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl.errors import UnsupportedOperationError
 from refimpl.ops.operation import Array
@@ -27,6 +27,8 @@ CASES = {
     for group in module.GROUPS
     for case in group()
 }
+TAGS = {"float16": HALF, "int8": INTEGERS}
+"""Type of an array that is not of float32 → what a file begins it with."""
 TOLERANCE = 1e-5
 """Of ncnn's float32, by the largest number that is made, or 1."""
 
@@ -39,6 +41,8 @@ def drawn(generator: np.random.Generator, draw: str, shape: tuple[int, ...]) -> 
         return generator.integers(-127, 128, shape).astype(np.int8)
     if draw == "box":
         return np.array([1.2, 0.7, 6.1, 5.9], np.float32) if shape == (4,) else drawn(generator, "", shape)
+    if draw == "half":
+        return generator.normal(size=shape).astype(np.float16)
     low, high = {"positive": (0.5, 2), "unit": (-0.9, 0.9), "above": (1.1, 3)}.get(draw, (0, 0))
     made = generator.uniform(low, high, shape) if high else generator.normal(size=shape)
     return made.astype(np.float32)
@@ -55,7 +59,7 @@ def written(case: Case, folder: Path, generator: np.random.Generator) -> Path:
     content = b""
     for weight in case.weights:
         array = drawn(generator, weight.draw, (weight.count,))
-        content += struct.pack("<I", INTEGERS if array.dtype == np.int8 else 0) * weight.tagged
+        content += struct.pack("<I", TAGS.get(array.dtype.name, 0)) * weight.tagged
         content += array.tobytes() + bytes(-array.nbytes % 4)
     param.with_suffix(".bin").write_bytes(content)
     return param
