@@ -151,6 +151,9 @@ def _param(text: str) -> tuple[int, Any]:
     number = int(key)
     if value.startswith('"'):
         return number, value.strip('"')
+    if number > -ARRAY_KEYS and "," in value:
+        # The newer way of an array: of one number, too, it has a comma.
+        return number, tuple(_number(each) for each in value.split(",") if each)
     if number > -ARRAY_KEYS:
         return number, _number(value)
     count, *values = value.split(",")

@@ -1,7 +1,4 @@
-"""Layers of ncnn in the ways that their parameters allow: a line of a ``.param``, weights, operands.
-
-Numbers that ncnn reads as floats are written with a point: it takes the bits of others for those of a float.
-"""
+"""Layers of ncnn in the ways that their parameters allow: a line of a ``.param``, weights, operands."""
 
 from __future__ import annotations
 
@@ -156,6 +153,7 @@ def _binary() -> Iterator[Case]:
     for line in ("Eltwise", "Eltwise 0=1", "Eltwise 0=1 -23301=3,0.5,-1.0,2.0", "Eltwise 0=2"):
         yield of(line, B, B, B)
         yield of(line, M, M, M)
+    yield of("Eltwise 0=1 1=0.5,-1.0,2.0", B, B, B)
 
 
 def _affine() -> Iterator[Case]:
@@ -329,6 +327,7 @@ def _parts() -> Iterator[Case]:
             yield of(f"Tile 0={axis} 1=3", shape) if axis >= 0 else of("Noop", shape)
     yield of("Flip -23300=2,0,-1", B)
     yield of("Split", B, tops=2)
+    yield of("Flip 0=1,", B)
 
 
 def _tiles_and_crops() -> Iterator[Case]:
