@@ -19,6 +19,7 @@ class GraphWriter:
     """Nodes and constants, named after the layer that is being written."""
 
     def __init__(self) -> None:
+        self.opset = OPSET
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.prefix = ""
@@ -81,4 +82,4 @@ class GraphWriter:
         ]
         made = [helper.make_tensor_value_info(each, TensorProto.FLOAT, None) for each in outputs]
         graph = helper.make_graph(self.nodes, name, given, made, self.initializers)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)

@@ -161,6 +161,9 @@ def _param(text: str) -> tuple[int, Any]:
     number = int(key)
     if value.startswith('"'):
         return number, value.strip('"')
+    if number > -ARRAY_KEYS and "," in value:
+        # The newer way of an array: of one number, too, it has a comma.
+        return number, tuple(_number(each) for each in value.split(",") if each)
     if number > -ARRAY_KEYS:
         return number, _number(value)
     count, *values = value.split(",")
@@ -221,7 +224,13 @@ def _none(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
     yield from ()
 
 
+GIVEN = {"Convolution": 19, "Deconvolution": 28}
+"""Beginning of a kind → the parameter that says that its weights are blobs."""
+
+
 def _convolution(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
+    if any(layer.kind.startswith(kind) and layer.param(number) for kind, number in GIVEN.items()):
+        return
     yield weights.tagged(layer, int(layer.param(6)))
     if layer.param(5):
         yield weights.plain(layer, int(layer.param(0)))
@@ -238,16 +247,16 @@ def _gemm(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
     for constant, count in ((4, m * k), (5, n * k)):
         if layer.param(constant):
             yield weights.tagged(layer, count)
-    spread = {-1: 0, 0: 1, 1: m, 2: m, 3: m * n, 4: n}[int(layer.param(10, -1))]
+    spread = {-1: 0, 0: 1, 1: m, 2: m, 3: m * n, 4: n}[int(layer.param(10))]
     if layer.param(6) and spread:
         yield weights.tagged(layer, spread)
 
 
-def _vectors(times: int, length: int, affine: int | None = None) -> Sizes:
+def _vectors(times: int, length: int, affine: int | None = None, default: int = 1) -> Sizes:
     """Return what reads so many vectors, of as many numbers as one parameter tells, if another says so."""
 
     def read(layer: NcnnLayer, weights: _Weights) -> Iterator[Array]:
-        if affine is None or layer.param(affine, 1):
+        if affine is None or layer.param(affine, default):
             for _ in range(times):
                 yield weights.plain(layer, int(layer.param(length)))
 
@@ -321,6 +330,7 @@ _SIZES: dict[str, Sizes] = {
     "MultiHeadAttention": _attention,
     "Normalize": _vectors(1, 3),
     "PReLU": _vectors(1, 0),
+    "Padding": _vectors(1, 6, 6, 0),
     "RMSNorm": _vectors(1, 0, 2),
     "RNN": _recurrent(1, 1),
     "Scale": _scale,

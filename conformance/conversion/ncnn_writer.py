@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from conformance.conversion.graph_writer import GraphWriter
+from conformance.conversion.inferred_lengths import InferredLengths, Lengths
 from conformance.conversion.ncnn_model import REQUANTISED, NcnnLayer
 from refimpl.errors import FileError, UnsupportedOperationError
 from refimpl.ops.operation import Array
@@ -41,6 +42,13 @@ class Integers:
 
 Factor = str | Integers
 """A tensor of floats, or of integers."""
+SIDES = ("", "w", "hw", "chw", "cdhw")
+"""Number of a blob's axes → what ncnn calls them."""
+
+
+def unwritten(layer: NcnnLayer, what: str) -> UnsupportedOperationError:
+    """Return the error that a layer, or a way of it, has no meaning here."""
+    return UnsupportedOperationError(f"layer {layer.name}: {what} is not written down")
 
 
 class NcnnWriter(GraphWriter):
@@ -51,15 +59,73 @@ class NcnnWriter(GraphWriter):
         self.as_it_runs = as_it_runs
         self.ranks: dict[str, int] = {}
         self.integers: set[str] = set()
+        self.as_given: set[str] = set()
+        self.inferred = InferredLengths(self.nodes, self.initializers)
+
+    def give(self, top: str, name: str, rank: int) -> None:
+        """Give one of a layer's blobs."""
+        self.node("Identity", [name], top)
+        self.ranks[top] = rank
 
     def done(self, layer: NcnnLayer, name: str, rank: int) -> None:
         """Give a layer's only blob."""
-        self.node("Identity", [name], layer.tops[0])
-        self.ranks[layer.tops[0]] = rank
+        self.give(layer.tops[0], name, rank)
 
     def like(self, layer: NcnnLayer, name: str) -> None:
         """Give a layer's only blob, of as many axes as its first operand."""
         self.done(layer, name, self.ranks[layer.bottoms[0]])
+
+    def rank(self, layer: NcnnLayer, *allowed: int, blob: int = 0) -> int:
+        """Return how many axes one of a layer's operands has; refuse others than are allowed."""
+        rank = self.ranks[layer.bottoms[blob]]
+        if allowed and rank not in allowed:
+            raise unwritten(layer, f"{layer.kind} of {rank} axes")
+        return rank
+
+    def lengths(self, name: str) -> Lengths:
+        """Return how long the axes of a tensor are; None: it is not known."""
+        found = self.inferred.of(name)
+        return [None] * self.ranks.get(name, 0) if found is None else found
+
+    def known(self, layer: NcnnLayer, name: str) -> list[int]:
+        """Return how long the axes of a tensor are; refuse a layer that hangs on what is not known."""
+        lengths = [each for each in self.lengths(name) if each is not None]
+        if len(lengths) != len(self.lengths(name)) or not lengths:
+            raise unwritten(layer, f"{layer.kind} of {name}, whose axes are not declared,")
+        return lengths
+
+    def axis(self, layer: NcnnLayer, axis: int, blob: int = 0) -> int:
+        """Return an axis, counted from the first; ncnn does not look at it where there is but one."""
+        rank = self.ranks[layer.bottoms[blob]]
+        if rank == 1:
+            return 0
+        if not -rank <= axis < rank:
+            raise unwritten(layer, f"axis {axis} of {rank}")
+        return axis % rank
+
+    def in_batch(self, name: str) -> str:
+        """Return a blob with an axis for the batch."""
+        return self.node("Unsqueeze", [name, self.shape(0)])
+
+    def out_of_batch(self, name: str) -> str:
+        """Return it without."""
+        return self.node("Squeeze", [name, self.shape(0)])
+
+    def reshaped(self, name: str, *sides: int) -> str:
+        """Return a tensor in another shape."""
+        return self.node("Reshape", [name, self.shape(*sides)])
+
+    def shaped_like(self, name: str, other: str) -> str:
+        """Return a tensor in the shape of another."""
+        return self.node("Reshape", [name, self.node("Shape", [other])])
+
+    def cut(self, name: str, axis: int, start: int, end: int, step: int = 1) -> str:
+        """Return a part of a tensor, along an axis."""
+        return self.node("Slice", [name, *(self.shape(each) for each in (start, end, axis, step))])
+
+    def along_first(self, layer: NcnnLayer, vector: Array) -> str:
+        """Return a vector as a constant with a number for each place along the first axis of an operand."""
+        return self.constant(vector.reshape([-1, *[1] * (self.ranks[layer.bottoms[0]] - 1)]))
 
     def operand(self, layer: NcnnLayer) -> Factor:
         """Return what a layer takes; of one with a scale for it, as the integers that it makes of it."""
