@@ -67,12 +67,14 @@ def verify_beside(
         if hasattr(candidate, "fit"):
             candidate.fit(recording.tensors)
         rounded, recording, found = _with_weights_of_file(candidate, graph, recording, feeds)
+        wrong = dict(found.wrong)
         if found.unknown:
+            # As much of what is wrong as rounding explains is taken over by now, and would be twice.
             rounded, recording, found = _with_weights_of_file(candidate, rounded, recording, feeds)
         shape = next((array.shape for array in feeds.values()), ())
         course = GraphCourse(candidate, feeds, label, shape, digest_of(feeds), recording, progress, cache)
         course.alone, course.graph, course.needed = len(inputs) == 1, rounded, graph.outputs
-        course.mistaken = found.wrong
+        course.mistaken = {**found.wrong, **wrong}
         reports.append(course.follow())
     tolerance = getattr(candidate, "tolerance", str(candidate.declaration))
     return Report(reports, names[0], model_of(graph), tolerance, reference=names[1])

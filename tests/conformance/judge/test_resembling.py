@@ -19,7 +19,12 @@ RIGHT = np.linspace(-2, 2, 1000)
     ("off", "bound", "storage", "tells"),
     [
         (1e-3, 2e-3, FLOAT32, True),  # by a bound of its own
-        (0.017, 400.0, FLOAT32, False),  # resembles it: SeaFormer with one table resized otherwise, 25 steps on
+        (
+            0.017,
+            400.0,
+            FLOAT32,
+            False,
+        ),  # resembles it: SeaFormer with one table resized otherwise, 25 steps on
         (1e-7, 400.0, FLOAT32, True),  # is it
         (3e-4, 400.0, FLOAT32, False),
         (3e-4, 400.0, FLOAT16, True),  # but for constants that are halves

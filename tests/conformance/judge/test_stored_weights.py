@@ -16,6 +16,7 @@ from conformance.bounds import INT8, INT8_OF_RANGE, Declaration, copied_weights
 from conformance.conversion.stored_weight import StoredWeight
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.recorded import graph_recording
+from conformance.judge.against import verify_against
 from conformance.judge.stored_weights import taken_over, weights_of_file, with_weights_of_file
 from refimpl import MobileInst, Recording, record
 from refimpl.ops.operation import Array
@@ -526,3 +527,36 @@ def test_scales_that_are_not_finite_are_no_rounding() -> None:
 def test_a_candidate_without_a_file_has_no_weights_of_one() -> None:
     assert weights_of_file(object(), recording()).weights == {}
     assert with_weights_of_file(object(), recording()) is recording()
+
+
+def test_a_wrong_weight_stays_known_where_a_computed_table_is_not_found() -> None:
+    """Then the file is looked through twice, and as much of it is taken over as rounding explains."""
+    rng = np.random.default_rng(0)
+    weight, table, scale = (
+        rng.normal(size=size).astype(np.float32) for size in ((64, 32), (32, 16), (32, 1))
+    )
+    changed = weight * np.where(np.arange(32) < 8, 1.05, 1.0)
+    step = np.abs(changed).max(axis=0, keepdims=True) / 127
+    held = StoredWeight(np.rint(changed / step).astype(np.int8), step)
+
+    def graph(matrix: Array) -> OnnxGraph:
+        nodes = [
+            onnx.helper.make_node("MatMul", ["x", "weight"], ["y"], "first"),
+            onnx.helper.make_node("Mul", ["table", "scale"], ["scaled"], "both"),
+            onnx.helper.make_node("MatMul", ["y", "scaled"], ["z"], "second"),
+        ]
+        known = {"weight": matrix, "table": table, "scale": scale}
+        initializers = [numpy_helper.from_array(array, name) for name, array in known.items()]
+        ends = [
+            [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)]
+            for name, shape in (("x", [4, 64]), ("z", [4, 16]))
+        ]
+        made = onnx.helper.make_graph(nodes, "twice", *ends, initializers)
+        return OnnxGraph.load(onnx.helper.make_model(made))
+
+    inputs = {"drawn": {"x": rng.normal(size=(4, 64)).astype(np.float32)}}
+    after = graph(held.numbers.astype(np.float32))
+    stored = [held, StoredWeight(held.numbers.astype(np.float32))]
+    report = verify_against(after, graph(weight), inputs, stored=stored, weights=INT8)
+    assert report.verdict == "fail"
+    assert "weight weight is 1.05 × yours in 8 of 32 output channels" in report.headline()
