@@ -110,3 +110,10 @@ def test_what_is_too_small_to_be_counted_is_not_run(monkeypatch: pytest.MonkeyPa
     trial = right.trial(Planted("attribute", "", (right.model.graph.node[0].name,), right.model))
     assert not trial.counted
     assert not trial.detected
+
+
+@pytest.mark.runtimes
+def test_mistakes_in_files_of_integers_are_found_beside_the_right_model() -> None:
+    result = judge_planted(3, "mnn:winograd=off,weights=int8-static", [NETWORK], seed=21)
+    assert not result.alarms
+    assert [trial.localised for trial in result.trials if trial.counted] == [True] * 3
