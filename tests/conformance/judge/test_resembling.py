@@ -1,4 +1,4 @@
-"""What a step is found as in float64, where its bound grew over many steps: only what is it explains others."""
+"""What a step is found as in float64 by a loose bound, many steps on: only what is it explains others."""
 
 from __future__ import annotations
 
