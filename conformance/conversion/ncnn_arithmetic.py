@@ -152,6 +152,9 @@ _REDUCED = {
 """Reduction's operation → operator. Source: ``src/layer/reduction.h``."""
 
 
+MOST_AXES = 4
+
+
 def _reduction(writer: NcnnWriter, layer: NcnnLayer) -> None:
     kind, axes, rank = layer.param(0), layer.param(3, ()), writer.rank(layer)
     if kind not in _REDUCED:
@@ -160,7 +163,8 @@ def _reduction(writer: NcnnWriter, layer: NcnnLayer) -> None:
         raise unwritten(layer, "a Reduction whose axes count the batch")
     if layer.param(1, 1) or rank == 1:
         axes = range(rank)
-    axes = sorted({writer.axis(layer, axis) for axis in axes})
+    # Of the four that there may be, axes that a blob lacks are passed over.
+    axes = sorted({writer.axis(layer, axis) for axis in axes if not rank <= axis < MOST_AXES})
     (x,), keeps = layer.bottoms, bool(layer.param(4))
     if axes:
         made = writer.node(_REDUCED[kind], [x, writer.shape(*axes)], keepdims=int(keeps))

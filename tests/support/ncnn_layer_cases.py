@@ -189,6 +189,7 @@ def _reductions() -> Iterator[Case]:
                 listed = f"-23303={len(axes)},{','.join(map(str, axes))}"
                 yield of(f"Reduction 0={kind} 1=0 {listed} 4={keeps} 5=1", shape, draw=draw)
         yield of(f"Reduction 0={kind}", B, draw=draw)
+        yield of(f"Reduction 0={kind} 1=0 -23303=2,2,3 4=1 5=1", B, draw=draw)
         yield of(f"Reduction 0={kind} 1=0 2=0.5", B, draw=draw)
         yield of(f"Reduction 0={kind} 4=1 2=0.5", D, draw=draw)
     for shape in EVERY:
