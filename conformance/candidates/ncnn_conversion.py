@@ -22,8 +22,10 @@ TO_TABLE, TO_INTEGERS = "ncnn2table", "ncnn2int8"
 def pnnx(source: Path, said: Sequence[str]) -> list[str]:
     """Return the command of ncnn's converter, which writes ``model.ncnn.param`` where it runs."""
     # The command beside it starts a Python that imports PyTorch first, which pnnx itself does not need.
-    (place,) = importlib.util.find_spec("pnnx").submodule_search_locations  # type: ignore[union-attr,misc]
-    return [str(Path(place) / "pnnx"), str(source), *said]
+    found = importlib.util.find_spec("pnnx")
+    assert found is not None
+    assert found.origin is not None
+    return [str(Path(found.origin).with_name("pnnx")), str(source), *said]
 
 
 def write_ncnn_integers(source: Path, target: Path) -> None:

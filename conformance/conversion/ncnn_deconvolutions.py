@@ -21,6 +21,7 @@ from conformance.conversion.ncnn_windows import (
     resolved,
     sides,
     split,
+    taps_of_blobs,
     window,
 )
 from conformance.conversion.ncnn_writer import NcnnWriter, unwritten
@@ -53,9 +54,7 @@ def _taps(writer: NcnnWriter, layer: NcnnLayer, groups: int) -> tuple[str, list[
     axes = axes_of(layer)
     along = [-1, *[1] * axes]
     if layer.param(28):
-        given = layer.bottoms[1:]
-        biases = [writer.reshaped(bias, *along) for bias in given[1 : 1 + bool(layer.param(5))]]
-        return given[0], biases, writer.known(layer, given[0])[-axes:]
+        return taps_of_blobs(writer, layer)
     kernel, made = window(layer).kernel, int(layer.param(0))
     held = layer.weights[0].reshape(groups, made // groups, -1, *kernel)
     held = held.swapaxes(1, 2).reshape(-1, made // groups, *kernel)

@@ -11,7 +11,7 @@ import numpy as np
 
 from conformance.conversion.ncnn_activations import activated
 from conformance.conversion.ncnn_model import NcnnLayer
-from conformance.conversion.ncnn_windows import axes_of, padded, resolved, window
+from conformance.conversion.ncnn_windows import axes_of, padded, resolved, taps_of_blobs, window
 from conformance.conversion.ncnn_writer import Factor, Integers, NcnnWriter, unwritten
 from refimpl.ops.operation import Array
 
@@ -46,9 +46,7 @@ def _taps(writer: NcnnWriter, layer: NcnnLayer, groups: int) -> tuple[Factor, li
     axes = axes_of(layer)
     along = [-1, *[1] * axes]
     if layer.param(19):
-        given = layer.bottoms[1:]
-        biases = [writer.reshaped(bias, *along) for bias in given[1 : 1 + bool(layer.param(5))]]
-        return given[0], biases, writer.known(layer, given[0])[-axes:]
+        return taps_of_blobs(writer, layer)
     kernel, made = window(layer).kernel, int(layer.param(0))
     if layer.scales and layer.param(18, 0.0):
         raise unwritten(layer, "a padding that integers are made of")

@@ -51,6 +51,14 @@ def axes_of(layer: NcnnLayer) -> int:
     return {"1D": 1, "3D": 3}.get(layer.kind[-2:], 2)
 
 
+def taps_of_blobs(writer: NcnnWriter, layer: NcnnLayer) -> tuple[str, list[str], list[int]]:
+    """Return weights and biases that are blobs, as they are added, and the lengths of the kernels."""
+    taps, *given = layer.bottoms[1:]
+    along = [-1, *[1] * axes_of(layer)]
+    biases = [writer.reshaped(bias, *along) for bias in given[: bool(layer.param(5))]]
+    return taps, biases, writer.known(layer, taps)[-axes_of(layer) :]
+
+
 def sides(layer: NcnnLayer, numbers: Sequence[int], default: int) -> list[int]:
     """Return a parameter of every axis, from the outermost on."""
     first = layer.param(numbers[0], default)

@@ -140,10 +140,8 @@ class NcnnWriter(GraphWriter):
         if scales is None and held.dtype != np.int8:
             return self.constant(held)
         if scales is None or (held.dtype != np.int8 and layer.kind not in MADE_INTEGERS):
-            raise UnsupportedOperationError(
-                f"layer {layer.name}: weights of {held.dtype} "
-                f"{'without' if scales is None else 'with'} scales of integers are not written down"
-            )
+            how = "without" if scales is None else "with"
+            raise unwritten(layer, f"what weights of {held.dtype} {how} scales of integers mean")
         # One scale may be of all.
         scales = scales if len(scales) == 1 else scales.repeat(held.shape[axis] // len(scales))
         along = scales.reshape([-1 if place == axis else 1 for place in range(held.ndim)])

@@ -73,8 +73,9 @@ def of(line: str, *shapes: Shape, draw: str = "normal", tops: int = 1) -> Case:
 
 def weighed(line: str, shape: Shape | tuple[Shape, ...], *weights: Weight, tops: int = 1) -> Case:
     """Return a layer with weights."""
-    shapes = shape if isinstance(shape[0], tuple) else (shape,)
-    return Case(line, shapes, weights, "normal", tops)  # type: ignore[arg-type]
+    several = tuple(each for each in shape if isinstance(each, tuple))
+    sides = tuple(each for each in shape if isinstance(each, int))
+    return Case(line, several or (sides,), weights, "normal", tops)
 
 
 V, M, B, D = (7,), (5, 7), (4, 5, 7), (3, 4, 5, 6)

@@ -325,7 +325,7 @@ def test_floats_where_a_product_has_scales_of_integers_are_refused() -> None:
     layer.scales.append(np.ones(1, np.float32))
     given = NcnnLayer("Input", "a", (), ("a",), {})
     for each in (layer, replace(layer, weights=[np.ones(80, np.int8)], scales=[])):
-        with pytest.raises(UnsupportedOperationError, match="scales of integers are not written down"):
+        with pytest.raises(UnsupportedOperationError, match="scales of integers mean is not written down"):
             ncnn_graph([given, each], {"x": (1, 4, 16)}, ["y"])
 
 
