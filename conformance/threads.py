@@ -6,12 +6,13 @@ parts in two threads are done sooner than one after the other with two threads f
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,9 +28,7 @@ def in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     items
         What it is called with.
     """
-    threads = max(
-        (pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1
-    )
+    threads = max((pool["num_threads"] for pool in _blas().info()), default=1)
     if threads == 1:
         yield from map(function, items)
         return
@@ -41,3 +40,9 @@ def in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """Return what asks NumPy's BLAS: to find it, every library of the process is looked at."""
+    return ThreadpoolController().select(user_api="blas")
