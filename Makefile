@@ -8,9 +8,10 @@ BIN := .venv/bin
 verify: .venv/installed
 	$(BIN)/mobileinst verify
 
-# One thread each: the workers share the cores. Bytecode is kept: tests start hundreds of processes.
+# One thread each: the workers share the cores, and each has the tests of a file, which share what they make,
+# but for what another takes in the end. Bytecode is kept: tests start hundreds of processes.
 test: .venv/installed-test
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not runtimes" -n auto $(PYTEST_ARGS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not runtimes" -n auto --dist worksteal $(PYTEST_ARGS)
 
 # 15 times the cases of `make test`, and how they ended.
 fuzz: .venv/installed-test

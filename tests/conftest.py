@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import gc
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer.testing
 from hypothesis import Phase, settings
+from hypothesis.errors import UnsatisfiedAssumption
 
 from conformance.allocation import keep_freed_memory
 
 if TYPE_CHECKING:
     from conformance.bounds import Declaration
+    from conformance.trackers.property import Property, _Run
     from refimpl import Recording
     from refimpl.ops.operation import Array
 
@@ -52,8 +56,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keep what the commands keep between verdicts away from the user's own."""
-    folder = tmp_path_factory.mktemp("cache")
+    """Keep what the commands keep between verdicts away from the user's own; all workers share it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cache"
+    folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
@@ -101,4 +107,70 @@ def kept_runs() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(systematic, "perturbed", perturbed)
+        yield
+
+
+class Noting:
+    """A run of a property that keeps the cases it is given, and which of them are none."""
+
+    def __init__(self, run: _Run) -> None:
+        self.run, self.cases = run, list[tuple[Any, bool]]()
+
+    @property
+    def wanted(self) -> Property:
+        return self.run.wanted
+
+    def __call__(self, case: Any) -> None:
+        kept = copy.deepcopy(case)
+        try:
+            self.run(case)
+        except UnsatisfiedAssumption:
+            self.cases.append((kept, False))
+            raise
+        self.cases.append((kept, True))
+
+    def again(self, cases: list[tuple[Any, bool]]) -> bool:
+        """Ask about cases of another run; tell whether Hypothesis, too, would have drawn these."""
+        for case, satisfied in cases:
+            try:
+                self.run(copy.deepcopy(case))
+            except UnsatisfiedAssumption:
+                if satisfied:
+                    return False
+            else:
+                if not satisfied:
+                    return False
+        return True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_cases() -> Iterator[None]:
+    """Keep the cases drawn of each property: to draw them takes four times as long as to ask a tracker.
+
+    To make a counterexample smaller, Hypothesis draws them itself.
+    """
+    from conformance.trackers import property as properties
+
+    draw, kept = properties._drawn, dict[Any, list[tuple[Any, bool]]]()
+
+    def drawn(run: _Run, cases: int, seed: int, shrink: bool) -> Callable[[], None]:
+        key = run.wanted.name, repr(run.wanted.cases), cases, seed
+
+        def asked() -> None:
+            noting = Noting(run)
+            if key in kept and not (shrink and run.wanted.history):
+                try:
+                    if noting.again(kept[key]):
+                        return
+                except Exception:
+                    if not shrink:
+                        raise
+                run.tried, run.failure = 0, None
+            draw(noting, cases, seed, shrink)()
+            kept[key] = noting.cases
+
+        return asked
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(properties, "_drawn", drawn)
         yield
