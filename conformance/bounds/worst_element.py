@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from conformance.bounds import bias_test
 from refimpl.ops.operation import Array
 
+BLOCK = 1 << 14
+"""Elements that are compared at a time: what is made of them stays in the cache."""
 LARGEST_SAMPLE = 1 << 15
 """Elements that are enough for statistics of a tensor."""
 VARIETY_SAMPLE = 1 << 12
@@ -34,6 +37,8 @@ class Worst:
         Its place.
     open
         Whether an element without a finite bound has an error, of which nothing can be said.
+    largest, largest_index
+        The largest error, whatever its bound, and its place.
     """
 
     error: float
@@ -41,6 +46,8 @@ class Worst:
     utilisation: float
     index: tuple[int, ...]
     open: bool = False
+    largest: float = 0.0
+    largest_index: tuple[int, ...] = ()
 
     @property
     def judged(self) -> bool:
@@ -53,49 +60,68 @@ def worst_of(values: Array, truth: Array, bound: Array | float) -> Worst:
 
     Where the truth is infinite or NaN, nothing else will do.
     """
-    return worst_beside(absolute_error(values, truth), truth, bound)
-
-
-def worst_beside(error: Array, truth: Array, bound: Array | float) -> Worst:
-    """Compare an absolute error as `worst_of` does."""
-    if truth.dtype.kind == "f" and not np.isfinite(truth).all():
-        bound = np.where(np.isfinite(truth), bound, 0.0)
-    return worst_in(error, bound)
+    return _by_blocks(values, truth, bound, infinities_bound=True)
 
 
 def worst_output(values: Array, truth: Array, allowed: float) -> Worst:
     """Compare an output with its envelope; an infinite one says that rounding may make infinities, or not."""
-    if np.isfinite(allowed):
-        return worst_of(values, truth, allowed)
-    return worst_in(absolute_error(values, truth), allowed)
+    return _by_blocks(values, truth, allowed, infinities_bound=bool(np.isfinite(allowed)))
 
 
-def worst_in(error: Array, bound: Array | float) -> Worst:
-    """Return the element of an absolute error that uses most of a bound that broadcasts to it."""
-    if error.size == 0:
+def _by_blocks(values: Array, truth: Array, bound: Array | float, infinities_bound: bool) -> Worst:
+    """Compare in one pass, by blocks that stay in the cache."""
+    shape = np.shape(truth)
+    if math.prod(shape) == 0:
         return Worst(0.0, 0.0, 0.0, ())
+    given, exact = (np.broadcast_to(x, shape).reshape(-1) for x in (values, truth))
+    one = np.size(bound) == 1
+    bounds = np.asarray(bound, np.float64).reshape(-1) if one else np.broadcast_to(bound, shape).reshape(-1)
+    found = []
+    for start in range(0, exact.size, BLOCK):
+        part = slice(start, start + BLOCK)
+        found.append(_of_block(start, given[part], exact[part], bounds if one else bounds[part], infinities_bound))
+    worst = max(found, key=lambda each: each.utilisation)
+    largest = max(found, key=lambda each: each.largest)
+    places = (_place(index, shape) for index in (worst.index, largest.largest_index))
+    is_open = any(each.open for each in found)
+    return Worst(worst.error, worst.bound, worst.utilisation, next(places), is_open, largest.largest, next(places))
+
+
+class _Block(NamedTuple):
+    """What `Worst` holds, of a few elements; places are of the flattened array."""
+
+    error: float
+    bound: float
+    utilisation: float
+    index: int
+    open: bool
+    largest: float
+    largest_index: int
+
+
+def _of_block(start: int, given: Array, exact: Array, bound: Array, infinities_bound: bool) -> _Block:
+    error = absolute_error(given, exact)
+    most = int(error.argmax())
+    if infinities_bound and error[most] == math.inf and exact.dtype.kind == "f":
+        bound = np.where(np.isfinite(exact), bound, 0.0)
     ratio = utilisation(error, bound)
-    place = _place_of_largest(ratio)
-    allowed = float(np.broadcast_to(bound, error.shape)[place])
-    return Worst(float(error[place]), allowed, float(ratio[place]), place, _is_open(error, bound))
-
-
-def _is_open(error: Array, bound: Array | float) -> bool:
-    if np.isfinite(np.max(bound, initial=0.0)):
-        return False
-    return bool((~np.isfinite(bound) & (error > 0)).any())
+    place = int(ratio.argmax())
+    allowed = bound[place if bound.size > 1 else 0]
+    is_open = not np.isfinite(bound.max()) and bool((~np.isfinite(bound) & (error > 0)).any())
+    used = float(error[place]), float(allowed), float(ratio[place])
+    return _Block(*used, start + place, is_open, float(error[most]), start + most)
 
 
 def largest_in(error: Array) -> tuple[float, tuple[int, ...]]:
     """Return the largest element of an absolute error, and its place; 0 of an empty one."""
     if error.size == 0:
         return 0.0, ()
-    place = _place_of_largest(error)
+    place = _place(int(np.argmax(error)), error.shape)
     return float(error[place]), place
 
 
-def _place_of_largest(x: Array) -> tuple[int, ...]:
-    return tuple(int(i) for i in np.unravel_index(int(np.argmax(x)), x.shape))
+def _place(index: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(index, shape))
 
 
 def is_varied(operand: Array) -> bool:

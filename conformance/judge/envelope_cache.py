@@ -22,6 +22,7 @@ from conformance.files import atomic_write
 from conformance.json_files import read_json
 from refimpl import Recording
 from refimpl.errors import FileError
+from refimpl.ops.operation import Array
 
 MOST_FILES = 1000
 """Envelopes that are kept; of more, the oldest are removed. Each is a file of a few hundred bytes."""
@@ -106,12 +107,15 @@ def _key(recording: Recording, declaration: Declaration) -> str:
     for step in recording.steps:
         digest.update(repr((step.operation, step.inputs, step.outputs)).encode())
         for name, value in sorted(step.attributes.items()):
-            digest.update(
-                name.encode() + (_content(value) if isinstance(value, np.ndarray) else repr(value).encode())
-            )
+            digest.update(name.encode())
+            if isinstance(value, np.ndarray):
+                _take_in(digest, value)
+            else:
+                digest.update(repr(value).encode())
     digest.update(repr(recording.outputs).encode())
     for name in [*recording.inputs.values(), *recording.weights, *recording.constants]:
-        digest.update(name.encode() + _content(recording.tensors[name]))
+        digest.update(name.encode())
+        _take_in(digest, recording.tensors[name])
     return digest.hexdigest()
 
 
@@ -126,5 +130,6 @@ def _code() -> bytes:
     return digest.digest()
 
 
-def _content(array: Any) -> bytes:
-    return f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()
+def _take_in(digest: Any, array: Array) -> None:
+    digest.update(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,13 +22,7 @@ from conformance.bounds import (
     propagated_bound,
     step_by_step,
 )
-from conformance.bounds.worst_element import (
-    absolute_error,
-    is_varied,
-    largest_in,
-    unlike_rounding,
-    worst_beside,
-)
+from conformance.bounds.worst_element import is_varied, unlike_rounding, worst_of
 from conformance.graph.control_flow import Written, is_written_out
 from conformance.graph.evaluation import evaluate_node, widened
 from conformance.graph.onnx_graph import OnnxGraph
@@ -265,12 +260,8 @@ def judged_row(node: Node, name: str, values: Array, truth: Array, bound: Array 
     """Return the comparison of a node's result with float64, within a bound; None: not judged."""
     if values.shape != truth.shape:
         return Comparison.absent(name, node.op_type, truth.shape, "fail", candidate=name)
-    error = absolute_error(values, truth)
-    largest, place = largest_in(error)
-    row = partial(Comparison.judged, name, node.op_type, node.name, truth, largest)
-    if bound is None:
-        return row(place, introduced=largest)
-    worst = worst_beside(error, truth, bound)
-    if not worst.judged:
-        return row(place, introduced=largest)
+    worst = worst_of(values, truth, math.inf if bound is None else bound)
+    row = partial(Comparison.judged, name, node.op_type, node.name, truth, worst.largest)
+    if bound is None or not worst.judged:
+        return row(worst.largest_index, introduced=worst.largest)
     return row(worst.index, introduced=worst.error, allowed=worst.bound, utilisation=worst.utilisation)
