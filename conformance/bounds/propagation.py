@@ -21,6 +21,9 @@ from refimpl.graph import Node
 from refimpl.ops import TRAITS, Trait
 from refimpl.ops.operation import Array
 
+Evaluated = tuple[tuple[Array, ...], Shared]
+"""An operation's exact results, and what its bounds share."""
+
 FOLDED_ROUNDINGS = 6
 """Roundings that a product gains when the runtime folds a following scale and shift into its weights."""
 
@@ -31,6 +34,7 @@ def propagated_bound(
     declaration: Declaration = DEFAULT,
     *,
     errors: Mapping[str, Array] | None = None,
+    evaluated: Mapping[str, Evaluated] | None = None,
 ) -> tuple[dict[str, Array], dict[str, Array | None]]:
     """Return the exact results of a fused chain, and how far a correct candidate's may be from them.
 
@@ -44,18 +48,21 @@ def propagated_bound(
         As of `introduced_bound`; every result of the chain may be rounded to its storage.
     errors
         Name → by how much operands are wrong already; none by default.
+    evaluated
+        First output of an operation all of whose operands are among those → what was computed of it before.
 
     Returns
     -------
     values, bounds
         Of every tensor the chain makes. A bound is None after an operation that none can be carried through.
     """
-    bounds = dict[str, Array | None](errors or {})
+    bounds, before = dict[str, Array | None](errors or {}), evaluated or {}
 
     def bounded(call: Node, operands: Sequence[Any]) -> tuple[Array, ...]:
-        outputs = evaluate_node(call, operands, np.float64)
-        before = [bounds.get(name, 0.0) for name in call.inputs]
-        after = carried_bounds(call, operands, before, outputs, declaration)
+        known = before.get(call.outputs[0])
+        outputs, shared = known or (evaluate_node(call, operands, np.float64), {})
+        wrong = [bounds.get(name, 0.0) for name in call.inputs]
+        after = carried_bounds(call, operands, wrong, outputs, declaration, shared=shared)
         bounds.update(zip(call.outputs, after, strict=False))
         return outputs
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -70,46 +69,43 @@ def worst_output(values: Array, truth: Array, allowed: float) -> Worst:
 
 def _by_blocks(values: Array, truth: Array, bound: Array | float, infinities_bound: bool) -> Worst:
     """Compare in one pass, by blocks that stay in the cache."""
-    shape = np.shape(truth)
+    shape, one = np.shape(truth), np.size(bound) == 1
     if math.prod(shape) == 0:
         return Worst(0.0, 0.0, 0.0, ())
     given, exact = (np.broadcast_to(x, shape).reshape(-1) for x in (values, truth))
-    one = np.size(bound) == 1
     bounds = np.asarray(bound, np.float64).reshape(-1) if one else np.broadcast_to(bound, shape).reshape(-1)
-    found = []
-    for start in range(0, exact.size, BLOCK):
-        part = slice(start, start + BLOCK)
-        found.append(_of_block(start, given[part], exact[part], bounds if one else bounds[part], infinities_bound))
-    worst = max(found, key=lambda each: each.utilisation)
-    largest = max(found, key=lambda each: each.largest)
-    places = (_place(index, shape) for index in (worst.index, largest.largest_index))
-    is_open = any(each.open for each in found)
-    return Worst(worst.error, worst.bound, worst.utilisation, next(places), is_open, largest.largest, next(places))
+    blocks = [
+        _of_block(
+            given[start : start + BLOCK],
+            exact[start : start + BLOCK],
+            bounds if one else bounds[start : start + BLOCK],
+            infinities_bound,
+        )
+        for start in range(0, exact.size, BLOCK)
+    ]
+    most = max(range(len(blocks)), key=lambda number: blocks[number].utilisation)
+    furthest = max(range(len(blocks)), key=lambda number: blocks[number].largest)
+    worst, largest = blocks[most], blocks[furthest]
+    return replace(
+        worst,
+        index=_place(most * BLOCK + worst.index[0], shape),
+        open=any(each.open for each in blocks),
+        largest=largest.largest,
+        largest_index=_place(furthest * BLOCK + largest.largest_index[0], shape),
+    )
 
 
-class _Block(NamedTuple):
-    """What `Worst` holds, of a few elements; places are of the flattened array."""
-
-    error: float
-    bound: float
-    utilisation: float
-    index: int
-    open: bool
-    largest: float
-    largest_index: int
-
-
-def _of_block(start: int, given: Array, exact: Array, bound: Array, infinities_bound: bool) -> _Block:
+def _of_block(given: Array, exact: Array, bound: Array, infinities_bound: bool) -> Worst:
+    """Compare a few elements; the bound is one of each, or one for all."""
     error = absolute_error(given, exact)
     most = int(error.argmax())
     if infinities_bound and error[most] == math.inf and exact.dtype.kind == "f":
         bound = np.where(np.isfinite(exact), bound, 0.0)
     ratio = utilisation(error, bound)
     place = int(ratio.argmax())
-    allowed = bound[place if bound.size > 1 else 0]
     is_open = not np.isfinite(bound.max()) and bool((~np.isfinite(bound) & (error > 0)).any())
-    used = float(error[place]), float(allowed), float(ratio[place])
-    return _Block(*used, start + place, is_open, float(error[most]), start + most)
+    used = float(error[place]), float(bound[place if bound.size > 1 else 0]), float(ratio[place])
+    return Worst(*used, (place,), is_open, float(error[most]), (most,))
 
 
 def largest_in(error: Array) -> tuple[float, tuple[int, ...]]:

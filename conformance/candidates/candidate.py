@@ -6,8 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Protocol, Self
 
-import onnx
-
 from conformance.bounds import Declaration
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl.graph import Graph
@@ -51,8 +49,13 @@ class Optimising(Protocol):
     def optimizers(self) -> list[str]:
         """Return the optimisers that change the graph."""
 
-    def optimized(self, feeds: Mapping[str, Array]) -> tuple[onnx.ModelProto, Mapping[str, Array]]:
-        """Return the model as it is optimised, and what its nodes make, by name."""
+    def optimized(
+        self, feeds: Mapping[str, Array], captured: Mapping[str, Array]
+    ) -> tuple[Collection[str], Mapping[str, Array]]:
+        """Return which captured tensors the optimised graph makes, too, and what its own nodes make of these.
+
+        Its own are those that are not in the graph as it is.
+        """
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from conformance.candidates.candidate import OwnGraph
 from conformance.candidates.onnx_runtime_optimizers import applied_optimizers
 from conformance.graph.large_models import is_large, saved
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.graph.submodel import feed_each_node, is_same_node
 from conformance.silent_onnxruntime import onnxruntime
 from refimpl.errors import CandidateError, ConfigurationError, MissingDependencyError, MobileInstError
 from refimpl.ops import ONNX_DTYPES
@@ -209,17 +210,32 @@ class OnnxRuntimeGraph:
         """Return the graph transformers that change the model, as the installed version's log names them."""
         return applied_optimizers(self.graph.model, json.dumps(asdict(self.options)))
 
-    def optimized(self, feeds: Mapping[str, Array]) -> tuple[onnx.ModelProto, dict[str, Array]]:
-        """Return the model as the runtime optimises it, and what its nodes make, by name.
+    def optimized(
+        self, feeds: Mapping[str, Array], captured: Mapping[str, Array]
+    ) -> tuple[set[str], dict[str, Array]]:
+        """Return which captured tensors the optimised graph makes, too, and what its own nodes make of these.
 
-        Convolutions' blocked layouts, which only the level of all brings, are left out: what is in blocks has
-        no name of the model's.
+        Its own are those that are not in the graph as it is. Convolutions' blocked layouts, which only the
+        level of all brings, are left out: what is in blocks has no name of the model's.
 
         Raises
         ------
         CandidateError
             The runtime fails, or cannot write what it made.
         """
+        model = self._written_again(feeds)
+        nodes = self.graph.model.graph.node
+        before = {name: node for node in nodes for name in node.output if name in captured}
+        made = {name: node for node in model.graph.node for name in node.output if name in before}
+        own = [name for name, node in made.items() if not is_same_node(node, before[name])]
+        if not own:
+            return set(made), {}
+        given = feed_each_node(model, captured, own, self.graph.bfloat16)
+        unchanged = replace(self.options, level="disabled")
+        return set(made), self._other()._run(model, {**feeds, **given}, unchanged)
+
+    def _written_again(self, feeds: Mapping[str, Array]) -> onnx.ModelProto:
+        """Return the model as the runtime optimises it."""
         if is_large(self.graph.model) or self.options.provider != "CPUExecutionProvider":
             raise CandidateError("a model of this size, or that a provider compiles, is not written again")
         level = "extended" if self.options.level == "all" else self.options.level
@@ -229,9 +245,7 @@ class OnnxRuntimeGraph:
             self._other()._load(self.graph.model, feeds, saving)
             if not path.exists():
                 raise CandidateError("ONNX Runtime does not write the model that it optimised")
-            model = onnx.load(path)
-        expose(model)
-        return model, self._other()._run(model, feeds, replace(self.options, level="disabled"))
+            return onnx.load(path)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run the model as users do and return its outputs by name.

@@ -1,13 +1,13 @@
-"""A part of a graph as a model of its own, fed with the tensors that were captured around it."""
+"""Parts of a graph as models of their own, fed with the tensors that were captured around them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import onnx
 from onnx import helper, numpy_helper
 
-from conformance.graph.onnx_graph import OnnxGraph
+from conformance.graph.onnx_graph import OnnxGraph, outer_names
 from refimpl.errors import UnsupportedOperationError
 from refimpl.graph import Node
 from refimpl.ops.operation import Array
@@ -54,6 +54,71 @@ def submodel(
         built, opset_imports=graph.model.opset_import, ir_version=graph.model.ir_version
     )
     return model, fed
+
+
+def is_same_node(one: onnx.NodeProto, other: onnx.NodeProto) -> bool:
+    """Tell whether two nodes compute the same of the same."""
+    attributes = ({each.name: each for each in node.attribute} for node in (one, other))
+    alike = (one.op_type, one.domain, one.input[:]) == (other.op_type, other.domain, other.input[:])
+    return alike and next(attributes) == next(attributes)
+
+
+GIVEN = "given/"
+"""Before the name of a tensor that is fed in place of what a node makes."""
+
+
+def feed_each_node(
+    model: onnx.ModelProto,
+    tensors: Mapping[str, Array],
+    wanted: Sequence[str],
+    bfloat16: Collection[str] = (),
+) -> dict[str, Array]:
+    """Have a model's nodes take tensors in place of what other nodes make, and return what it is fed so.
+
+    Parameters
+    ----------
+    model
+        Is changed.
+    tensors
+        Name → array; what nodes make under other names they still take from one another.
+    wanted
+        The model's outputs instead of its own; nodes that are not needed for them are left out.
+    bfloat16
+        Which of the tensors are of this type, which NumPy has not.
+    """
+    graph = model.graph
+    made = {name for node in graph.node for name in node.output}.intersection(tensors)
+    needed, used, kept = set(wanted), dict[str, None](), list[onnx.NodeProto]()
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            used.update(dict.fromkeys(_taken(node, made)))
+            needed.update([*node.input, *outer_names(node)])
+            kept.append(node)
+    for field in (graph.node, graph.output):
+        del field[:]
+    graph.node.extend(reversed(kept))
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+    for name in used:
+        info = _value(GIVEN + name, tensors[name])
+        if name in bfloat16:
+            info.type.tensor_type.elem_type = onnx.TensorProto.BFLOAT16
+        graph.input.append(info)
+    return {GIVEN + name: tensors[name] for name in used}
+
+
+def _taken(node: onnx.NodeProto, names: Collection[str]) -> Iterator[str]:
+    """Have a node, and the graphs within it, take given tensors of these names; yield those it takes."""
+    for place, name in enumerate(node.input):
+        if name in names:
+            node.input[place] = GIVEN + name
+            yield name
+    for graph in (graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)):
+        for inner in graph.node:
+            yield from _taken(inner, names)
+        for output in graph.output:
+            if output.name in names:
+                yield output.name
+                output.name = GIVEN + output.name
 
 
 def _value(name: str, array: Array) -> onnx.ValueInfoProto:

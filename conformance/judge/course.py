@@ -18,7 +18,8 @@ from conformance.judge.coverage import covered
 from conformance.judge.envelope_cache import cached_envelope
 from conformance.judge.fusions import find_crash, find_fusion
 from conformance.judge.movement import another, frozen_problem, moving, still
-from conformance.judge.nodes import judge_nodes
+from conformance.judge.nodes import judge_nodes_and_parts
+from conformance.judge.optimised_parts import MadePart, parts_made
 from conformance.judge.outputs import infinite_outputs, other_when_captured, run_twice, spread
 from conformance.judge.quantized import CPUS, NPU, judge_units, only_as_shipped
 from conformance.judge.steps import FUSION_REACH
@@ -75,6 +76,8 @@ class Course(ABC):
         Whether the shipped run fails, so that the outputs are of another.
     ended
         Whether its process ended, hangs, or answers what is no answer.
+    suspected
+        Whether a part of its optimised graph is wrong, or that is not known.
     """
 
     candidate: Judged
@@ -102,6 +105,7 @@ class Course(ABC):
     reach: int = FUSION_REACH
     crashes: bool = False
     ended: bool = False
+    suspected: bool = True
     takes_any: ClassVar[bool] = True
     """Whether any numbers can be fed, in any order."""
 
@@ -162,7 +166,18 @@ class Course(ABC):
             rows, apart = only_as_shipped(own.graph, rows, self.shipped, self.captured, losses)
             self.remarks += remarks + apart
             return rows
-        return judge_nodes(own.graph, own.feeds, self.captured, declared, wide_float16=own.wide_float16)
+        parts = self._optimised_parts(own)
+        rows, judged = judge_nodes_and_parts(
+            own.graph, own.feeds, self.captured, declared, parts, own.wide_float16
+        )
+        self.suspected = any(part.utilisation > 1 for part in judged)
+        return rows
+
+    def _optimised_parts(self, own: OwnGraph) -> list[MadePart]:
+        """Return what its optimised graph makes of what was captured, where it has one and that runs."""
+        if own.optimising is None or self.crashes:
+            return []
+        return parts_made(own.optimising, own.feeds, self.captured, own.wide_float16)
 
     def _call(self, method: Callable[[Any], Any], feeds: Mapping[str, Array]) -> dict[str, Array]:
         return attempted(method, self.given(feeds), passed=MobileInstError)
@@ -232,8 +247,8 @@ class Course(ABC):
         if absent or self.crashes or _any_fails(parts) or own is None or own.optimising is None:
             return
         self.progress("as it is optimised")
-        outputs = self._is_right, bool(wrong)
-        fusion = find_fusion(own.optimising, own.feeds, self.captured, *outputs, own.wide_float16)
+        given = own.optimising, own.feeds, self.captured
+        fusion = find_fusion(*given, self._is_right, bool(wrong), own.wide_float16, self.suspected)
         self.problems += [] if fusion is None else [str(fusion)]
 
     def _judge_movement(self) -> None:

@@ -11,51 +11,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import onnx
 
-from conformance.bounds import FLOAT16, Declaration, Format, propagated_bound
+from conformance.bounds import propagated_bound
 from conformance.bounds.worst_element import worst_of
 from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import Optimising
 from conformance.candidates.onnx_runtime_optimizers import is_set_of_rules, names_in_library
 from conformance.graph.evaluation import widened
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.graph.quantized import DEQUANTIZE, QUANTIZE
 from conformance.graph.submodel import submodel
+from conformance.judge.optimised_parts import Part, parts_made
 from refimpl.errors import CandidateError, MobileInstError
 from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
 LARGEST_PART = 8
 """Nodes of the largest part of a graph that is tried on its own: an approximate GELU has eight."""
-
-
-ARITHMETIC = ("Add", "Sub", "Mul", "Div")
-"""What optimisers apply to constants ahead of time, in another order."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Nodes that a runtime computes as one, or in another way.
-
-    Attributes
-    ----------
-    nodes
-        Empty if it is not known which.
-    utilisation
-        How much of what rounding may do it uses.
-    """
-
-    nodes: tuple[str, ...] = ()
-    utilisation: float = 0.0
-
-    def __str__(self) -> str:
-        """Say where; nothing if that is not known."""
-        if not self.nodes:
-            return ""
-        shown = [*self.nodes[:2], "…", *self.nodes[-2:]] if len(self.nodes) > LARGEST_PART else self.nodes
-        return f" at {', '.join(shown)}"
 
 
 @dataclass(frozen=True)
@@ -86,6 +58,7 @@ def find_fusion(
     is_right: Callable[[Mapping[str, Array]], bool],
     wrong_outputs: bool,
     wide_float16: bool = False,
+    suspected: bool = True,
 ) -> Fusion | None:
     """Find what optimisation makes wrong, if it does.
 
@@ -103,6 +76,8 @@ def find_fusion(
         Whether those of its optimised run are not.
     wide_float16
         As of `conformance.candidates.candidate.OwnGraph`.
+    suspected
+        Whether a part of its optimised graph is wrong, or that is not known.
 
     Returns
     -------
@@ -114,7 +89,7 @@ def find_fusion(
     def wrong_part(of: Optimising) -> Part | None:
         return part_made_wrong(of, feeds, captured, wide_float16)
 
-    part = wrong_part(candidate)
+    part = wrong_part(candidate) if suspected else None
     if part is None:
         shown = {name: captured[name] for name in candidate.graph.outputs if name in captured}
         if not wrong_outputs or not is_right(shown):
@@ -178,76 +153,10 @@ def _outputs_if_any(candidate: Optimising, feeds: Mapping[str, Array]) -> dict[s
 def part_made_wrong(
     candidate: Optimising, feeds: Mapping[str, Array], captured: Mapping[str, Array], wide_float16: bool
 ) -> Part | None:
-    """Return the first part that a runtime makes wrong of a graph, between tensors that both have.
-
-    A part that makes what the run without optimisation makes, of the same, is right as that is. None if there
-    is none, or if the runtime does not show what it made. A quantised graph may be quantised further: there
-    is no bound for that.
-    """
-    graph = candidate.graph
-    if any(node.op_type in (QUANTIZE, DEQUANTIZE) for node in graph.nodes):
-        return None
-    try:
-        model, tensors = candidate.optimized(feeds)
-    except CandidateError:
-        return None
-    known = {**graph.initializers, **feeds, **tensors}
-    halves = {name: FLOAT16 for name, array in known.items() if wide_float16 and array.dtype == np.float16}
-    before = {name: node for node in graph.model.graph.node for name in node.output}
-    as_captured = {name for name, array in tensors.items() if _equal(array, captured.get(name))}.union(feeds)
-    for made in model.graph.node:
-        changed = [name for name in made.output if name in before and not _same(made, before[name])]
-        for name in changed:
-            part = graph.between(known, [name])
-            given = {each for node in part for each in node.uses if each in known}
-            if as_captured.issuperset({name, *given} - graph.initializers.keys()):
-                continue
-            inexact = {**_rearranged(graph, part, candidate.declaration), **halves}
-            found = _judged(part, name, known, inexact, candidate.declaration)
-            if found is not None and found.utilisation > 1:
-                return found
-    return None
-
-
-def _equal(array: Array, other: Array | None) -> bool:
-    return other is not None and np.array_equal(array, other, equal_nan=array.dtype.kind == "f")
-
-
-def _same(one: onnx.NodeProto, other: onnx.NodeProto) -> bool:
-    """Tell whether two nodes compute the same of the same; that has been judged."""
-    attributes = ({each.name: each for each in node.attribute} for node in (one, other))
-    alike = (one.op_type, one.domain, one.input[:]) == (other.op_type, other.domain, other.input[:])
-    return alike and next(attributes) == next(attributes)
-
-
-def _rearranged(graph: OnnxGraph, part: Sequence[Node], declared: Declaration) -> dict[str, Format]:
-    """Return the constants that may have been added or multiplied to one another first, and so rounded."""
-    used = [name for node in part if node.op_type in ARITHMETIC for name in node.uses]
-    return {name: declared.arithmetic for name in used if name in graph.initializers} if part[1:] else {}
-
-
-def _judged(
-    part: Sequence[Node],
-    name: str,
-    known: Mapping[str, Array],
-    inexact: Mapping[str, Format],
-    declared: Declaration,
-) -> Part | None:
-    """Judge what a part makes of tensors; None if nothing can be said of it.
-
-    ``inexact`` are those that may be off by a rounding to a format.
-    """
-    try:
-        exact = {each: widened(known[each]) for node in part for each in node.uses if each in known}
-        errors = {each: inexact[each].rounding_of(exact[each]) for each in exact if each in inexact}
-        values, bounds = propagated_bound(part, exact, declared, errors=errors)
-    except (MobileInstError, KeyError, ValueError):
-        return None
-    bound = bounds[name]
-    if bound is None or known[name].dtype.kind != "f" or known[name].shape != values[name].shape:
-        return None
-    worst = worst_of(known[name], values[name], bound)
-    return Part(tuple(node.name for node in part), worst.utilisation) if worst.judged else None
+    """Return the first part that a runtime makes wrong of a graph; parameters as of `parts_made`."""
+    made = parts_made(candidate, feeds, captured, wide_float16)
+    judged = (each.judged(candidate.declaration) for each in made)
+    return next((part for part in judged if part is not None and part.utilisation > 1), None)
 
 
 def _optimizers(candidate: Optimising, fixes: Callable[[Sequence[str]], bool]) -> list[str]:

@@ -202,5 +202,5 @@ def weights_hash(weights: Mapping[str, Array]) -> str:
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(json.dumps([name, list(weights[name].shape), str(weights[name].dtype)]).encode())
-        digest.update(np.ascontiguousarray(weights[name]).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(weights[name]).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

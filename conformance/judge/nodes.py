@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,11 +22,13 @@ from conformance.bounds import (
     propagated_bound,
     step_by_step,
 )
+from conformance.bounds.propagation import Evaluated
 from conformance.bounds.worst_element import is_varied, unlike_rounding, worst_of
 from conformance.graph.control_flow import Written, is_written_out
 from conformance.graph.evaluation import evaluate_node, widened
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.detail import Spotlight
+from conformance.judge.optimised_parts import MadePart, Part
 from conformance.reports.report import Comparison
 from conformance.threads import in_threads
 from refimpl.graph import Node
@@ -45,7 +47,21 @@ def judge_nodes(
     wide_float16: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Comparison]:
-    """Judge every node output that was captured, in order.
+    """Judge every node output that was captured, in order; parameters as of `judge_nodes_and_parts`."""
+    rows, _ = judge_nodes_and_parts(graph, inputs, tensors, declaration, (), wide_float16, progress)
+    return rows
+
+
+def judge_nodes_and_parts(
+    graph: OnnxGraph,
+    inputs: Mapping[str, Array],
+    tensors: Mapping[str, Array],
+    declaration: Declaration,
+    parts: Sequence[MadePart],
+    wide_float16: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[Comparison], list[Part]]:
+    """Judge every node output that was captured, in order, and what an optimised graph makes of the same.
 
     Parameters
     ----------
@@ -57,23 +73,53 @@ def judge_nodes(
         What it computed, by name; a node whose operands or outputs are not among them is not judged.
     declaration
         What the candidate is declared to compute with.
+    parts
+        Of the optimised graph: what is computed of a node is of use for its part.
     wide_float16
         As of `conformance.candidates.candidate.OwnGraph`.
     progress
         Called with the number of nodes done and of all.
+
+    Returns
+    -------
+    rows, parts
+        Those of the parts of which something can be said.
     """
     wide = {name for name, array in tensors.items() if array.dtype == np.float16} if wide_float16 else set()
     shown = {name: array for name, array in tensors.items() if name not in graph.within}
     known = {**graph.initializers, **inputs, **shown}
     judge = _Judge(graph, known, declaration, frozenset(wide))
     spotlight = Spotlight()
-    rows = []
-    for count, judged in enumerate(in_threads(judge.results, graph.nodes), start=1):
-        for result in judged:
-            rows.append(result.row)
+    rows: dict[str, list[Comparison]] = {}
+    judged_parts: list[Part] = []
+    for made, looked_at, judged in in_threads(judge.results_of_all, _groups(graph.nodes, parts)):
+        rows |= made
+        for result in looked_at:
             result.shown_by(spotlight)
-        progress(count, len(graph.nodes))
-    return spotlight.placed(rows)
+        judged_parts += judged
+        progress(len(rows), len(graph.nodes))
+    return spotlight.placed([row for node in graph.nodes for row in rows[node.name]]), judged_parts
+
+
+Group = tuple[Sequence[Node], Sequence[MadePart]]
+"""Nodes, and the parts that what is computed of them is of use for."""
+
+
+def _groups(nodes: Sequence[Node], parts: Sequence[MadePart]) -> Iterator[Group]:
+    """Yield the nodes, those of a part together; a part that has some in common with one before, alone."""
+    together: dict[str, MadePart] = {}
+    for part in parts:
+        names = [node.name for node in part.nodes]
+        if together.keys().isdisjoint(names):
+            together |= dict.fromkeys(names, part)
+        else:
+            yield (), [part]
+    for node in nodes:
+        own = together.get(node.name)
+        if own is None:
+            yield [node], ()
+        elif own.nodes[0] is node:
+            yield own.nodes, [own]
 
 
 @dataclass(frozen=True)
@@ -85,11 +131,15 @@ class _Result:
     truth: Array | None = None
     bound: Array | None = None
 
+    @property
+    def reached(self) -> float:
+        """How much of its bound it uses; infinite if it fails all the same."""
+        return np.inf if self.row.systematic else self.row.utilisation or 0.0
+
     def shown_by(self, spotlight: Spotlight) -> None:
         """Let a reader look at it, if it is the tensor to be looked at."""
         if self.truth is not None and self.bound is not None:
-            reached = np.inf if self.row.systematic else self.row.utilisation or 0.0
-            spotlight.show(self.row.name, self.values, self.truth, self.bound, reached)
+            spotlight.show(self.row.name, self.values, self.truth, self.bound, self.reached)
 
 
 @dataclass(frozen=True)
@@ -101,8 +151,32 @@ class _Judge:
     declared: Declaration
     wide: frozenset[str]
 
-    def results(self, node: Node) -> list[_Result]:
-        """Judge the outputs of one node; none if its operands were not captured."""
+    def results_of_all(self, group: Group) -> tuple[dict[str, list[Comparison]], list[_Result], list[Part]]:
+        """Judge the outputs of nodes, and the parts that they make up.
+
+        Returns
+        -------
+        rows, shown, parts
+            Of each node, by its name; those that a reader may look at; as of `judge_nodes_and_parts`.
+        """
+        nodes, parts = group
+        evaluated: dict[str, Evaluated] = {}
+        rows, shown, made = dict[str, list[Comparison]](), list[_Result](), set[str]()
+        for node in nodes:
+            # What is computed on a captured tensor is not what a part makes of its own before it.
+            begins = bool(parts) and made.isdisjoint(node.uses)
+            results = self.results(node, evaluated if begins else {})
+            made.update(node.outputs)
+            rows[node.name] = [result.row for result in results]
+            # Their arrays are large: no more are kept than are looked at.
+            shown = [each for each in (*shown, *results) if each.reached > 1] or sorted(
+                (*shown, *results), key=lambda each: -each.reached
+            )[:1]
+        judged = [part.judged(self.declared, evaluated) for part in parts]
+        return rows, shown, [part for part in judged if part is not None]
+
+    def results(self, node: Node, evaluated: dict[str, Evaluated]) -> list[_Result]:
+        """Judge the outputs of one node, none if its operands were not captured; note what it should make."""
         if node.name in self.graph.unknown:
             return self._unjudged(node)
         missing = [name for name in node.uses if name not in self.known]
@@ -116,6 +190,7 @@ class _Judge:
         operands = tuple(None if x is None else widened(x) for x in node.operands(self.known))
         truths = evaluate_node(node, operands, np.float64)
         shared: Shared = {}
+        evaluated[node.outputs[0]] = truths, shared
         bounds = self._bounds(node, operands, truths, shared)
         # Only long sums have bounds so loose that a fault could hide in them.
         sums, nothing = Trait.SUMS in TRAITS[node.op_type], (None,) * len(bounds)
