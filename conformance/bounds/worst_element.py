@@ -108,6 +108,17 @@ def _of_block(given: Array, exact: Array, bound: Array, infinities_bound: bool) 
     return Worst(*used, (place,), is_open, float(error[most]), (most,))
 
 
+def largest_error(values: Array, truth: Array) -> tuple[float, tuple[int, ...]]:
+    """Return the largest absolute error of two arrays of one shape, and its place; 0 of an empty one."""
+    given, exact = values.reshape(-1), truth.reshape(-1)
+    starts = range(0, exact.size, BLOCK)
+    blocks = [largest_in(absolute_error(given[at : at + BLOCK], exact[at : at + BLOCK])) for at in starts]
+    if not blocks:
+        return 0.0, ()
+    most = max(range(len(blocks)), key=lambda number: blocks[number][0])
+    return blocks[most][0], _place(most * BLOCK + blocks[most][1][0], truth.shape)
+
+
 def largest_in(error: Array) -> tuple[float, tuple[int, ...]]:
     """Return the largest element of an absolute error, and its place; 0 of an empty one."""
     if error.size == 0:

@@ -115,10 +115,6 @@ def _taken(node: onnx.NodeProto, names: Collection[str]) -> Iterator[str]:
     for graph in (graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)):
         for inner in graph.node:
             yield from _taken(inner, names)
-        for output in graph.output:
-            if output.name in names:
-                yield output.name
-                output.name = GIVEN + output.name
 
 
 def _value(name: str, array: Array) -> onnx.ValueInfoProto:

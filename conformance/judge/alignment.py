@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conformance.bounds.worst_element import Worst, absolute_error, largest_in, worst_of
+from conformance.bounds.worst_element import Worst, absolute_error, largest_error, worst_of
 from conformance.reports.report import Comparison
 from refimpl.ops.operation import Array
 
@@ -46,7 +46,7 @@ class Match:
             operation,
             self.name,
             reference,
-            *largest_in(absolute_error(self.values, reference)),
+            *largest_error(self.values, reference),
             introduced=self.worst.error if introduced else None,
             allowed=self.worst.bound if bounded else None,
             utilisation=self.worst.utilisation if bounded else None,
@@ -54,7 +54,7 @@ class Match:
 
     def resembles(self, reference: Array) -> bool:
         """Tell whether it is a version of the reference's tensor, right or wrong, not another tensor."""
-        error = float(absolute_error(self.values, reference).max(initial=0.0))
+        error, _ = largest_error(self.values, reference)
         return error <= LIKENESS * float(np.abs(reference).max(initial=0.0))
 
 

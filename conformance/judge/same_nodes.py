@@ -81,7 +81,7 @@ class SameNodes:
         if row is None or row.verdict != "pass" or row.utilisation is None or row.worst_index is None:
             return None
         values = self.tensors[row.name]
-        largest = float(np.abs(values).max(initial=0.0))
+        largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
         if (
             row.max_abs_error is None
             or row.max_abs_error > RESEMBLANCE * largest
