@@ -304,6 +304,8 @@ def taken_over(
     biases = {use.bias.numbers.size for alike in uses.values() for use in alike}
     pool = _by_size(stored, {*biases, *map(math.prod, uses), *(part.places.size for part in parts)})
     search = _Search(recording, bounds, _factors(recording), pool, ahead)
+    norms = {name for alike in uses.values() for use in alike if use.before for name in use.before.names}
+    search.look_beside(part for part in parts if part.name in norms)
     for shape, alike in uses.items():
         search.look(shape, alike)
     search.look_beside(parts)
@@ -385,8 +387,11 @@ class _Search:
         if not found.is_right:
             self.wrong[use.result] = f"weight {use.name} {_said(found)}"
         made, bias = found.ours + found.explained, use.bias
+        if (norm := found.way.norm) is not None:
+            # The file's own numbers are the norm's where it is no product's.
+            made = made * use.along_input(norm.factors / self._now(norm.names[0], norm.factors))
         moved = self._bias_moved(use, found, made)
-        if found.way.shift is not None and moved is None:
+        if norm is not None and (moved is None or not np.isfinite(made).all()):
             return
         if moved is not None and bias.places.size:
             self._hold(bias.name, bias.places, self.recording.tensors[bias.name].ravel()[bias.places] + moved)
@@ -407,24 +412,34 @@ class _Search:
         Where a norm before is folded in, the file's has in it what that shifts by. None: the file has no such
         bias, or several; or it has the reference's own.
         """
-        shift, bias = found.way.shift, use.bias
-        if not bias.name or (shift is None and found.way is not use.ways[0]):
-            return np.zeros(0) if shift is not None and not shift.any() else None
+        norm, bias = found.way.norm, use.bias
+        if not bias.name or (norm is None and found.way is not use.ways[0]):
+            return np.zeros(0) if norm is not None and not norm.shift.any() else None
         before = after = blurred = sizes = np.zeros(bias.numbers.shape)
-        if shift is not None:
-            before, after = (use.shifted(matrix, shift) for matrix in (found.ours, made))
-            blurred, sizes = (use.shifted(np.abs(x), np.abs(shift)) for x in (found.explained, found.ours))
+        if norm is not None:
+            before = use.shifted(found.ours, norm.shift)
+            after = use.shifted(made, self._now(norm.names[1], norm.shift))
+            blurred, sizes = (
+                use.shifted(np.abs(x), np.abs(norm.shift)) for x in (found.explained, found.ours)
+            )
         expected = found.factor * (before + bias.numbers)
         slack = found.factor * (FOLDED * (sizes + np.abs(bias.numbers).max(initial=0.0)) + blurred)
         alike = [
-            numbers - offset
+            (bool(steps.any()), numbers - offset)
             for numbers, steps in self._vectors(expected.size)
             for offset in self.offsets
-            if (shift is not None or steps.any()) and _is_rounding(numbers, steps, expected + offset, slack)
+            if (norm is not None or steps.any()) and _is_rounding(numbers, steps, expected + offset, slack)
         ]
-        if not alike or any(not np.array_equal(each, alike[0]) for each in alike):
+        # Of one that the file has as floats, too, the integers are the product's.
+        alike = [each for each in alike if each[0]] or alike
+        if not alike or any(not np.array_equal(each, alike[0][1]) for _, each in alike):
             return None
-        return np.asarray(alike[0] / found.factor - after - bias.numbers)
+        return np.asarray(alike[0][1] / found.factor - after - bias.numbers)
+
+    def _now(self, name: str, numbers: Array) -> Array:
+        """Return what a vector is, as far as it is taken over."""
+        moved = self.moved.get(name)
+        return numbers if moved is None else np.where(np.isnan(moved), numbers, moved)
 
     def _vectors(self, size: int) -> list[tuple[Array, Array]]:
         """Return the file's constants of a size, flat, and their steps."""

@@ -45,6 +45,22 @@ class Bias:
 
 
 @dataclass(frozen=True)
+class NormBefore:
+    """A layer norm whose results a matrix multiplies: its factors may be folded into that.
+
+    Attributes
+    ----------
+    names
+        Of its factors, and of what it shifts by; "" if it does not shift.
+    factors, shift
+    """
+
+    names: tuple[str, str]
+    factors: Array
+    shift: Array
+
+
+@dataclass(frozen=True)
 class Way:
     """How a file may hold a weight.
 
@@ -52,12 +68,12 @@ class Way:
     ----------
     scale
         What is folded in, as it broadcasts to the weight.
-    shift
-        What the norm before it, whose factors these are, adds to each number; None: they are of none.
+    norm
+        The norm before it, whose factors these are; None: they are of none.
     """
 
     scale: Array
-    shift: Array | None = None
+    norm: NormBefore | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +96,7 @@ class Use:
         What the product makes, or the norm behind it.
     bias
     before
-        What a norm before it multiplies and shifts by, or nothing.
+        The norm before it, if there is one.
     ahead
         Whether the product is of weights alone: a converter may compute it.
     """
@@ -92,7 +108,7 @@ class Use:
     axis: int
     result: str
     bias: Bias
-    before: tuple[Array, Array] | None
+    before: NormBefore | None
     ahead: bool
 
     @cached_property
@@ -102,8 +118,11 @@ class Use:
         found = [Way(folded)] if (folded == 1).all() else [Way(folded), Way(np.ones_like(folded[:1]))]
         if self.before is None:
             return found
-        factors, shift = self.before
-        return [*found, Way(factors.reshape((-1, 1) if self.is_turned else (1, -1)), shift)]
+        return [*found, Way(self.along_input(self.before.factors), self.before)]
+
+    def along_input(self, factors: Array) -> Array:
+        """Return a number for each input channel as it broadcasts to the weight."""
+        return factors.reshape((-1, 1) if self.is_turned else (1, -1))
 
     @property
     def is_turned(self) -> bool:
@@ -251,15 +270,16 @@ def _shift(recording: Recording, step: Step, sources: Sources, added: Mapping[st
     return None
 
 
-def _norm_before(recording: Recording, step: Step, place: int) -> tuple[Array, Array] | None:
-    """Return what a layer norm multiplies and shifts by what a matrix at a place is multiplied by."""
+def _norm_before(recording: Recording, step: Step, place: int) -> NormBefore | None:
+    """Return the layer norm whose results a matrix at a place multiplies."""
     held, norm = recording.tensors, recording.graph.producer(step.inputs[0])
     if place != 1 or held[step.inputs[1]].ndim != 2 or norm is None or norm.op_type != "LayerNormalization":
         return None
-    if held[norm.inputs[1]].ndim != 1:
+    names = norm.inputs[1], norm.inputs[2] if len(norm.inputs) > 2 else ""
+    factors = held[names[0]]
+    if factors.ndim != 1:
         return None
-    factors = held[norm.inputs[1]]
-    return factors, held[norm.inputs[2]] if len(norm.inputs) > 2 else np.zeros_like(factors)
+    return NormBefore(names, factors, held[names[1]] if names[1] else np.zeros_like(factors))
 
 
 def _bias(recording: Recording, step: Step, norm: Node | None, sources: Sources) -> Bias:

@@ -380,6 +380,40 @@ def rounded_vector(array: Array, steps: int) -> StoredWeight:
     return StoredWeight(np.rint(array / scale).astype(np.int32), scale)
 
 
+RESIDUAL = """
+<ir_version: 8, opset_import: ["" : 18]>
+g (float[1, 6, 32] x) => (float[1, 6, 24] y, float[1, 6, 32] r)
+{
+  n = LayerNormalization <axis = -1> (x, factors, shift)
+  r = Add (n, x)
+  z = MatMul (n, w)
+  y = Add (z, bias)
+}
+"""
+
+
+@pytest.mark.parametrize("floats", [False, True])
+def test_a_norms_factors_may_be_rounded_twice(monkeypatch: pytest.MonkeyPatch, floats: bool) -> None:
+    """In integers for what adds its results, and in the matrix behind it, into which they went unrounded.
+
+    The file may hold the bias as floats besides.
+    """
+    monkeypatch.setattr(f"{__name__}.NORMED", RESIDUAL)
+    run = normed()
+    held = run.tensors
+    matrix, bias = folded_into(run)
+    vectors = {name: rounded_vector(held[name], 100) for name in ("factors", "shift")}
+    whole = rounded_vector(bias.astype(np.float64), 2**20)
+    stored = [matrix, whole, *vectors.values(), *[StoredWeight(bias)] * floats]
+    made = with_weights_of_file(Filed(*stored), run).tensors
+    x = held["x"].astype(np.float64)
+    normal = x - x.mean(axis=-1, keepdims=True)
+    normal /= np.sqrt(np.square(normal).mean(axis=-1, keepdims=True) + np.float64(np.float32(1e-5)))
+    factors, shift = (vectors[name].numbers for name in ("factors", "shift"))
+    np.testing.assert_allclose(made["r"], normal * factors + shift + x, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(made["y"], normal @ matrix.numbers.T + whole.numbers, rtol=0, atol=1e-12)
+
+
 def test_vectors_that_are_integers_are_taken_over() -> None:
     """A bias behind a matrix, and what a norm scales and shifts by."""
     run = normed()
