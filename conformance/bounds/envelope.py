@@ -232,9 +232,9 @@ class _Convolutions:
         if weight is None:
             return _IN_FLOAT64(node, operands)
         with np.errstate(over="ignore"):
-            moved = np.subtract(operands[0], self.tensors[node.inputs[0]], dtype=np.float64).astype(
-                np.float32
-            )
+            given, reference = operands[0], self.tensors[node.inputs[0]]
+            narrow = np.empty(given.shape, np.float32)
+            moved = np.subtract(given, reference, out=narrow, dtype=np.float64, casting="same_kind")
         largest = max(moved.max(initial=0.0), -moved.min(initial=0.0))
         if largest == 0:
             return (self.tensors[node.outputs[0]].copy(),)
