@@ -14,6 +14,7 @@ from conformance.json_files import read_json
 CONTENT = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
 )
 WORDS = {"NaN": "nan", "Infinity": "inf", "-Infinity": "-inf"}
 

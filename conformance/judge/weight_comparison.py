@@ -43,8 +43,9 @@ def compare_weights(reference: Mapping[str, Array], constants: Mapping[str, Arra
     sentences
         None where all that were found agree, or none were found.
     """
-    pairs = _paired(reference, constants)
-    others = {**reference, **_renamed(_folded(reference))}
+    folded = _folded(reference)
+    pairs = _paired(reference, folded, constants)
+    others = {**reference, **_renamed(folded)}
     found = {
         name: said for name, (ours, theirs) in pairs.items() if (said := _difference(ours, theirs, others))
     }
@@ -134,16 +135,18 @@ def _pairs_of_nodes(ours: Sequence[Node], theirs: Sequence[Node]) -> Iterator[tu
             yield from zip(*sides, strict=True)
 
 
-def _paired(reference: Mapping[str, Array], constants: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
+def _paired(
+    reference: Mapping[str, Array], folded: Mapping[str, Array], constants: Mapping[str, Array]
+) -> dict[str, tuple[Array, Array]]:
     """Return each weight that can be found, with the candidate's in the same layout."""
-    floats = {name: x.astype(np.float64) for name, x in constants.items() if x.dtype.kind == "f"}
-    named = [_of_the_same_name(names, floats) for names in (reference, _folded(reference))]
+    floats = {name: _wide(x) for name, x in constants.items() if x.dtype.kind == "f"}
+    named = [_of_the_same_name(names, floats) for names in (reference, folded)]
     likelier, other = sorted(named, key=_unequal)
     # A weight that is neither is altered; it is what most are.
     equal = {name: pair for name, pair in other.items() if not _differs(*pair)}
     pairs: dict[str, tuple[Array, Array]] = {**other, **likelier, **equal}
     if len(pairs) < len(reference) / 2:
-        resembling = [_resembling(names, floats) for names in (reference, _folded(reference))]
+        resembling = [_resembling(names, floats) for names in (reference, folded)]
         nearest: dict[str, tuple[Array, Array]] = min(resembling, key=_unequal)
         pairs |= nearest
     return pairs
@@ -158,13 +161,17 @@ def _of_the_same_name(
         if name in floats and floats[name].size == ours.size
     }
     return {
-        name: (names[name].astype(np.float64), _laid_out(theirs, names[name].shape))
+        name: (_wide(names[name]), _laid_out(theirs, names[name].shape))
         for name, theirs in found.items()
     }
 
 
 def _folded(reference: Mapping[str, Array]) -> Mapping[str, Array]:
-    return Weights({name: x.astype(np.float64) for name, x in reference.items()}).folded()
+    return Weights({name: _wide(x) for name, x in reference.items()}).folded()
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(np.float64, copy=False)
 
 
 def _laid_out(theirs: Array, shape: Sequence[int]) -> Array:
@@ -194,7 +201,7 @@ def _resembling(
     pool: dict[int, dict[str, Array]] = {}
     for name, array in floats.items():
         pool.setdefault(array.size, {})[name] = array
-    weights = {name: x.astype(np.float64) for name, x in reference.items() if x.size >= FEWEST}
+    weights = {name: _wide(x) for name, x in reference.items() if x.size >= FEWEST}
     pairs: dict[str, tuple[Array, Array]] = {}
     for least in (1 - SAME**2, ALIKE):
         for name in weights.keys() - pairs.keys():

@@ -17,7 +17,7 @@ import ast
 import io
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,12 +38,14 @@ class Module:
 
     name: str
     tree: ast.Module
+    nodes: tuple[ast.AST, ...]
+    """All of the tree."""
     code: frozenset[int]
     """Lines that hold code, docstrings aside."""
 
     def functions(self) -> Iterator[tuple[str, Function]]:
         """Yield every function with its name for messages."""
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, Function):
                 yield f"{self.name}.{node.name}", node
 
@@ -62,16 +64,17 @@ def _module(path: Path, root: Path) -> Module:
     parts = path.relative_to(root).with_suffix("").parts
     source = path.read_text(encoding="utf-8")
     tree = ast.parse(source)
+    nodes = tuple(ast.walk(tree))
     name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-    return Module(name, tree, frozenset(_code_lines(source, tree)))
+    return Module(name, tree, nodes, frozenset(_code_lines(source, nodes)))
 
 
-def _code_lines(source: str, tree: ast.Module) -> set[int]:
+def _code_lines(source: str, nodes: Iterable[ast.AST]) -> set[int]:
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.string.strip() and token.type != tokenize.COMMENT:
-            lines |= set(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(tree):
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in nodes:
         if isinstance(node, Documented) and ast.get_docstring(node, clean=False) is not None:
             lines -= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
     return lines
@@ -82,7 +85,7 @@ def public_names(found: list[Module]) -> Iterator[tuple[str, bool]]:
     classes = {
         node.name: node
         for module in found
-        for node in ast.walk(module.tree)
+        for node in module.nodes
         if isinstance(node, ast.ClassDef)
     }
     for module in found:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import conformance.cli
 from conformance.evaluation import coco
 from conformance.pictures.picture import coco_results, read_picture, write_picture
+from conformance.sweep import sweep
 from conformance.sweep.pictures import CHUNK, find_pictures
 from conformance.video.frames import open_video
 from refimpl.errors import ConfigurationError, FileError
@@ -43,6 +44,7 @@ def blank(images):
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(sweep, "CALIBRATED", 2)
     weights().save(tmp_path / "w.npz")
     onnx.save(exported(), tmp_path / "n.onnx")
 

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     broken = place / "pictures" / BROKEN
     broken.write_bytes(broken.read_bytes()[:200])
     return place
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quickly_calibrated() -> Iterator[None]:
+    """Two pictures have all that three have: a smallest bound, and steps that both hold."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweeps, "CALIBRATED", 2)
+        yield
 
 
 @pytest.fixture(autouse=True)
