@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -48,8 +48,10 @@ def test_mine(tracker_property):
 def verdicts(folder: Path, program: str) -> dict[str, tuple[str, str]]:
     """Run a file of tests; by property what became of it and what was said."""
     (folder / "test_it.py").write_text(program, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml=report.xml"]
-    subprocess.run([*command, "test_it.py"], cwd=folder, capture_output=True, check=False)
+    alone = ["--rootdir=.", "--import-mode=importlib", "-p", "no:cacheprovider"]
+    with contextlib.chdir(folder):
+        pytest.main([*alone, "-q", "--junitxml=report.xml", "test_it.py"])
+    sys.modules.pop("test_it")
     found = {}
     for case in ElementTree.parse(folder / "report.xml").iter("testcase"):
         what = case[0] if len(case) else None
