@@ -114,20 +114,21 @@ def _made(recording: Recording, injection: Injection, kept: Array) -> Wrong | No
 
 
 def run_faulty(recording: Recording, injection: Injection) -> tuple[Array, Array]:
-    """Run the network with a mistake in it.
+    """Run the network from a mistake in it on: what is computed before is as in the right run, in float64.
 
     Returns
     -------
     masks, result
         (N, h, w), and what the faulty step made.
     """
-    graph, variant = recording.graph, injection.variant
-    nodes: list[Node] = []
-    for node in graph.nodes:
-        nodes += variant.calls if node.name == injection.call.name else [node]
-    given = {name: recording.tensors[name] for name in graph.inputs.values()}
+    variant, called = injection.variant, injection.call.name
     wide = {key: x.astype(np.float64) if x.dtype.kind == "f" else x for key, x in variant.constants.items()}
-    tensors = {**graph.initializers, **given, **wide}
+    nodes, other = list[Node](), set(wide)
+    for node in recording.graph.nodes:
+        if node.name == called or not other.isdisjoint(node.uses):
+            nodes += variant.calls if node.name == called else [node]
+            other.update(node.outputs)
+    tensors = {name: x for name, x in recording.tensors.items() if name not in other} | wide
     masks, output = recording.outputs["masks"], injection.call.outputs[0]
     values = run(_sorted(nodes, set(tensors)), tensors, _in_float64, keep={masks, output})
     return values[masks][0], values[output]

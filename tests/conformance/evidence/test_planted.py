@@ -74,7 +74,10 @@ def test_a_weight_is_five_percent_too_large_in_a_slice() -> None:
 
 
 @pytest.mark.parametrize("quantization", [None, "a8w8"])
-def test_mistakes_are_found_at_their_place_in_onnx_runtime(quantization: str | None) -> None:
+def test_mistakes_are_found_at_their_place_in_onnx_runtime(
+    quantization: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("conformance.evidence.planted._subject", lambda *_: subject(quantization))
     result = judge_planted(len(KINDS), "onnxruntime", [NETWORK], seed=3, quantization=quantization)
     counted = [trial for trial in result.trials if trial.counted]
     assert not result.alarms
