@@ -52,6 +52,7 @@ def fold_batch_norm(weights: Mapping[str, Array], epsilon: float = 1e-5) -> dict
         gamma, beta, mean, variance = (folded.pop(f"{norm}.{part}").astype(np.float64) for part in NORM_PARTS)
         kernel = weights[f"{convolution}.weight"]
         scale = gamma / np.sqrt(variance + epsilon)
-        folded[f"{convolution}.weight"] = (kernel * scale[:, None, None, None]).astype(kernel.dtype, copy=False)
+        scaled = kernel * scale[:, None, None, None]
+        folded[f"{convolution}.weight"] = scaled.astype(kernel.dtype, copy=False)
         folded[f"{convolution}.bias"] = (beta - mean * scale).astype(kernel.dtype)
     return folded
