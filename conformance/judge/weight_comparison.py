@@ -161,8 +161,7 @@ def _of_the_same_name(
         if name in floats and floats[name].size == ours.size
     }
     return {
-        name: (_wide(names[name]), _laid_out(theirs, names[name].shape))
-        for name, theirs in found.items()
+        name: (_wide(names[name]), _laid_out(theirs, names[name].shape)) for name, theirs in found.items()
     }
 
 

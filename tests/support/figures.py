@@ -82,12 +82,7 @@ def _code_lines(source: str, nodes: Iterable[ast.AST]) -> set[int]:
 
 def public_names(found: list[Module]) -> Iterator[tuple[str, bool]]:
     """Yield each public name and whether it is documented, itself or, of a method, where it overrides."""
-    classes = {
-        node.name: node
-        for module in found
-        for node in module.nodes
-        if isinstance(node, ast.ClassDef)
-    }
+    classes = {node.name: node for module in found for node in module.nodes if isinstance(node, ast.ClassDef)}
     for module in found:
         if not any(part.startswith("_") for part in module.name.split(".")):
             yield module.name, ast.get_docstring(module.tree) is not None
