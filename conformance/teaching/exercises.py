@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,11 +106,22 @@ def recognised(name: str, mine: Function) -> str | None:
 
 
 def _never_differ(exercise: Exercise, one: Function, other: Function) -> bool:
-    try:
-        find(exercise.inputs, lambda given: not _agree(one, other, given), settings=BRIEF)
-    except NoSuchExample:
-        return True
-    return False
+    # Kept ones are copied: a learner's function may write into what it is given.
+    return all(_agree(one, other, copy.deepcopy(given)) for given in _tried(exercise.inputs))
+
+
+@functools.cache
+def _tried(inputs: st.SearchStrategy[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return the inputs on which a function is compared with the known mistakes."""
+    drawn: list[tuple[Any, ...]] = []
+
+    def is_sought(given: tuple[Any, ...]) -> bool:
+        drawn.append(given)
+        return False
+
+    with contextlib.suppress(NoSuchExample):
+        find(inputs, is_sought, settings=BRIEF)
+    return drawn
 
 
 def _result(function: Function, given: tuple[Any, ...]) -> Any:
