@@ -19,7 +19,6 @@ def narrow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Write a network and its input, and make the terminal narrow."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(terminal.console, "width", 80)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     model = exported()
     onnx.save(model, "right.onnx")
     slope = next(node for node in model.graph.node if node.op_type == "HardSigmoid")
