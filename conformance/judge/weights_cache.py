@@ -6,6 +6,7 @@ The reference's own run is not kept: to read half a gigabyte takes as long as to
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import time
@@ -62,6 +63,7 @@ def _key(config: MobileInstConfig, seed: int) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
+@functools.cache
 def code_key() -> str:
     """Return a hash of the code that computes a network."""
     digest = hashlib.sha256()
