@@ -76,6 +76,8 @@ class BiasTest:
 
         Correlated errors count as `BLOCKS` independent ones.
         """
+        if not self.samples:
+            return 1.0
         return float(scipy.special.chdtrc(self._freedom, self._freedom * self._excess))
 
     @property

@@ -118,7 +118,7 @@ def _groups(nodes: Sequence[Node], parts: Sequence[MadePart]) -> Iterator[Group]
         own = together.get(node.name)
         if own is None:
             yield [node], ()
-        elif own.nodes[0] is node:
+        elif own.nodes[0].name == node.name:
             yield own.nodes, [own]
 
 
