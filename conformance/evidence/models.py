@@ -15,7 +15,7 @@ import statistics
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from conformance.evidence.model_files import ModelFile, declared, package_models
 from conformance.evidence.model_trial import Trial
 from conformance.files import atomic_write
 from conformance.json_files import finite
-from refimpl.errors import FileError
+from refimpl.errors import FileError, MissingDependencyError, MobileInstError
 
 LONGEST = 600.0
 """Seconds that an export or a verdict may take."""
@@ -62,13 +62,22 @@ def models(folder: Path, pattern: str) -> Iterator[tuple[str, ModelFile | Row]]:
 def _exported(folder: Path, library: str, name: str, exporter: str) -> ModelFile | Row:
     """Return an export, made in a process of its own if it is not there."""
     path = folder / "exports" / f"{name}-{exporter}.onnx"
-    model = ModelFile(path, f"{name} {exporter}", f"{library} {version(library)}")
+    model = ModelFile(path, f"{name} {exporter}", f"{library} {_version(library)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         ended = _process("conformance.evidence.architectures", library, name, exporter, str(path))
         if not path.exists():
             return Row(model.name, model.source, Trial("not exported", says=ended.says))
     return model
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError as error:
+        raise MissingDependencyError(
+            f"{library} is not installed; pip install 'mobileinst-reference[models]'"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -190,6 +199,13 @@ def main() -> None:
     )
     parser.add_argument("--only", default="", metavar="PATTERN", help="of names: only these, and again")
     given = parser.parse_args()
+    try:
+        _judge_all(given)
+    except MobileInstError as error:
+        parser.exit(2, f"error: {error}\n")
+
+
+def _judge_all(given: argparse.Namespace) -> None:
     rows = _read(given.page.with_suffix(".json"))
     for part, model in models(given.folder, given.only or "*"):
         key = (model.name, model.source)

