@@ -293,7 +293,9 @@ def _with_a_flip(quantised: Array, operands: Sequence[Any], step: Node, rng: np.
     )
     residual = ((x - restored) / (above - restored)).ravel()
     distance = np.where(np.abs(residual) <= 0.5, 0.5 - np.abs(residual), np.inf)
-    nearest = np.argsort(distance)[:SAMPLES]
+    few = min(SAMPLES, distance.size)
+    nearest = np.argpartition(distance, few - 1)[:few] if few else np.zeros(0, np.intp)
+    nearest = nearest[np.argsort(distance[nearest])]
     place = nearest[rng.integers(len(nearest))] if len(nearest) else 0
     flipped = quantised.copy()
     if len(nearest) and np.isfinite(distance[place]):
