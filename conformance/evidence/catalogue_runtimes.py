@@ -47,9 +47,11 @@ class Other(OnnxRuntimeGraph):
     other: onnx.ModelProto
 
     def _run(self, given: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions) -> Outputs:
-        wide = len(given.graph.output) > 1
-        made = super()._run(exposed(self.other) if wide else self.other, feeds, options)
-        return {output.name: made[output.name] for output in given.graph.output}
+        wanted = [output.name for output in given.graph.output]
+        wide = not {output.name for output in self.other.graph.output}.issuperset(wanted)
+        own = {value.name: feeds[value.name] for value in self.other.graph.input if value.name in feeds}
+        made = super()._run(exposed(self.other) if wide else self.other, own, options)
+        return {name: made[name] for name in wanted}
 
 
 class Tampering(OnnxRuntimeGraph):

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import functools
-import pickle
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
 
-import numpy as np
-import onnx
 from onnx.backend.test.case.node import collect_testcases
 from onnx.backend.test.case.test_case import TestCase
-
-from conformance.files import atomic_write
-from refimpl.errors import FileError
 
 OPERATORS_LEFT_OUT: dict[str, str] = {
     "losses and optimisers, of training": """
@@ -194,25 +186,13 @@ LEFT_OUT_IN_FLOAT64: dict[str, str] = {
 """Run in float32 only, though all their floats are."""
 
 
-KEPT = Path(__file__).parents[2] / ".pytest_cache" / f"onnx-{onnx.__version__}-{np.__version__}.pickle"
-"""The cases as ONNX made them: for some seconds of every worker before its first test."""
-
-
 @functools.cache
 def official_cases() -> dict[str, TestCase]:
     """Return ONNX's node cases by name."""
-    with suppress(Exception):  # whatever is wrong with the file: they are made
-        kept: dict[str, TestCase] = pickle.loads(KEPT.read_bytes())
-        return kept
     with warnings.catch_warnings():
         # ONNX overflows on purpose while it makes its cases.
         warnings.simplefilter("ignore")
-        cases = {case.name: case for case in collect_testcases(None) if case.model is not None}
-    with suppress(OSError, FileError):
-        KEPT.parent.mkdir(exist_ok=True)
-        with atomic_write(KEPT) as temporary:
-            temporary.write_bytes(pickle.dumps(cases))
-    return cases
+        return {case.name: case for case in collect_testcases(None) if case.model is not None}
 
 
 def reasons(cases: Mapping[str, TestCase]) -> dict[str, str]:
