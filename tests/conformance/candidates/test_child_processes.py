@@ -156,7 +156,7 @@ def port(*images):
 def test_what_a_candidate_started_ends_with_it(held, tmp_path):
     program = tmp_path / "port.py"
     program.write_text(HOLDING.format(str(held.path)))
-    candidate = IsolatedCandidate(f"python:{program}:port", Request("", SMALL, {}), 2)
+    candidate = IsolatedCandidate(f"python:{program}:port", Request("", SMALL, {}), 4)
     try:
         with pytest.raises(CandidateError, match="it hangs"):
             candidate.run(np.ones((1, 3, 32, 32), np.float32))
@@ -189,8 +189,8 @@ def converting(folder, program, longest):
 
 
 def test_what_a_converter_started_ends_with_it(held, tmp_path):
-    process = converting(tmp_path, HOLDING.format(str(held.path)) + "port()", 2.0)
-    assert b"hangs: it has not ended within 2 s" in process.communicate()[1]
+    process = converting(tmp_path, HOLDING.format(str(held.path)) + "port()", 4.0)
+    assert b"hangs: it has not ended within 4 s" in process.communicate()[1]
     held.wait_until(b"started")
     held.wait_until(b"")
 
