@@ -201,6 +201,11 @@ class Replay:
         elif self.declaration.runtime.adds_constants_first and step.op_type == "Add":
             self._allow_constants_first(step)
 
+    def computes_more(self, step: Step) -> bool:
+        """Tell whether of a step more is noted than its results, which `adopt` replaces."""
+        first = self.declaration.runtime.adds_constants_first and step.op_type == "Add"
+        return first or self.constant.issuperset(step.uses) or self.fixed.issuperset(step.uses)
+
     def _allow_constants_first(self, step: Step) -> None:
         """Widen the bound of (x + b) + c, c constant, by the roundings of x + b and of b + c."""
         constants = [self.values[name] for name in step.inputs if name in self.constant]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 
 import numpy as np
 
@@ -90,9 +90,9 @@ def compare_steps(
     """
     both = recording, Structure(recording), outputs, tensors
     sides = _Sides(*both, declaration, captures_all, own, nodes, folded, reach)
-    seen = _compare_once(sides, {})
+    seen = _compare_once(sides, {}, {})
     while len(seen.taken) < MOST_FAULTS and (place := _next_fault(sides, seen)):
-        seen = _compare_once(sides, {**seen.taken, **place})
+        seen = _compare_once(sides, {**seen.taken, **place}, _until(sides, seen, place))
     first = next((row for row in seen.rows if row.verdict == "fail"), None)
     if first is None:
         return seen.rows, None
@@ -206,6 +206,8 @@ class _Seen:
         Such a step → the tensor nearest to it.
     sure
         Steps of which that is a version, or has the name.
+    predictions
+        Of all steps.
     """
 
     taken: Mapping[str, Match]
@@ -216,6 +218,14 @@ class _Seen:
     lacking: Mapping[str, _Prediction]
     likely: Mapping[str, Match]
     sure: set[str]
+    predictions: Mapping[str, _Prediction]
+
+
+def _until(sides: _Sides, seen: _Seen, place: Mapping[str, Match]) -> dict[str, _Prediction]:
+    """Return what was predicted before a tensor is taken: that stays as it is."""
+    ahead = takewhile(lambda step: place.keys().isdisjoint(step.outputs), sides.recording.steps)
+    names = (name for step in ahead for name in step.outputs)
+    return {name: seen.predictions[name] for name in names if name in seen.predictions}
 
 
 def _next_fault(sides: _Sides, seen: _Seen) -> dict[str, Match]:
@@ -264,11 +274,15 @@ def _suspects(sides: _Sides, seen: _Seen, failing: Comparison) -> list[str]:
     return [row.name for row in seen.rows if row.name in around and row.name in seen.lacking]
 
 
-def _compare_once(sides: _Sides, taken: Mapping[str, Match]) -> _Seen:
-    """Compare every step; where a wrong tensor is ``taken`` for a step, those after it compute on it."""
-    spotlight = Spotlight()
+def _compare_once(sides: _Sides, taken: Mapping[str, Match], before: Mapping[str, _Prediction]) -> _Seen:
+    """Compare every step; where a wrong tensor is ``taken`` for a step, those after it compute on it.
+
+    ``before`` is what is known already of those before it.
+    """
+    # Where a tensor is taken, a wrong one is looked at in any case.
+    spotlight = Spotlight(highest=np.inf if taken else -1.0)
     recording, tensors = sides.recording, sides.tensors
-    predictions = _predict(sides, spotlight, taken)
+    predictions = _predict(sides, spotlight, taken, before)
     found = {name: item.match for name, item in predictions.items() if item.match}
     known = {match.name for name, match in found.items() if name not in taken}
     output_names = {tensor: output for output, tensor in recording.outputs.items()}
@@ -306,7 +320,8 @@ def _compare_once(sides: _Sides, taken: Mapping[str, Match]) -> _Seen:
     rows = [replace(row, verdict="inherited") if _inherits(row, heirs) else row for row in rows]
     values = {name: match.values for name, match in found.items()}
     lacking = {name: item for name, item in predictions.items() if item.value is not None}
-    return _Seen(taken, spotlight.placed(rows), known, missed, values, lacking, likely, sure)
+    placed = spotlight.placed(rows)
+    return _Seen(taken, placed, known, missed, values, lacking, likely, sure, predictions)
 
 
 def _soon_found(sides: _Sides, name: str, found: Mapping[str, Match]) -> list[str]:
@@ -341,10 +356,16 @@ def _inherits(row: Comparison, heirs: Collection[str]) -> bool:
     return row.verdict == "fail" and row.name in heirs
 
 
-def _predict(sides: _Sides, spotlight: Spotlight, taken: Mapping[str, Match]) -> dict[str, _Prediction]:
-    walk = _Walk(sides, spotlight, taken, Replay(sides.recording, sides.declaration, sides.folded))
+def _predict(
+    sides: _Sides,
+    spotlight: Spotlight,
+    taken: Mapping[str, Match],
+    before: Mapping[str, _Prediction],
+) -> dict[str, _Prediction]:
+    replay = Replay(sides.recording, sides.declaration, sides.folded)
+    walk = _Walk(sides, spotlight, taken, before, replay)
     for step in sides.recording.steps:
-        if not walk.takes_as_judged(step):
+        if not (walk.repeats(step) or walk.takes_as_judged(step)):
             walk.judges(step)
         walk.replay.forget(step)
     return walk.predictions
@@ -357,6 +378,7 @@ class _Walk:
     sides: _Sides
     spotlight: Spotlight
     taken: Mapping[str, Match]
+    before: Mapping[str, _Prediction]
     replay: Replay
     predictions: dict[str, _Prediction] = field(default_factory=dict)
 
@@ -366,6 +388,23 @@ class _Walk:
         sides = self.sides
         known = sides.own if sides.folded is None else None
         return SameNodes.of(known, sides.nodes, sides.tensors.tensors, sides.declaration, sides.recording)
+
+    def repeats(self, step: Step) -> bool:
+        """Go on with what the candidate has of a step, if that is known and was right before.
+
+        Not so of one that fails all the same, which is to be looked at.
+        """
+        known = {name: self.before[name] for name in step.outputs if name in self.before}
+        held = {name: each.match for name, each in known.items() if each.match and not each.reason}
+        right = {name: match for name, match in held.items() if match.worst.utilisation <= 1}
+        if len(right) < len(step.outputs) or self.replay.computes_more(step):
+            return False
+        self.predictions |= known
+        for name, match in right.items():
+            self._goes_on_with(name, match)
+        if self.same:
+            self.same.move(step, self.replay)
+        return True
 
     def takes_as_judged(self, step: Step) -> bool:
         """Take a step as its node was judged, if it has one; but one to be looked at is computed."""

@@ -14,6 +14,7 @@ from narrow_network import exported, network, picture
 from conformance.bounds import Declaration
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge import steps
 from conformance.judge.alignment import CandidateTensors
 from conformance.judge.steps import compare_steps
 from conformance.reports.report import Comparison, Fault
@@ -116,3 +117,17 @@ def test_a_tensor_somewhere_and_its_relu_explain_nothing(further: int) -> None:
     )
     assert fault is not None
     assert fault.step == layer
+
+
+@pytest.mark.parametrize("pair", zip(SLICES[:4], SLICES[:4:-1], strict=True))
+def test_what_is_known_before_a_mistake_changes_nothing(
+    pair: Sequence[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def alter(model: onnx.ModelProto) -> None:
+        for weight, _ in pair:
+            change(model, weight, lambda x: 1.3 * x)
+
+    rows, fault = judged(alter, as_it_is)
+    assert sum(row.verdict == "fail" for row in rows) > 1
+    monkeypatch.setattr(steps, "_until", lambda *_: {})
+    assert judged(alter, as_it_is) == (rows, fault)
