@@ -97,8 +97,8 @@ def parts_made(
 ) -> list[MadePart]:
     """Return the parts that a runtime's optimised graph computes otherwise, and not to the same numbers.
 
-    None if the runtime does not show what it made. A quantised graph may be quantised further: there is no
-    bound for that.
+    None of them if the runtime does not show what it made. A quantised graph may be quantised further: there
+    is no bound for that.
 
     Parameters
     ----------

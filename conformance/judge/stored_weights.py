@@ -389,12 +389,14 @@ class _Search:
         made, bias = found.ours + found.explained, use.bias
         if (norm := found.way.norm) is not None:
             # The file's own numbers are the norm's where it is no product's.
-            made = made * use.along_input(norm.factors / self._now(norm.names[0], norm.factors))
-        moved = self._bias_moved(use, found, made)
-        if norm is not None and (moved is None or not np.isfinite(made).all()):
+            now = self._now(norm.names[0], norm.factors)
+            apart = np.divide(norm.factors, now, out=np.ones_like(now), where=now != norm.factors)
+            made = made * use.along_input(apart)
+        shift = self._bias_moved(use, found, made)
+        if norm is not None and (shift is None or not np.isfinite(made).all()):
             return
-        if moved is not None and bias.places.size:
-            self._hold(bias.name, bias.places, self.recording.tensors[bias.name].ravel()[bias.places] + moved)
+        if shift is not None and bias.places.size:
+            self._hold(bias.name, bias.places, self.recording.tensors[bias.name].ravel()[bias.places] + shift)
         self._hold(use.name, use.places, made)
         if found.is_right and bias.numbers.size >= FEWEST and found.way is use.ways[0] and found.factor == 1:
             factor = _factor_of(bias.numbers, [numbers for numbers, _ in self._vectors(bias.numbers.size)])

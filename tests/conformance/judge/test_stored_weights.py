@@ -392,14 +392,18 @@ g (float[1, 6, 32] x) => (float[1, 6, 24] y, float[1, 6, 32] r)
 """
 
 
-@pytest.mark.parametrize("floats", [False, True])
-def test_a_norms_factors_may_be_rounded_twice(monkeypatch: pytest.MonkeyPatch, floats: bool) -> None:
+@pytest.mark.parametrize(("floats", "zeros"), [(False, 0), (True, 0), (False, 2)])
+def test_a_norms_factors_may_be_rounded_twice(
+    monkeypatch: pytest.MonkeyPatch, floats: bool, zeros: int
+) -> None:
     """In integers for what adds its results, and in the matrix behind it, into which they went unrounded.
 
-    The file may hold the bias as floats besides.
+    The file may hold the bias as floats besides, and factors may be zero.
     """
     monkeypatch.setattr(f"{__name__}.NORMED", RESIDUAL)
-    run = normed()
+    some = np.random.default_rng(4).uniform(0.3, 3.0, 32)
+    some[:zeros] = 0
+    run = normed(factors=some)
     held = run.tensors
     matrix, bias = folded_into(run)
     vectors = {name: rounded_vector(held[name], 100) for name in ("factors", "shift")}
