@@ -23,6 +23,10 @@ _TRAINED = "finds trained weights and refuses altered ones"
 _RIVALS = "part of the trackers of Table 2"
 _DETECTS = "chooses among predictions"
 TESTED = {
+    "refimpl.ops.operation.is_fixed": (
+        "it tells of memory, and makes no tensor",
+        "refimpl/test_ops_convolution.py::test_weights_that_nobody_can_change_are_transformed_once",
+    ),
     "refimpl.matrix_nms.solo_instances": (
         _DETECTS,
         "refimpl/test_matrix_nms.py::test_instances_of_drawn_predictions",

@@ -320,8 +320,7 @@ def _compare_once(sides: _Sides, taken: Mapping[str, Match], before: Mapping[str
     rows = [replace(row, verdict="inherited") if _inherits(row, heirs) else row for row in rows]
     values = {name: match.values for name, match in found.items()}
     lacking = {name: item for name, item in predictions.items() if item.value is not None}
-    placed = spotlight.placed(rows)
-    return _Seen(taken, placed, known, missed, values, lacking, likely, sure, predictions)
+    return _Seen(taken, spotlight.placed(rows), known, missed, values, lacking, likely, sure, predictions)
 
 
 def _soon_found(sides: _Sides, name: str, found: Mapping[str, Match]) -> list[str]:

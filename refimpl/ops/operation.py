@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
+import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -23,6 +24,16 @@ R = TypeVar("R")
 
 OPERATIONS: dict[str, Callable[..., Any]] = {}
 """ONNX operator name → the plain function that computes it."""
+
+
+def is_fixed(array: Array) -> bool:
+    """Tell whether nobody can write into an array's memory: it owns it, or what does, and is read-only."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        if base.flags.writeable:
+            return False
+        base = base.base
+    return base is None or isinstance(base, bytes)
 
 
 class Trait(enum.Flag):

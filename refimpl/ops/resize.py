@@ -272,7 +272,7 @@ def _multiply(x: Array, axis: int, index: Array, weight: Array) -> Array:
     matrix = matrix.astype(x.dtype)
     before, after = x.shape[:axis], x.shape[axis + 1 :]
     if not after:
-        return x @ matrix.T
+        return (x.reshape(-1, x.shape[axis]) @ matrix.T).reshape(*before, len(index))
     flat = x.reshape(math.prod(before), x.shape[axis], math.prod(after))
     return np.matmul(matrix, flat).reshape(*before, len(index), *after)
 

@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import weakref
 from collections.abc import Callable
 
 import numpy as np
 
-from refimpl.ops.operation import Array
+from refimpl.ops.operation import Array, is_fixed
 from refimpl.ops.windows import Windows
 
 BLOCK = 400
@@ -45,7 +46,7 @@ def winograd_pays(x: Array, w: Array, windows: Windows) -> bool:
 
 def winograd(x: Array, w: Array, windows: Windows) -> Array:
     """Return the convolution of ``x`` (N, C, H, W) with ``w`` (M, C, 3, 3): (N, M, *output)."""
-    filters = _filters(w)  # (16, M, C)
+    filters = _kept_filters(w) if is_fixed(w) else _filters(w)  # (16, M, C)
     high, wide = (-(-count // 2) for count in windows.output)  # tiles
     result = np.empty((len(x), len(w), 2 * high, 2 * wide), x.dtype)
     rows = max(1, BLOCK // wide)
@@ -56,6 +57,19 @@ def winograd(x: Array, w: Array, windows: Windows) -> Array:
             products = products.reshape(4, 4, len(w), *data.shape[3:])
             _back(products, target[:, 2 * start : 2 * (start + rows)])
     return np.ascontiguousarray(result[:, :, : windows.output[0], : windows.output[1]])
+
+
+_kept: dict[int, tuple[weakref.ref[Array], Array]] = {}
+
+
+def _kept_filters(w: Array) -> Array:
+    """Return the filters of weights that nobody can change, transformed once, as long as these are there."""
+    place = id(w)
+    known, filters = _kept.get(place, (None, None))
+    if known is None or filters is None or known() is not w:
+        filters = _filters(w)
+        _kept[place] = weakref.ref(w, lambda _: _kept.pop(place, None)), filters
+    return filters
 
 
 def _filters(w: Array) -> Array:

@@ -12,7 +12,7 @@ import numpy as np
 from refimpl.backbone import BackboneSpec
 from refimpl.config import MobileInstConfig
 from refimpl.forward import parameter_shapes
-from refimpl.ops.operation import Array
+from refimpl.ops.operation import Array, is_fixed
 from refimpl.trained import trained_config, trained_files
 from refimpl.weights.check import check_weights
 from refimpl.weights.files import read_arrays, write_arrays
@@ -25,6 +25,8 @@ from refimpl.weights.seeding import seeded_arrays
 class Weights(Mapping[str, Array]):
     """The network's weights: a read-only mapping of names to arrays of one float dtype.
 
+    Arrays that somebody could write into are copied.
+
     Examples
     --------
     >>> config = MobileInstConfig.preset("topformer-tiny", dim=32, num_queries=5)
@@ -34,7 +36,7 @@ class Weights(Mapping[str, Array]):
     """
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
-        self._arrays = {name: _read_only(array) for name, array in arrays.items()}
+        self._arrays = {name: _own(array) for name, array in arrays.items()}
 
     def __getitem__(self, name: str) -> Array:
         """Return the array of that name."""
@@ -55,7 +57,7 @@ class Weights(Mapping[str, Array]):
 
     def astype(self, dtype: Any) -> Weights:
         """Return the same weights in another float dtype."""
-        return Weights({name: array.astype(dtype) for name, array in self.items()})
+        return Weights({name: _fixed(array.astype(dtype)) for name, array in self.items()})
 
     def folded(self) -> Weights:
         """Return the weights with every batch norm folded into its convolution."""
@@ -151,7 +153,13 @@ class Weights(Mapping[str, Array]):
         write_arrays(dict(self), path)
 
 
-def _read_only(array: Array) -> Array:
-    array = np.asarray(array).view()
+def _own(array: Array) -> Array:
+    """Return an array that nobody else can write into."""
+    array = np.asarray(array)
+    return array if is_fixed(array) else _fixed(array.copy())
+
+
+def _fixed(array: Array) -> Array:
+    """Return an array that was just made, and nobody else has, read-only."""
     array.flags.writeable = False
     return array

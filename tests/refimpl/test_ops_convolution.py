@@ -1,5 +1,6 @@
 """Convolution against PyTorch, SciPy and exact whole numbers."""
 
+import gc
 import itertools
 from unittest import mock
 
@@ -16,6 +17,7 @@ import refimpl.ops.winograd
 from refimpl.errors import ConfigurationError, ShapeError
 from refimpl.ops.convolution import conv, convolve
 from refimpl.ops.fast_convolution import correlate
+from refimpl.ops.operation import is_fixed
 from refimpl.ops.transposed_convolution import conv_transpose
 from refimpl.ops.windows import padded, sliding_windows, split_padding
 from refimpl.ops.winograd import winograd, winograd_pays
@@ -185,6 +187,38 @@ def test_winograds_way_errs_about_as_much_as_products_do():
 def test_the_truth_is_not_computed_by_winograds_way():
     x, w, windows = large_convolution()
     assert not winograd_pays(x.astype(np.float64), w.astype(np.float64), windows)
+
+
+def transforms(w):
+    """Return how often weights are transformed in two convolutions, and the second, halved before it."""
+    x, _, windows = large_convolution()
+    with mock.patch.object(refimpl.ops.winograd, "_filters", wraps=refimpl.ops.winograd._filters) as made:
+        winograd(x, w, windows)
+        if w.flags.writeable or not is_fixed(w):
+            (w if w.flags.writeable else w.base)[:] /= 2
+        second = winograd(x, w, windows)
+    return made.call_count, second
+
+
+def test_weights_that_nobody_can_change_are_transformed_once():
+    x, w, windows = large_convolution()
+    whole, half = winograd(x, w, windows), winograd(x, w / 2, windows)
+    fixed, view = w.copy(), w.copy().view()
+    fixed.flags.writeable = view.flags.writeable = False
+    part = fixed[:]
+    for weights, times, expected in (
+        (fixed, 1, whole),
+        (part, 1, whole),
+        (view, 2, half),
+        (w.copy(), 2, half),
+    ):
+        count, made = transforms(weights)
+        assert count == times
+        np.testing.assert_array_equal(made, expected)
+    kept = len(refimpl.ops.winograd._kept)
+    del fixed, part, weights
+    gc.collect()  # what was counted with refers to itself
+    assert len(refimpl.ops.winograd._kept) == kept - 2
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38])

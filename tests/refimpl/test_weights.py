@@ -88,6 +88,15 @@ def test_arrays_cannot_be_written_to() -> None:
         weights()[QUERIES][0] = 0
 
 
+def test_what_others_can_write_into_is_copied() -> None:
+    given = {name: array.copy() for name, array in weights().items()}
+    made = Weights(given)
+    given[QUERIES][:] = 0
+    np.testing.assert_array_equal(made[QUERIES], weights()[QUERIES])
+    again = Weights(made)
+    assert all(again[name] is made[name] for name in made)
+
+
 def test_other_dtypes() -> None:
     for dtype in (np.float16, np.float64):
         other = weights().astype(dtype)
