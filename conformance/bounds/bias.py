@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +20,6 @@ BLOCKS = 64
 
 MIXER = np.uint64(0x9E3779B97F4A7C15)
 """2⁶⁴ over the golden ratio (Knuth's multiplicative hash): a number's bits reach many of the product's."""
-
-UNSUSPICIOUS = 2.0
-"""Standard errors of a mean, and times the mean square, of which no tail is anywhere near `FALSE_ALARM`: that
-of χ² with 64 degrees of freedom, the shortest, is 4e-6 there."""
 
 ROUNDING_VARIANCE = 0.4
 """Largest mean square of error / (√n·u·size) by rounding to nearest: 1/3, with TOSA's allowance."""
@@ -56,38 +51,17 @@ class BiasTest:
         Mean of error / scale.
     mean_square
         Mean square of error / scale.
-    deviations
-        By how many standard errors the mean is further from 0 than is allowed.
+    bias_probability
+        Of a mean so far from 0, if rounding has mean zero.
+    variance_probability
+        Of a mean square so large, if it is rounding of this scale.
     """
 
     samples: int
     mean: float
     mean_square: float
-    deviations: float
-
-    @property
-    def bias_probability(self) -> float:
-        """Of a mean so far from 0, if rounding has mean zero: the tails of Student's t."""
-        return float(2 * scipy.special.stdtr(BLOCKS - 1, -self.deviations)) if self.deviations > 0 else 1.0
-
-    @property
-    def variance_probability(self) -> float:
-        """Of a mean square so large, if it is rounding of this scale: the tail of χ².
-
-        Correlated errors count as `BLOCKS` independent ones.
-        """
-        if not self.samples:
-            return 1.0
-        return float(scipy.special.chdtrc(self._freedom, self._freedom * self._excess))
-
-    @property
-    def _freedom(self) -> int:
-        return min(self.samples, BLOCKS)
-
-    @property
-    def _excess(self) -> float:
-        """How many times as large as rounding's the mean square is."""
-        return self.mean_square / ROUNDING_VARIANCE
+    bias_probability: float
+    variance_probability: float
 
     def __str__(self) -> str:
         """Say what is not as rounding has it."""
@@ -104,8 +78,6 @@ class BiasTest:
     @property
     def suspicious(self) -> bool:
         """Whether rounding does not explain the errors, though each may be within its bound."""
-        if self.deviations <= UNSUSPICIOUS and self._excess <= UNSUSPICIOUS:
-            return False
         return min(self.bias_probability, self.variance_probability) < FALSE_ALARM
 
 
@@ -150,7 +122,9 @@ def bias_test(error: Array, bound: Array, scale: Array, rounding: Array | float 
     Higham & Mary 2019.
     """
     ratio, allowed = _distinct_ratios(error, bound, scale, rounding)
-    return BiasTest(ratio.size, *_moments(ratio), _deviations(ratio, allowed))
+    return BiasTest(
+        ratio.size, *_moments(ratio), _bias_probability(ratio, allowed), _variance_probability(ratio)
+    )
 
 
 def _distinct_ratios(
@@ -184,13 +158,25 @@ def _moments(ratio: Array) -> tuple[float, float]:
     return (float(ratio.mean()), float(np.mean(ratio**2))) if ratio.size else (0.0, 0.0)
 
 
-def _deviations(ratio: Array, allowed: float) -> float:
-    """Return Student's t; too few elements say nothing."""
+def _bias_probability(ratio: Array, allowed: float) -> float:
+    """Return the tail of Student's t; too few elements say nothing."""
     if ratio.size < 2 * BLOCKS:
-        return 0.0
+        return 1.0
     starts = np.arange(BLOCKS) * ratio.size // BLOCKS
     means = np.add.reduceat(ratio, starts) / np.diff([*starts, ratio.size])
     excess, deviation = abs(means.mean()) - allowed, means.std(ddof=1)
     if excess <= 0:
-        return 0.0
-    return float(excess / (deviation / np.sqrt(BLOCKS))) if deviation else math.inf
+        return 1.0
+    return (
+        float(2 * scipy.special.stdtr(BLOCKS - 1, -excess / (deviation / np.sqrt(BLOCKS))))
+        if deviation
+        else 0.0
+    )
+
+
+def _variance_probability(ratio: Array) -> float:
+    """Return the tail of χ²; correlated errors count as ``BLOCKS`` independent ones."""
+    if not ratio.size:
+        return 1.0
+    freedom = min(ratio.size, BLOCKS)
+    return float(scipy.special.chdtrc(freedom, freedom * float(np.mean(ratio**2)) / ROUNDING_VARIANCE))

@@ -130,6 +130,7 @@ def parts_made(
 
 
 def _equal(array: Array, other: Array) -> bool:
+    # NaN is looked for only where something differs.
     return np.array_equal(array, other) or (
         array.dtype.kind == "f" and np.array_equal(array, other, equal_nan=True)
     )
