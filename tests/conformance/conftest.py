@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from refimpl import MobileInstConfig
-from refimpl.backbone import BackboneSpec
+from refimpl import MobileInstConfig, topformer
+from refimpl.backbone import BACKBONE_SPECS, BackboneSpec
 from refimpl.ops.operation import Array
 from refimpl.weights import mapping
 
@@ -25,7 +25,7 @@ def kept_weights() -> Iterator[None]:
     make = mapping.seeded_arrays
 
     def kept(config: MobileInstConfig, seed: int, spec: BackboneSpec | None = None) -> dict[str, Array]:
-        key = repr((config, seed, spec))
+        key = repr((config, seed, spec or BACKBONE_SPECS[config.backbone], topformer.TRANSFORMER_BLOCKS))
         KEPT[key] = KEPT.pop(key, None) or make(config, seed, spec)
         while len(KEPT) > 1 and sum(map(size, KEPT.values())) > MOST_BYTES:
             del KEPT[next(iter(KEPT))]
@@ -33,4 +33,14 @@ def kept_weights() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mapping, "seeded_arrays", kept)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_backbones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let networks stand on small backbones, where what is asked does not depend on a backbone's size."""
+    from small_backbones import in_place_of_the_published
+
+    cache = tmp_path_factory.mktemp("cache")
+    with in_place_of_the_published(cache):
         yield

@@ -11,6 +11,7 @@ from conformance.faults import CATALOGUE, injections
 from refimpl import ops
 from refimpl.errors import VerificationError
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
 OF_REGIONS = {name for name in CATALOGUE if name.startswith("detector/")} & {
     fault.name for fault in CATALOGUE.values() if {"RoiAlign", "ConvTranspose"} & set(fault.operators)
 }

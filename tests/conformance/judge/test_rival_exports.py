@@ -20,6 +20,7 @@ from conformance.pictures.inputs import rendered_input
 from conformance.reports.report import Report
 from refimpl import MobileInstConfig, Network, Weights
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
 PRESETS = ("solov2-lite-r18", "condinst-topformer-base", "yolact-mobilenetv2", "maskrcnn-r50")
 SIZE = (64, 96)
 

@@ -1,0 +1,81 @@
+"""Backbones of the published kinds with fewer and narrower blocks: for what does not depend on how many."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from refimpl import topformer
+from refimpl.backbone import BACKBONE_SPECS, BackboneSpec
+from refimpl.mobilenet import MobileNetSpec
+from refimpl.resnet import ResNetSpec
+from refimpl.seaformer import SeaFormerSpec
+from refimpl.topformer import TopFormerSpec
+
+BLOCKS = 1
+TOPFORMER = TopFormerSpec(
+    rows=((3, 1, 8, 1), (3, 4, 8, 2), (5, 3, 16, 2), (3, 3, 16, 1), (3, 3, 16, 2), (5, 3, 24, 2)),
+    taps=(1, 3, 4, 5),
+    heads=2,
+    stem=8,
+)
+"""Its rows are of every kind: with and without an expansion, a shortcut, a stride."""
+SEAFORMER = SeaFormerSpec(
+    stages=(
+        ((3, 1, 8, 1), (3, 4, 8, 2)),
+        ((5, 3, 16, 2), (5, 3, 16, 1)),
+        ((3, 3, 16, 2),),
+        ((5, 3, 16, 2),),
+        ((3, 3, 24, 2),),
+    ),
+    stem=8,
+    depths=(1, 1),
+    key_channels=(8, 8),
+    mlp_ratios=(2, 2),
+    heads=2,
+)
+MOBILENET = MobileNetSpec(
+    stem=8, rows=((1, 8, 1, 1), (3, 8, 2, 2), (3, 16, 1, 2), (3, 16, 1, 2), (3, 16, 1, 1), (3, 24, 1, 2))
+)
+
+
+def small(spec: BackboneSpec) -> BackboneSpec:
+    """Return a backbone of a spec's kind; of a ResNet, every stage keeps its first block, 8 times narrower."""
+    if isinstance(spec, ResNetSpec):
+        stages = tuple((width // 8, 1) for width, _ in spec.stages)
+        return dataclasses.replace(spec, stem=spec.stem // 8, stages=stages)
+    return {TopFormerSpec: TOPFORMER, SeaFormerSpec: SEAFORMER, MobileNetSpec: MOBILENET}[type(spec)]
+
+
+KEEPING = {
+    "refimpl.forward": ("parameter_shapes",),
+    "conformance.evidence.false_alarms": ("network", "_exported"),
+    "conformance.evidence.catalogue_networks": ("recording", "_rounding", "_allowed"),
+    "conformance.evidence.fault_score": ("case",),
+    "narrow_network": ("weights", "_export"),
+}
+"""Module → its functions of a configuration that keep what they return."""
+
+
+@contextmanager
+def in_place_of_the_published(cache: Path) -> Iterator[None]:
+    """Let every name of a backbone stand for a small one; what commands keep goes to a folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, spec in BACKBONE_SPECS.items():
+            patch.setitem(BACKBONE_SPECS, name, small(spec))
+        patch.setattr(topformer, "TRANSFORMER_BLOCKS", BLOCKS)
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        _forget()
+        yield
+    _forget()
+
+
+def _forget() -> None:
+    for module, names in KEEPING.items():
+        for name in names if module in sys.modules else ():
+            getattr(sys.modules[module], name).cache_clear()
