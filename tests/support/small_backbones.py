@@ -45,7 +45,7 @@ MOBILENET = MobileNetSpec(
 
 
 def small(spec: BackboneSpec) -> BackboneSpec:
-    """Return a backbone of a spec's kind; of a ResNet, every stage keeps its first block, 8 times narrower."""
+    """Return a small one of a kind; of a ResNet, every stage keeps its first block, 8 times narrower."""
     if isinstance(spec, ResNetSpec):
         stages = tuple((width // 8, 1) for width, _ in spec.stages)
         return dataclasses.replace(spec, stem=spec.stem // 8, stages=stages)
@@ -63,13 +63,14 @@ KEEPING = {
 
 
 @contextmanager
-def in_place_of_the_published(cache: Path) -> Iterator[None]:
+def in_place_of_the_published(cache: Path | None = None) -> Iterator[None]:
     """Let every name of a backbone stand for a small one; what commands keep goes to a folder of its own."""
     with pytest.MonkeyPatch.context() as patch:
         for name, spec in BACKBONE_SPECS.items():
             patch.setitem(BACKBONE_SPECS, name, small(spec))
         patch.setattr(topformer, "TRANSFORMER_BLOCKS", BLOCKS)
-        patch.setenv("XDG_CACHE_HOME", str(cache))
+        if cache is not None:
+            patch.setenv("XDG_CACHE_HOME", str(cache))
         _forget()
         yield
     _forget()

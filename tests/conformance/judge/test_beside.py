@@ -25,6 +25,8 @@ from conformance.reports.report import Report
 from refimpl.errors import ConfigurationError, FileError
 from refimpl.ops.operation import Array
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 MODEL = onnx_models.mobile_network()
 GRAPH = OnnxGraph.load(MODEL)
 FEEDS = graph_inputs(GRAPH)

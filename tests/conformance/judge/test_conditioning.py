@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import narrow_network
+import pytest
 
 from conformance.candidates.plain import NumpyCandidate
 from conformance.evidence.false_alarms import ill_conditioned
 from conformance.judge.network import verify
+
+pytestmark = pytest.mark.usefixtures("small_backbones")
 
 
 def test_an_ill_conditioned_network_is_explained() -> None:

@@ -14,6 +14,8 @@ from conformance.judge.envelope_cache import cached_envelope
 from refimpl import Recording, record
 from refimpl.errors import FileError
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 DECLARED = Declaration()
 
 

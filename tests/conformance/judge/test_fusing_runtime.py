@@ -21,6 +21,8 @@ from conformance.reports.report import Comparison, Fault
 from refimpl import Recording, record
 from refimpl.ops.operation import Array
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 ACTIVATIONS = {"Relu", "Clip", "HardSigmoid"}
 REACH = 8
 Laid = Callable[[Array], Array]
@@ -77,7 +79,7 @@ def test_a_right_one_passes(laid: Laid) -> None:
     assert sum(row.verdict == "absent" for row in rows) > 30
 
 
-BLOCK, DECODER = "backbone.trans.transformer_blocks.1.mlp", "instance_decoder.global_decoder.0"
+BLOCK, DECODER = "backbone.trans.transformer_blocks.0.mlp", "instance_decoder.global_decoder.0"
 SLICES = [
     ("backbone.tpm.layer2.conv.2.c.weight", "backbone.tpm.layer2/Relu_2"),
     ("backbone.tpm.layer3.conv.0.bn.bias", "backbone.tpm.layer3/Relu"),

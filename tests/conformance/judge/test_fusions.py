@@ -25,6 +25,8 @@ from conformance.pictures.graph_inputs import graph_inputs
 from refimpl.errors import CandidateError
 from refimpl.ops.operation import Array
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 RESIDUAL = OnnxGraph.load(onnx_models.residual_network())
 SHAPE = ["1x3x32x32"]
 

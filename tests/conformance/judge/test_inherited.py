@@ -17,6 +17,8 @@ from conformance.reports.junit_report import junit_report
 from conformance.reports.markdown_report import markdown_report
 from conformance.reports.report import Report
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 
 def every_resize_aligned(model: onnx.ModelProto) -> str:
     """All resizes with the corners aligned."""

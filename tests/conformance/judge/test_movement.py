@@ -24,6 +24,8 @@ from conformance.judge.network import verify
 from conformance.reports.report import Report
 from refimpl.ops.operation import Array
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 
 def candidate_of(model: onnx.ModelProto) -> OnnxRuntimeCandidate:
     return OnnxRuntimeCandidate(OnnxGraph.load(model), threads=1)

@@ -18,6 +18,8 @@ from refimpl.inference import preprocess
 from refimpl.ops.operation import Array
 from refimpl.scenes import render_picture
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 SIZE = (64, 96)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 import pytest
 from altered_models import change
-from narrow_network import exported, network, picture
+from narrow_network import CONFIG, exported, network, picture
+from small_backbones import in_place_of_the_published
 
 from conformance.bounds import Declaration
 from conformance.candidates.candidate import OwnGraph
@@ -23,7 +24,10 @@ from conformance.judge.same_nodes import SameNodes
 from conformance.judge.steps import compare_steps
 from conformance.reports.report import Comparison, Fault
 from refimpl import Recording, record
+from refimpl.forward import parameter_shapes
 from refimpl.ops.operation import Array
+
+pytestmark = pytest.mark.usefixtures("small_backbones")
 
 
 @functools.cache
@@ -84,7 +88,8 @@ def test_the_highest_is_looked_at() -> None:
     assert looked_at.utilisation == max(row.utilisation or 0.0 for row in rows)
 
 
-WEIGHTS = [name for name in network(np.float32).weights if name.endswith(("weight", "bias"))][::9]
+with in_place_of_the_published():
+    WEIGHTS = [name for name in parameter_shapes(CONFIG) if name.endswith(("weight", "bias"))][::5]
 
 
 @pytest.mark.parametrize("name", WEIGHTS)

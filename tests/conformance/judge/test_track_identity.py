@@ -18,6 +18,8 @@ from refimpl.association import associate
 from refimpl.errors import ShapeError
 from refimpl.ops.operation import Array
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 
 def cosines(one: Array, other: Array) -> Array:
     """Return the cosine of each row with each, by its definition."""

@@ -31,6 +31,8 @@ from refimpl import MobileInst, ops
 from refimpl.ops.operation import Array
 from refimpl.recording import record_call
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 
 def graph(nodes: list[onnx.NodeProto], shape: tuple[int, ...], **constants: Array) -> OnnxGraph:
     made = helper.make_graph(

@@ -24,6 +24,8 @@ from conformance.reports.report import InputReport
 from refimpl import MobileInst, MobileInstConfig, Weights
 from refimpl.ops.operation import Array
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 X = np.random.default_rng(0).standard_normal((1, 4, 6, 10)).astype(np.float32)
 PRESET, FIELDS, SIZE = "topformer-tiny", {"dim": 32, "num_queries": 7, "num_classes": 5}, (96, 160)
 

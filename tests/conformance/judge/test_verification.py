@@ -23,6 +23,8 @@ from typer.testing import CliRunner
 from conformance.cli import app
 from conformance.graph.onnx_export import export
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 OUTPUTS = ["class_logits", "objectness", "kernels", "mask_features", "masks", "global_queries"]
 
 
