@@ -24,6 +24,8 @@ from refimpl.errors import ConfigurationError, FileError
 from refimpl.inference import postprocess, preprocess
 from refimpl.scenes import render_picture
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 FRAMES = CHUNK + 2
 BLANK = """
 import numpy as np
