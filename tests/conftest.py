@@ -174,3 +174,21 @@ def kept_cases() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(properties, "_drawn", drawn)
         yield
+
+
+@pytest.fixture(scope="module")
+def small_backbones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let networks stand on small backbones, where what is asked does not depend on a backbone's size."""
+    from small_backbones import on_small_backbones
+
+    with on_small_backbones(tmp_path_factory.mktemp("cache")):
+        yield
+
+
+@pytest.fixture
+def published_backbones(tmp_path: Path) -> Iterator[None]:
+    """Let the networks of a test stand on the published backbones, among others on small ones."""
+    from small_backbones import on_the_published
+
+    with on_the_published(tmp_path / "cache"):
+        yield

@@ -34,13 +34,3 @@ def kept_weights() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mapping, "seeded_arrays", kept)
         yield
-
-
-@pytest.fixture(scope="module")
-def small_backbones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let networks stand on small backbones, where what is asked does not depend on a backbone's size."""
-    from small_backbones import in_place_of_the_published
-
-    cache = tmp_path_factory.mktemp("cache")
-    with in_place_of_the_published(cache):
-        yield

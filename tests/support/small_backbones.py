@@ -17,7 +17,7 @@ from refimpl.resnet import ResNetSpec
 from refimpl.seaformer import SeaFormerSpec
 from refimpl.topformer import TopFormerSpec
 
-BLOCKS = 1
+BLOCKS, PUBLISHED_BLOCKS = 1, topformer.TRANSFORMER_BLOCKS
 TOPFORMER = TopFormerSpec(
     rows=((3, 1, 8, 1), (3, 4, 8, 2), (5, 3, 16, 2), (3, 3, 16, 1), (3, 3, 16, 2), (5, 3, 24, 2)),
     taps=(1, 3, 4, 5),
@@ -45,11 +45,19 @@ MOBILENET = MobileNetSpec(
 
 
 def small(spec: BackboneSpec) -> BackboneSpec:
-    """Return a small one of a kind; of a ResNet, every stage keeps its first block, 8 times narrower."""
+    """Return a small one of a kind, which differs from others; every stage of a ResNet keeps a block."""
     if isinstance(spec, ResNetSpec):
         stages = tuple((width // 8, 1) for width, _ in spec.stages)
         return dataclasses.replace(spec, stem=spec.stem // 8, stages=stages)
-    return {TopFormerSpec: TOPFORMER, SeaFormerSpec: SEAFORMER, MobileNetSpec: MOBILENET}[type(spec)]
+    if isinstance(spec, TopFormerSpec):
+        return dataclasses.replace(TOPFORMER, heads=spec.heads // 2)
+    if isinstance(spec, SeaFormerSpec):
+        return dataclasses.replace(SEAFORMER, heads=spec.heads // 2, stem=spec.stem // 2)
+    return MOBILENET
+
+
+PUBLISHED = dict(BACKBONE_SPECS)
+SMALL = {name: small(spec) for name, spec in PUBLISHED.items()}
 
 
 KEEPING = {
@@ -63,12 +71,25 @@ KEEPING = {
 
 
 @contextmanager
-def in_place_of_the_published(cache: Path | None = None) -> Iterator[None]:
+def on_small_backbones(cache: Path | None = None) -> Iterator[None]:
     """Let every name of a backbone stand for a small one; what commands keep goes to a folder of its own."""
+    with _stand_for(SMALL, BLOCKS, cache):
+        yield
+
+
+@contextmanager
+def on_the_published(cache: Path) -> Iterator[None]:
+    """Let the names stand for what they are the names of, among tests on small ones."""
+    with _stand_for(PUBLISHED, PUBLISHED_BLOCKS, cache):
+        yield
+
+
+@contextmanager
+def _stand_for(specs: dict[str, BackboneSpec], blocks: int, cache: Path | None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name, spec in BACKBONE_SPECS.items():
-            patch.setitem(BACKBONE_SPECS, name, small(spec))
-        patch.setattr(topformer, "TRANSFORMER_BLOCKS", BLOCKS)
+        for name, spec in specs.items():
+            patch.setitem(BACKBONE_SPECS, name, spec)
+        patch.setattr(topformer, "TRANSFORMER_BLOCKS", blocks)
         if cache is not None:
             patch.setenv("XDG_CACHE_HOME", str(cache))
         _forget()

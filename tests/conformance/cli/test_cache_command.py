@@ -16,6 +16,8 @@ from conformance.judge.envelope_cache import cached_envelope
 from conformance.judge.weights_cache import seeded_weights
 from refimpl import record
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 
 def cache(*words: str) -> str:
     done = CliRunner().invoke(app, ["cache", *words])

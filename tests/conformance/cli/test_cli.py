@@ -30,6 +30,8 @@ from refimpl import MobileInstConfig, Weights, __version__
 from refimpl.config import PRESETS
 from refimpl.costs import record_shapes, step_costs
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 SMALL = [*OPTIONS, "--size", "64x96"]
 
 
@@ -202,6 +204,7 @@ def test_explain(command: Callable[..., Finished], tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("published_backbones")
 def test_explain_says_how_windows_slide_and_what_stages_are_for(
     command: Callable[..., Finished], tmp_path: Path
 ) -> None:
@@ -352,6 +355,7 @@ def test_no_rival_is_tracked(command: Callable[..., Finished], tmp_path: Path) -
     assert "`mobileinst run` segments single pictures with it" in finished.err
 
 
+@pytest.mark.usefixtures("published_backbones")
 def test_bench(command: Callable[..., Finished], tmp_path: Path) -> None:
     finished = command("bench", *SMALL, "--repeats", 1, "--threads", 1, "--json", tmp_path / "b.json")
     assert finished.code == 0

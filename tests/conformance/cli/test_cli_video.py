@@ -31,6 +31,8 @@ from refimpl.errors import CandidateError, FileError, MobileInstError, ShapeErro
 from refimpl.model import KernelReuse
 from refimpl.scenes import make_scene, render_frame
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 # The package's attributes of these names are the commands.
 TRACK, CHECK = (importlib.import_module(f"conformance.cli.{name}") for name in ("track", "check_tracker"))
 SIZE, FRAMES = (64, 96), 5

@@ -19,6 +19,8 @@ from golden import DATA
 from golden.store import read_manifest
 from refimpl import MobileInstConfig, Weights
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 Runner = Callable[..., tuple[int, str, str]]
 
 

@@ -30,6 +30,8 @@ from conformance.reproduction.recorded_step import judge_folder
 from refimpl.errors import MobileInstError
 from refimpl.ops import OPERATIONS
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**400), 10**400) | st.floats() | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),

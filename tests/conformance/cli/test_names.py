@@ -27,6 +27,8 @@ from conformance.reports.markdown_report import markdown_report
 from conformance.reports.printable import printable
 from conformance.reports.report import Report
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 HOSTILE = [
     "\x1b[2J\x1b[31mred",
     "\x1b]0;title\x07",

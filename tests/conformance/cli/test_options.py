@@ -53,6 +53,8 @@ from conformance.reports.report import InputReport, Report
 from conformance.reports.sweep_report import SweepReport
 from refimpl.errors import ConfigurationError
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 CHOOSING = {"force", "benchmark", "demo"}
 """Options that choose the mode, or are read for all commands in one place."""
 

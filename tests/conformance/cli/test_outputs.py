@@ -39,6 +39,8 @@ from conformance.cli.output_files import (
 )
 from refimpl.errors import FileError, MobileInstError
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 DERIVED = {"output", "results", "path"}
 """Options that name outputs in a way of their own, without a mark."""
 

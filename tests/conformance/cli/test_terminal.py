@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from conformance.cli import app, terminal
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from altered_models import change
 from narrow_network import CONFIG, exported, network, picture
-from small_backbones import in_place_of_the_published
+from small_backbones import on_small_backbones
 
 from conformance.bounds import Declaration
 from conformance.candidates.candidate import OwnGraph
@@ -88,7 +88,7 @@ def test_the_highest_is_looked_at() -> None:
     assert looked_at.utilisation == max(row.utilisation or 0.0 for row in rows)
 
 
-with in_place_of_the_published():
+with on_small_backbones():
     WEIGHTS = [name for name in parameter_shapes(CONFIG) if name.endswith(("weight", "bias"))][::5]
 
 
