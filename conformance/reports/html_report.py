@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -77,7 +78,9 @@ def html_report(report: Report) -> str:
     )
 
 
+@functools.cache
 def _environment() -> jinja2.Environment:
+    """Return what makes pages, once: it keeps the template that it has compiled."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -12,11 +12,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.teaching.graph_layers import Part, attributes_text
+from conformance.teaching.pages import page_template
 from refimpl import __version__
 from refimpl.costs import StepCost
 from refimpl.errors import MissingDependencyError
@@ -62,10 +62,7 @@ def graph_page(title: str, graph: OnnxGraph, costs: Sequence[StepCost], shown: S
     places, lines = _drawn(len(nodes), edges)
     for node, (x, y) in zip(nodes, places, strict=True):
         node["x"], node["y"] = round(x), round(y)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.get_template("graph_template.html").render(
+    return page_template("graph_template.html").render(
         title=title,
         nodes=nodes,
         lines=lines,

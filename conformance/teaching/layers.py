@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from conformance.reports.architecture_figure import stages_of
 from conformance.teaching.graph_layers import Part
+from conformance.teaching.pages import page_template
 from conformance.teaching.purposes import purpose
 from refimpl import __version__
 from refimpl.costs import StepCost
@@ -58,12 +57,7 @@ def window(step: Step) -> tuple[str, str, str]:
 
 def layers_page(title: str, costs: Sequence[StepCost]) -> str:
     """Return a page with every step of a network by stage, that opens offline."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("layers_template.html").render(
+    return page_template("layers_template.html").render(
         title=title,
         stages=stages(costs),
         macs=sum(cost.macs for cost in costs),

@@ -11,14 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from PIL import Image
 from scipy.special import expit
 
 from conformance.reports.architecture_figure import Figure, architecture_figure
-from conformance.reports.html_report import marked, subscript
 from conformance.teaching.chapters import chapters, source
 from conformance.teaching.clip import (
     MASK_THRESHOLD,
@@ -30,6 +28,7 @@ from conformance.teaching.clip import (
     query_scores,
 )
 from conformance.teaching.hand import best_pixel, by_hand
+from conformance.teaching.pages import page_template
 from conformance.teaching.payload import Payload
 from conformance.teaching.questions import QUESTIONS
 from conformance.teaching.wrong import Wrong, gallery
@@ -84,11 +83,7 @@ def walk_page(clip: Clip, described: str, names: Sequence[str] | None = None) ->
     facts = {**_facts(clip, frames, wrongs, names), "mistakes_shown": shown}
     text = json.dumps(facts, allow_nan=False)
     content = {"facts_crc": zlib.crc32(text.encode()), "arrays": payload.entries}
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters.update(subscript=subscript, marked=marked)
-    page = environment.get_template("walk_template.html").render(
+    page = page_template("walk_template.html").render(
         chapters=_chapters(clip),
         figure=_figure(recording),
         chapter_of=chapter_of,

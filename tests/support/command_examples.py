@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import shlex
@@ -340,6 +341,7 @@ def modes_of(name: str) -> tuple[type[Job], ...]:
     return modes
 
 
+@functools.cache
 def chunks(line: str) -> dict[str, list[str]]:
     """Return the words of a command line by the option they belong to; arguments under the empty name."""
     words = shlex.split(line)

@@ -144,6 +144,12 @@ def inputs(factory: pytest.TempPathFactory) -> Path:
     return KEPT[0]
 
 
+@pytest.fixture
+def among_inputs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Type where every input is: for commands that do not begin."""
+    monkeypatch.chdir(inputs(tmp_path_factory))
+
+
 def refused(words: list[str]) -> str:
     """Return what a command says that refuses its options, and fail if it begins any work."""
     with pytest.MonkeyPatch.context() as patch:
@@ -169,7 +175,7 @@ def foreign() -> Iterator[tuple[type[Job], str]]:
 
 
 @pytest.mark.parametrize(("mode", "name"), list(foreign()), ids=lambda each: getattr(each, "__name__", each))
-@pytest.mark.usefixtures("place")
+@pytest.mark.usefixtures("among_inputs")
 def test_a_mode_refuses_what_it_does_not_have_and_names_who_has(mode: type[Job], name: str) -> None:
     said = refused([*base(mode), *words_of(name, MODES[mode])])
     assert "has no effect" in said
@@ -187,7 +193,7 @@ def pairs(mode: type[Job]) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.__name__)
-@pytest.mark.usefixtures("place")
+@pytest.mark.usefixtures("among_inputs")
 def test_two_options_are_used_together_or_refuse_each_other(mode: type[Job]) -> None:
     for pair in pairs(mode):
         words = [word for name in pair for word in words_of(name, MODES[mode])]
@@ -195,7 +201,7 @@ def test_two_options_are_used_together_or_refuse_each_other(mode: type[Job]) -> 
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.__name__)
-@pytest.mark.usefixtures("place")
+@pytest.mark.usefixtures("among_inputs")
 def test_what_needs_another_option_is_refused_without_it(mode: type[Job]) -> None:
     for name, option in options_of(mode).items():
         for mark in option.marked(Beside):

@@ -47,7 +47,7 @@ DERIVED = {"output", "results", "path"}
 
 def words_with(line: str, changed: dict[str, str]) -> list[str]:
     """Return a command line in which some options have another value."""
-    found = chunks(line)
+    found = dict(chunks(line))
     name = next(name for name in COMMANDS if found[""][: len(name.split())] == name.split())
     places = [each.name for each in COMMANDS[name].params if each.param_type_name == "argument"]
     words = list(found[""])
