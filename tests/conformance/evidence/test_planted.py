@@ -13,6 +13,8 @@ from conformance.evidence.planted import FloatSubject, QuantizedSubject, Subject
 from conformance.evidence.planting import FLOAT_KINDS, KINDS, Planted, plant
 from refimpl.ops.operation import Array
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 NETWORK = "topformer-tiny"
 
 

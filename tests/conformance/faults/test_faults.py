@@ -21,6 +21,8 @@ from conformance.evidence.fault_score import Task, anonymous, case, score, trial
 from conformance.faults import CATALOGUE, injected, injections
 from conformance.graph.onnx_graph import OnnxGraph, evaluate
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 MODEL = "sparseinst-topformer-tiny"
 """The quickest to judge."""
 
@@ -96,6 +98,7 @@ def test_a_correct_implementation_passes(implementation: str) -> None:
     assert outcome.headline is None
 
 
+@pytest.mark.usefixtures("published_backbones")
 def test_an_ill_conditioned_network_passes_though_its_outputs_are_off_by_percents() -> None:
     outcome = judge_one(CorrectRun(ILL_CONDITIONED, "blocked", seed=0))
     assert outcome is not None
@@ -116,7 +119,7 @@ def test_it_passes_even_where_no_digit_is_left(implementation: str) -> None:
 @pytest.mark.parametrize(
     ("model", "fault", "call"),
     [
-        ("topformer-base", "decoder/residual missing", "backbone.tpm.layer3/Add"),
+        ("topformer-base", "decoder/residual missing", "backbone.tpm.layer4/Add"),
         ("sparseinst-topformer-tiny", "activation/missing", "encoder.ppm/Relu_2"),
         ("topformer-tiny", "layout/flattened column by column", "instance_decoder.global_decoder/Reshape"),
         (

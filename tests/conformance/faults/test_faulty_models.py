@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 from conformance.cli import app
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 FAULTS = [
     "activation/ReLU6 instead of ReLU",
     "convolution/padded at the end",

@@ -45,6 +45,8 @@ from conformance.reports.report import (
 from refimpl import MobileInst, MobileInstConfig, Weights, record
 from refimpl.errors import CandidateError, ConfigurationError, ShapeError, VerificationError
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 pytest_plugins = ["pytester"]
 
 CONFIG = MobileInstConfig.preset("topformer-tiny", dim=32, num_queries=5)

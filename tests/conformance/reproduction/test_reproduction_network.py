@@ -39,6 +39,8 @@ from conformance.reproduction.recorded_step import MODEL, RecordedStep, judge_fo
 from conformance.reproduction.step_folder import StepFolder
 from refimpl.ops.operation import Array
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 STEM = "backbone.tpm.stem.0"
 
 
@@ -168,24 +170,25 @@ def test_a_candidate_in_another_layout(tmp_path: Path) -> None:
     """Dumps in NHWC: what is written is in the reference's layout."""
     full = NumpyCandidate(narrow_network.CONFIG, narrow_network.weights())
     inner = {name: array for name, array in full.capture(picture()).items() if "/" not in name}
-    inner["backbone.tpm.layer3"] = inner["backbone.tpm.layer3"] * np.float32(1.5)
+    inner["backbone.tpm.layer4"] = inner["backbone.tpm.layer4"] * np.float32(1.5)
     (tmp_path / "dumps").mkdir()
     for name, array in inner.items():
-        laid_out = np.moveaxis(array, 1, -1) if array.ndim == 4 and name != "backbone.tpm.layer3" else array
+        laid_out = np.moveaxis(array, 1, -1) if array.ndim == 4 and name != "backbone.tpm.layer4" else array
         np.save(tmp_path / "dumps" / f"{name}.npy", np.ascontiguousarray(laid_out))
     for name, array in full.run(picture()).items():
         np.save(tmp_path / "dumps" / f"{name}.npy", array)
     report = reproduced(tmp_path, "--candidate", f"dumps:{tmp_path / 'dumps'}")
     folder = tmp_path / "step"
-    assert report["first_fault"]["step"] == "backbone.tpm.layer3"
+    assert report["first_fault"]["step"] == "backbone.tpm.layer4"
     assert not (folder / "candidate.onnx").exists()
-    np.testing.assert_array_equal(arrays(folder, "candidate"), inner["backbone.tpm.layer3"])
+    np.testing.assert_array_equal(arrays(folder, "candidate"), inner["backbone.tpm.layer4"])
     for place, info in enumerate(onnx.load(folder / "step.onnx").graph.input):
         np.testing.assert_array_equal(np.load(folder / f"input_{place}.npy"), inner[info.name])
     computed = runtime(folder, "step.onnx")
     np.testing.assert_allclose(1.5 * computed, arrays(folder, "candidate"), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("published_backbones")
 def test_a_callable_of_which_only_outputs_are_known(tmp_path: Path) -> None:
     """The whole network up to the output, judged by the envelope."""
     path = f"{wrong_candidates.__file__}:wrong_bias"
