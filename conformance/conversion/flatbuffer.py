@@ -5,6 +5,7 @@ Source: https://flatbuffers.dev/internals/
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import dataclass
 
@@ -87,12 +88,17 @@ class Table:
         return bytes(self.content[begin : begin + count])
 
     def _field(self, place: int) -> int | None:
-        fields = self.at - int(unpacked(self.content, self.at, "i"))
-        held = int(unpacked(self.content, fields, "H"))
+        fields, held = self._fields
         if _FIRST + 2 * place >= held:
             return None
         away = int(unpacked(self.content, fields + _FIRST + 2 * place, "H"))
         return self.at + away if away else None
+
+    @functools.cached_property
+    def _fields(self) -> tuple[int, int]:
+        """Where the places of the fields begin, and their bytes."""
+        begin = self.at - int(unpacked(self.content, self.at, "i"))
+        return begin, int(unpacked(self.content, begin, "H"))
 
 
 def root(content: Content) -> Table:
@@ -114,11 +120,16 @@ def unpacked(content: Content, at: int, kind: str) -> int | float:
     FileError
         It lies outside of the file.
     """
-    size = struct.calcsize(kind)
-    if not 0 <= at <= len(content) - size:
+    form = _form(kind)
+    if not 0 <= at <= len(content) - form.size:
         raise FileError(f"it refers to byte {at}, and has {len(content)}: cut off or malformed")
-    (value,) = struct.unpack_from(f"<{kind}", content, at)
+    value: int | float = form.unpack_from(content, at)[0]
     return value
+
+
+@functools.cache
+def _form(kind: str) -> struct.Struct:
+    return struct.Struct(f"<{kind}")
 
 
 def _referred(content: Content, at: int) -> Table:

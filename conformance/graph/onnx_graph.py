@@ -352,21 +352,28 @@ def _body(graph: onnx.GraphProto, context: Context) -> Body:
 
 def _check_call(node: Node) -> None:
     """Raise unless the operation takes these operands and attributes."""
-    signature = _signature(node.op_type)
     try:
-        signature.bind(*node.inputs, **node.attributes)
+        _signature(node.op_type).bind(*node.inputs, **node.attributes)
     except TypeError as error:
         raise UnsupportedOperationError(str(error)) from error
-    operands = signature.bind_partial(*node.inputs).arguments
-    for name, parameter in signature.parameters.items():
-        takes_none = parameter.default is None or "None" in str(parameter.annotation)
-        if operands.get(name) == "" and not takes_none:
+    for name, operand in zip(_operands(node.op_type), node.inputs, strict=False):
+        if operand == "" and name:
             raise UnsupportedOperationError(f"has no operand {name!r}, which the operation needs")
 
 
 @functools.cache
 def _signature(op_type: str) -> inspect.Signature:
     return inspect.signature(OPERATIONS[op_type])
+
+
+@functools.cache
+def _operands(op_type: str) -> tuple[str, ...]:
+    """Return the names of an operation's operands, empty of those that may be absent."""
+    parameters = _signature(op_type).parameters.values()
+    single = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    return tuple(
+        "" if each.default is None or "None" in str(each.annotation) else each.name for each in single
+    )
 
 
 def _in_order(nodes: tuple[Node, ...]) -> tuple[Node, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -97,15 +97,19 @@ def modernised(node: Node, context: Context) -> list[Node]:
 def _with_defaults(node: Node, opset: int) -> Node:
     """Fill in ONNX's defaults, which are float32 where they are floats, and differ between operator sets."""
     try:
-        schema = onnx.defs.get_schema(node.op_type, opset)
+        defaults = _defaults(node.op_type, opset)
     except onnx.defs.SchemaError as error:
         raise UnsupportedOperationError(f"{node.op_type} is no operator of opset {opset}") from error
-    defaults = {
+    return dataclasses.replace(node, attributes={**defaults, **node.attributes})
+
+
+@functools.cache
+def _defaults(op_type: str, opset: int) -> Mapping[str, Any]:
+    return {
         name: attribute_value(attribute.default_value)
-        for name, attribute in schema.attributes.items()
+        for name, attribute in onnx.defs.get_schema(op_type, opset).attributes.items()
         if attribute.default_value.type != onnx.AttributeProto.UNDEFINED
     }
-    return dataclasses.replace(node, attributes={**defaults, **node.attributes})
 
 
 def _moved(node: Node, moving: tuple[str, ...], context: Context) -> Node:
