@@ -225,8 +225,9 @@ def executorch(path: Path) -> OnnxGraph:
 def ncnn(path: Path) -> OnnxGraph:
     """Read one of ncnn's two files, and the other, sound, as the graph that they mean."""
     other = ".bin" if path.suffix == ".param" else ".param"
-    sound = (DATA / "ncnn" / path.parent.name).with_suffix(other)
-    path.with_suffix(other).write_bytes(sound.read_bytes())
+    if not path.with_suffix(other).exists():
+        sound = (DATA / "ncnn" / path.parent.name).with_suffix(other)
+        path.with_suffix(other).write_bytes(sound.read_bytes())
     layers, shape = read_ncnn(path.with_suffix(".param")), (1, 3, 16, 16)
     return OnnxGraph.load(ncnn_graph(layers, {"x": shape}, ["m", "k", "s", "p"], as_it_runs=True))
 
