@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rival_networks import RIVALS, drawn_weights, narrow
+from small_backbones import SMALL
 
 from conformance.candidates.candidate import needed_outputs
 from refimpl import MobileInst, MobileInstConfig, Network
@@ -24,8 +25,10 @@ from refimpl.weights.names import canonical
 
 @functools.cache
 def network(preset: str) -> Network:
+    """The rival with few channels, on a small backbone."""
     config = narrow(preset)
-    return Network(config, drawn_weights(config))
+    spec = SMALL[config.backbone]
+    return Network(config, drawn_weights(config, spec), spec)
 
 
 def noise(*shape: int, seed: int = 0) -> Array:
@@ -184,7 +187,7 @@ def test_a_rival_is_no_network_of_queries(preset: str) -> None:
     config = narrow(preset)
     with pytest.raises(ConfigurationError, match="has no queries with masks"):
         MobileInst(config, {})
-    assert type(build_network(config, network(preset).weights)) is Network
+    assert type(build_network(config, network(preset).weights, network(preset).spec)) is Network
     with pytest.raises(ConfigurationError, match="does not reuse kernels"):
         network(preset).mask_features(noise(1, 3, 64, 64))
 
@@ -211,7 +214,9 @@ def test_folding_changes_nothing(preset: str) -> None:
     model, images = network(preset), noise(1, 3, 64, 96)
     folded = fold_batch_norm(model.weights)
     assert not any("running" in name for name in folded)
-    before, after = (dict(each(images).items()) for each in (model, Network(model.config, folded)))
+    before, after = (
+        dict(each(images).items()) for each in (model, Network(model.config, folded, model.spec))
+    )
     for name, array in before.items():
         assert np.abs(after[name] - array).max() <= 1e-10 * np.abs(array).max()
 
@@ -226,7 +231,7 @@ def test_buffers_of_a_public_checkpoint_are_left_out() -> None:
     model = network("condinst-topformer-base")
     buffers = {"mask_head.sizes_of_interest": np.ones(5), "mask_head._iter": np.ones(1)}
     further = {"backbone.bottom_up.trans.transformer_blocks.0.attn.to_q.c.weight": np.ones((1, 1))}
-    loaded = Network(model.config, {**model.weights, **buffers, **further})
+    loaded = Network(model.config, {**model.weights, **buffers, **further}, model.spec)
     assert loaded.weights.keys() == model.weights.keys()
 
 
@@ -258,7 +263,7 @@ def test_every_weight_is_asked_for() -> None:
     for name in ("bbox_head.solo_cate.bias", "mask_feat_head.conv_pred.0.gn.weight"):
         weights = {key: array for key, array in model.weights.items() if key != name}
         with pytest.raises(WeightsError, match=name):
-            Network(model.config, weights)
+            Network(model.config, weights, model.spec)
 
 
 @pytest.mark.parametrize("preset", RIVALS)

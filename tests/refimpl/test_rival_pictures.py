@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rival_networks import RIVALS, drawn_weights, narrow
+from small_backbones import SMALL
 
 from refimpl import MobileInst, MobileInstConfig, Network
 from refimpl.errors import ConfigurationError
@@ -77,7 +78,8 @@ def test_others_are_prepared_as_the_paper() -> None:
 @pytest.mark.parametrize("preset", RIVALS)
 def test_every_rival_goes_from_picture_to_instances(preset: str) -> None:
     config = narrow(preset)
-    network = Network(config, drawn_weights(config))
+    spec = SMALL[config.backbone]
+    network = Network(config, drawn_weights(config, spec), spec)
     images, placement = preprocess(noise(40, 50), (64, 96), preparation=preparation_of(config))
     found = instances_of(network, network(images), placement)
     assert found.masks.shape == (len(found), 40, 50)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from refimpl import MobileInstConfig
+from refimpl.backbone import BackboneSpec
 from refimpl.config import PRESETS
 from refimpl.model import WITH_QUERIES, parameter_shapes
 from refimpl.ops.operation import Array
@@ -33,10 +34,10 @@ def narrow(preset: str) -> MobileInstConfig:
     return MobileInstConfig.preset(preset, **NARROW[PRESETS[preset]["architecture"]])
 
 
-def drawn_weights(config: MobileInstConfig) -> dict[str, Array]:
+def drawn_weights(config: MobileInstConfig, spec: BackboneSpec | None = None) -> dict[str, Array]:
     rng = np.random.default_rng(0)
     weights = {}
-    for name, shape in parameter_shapes(config).items():
+    for name, shape in parameter_shapes(config, spec).items():
         if name.endswith("running_var") or (len(shape) == 1 and name.endswith("weight")):
             weights[name] = rng.uniform(0.5, 2.0, shape)
         else:

@@ -19,10 +19,11 @@ from narrow_network import CONFIG, OPTIONS, network, picture, weights
 from onnx import TensorProto, helper
 from PIL import Image
 from rival_networks import NARROW, RIVALS
+from typer.testing import CliRunner
 
 import conformance.cli
 from conformance.cli import main
-from conformance.evidence import tracking_benchmark
+from conformance.evidence import judge_benchmark, tracking_benchmark
 from conformance.evidence.judge_benchmark import COLD, COUNT, WARM
 from conformance.graph.onnx_export import export
 from conformance.teaching.layers import stages
@@ -228,7 +229,16 @@ def test_every_stage_has_a_purpose(preset: str) -> None:
     assert [stage.name for stage in stages(costs) if not stage.purpose] == []
 
 
-def test_bench_of_the_judge(command: Callable[..., Finished], tmp_path: Path) -> None:
+def test_bench_of_the_judge(
+    command: Callable[..., Finished], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In this process; that it is one of its own is tested below.
+    def seconds(arguments: list[str], cache: str) -> float:
+        result = CliRunner().invoke(conformance.cli.app, arguments, env={"XDG_CACHE_HOME": cache})
+        assert result.exit_code == 0
+        return 1.0
+
+    monkeypatch.setattr(judge_benchmark, "_command_seconds", seconds)
     arguments = ["--judge", *SMALL, "--repeats", 1, "--threads", 1]
     finished = command("bench", *arguments, "--json", tmp_path / "j.json")
     assert finished.code == 0
@@ -240,6 +250,12 @@ def test_bench_of_the_judge(command: Callable[..., Finished], tmp_path: Path) ->
     assert [row["limit"] for row in stages.values()] == limits
     assert all(row["median"] > 0 for row in stages.values())
     assert "every node replayed" in finished.out
+
+
+def test_the_judges_command_is_timed_in_a_process_of_its_own(tmp_path: Path) -> None:
+    assert judge_benchmark._command_seconds(["--version"], str(tmp_path)) > 0.01
+    with pytest.raises(subprocess.CalledProcessError):
+        judge_benchmark._command_seconds(["verify", "nothing.onnx"], str(tmp_path))
 
 
 def test_the_time_by_operation(

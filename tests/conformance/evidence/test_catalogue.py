@@ -22,11 +22,6 @@ def test_the_catalogues_are_as_large_as_promised() -> None:
     assert not WRONG.keys() & RIGHT.keys()
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_candidate_fails(name: str) -> None:
-    assert WRONG[name]().verdict == "fail"
-
-
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_right_candidate_passes(name: str) -> None:
     RIGHT[name]().raise_on_failure()
