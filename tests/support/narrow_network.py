@@ -9,6 +9,7 @@ import onnx
 
 from conformance.graph.onnx_export import export
 from refimpl import MobileInst, MobileInstConfig, Weights
+from refimpl.backbone import BACKBONE_SPECS, BackboneSpec
 from refimpl.inference import preprocess
 from refimpl.ops.operation import Array
 from refimpl.scenes import render_picture
@@ -19,9 +20,13 @@ SIZE = (64, 96)
 CONFIG = MobileInstConfig.preset("topformer-tiny", **FIELDS)
 
 
-@functools.cache
 def weights(dtype: type = np.float32) -> Weights:
     """Return the network's seeded weights."""
+    return _weights(dtype, BACKBONE_SPECS[CONFIG.backbone])
+
+
+@functools.cache
+def _weights(dtype: type, spec: BackboneSpec) -> Weights:
     return Weights.seeded(CONFIG, seed=0).astype(dtype)
 
 
@@ -40,12 +45,12 @@ def picture(batch: int = 1) -> Array:
 
 
 @functools.cache
-def _export() -> onnx.ModelProto:
+def _export(spec: BackboneSpec) -> onnx.ModelProto:
     return export(network(), picture())
 
 
 def exported() -> onnx.ModelProto:
     """Return the network's export for that input, to be altered as one likes."""
     model = onnx.ModelProto()
-    model.CopyFrom(_export())
+    model.CopyFrom(_export(BACKBONE_SPECS[CONFIG.backbone]))
     return model

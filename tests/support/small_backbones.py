@@ -65,7 +65,6 @@ KEEPING = {
     "conformance.evidence.false_alarms": ("network", "_exported"),
     "conformance.evidence.catalogue_networks": ("recording", "_rounding", "_allowed"),
     "conformance.evidence.fault_score": ("case",),
-    "narrow_network": ("weights", "_export"),
 }
 """Module → its functions of a configuration that keep what they return."""
 

@@ -20,6 +20,8 @@ from conformance.reports.report import Report
 from refimpl import Recording, record
 from refimpl.ops.operation import Array
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 
 @functools.cache
 def recording() -> Recording:
@@ -103,6 +105,7 @@ def onnx_runtime() -> Callable[[Array], dict[str, Array]]:
     return OnnxRuntimeCandidate(OnnxGraph.load(exported()), threads=1).run
 
 
+@pytest.mark.usefixtures("published_backbones")
 @pytest.mark.parametrize("run", [right, onnx_runtime()], ids=["numpy", "onnxruntime"])
 def test_a_right_black_box_passes_and_the_power_is_said(run: Callable[[Array], dict[str, Array]]) -> None:
     report = judged(run)
