@@ -16,6 +16,8 @@ from conformance.judge.network import verify
 from refimpl.errors import ConfigurationError
 from refimpl.ops.operation import Array
 
+pytestmark = pytest.mark.usefixtures("small_backbones")
+
 # A runtime: a class with what `Candidate` has no body for, and a function of a `Request` among the kinds.
 
 
