@@ -22,7 +22,7 @@ from conformance.bounds.allowances import onnx_runtime as runtime_of_version
 from conformance.candidates.arrays import first_line
 from conformance.candidates.candidate import OwnGraph
 from conformance.candidates.onnx_runtime_optimizers import applied_optimizers
-from conformance.graph.large_models import is_large, saved
+from conformance.graph.large_models import arrays_of, is_large, lacked_by, lacking_data, saved
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.submodel import feed_each_node, is_same_node
 from conformance.silent_onnxruntime import onnxruntime
@@ -132,8 +132,14 @@ class RuntimeOptions:
                 "expected level, threads, provider or disabled"
             )
 
-    def session(self, model: onnx.ModelProto, severity: int = 4) -> Any:
-        """Return an inference session of a model, which logs what is at least so severe, of 0 to 4."""
+    def session(
+        self, model: onnx.ModelProto, severity: int = 4, arrays: Mapping[str, Array] | None = None
+    ) -> Any:
+        """Return an inference session of a model.
+
+        It logs what is at least so severe, of 0 to 4; the initializers that the model lacks it shares with
+        ``arrays``.
+        """
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = LEVELS[self.level]
         options.intra_op_num_threads = self.threads
@@ -144,6 +150,9 @@ class RuntimeOptions:
         # A thread that waits asleep leaves the processor to others; the numbers are the same.
         for name, value in {"session.intra_op.allow_spinning": "0", **self.entries}.items():
             options.add_session_config_entry(name, value)
+        if lacking := lacked_by(model):
+            values = [onnxruntime.OrtValue.ortvalue_from_numpy((arrays or {})[name]) for name in lacking]
+            options.add_external_initializers(lacking, values)
         given = {
             "providers": self._providers(options),
             "disabled_optimizers": list(self.disabled_optimizers) or None,
@@ -174,7 +183,14 @@ class OnnxRuntimeGraph:
         How users run it.
     declaration
         The arithmetic it is judged by.
+
+    Attributes
+    ----------
+    shares_weights
+        Whether what runs unoptimised reads the weights where they are: the runtime needs no copy of them.
     """
+
+    shares_weights = True
 
     def __init__(
         self,
@@ -187,10 +203,11 @@ class OnnxRuntimeGraph:
         self.declaration = declaration or declared_by(graph)
         self._sessions: dict[str, tuple[onnx.ModelProto, Any]] = {}
         self._shown: onnx.ModelProto | None = None
+        self._arrays: Mapping[str, Array] | None = None
 
     def _other(self, **changes: Any) -> Self:
         other = copy.copy(self)
-        vars(other).update(changes, _sessions={}, _shown=None)
+        vars(other).update({"_sessions": {}, "_shown": None, "_arrays": None, **changes})
         return other
 
     def without(self, optimizers: Sequence[str]) -> Self:
@@ -232,7 +249,9 @@ class OnnxRuntimeGraph:
             return set(made), {}
         given = feed_each_node(model, captured, own, self.graph.bfloat16)
         unchanged = replace(self.options, level="disabled")
-        return set(made), self._other()._run(model, {**feeds, **given}, unchanged)
+        arrays = arrays_of(model) if self.shares_weights else {}
+        other = self._other(_arrays=arrays)
+        return set(made), other._run(lacking_data(model, arrays), {**feeds, **given}, unchanged)
 
     def _written_again(self, feeds: Mapping[str, Array]) -> onnx.ModelProto:
         """Return the model as the runtime optimises it."""
@@ -267,7 +286,9 @@ class OnnxRuntimeGraph:
 
     def _exposed(self) -> onnx.ModelProto:
         made = (name for node in self.graph.model.graph.node if not is_blocked(node) for name in node.output)
-        self._shown = exposed(self.graph.model, set(made))
+        arrays = self.graph.initializers if self.shares_weights else {}
+        self._shown = lacking_data(self.graph.model, arrays)
+        expose(self._shown, set(made))
         return self._shown
 
     def own_graph(self, feeds: Mapping[str, Array]) -> OwnGraph:
@@ -291,7 +312,7 @@ class OnnxRuntimeGraph:
         if made_of is not model:
             self._sessions.pop(key, None)
             with named_failure(feeds):
-                session = options.session(model)
+                session = options.session(model, arrays=self._arrays or self.graph.initializers)
             if not is_large(model):
                 self._sessions[key] = model, session
         return session

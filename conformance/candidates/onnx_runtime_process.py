@@ -60,6 +60,7 @@ class IsolatedOnnxRuntimeGraph(OnnxRuntimeGraph):
 
     module = "conformance.candidates.onnx_runtime_process"
     """The runtime's side."""
+    shares_weights = False
 
     def __init__(
         self,

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx
+from onnx import helper, numpy_helper
+
+from conformance.graph.onnx_graph import outer_names
+from refimpl.ops.operation import Array
 
 LARGEST_MESSAGE = 2**31 - 2**20
 """Bytes of tensors that a message holds, and room for the rest: protobuf ends at 2 GiB."""
@@ -37,6 +42,53 @@ def without_data(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[onnx.Ten
     return light, large
 
 
+def lacking_data(model: onnx.ModelProto, arrays: Mapping[str, Array]) -> onnx.ModelProto:
+    """Return a copy of a model whose large initializers are to be given it: those that are among arrays.
+
+    Where they are said to be is no file. What no node takes stays: a runtime that drops it misses it.
+    """
+    light, held = without_data(model)
+    empty = {tensor.name: tensor for tensor in light.graph.initializer}
+    taken = {name for node in model.graph.node for name in (*node.input, *outer_names(node))}
+    for tensor in held:
+        array = arrays.get(tensor.name) if tensor.name in taken else None
+        if array is not None and _is_in(tensor, array):
+            _say_where(empty[tensor.name], IN_MEMORY, 0, array.nbytes)
+        else:
+            empty[tensor.name].raw_data = tensor.raw_data
+    return light
+
+
+def _is_in(tensor: onnx.TensorProto, array: Array) -> bool:
+    """Tell whether an array of a tensor's numbers has its bytes: what NumPy has not is held wider."""
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    alike = array.dtype == dtype and array.shape == tuple(tensor.dims) and array.flags.c_contiguous
+    return alike and array.dtype.isbuiltin == 1 and array.nbytes == len(tensor.raw_data)
+
+
+def arrays_of(model: onnx.ModelProto) -> dict[str, Array]:
+    """Return what a model's large initializers hold, by name."""
+    _, held = without_data(model)
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in held}
+
+
+IN_MEMORY = "in memory"
+"""The file in which data is said to be that is given to whoever reads a model."""
+
+
+def lacked_by(model: onnx.ModelProto) -> list[str]:
+    """Return the initializers whose data a model lacks."""
+    return [each.name for each in model.graph.initializer if each.data_location == onnx.TensorProto.EXTERNAL]
+
+
+def _say_where(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    place = {"location": location, "offset": str(offset), "length": str(length)}
+    tensor.external_data.extend(
+        onnx.StringStringEntryProto(key=key, value=value) for key, value in place.items()
+    )
+
+
 def _copy(source: Any, target: Any, left_out: str) -> None:
     """Copy all fields of a message but one."""
     for field, value in source.ListFields():
@@ -60,12 +112,7 @@ def saved(model: onnx.ModelProto, folder: Path) -> Path:
     empty = {tensor.name: tensor for tensor in light.graph.initializer}
     with (folder / "model.data").open("wb") as file:
         for tensor in held:
-            size = len(tensor.raw_data)
-            place = {"location": "model.data", "offset": str(file.tell()), "length": str(size)}
-            empty[tensor.name].data_location = onnx.TensorProto.EXTERNAL
-            empty[tensor.name].external_data.extend(
-                onnx.StringStringEntryProto(key=key, value=value) for key, value in place.items()
-            )
+            _say_where(empty[tensor.name], "model.data", file.tell(), len(tensor.raw_data))
             file.write(tensor.raw_data)
     path.write_bytes(light.SerializeToString())
     return path

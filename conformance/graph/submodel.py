@@ -82,7 +82,7 @@ def feed_each_node(
     tensors
         Name → array; what nodes make under other names they still take from one another.
     wanted
-        The model's outputs instead of its own; nodes that are not needed for them are left out.
+        The model's outputs instead of its own; what is not needed for them is left out.
     bfloat16
         Which of the tensors are of this type, which NumPy has not.
     """
@@ -97,6 +97,9 @@ def feed_each_node(
     for field in (graph.node, graph.output):
         del field[:]
     graph.node.extend(reversed(kept))
+    weights = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(weights)
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
     for name in used:
         info = _value(GIVEN + name, tensors[name])
