@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from conformance.evidence.arm_python import CHIP, STEPS, arm_python
+from conformance.evidence.program import end_with
 from conformance.evidence.runtime_matrix import HEADS, Cell, row_of, runtime_matrix
 from conformance.graph import onnx_export
 from conformance.judge.weights_cache import cache_folder
 from conformance.pictures.inputs import rendered_input
 from conformance.reports.matrix_report import markdown_table
 from refimpl import MobileInst, MobileInstConfig, Weights
-from refimpl.errors import MobileInstError
 
 WAYS = (
     ("onnxruntime", "level=all"),
@@ -65,24 +65,20 @@ def cells(
 
 
 def main() -> int:
-    """Set up, judge and print; 1 if one fails, 2 if it cannot be set up."""
+    """Set up, judge and print; return 1 if one fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=cache_folder().parent / "mobileinst-arm")
     parser.add_argument("--model", default="topformer-base", help="a preset")
     given = parser.parse_args()
-    try:
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("arm", total=len(STEPS) + len(WAYS) + 1)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("arm", total=len(STEPS) + len(WAYS) + 1)
 
-            def say(stage: str) -> None:
-                progress.update(task, description=stage, advance=1)
+        def say(stage: str) -> None:
+            progress.update(task, description=stage, advance=1)
 
-            interpreter = arm_python(given.folder, say)
-            progress.update(task, completed=len(STEPS))
-            found = list(cells(given.model, interpreter, say))
-    except MobileInstError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        interpreter = arm_python(given.folder, say)
+        progress.update(task, completed=len(STEPS))
+        found = list(cells(given.model, interpreter, say))
     print(f"{given.model}, 20 queries, {SIZE[0]}×{SIZE[1]}, on qemu's {CHIP}:\n")
     print(markdown_table(HEADS, [row_of(cell) for cell in found]))
     print(f"\n--interpreter {shlex.quote(shlex.join(interpreter))}", file=sys.stderr)
@@ -93,4 +89,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -7,7 +7,6 @@ writes a network of them, for ``mobileinst verify``.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from conformance.evidence import catalogue_networks, catalogue_runtimes
 from conformance.evidence.catalogue_files import write_candidate
 from conformance.evidence.catalogue_networks import Trial
+from conformance.evidence.program import end_with
 from conformance.reports.report import Report
 from refimpl.errors import ConfigurationError, MobileInstError
 
@@ -99,4 +99,4 @@ def _tables() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

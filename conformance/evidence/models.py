@@ -23,9 +23,10 @@ from conformance.candidates.child_process import python_command, safe_environmen
 from conformance.evidence.architectures import EXPORTERS, architectures
 from conformance.evidence.model_files import ModelFile, declared, package_models
 from conformance.evidence.model_trial import Trial
+from conformance.evidence.program import end_with
 from conformance.files import atomic_write
 from conformance.json_files import finite
-from refimpl.errors import FileError, MissingDependencyError, MobileInstError
+from refimpl.errors import FileError, MissingDependencyError
 
 LONGEST = 600.0
 """Seconds that an export or a verdict may take."""
@@ -199,13 +200,6 @@ def main() -> None:
     )
     parser.add_argument("--only", default="", metavar="PATTERN", help="of names: only these, and again")
     given = parser.parse_args()
-    try:
-        _judge_all(given)
-    except MobileInstError as error:
-        parser.exit(2, f"error: {error}\n")
-
-
-def _judge_all(given: argparse.Namespace) -> None:
     rows = _read(given.page.with_suffix(".json"))
     for part, model in models(given.folder, given.only or "*"):
         key = (model.name, model.source)
@@ -217,4 +211,4 @@ def _judge_all(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

@@ -13,8 +13,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from conformance.candidates.qnn import Npu, NpuCandidate
+from conformance.candidates.onnx_runtime import plugin
+from conformance.candidates.qnn import PROVIDER, Npu, NpuCandidate
 from conformance.evidence.npu_steps import NETWORKS, SIZE, Settings, judged
+from conformance.evidence.program import end_with
 from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.quantizing import FORMATS
@@ -67,6 +69,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    plugin(PROVIDER)  # said before anything is computed
     print("| network | format | chip | results | judged | wrong | of them |\n|" + "---|" * 7, flush=True)
     for arithmetic in given.format or (FLOAT, *FORMATS):
         for chip in given.chip or CHIPS:
@@ -75,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
-from conformance.candidates.qnn import Npu, npu_graph
+from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions, plugin
+from conformance.candidates.qnn import PROVIDER, Npu, npu_graph
 from conformance.evidence.npu_steps import CALIBRATING, NETWORKS, SIZE
+from conformance.evidence.program import end_with
 from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.quantizing import FORMATS, quantized_for_npu
@@ -164,9 +165,10 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=12, help="results that lose most, to print")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    plugin(PROVIDER)  # said before anything is computed
     for line in report(Setting.of(given.network, given.quantize, given.seed), given.chip, given.most):
         print(line, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

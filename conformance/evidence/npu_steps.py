@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conformance.candidates.qnn import Npu, npu_graph
+from conformance.candidates.onnx_runtime import plugin
+from conformance.candidates.qnn import PROVIDER, Npu, npu_graph
+from conformance.evidence.program import end_with
 from conformance.graph.onnx_export import export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.quantizing import FORMATS, quantized_for_npu
@@ -109,9 +111,10 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    plugin(PROVIDER)  # said before anything is computed
     networks = given.network or NETWORKS
     print(table(Settings(networks, given.quantize, given.chip, given.pictures, given.seed)))
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

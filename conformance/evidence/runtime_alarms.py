@@ -21,6 +21,7 @@ from conformance.candidates.converters import CONVERTERS, convert
 from conformance.candidates.integer_graph import integer_graph
 from conformance.candidates.kinds import PHONE_RUNTIMES, Request, make
 from conformance.candidates.phone_runtime import STATIC
+from conformance.evidence.program import end_with
 from conformance.graph.onnx_export import export
 from conformance.judge.any_graph import verify_graph
 from conformance.judge.network import verify
@@ -123,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

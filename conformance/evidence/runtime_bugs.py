@@ -25,6 +25,7 @@ from conformance.candidates.child_process import next_line, python_command, safe
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
 from conformance.evidence.bug_graphs import BUGS, Bug, Small
 from conformance.evidence.models import write_page
+from conformance.evidence.program import end_with
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.any_graph import verify_graph
 from conformance.reports.report import Report
@@ -248,4 +249,4 @@ def _rows(folder: Path) -> Iterator[tuple[Bug, Row, Row]]:
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

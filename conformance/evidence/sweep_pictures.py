@@ -1,17 +1,18 @@
 """What `mobileinst sweep` is shown on: rendered pictures, one broken, and a model that is wrong on few.
 
-python -m conformance.evidence.sweep_pictures FOLDER [COUNT]
+Wrong on few: what is more than most pictures have is cut off. The last but one picture is broken.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from conformance.evidence.program import end_with
 from conformance.graph import onnx_export
 from conformance.pictures.inputs import picture_input
 from conformance.pictures.picture import write_picture
@@ -68,6 +69,17 @@ def clipped(model: onnx.ModelProto, limit: float) -> onnx.ModelProto:
     return model
 
 
-if __name__ == "__main__":
-    cut = write(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 500)
+def main() -> None:
+    """Write what is asked for and print where masks are cut off."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where models and pictures are written")
+    parser.add_argument("count", type=int, nargs="?", default=500, help="pictures")
+    given = parser.parse_args()
+    if given.count <= WRONG:
+        parser.error(f"{given.count} pictures; expected more than {WRONG}, on which one model is wrong")
+    cut = write(given.folder, given.count)
     print(f"masks are cut off above {cut:.6g}, which {WRONG} pictures reach")
+
+
+if __name__ == "__main__":
+    end_with(main)

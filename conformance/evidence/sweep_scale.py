@@ -12,7 +12,7 @@ sleep as long as a chunk took and return its rows; the client writes them. Needs
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -23,16 +23,18 @@ from typing import Any
 import numpy as np
 
 from conformance.candidates.kinds import Request
+from conformance.evidence.program import end_with
 from conformance.graph import onnx_export
 from conformance.pictures.picture import write_picture
 from conformance.reports.report import Report
 from conformance.sweep.merged import merge
 from conformance.sweep.pictures import CHUNK, Chunk, Picture
-from conformance.sweep.pools import DaskPool, import_distributed
+from conformance.sweep.pools import EXTRA, DaskPool, import_distributed
 from conformance.sweep.rows import TABLES, Row, Rows, read_rows, write_part
 from conformance.sweep.screening import Limits
 from conformance.sweep.station import Setup, Station, model_hash, project_hash
 from refimpl import MobileInst, MobileInstConfig, Weights
+from refimpl.errors import FileError, MissingDependencyError
 from refimpl.scenes import render_picture
 from refimpl.trained import is_trained, trained_config
 
@@ -86,9 +88,17 @@ class Costs:
     late: float
 
 
+def _parts(folder: Path) -> Path:
+    """Return where a finished sweep's rows are; `FileError` if there is none."""
+    parts = folder / "parts"
+    if not parts.is_dir() or not any(parts.iterdir()):
+        raise FileError(f"{folder} holds no sweep; give the folder that `mobileinst sweep` wrote")
+    return parts
+
+
 def costs(folder: Path) -> Costs:
     """Return what the sweep in a folder has cost."""
-    parts = folder / "parts"
+    parts = _parts(folder)
     rows = [row for part in read_rows(parts, "pictures") for row in part if row["sha256"]]
     written = sum(path.stat().st_size for path in parts.iterdir())
     screened = [row for row in rows if row["judged"] == "screened"]
@@ -172,8 +182,10 @@ def _processor(work: Callable[[], object]) -> float:
 
 
 def _used() -> float:
-    import psutil
-
+    try:
+        import psutil
+    except ImportError as error:
+        raise MissingDependencyError(f"processor time needs psutil; install {EXTRA}") from error
     here = psutil.Process()
     times = [each.cpu_times() for each in [here, *here.children(recursive=True)]]
     return float(sum(each.user + each.system for each in times))
@@ -192,7 +204,7 @@ class Recorded:
     @classmethod
     def of(cls, folder: Path) -> Recorded:
         """Read a finished sweep."""
-        tables = {table: list(read_rows(folder / "parts", table)) for table in TABLES}
+        tables = {table: list(read_rows(_parts(folder), table)) for table in TABLES}
         rows = [dict(zip(TABLES, part, strict=True)) for part in zip(*tables.values(), strict=True)]
         return cls([sum(row["seconds"] or 0.0 for row in part["pictures"]) for part in rows], rows)
 
@@ -285,7 +297,27 @@ def _print_million(folder: Path, parts: int) -> None:
     )
 
 
+def main() -> None:
+    """Print what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parts = parser.add_subparsers(required=True, metavar="costs|forwards|cluster")
+    for name, kind, several, printed, words in (
+        ("costs", "FOLDER", "+", print_costs, "what finished sweeps have cost"),
+        ("forwards", "NAME", "*", print_forwards, "what a screened picture costs, of models"),
+        (
+            "cluster",
+            "FOLDER",
+            None,
+            print_cluster,
+            "simulated workers, by a finished sweep's recorded chunks",
+        ),
+    ):
+        part = parts.add_parser(name, help=words)
+        part.add_argument("given", metavar=kind, nargs=several)
+        part.set_defaults(printed=printed)
+    given = parser.parse_args()
+    given.printed(given.given)
+
+
 if __name__ == "__main__":
-    {"costs": print_costs, "forwards": print_forwards, "cluster": lambda given: print_cluster(given[0])}[
-        sys.argv[1]
-    ](sys.argv[2:])
+    end_with(main)

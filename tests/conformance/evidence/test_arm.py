@@ -11,6 +11,7 @@ import pytest
 from conformance.bounds.allowances import MNN_ARM
 from conformance.evidence import arm
 from conformance.evidence.arm_python import PROGRAM, arm_python
+from conformance.evidence.program import end_with
 from refimpl.errors import FileError, MissingDependencyError
 
 
@@ -69,7 +70,9 @@ def test_the_command_ends_with_2_and_one_line(
 ) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     monkeypatch.setattr("sys.argv", ["arm", "--folder", str(tmp_path)])
-    assert arm.main() == 2
+    with pytest.raises(SystemExit) as ended:
+        end_with(arm.main)
+    assert ended.value.code == 2
     assert capsys.readouterr().err.count("holds something else") == 1
 
 

@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from conformance.evidence import models
 from conformance.evidence.model_files import ModelFile, Package, declared, package_models
 from conformance.evidence.model_trial import Trial, fed, trial
+from conformance.evidence.program import end_with
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl.errors import FileError
 
@@ -63,7 +64,7 @@ def test_a_library_that_is_not_installed_is_named(
         "sys.argv", ["models", "--folder", str(tmp_path), "--page", str(tmp_path / "page.md")]
     )
     with pytest.raises(SystemExit) as ended:
-        models.main()
+        end_with(models.main)
     assert ended.value.code == 2
     assert capsys.readouterr().err == (
         "error: of_nobody is not installed; pip install 'mobileinst-reference[models]'\n"
