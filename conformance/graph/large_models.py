@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
@@ -60,10 +61,13 @@ def lacking_data(model: onnx.ModelProto, arrays: Mapping[str, Array]) -> onnx.Mo
 
 
 def _is_in(tensor: onnx.TensorProto, array: Array) -> bool:
-    """Tell whether an array of a tensor's numbers has its bytes: what NumPy has not is held wider."""
+    """Tell whether an array has a tensor's bytes: what NumPy has not is held wider."""
     dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
     alike = array.dtype == dtype and array.shape == tuple(tensor.dims) and array.flags.c_contiguous
-    return alike and array.dtype.isbuiltin == 1 and array.nbytes == len(tensor.raw_data)
+    if not alike or array.dtype.isbuiltin != 1:
+        return False
+    own, held = (np.frombuffer(data, np.uint8) for data in (array.data, tensor.raw_data))
+    return np.array_equal(own, held)
 
 
 def arrays_of(model: onnx.ModelProto) -> dict[str, Array]:
