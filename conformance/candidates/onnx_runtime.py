@@ -187,7 +187,7 @@ class OnnxRuntimeGraph:
     Attributes
     ----------
     shares_weights
-        Whether what runs unoptimised reads the weights where they are: the runtime needs no copy of them.
+        Whether what does not run as users run it reads the weights where they are.
     """
 
     shares_weights = True
@@ -202,12 +202,13 @@ class OnnxRuntimeGraph:
         self.options = options or RuntimeOptions()
         self.declaration = declaration or declared_by(graph)
         self._sessions: dict[str, tuple[onnx.ModelProto, Any]] = {}
+        self._light: onnx.ModelProto | None = None
         self._shown: onnx.ModelProto | None = None
         self._arrays: Mapping[str, Array] | None = None
 
     def _other(self, **changes: Any) -> Self:
         other = copy.copy(self)
-        vars(other).update({"_sessions": {}, "_shown": None, "_arrays": None, **changes})
+        vars(other).update({"_sessions": {}, "_light": None, "_shown": None, "_arrays": None, **changes})
         return other
 
     def without(self, optimizers: Sequence[str]) -> Self:
@@ -261,7 +262,7 @@ class OnnxRuntimeGraph:
         with tempfile.TemporaryDirectory(prefix="onnxruntime-") as folder:
             path = Path(folder) / "optimized.onnx"
             saving = replace(self.options, level=level, save_to=str(path))
-            self._other()._load(self.graph.model, feeds, saving)
+            self._other()._load(self._sharing(), feeds, saving)
             if not path.exists():
                 raise CandidateError("ONNX Runtime does not write the model that it optimised")
             return onnx.load(path)
@@ -286,10 +287,15 @@ class OnnxRuntimeGraph:
 
     def _exposed(self) -> onnx.ModelProto:
         made = (name for node in self.graph.model.graph.node if not is_blocked(node) for name in node.output)
-        arrays = self.graph.initializers if self.shares_weights else {}
-        self._shown = lacking_data(self.graph.model, arrays)
-        expose(self._shown, set(made))
+        self._shown = exposed(self._sharing(), set(made))
         return self._shown
+
+    def _sharing(self) -> onnx.ModelProto:
+        """Return the model, without those weights that the runtime can read where they are."""
+        if not self.shares_weights:
+            return self.graph.model
+        self._light = self._light or lacking_data(self.graph.model, self.graph.initializers)
+        return self._light
 
     def own_graph(self, feeds: Mapping[str, Array]) -> OwnGraph:
         """Return the graph and what it is fed."""

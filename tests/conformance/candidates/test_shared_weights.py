@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_models
@@ -9,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
-from conformance.candidates.onnx_runtime import OnnxRuntimeGraph
+from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
 from conformance.graph.large_models import arrays_of, lacked_by, lacking_data
 from conformance.graph.onnx_graph import OnnxGraph
 from refimpl.ops.operation import Array
@@ -170,3 +172,18 @@ def test_no_other_process_is_given_a_model_that_lacks_data() -> None:
     assert together[1].keys() == shown[1].keys() != set()
     for name, values in together[1].items():
         np.testing.assert_array_equal(values, shown[1][name])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_made_of_it_is_the_same(name: str, tmp_path: Path) -> None:
+    """An optimiser multiplies weights that it is given as those that it has read."""
+    graph = OnnxGraph.load(MODELS[name])
+    written = []
+    for place, given in enumerate((graph.model, lacking_data(graph.model, graph.initializers))):
+        path = tmp_path / f"{place}.onnx"
+        RuntimeOptions(level="extended", save_to=str(path)).session(given, arrays=graph.initializers)
+        made = onnx.load(path)
+        weights = {tensor.name: tensor.SerializeToString() for tensor in made.graph.initializer}
+        del made.graph.initializer[:]
+        written.append((made.SerializeToString(deterministic=True), weights))
+    assert written[0] == written[1]
