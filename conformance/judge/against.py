@@ -19,6 +19,7 @@ from conformance.graph.recorded import graph_recording
 from conformance.judge.any_graph import digest_of, model_of
 from conformance.judge.graph_course import GraphCourse, Wide, wide_tolerance
 from conformance.judge.stored_weights import Stored, weights_of_file
+from conformance.judge.unreached import remark_on, with_remarks
 from conformance.reports.report import InputReport, Report, is_telling
 from refimpl import Recording
 from refimpl.ops.operation import Array
@@ -60,7 +61,7 @@ def verify_beside(
     UnsupportedOperationError
         A node of the graph is outside the vocabulary.
     """
-    reports = []
+    reports, seen = [], []
     for label, feeds in inputs.items():
         progress(f"{label}: float64")
         recording = graph_recording(graph, feeds)
@@ -76,6 +77,8 @@ def verify_beside(
         course.alone, course.graph, course.needed = len(inputs) == 1, rounded, graph.outputs
         course.mistaken = {**found.wrong, **wrong}
         reports.append(course.follow())
+        seen.append(course.unreached)
+    reports = with_remarks(reports, remark_on(seen))
     tolerance = getattr(candidate, "tolerance", str(candidate.declaration))
     return Report(reports, names[0], model_of(graph), tolerance, reference=names[1])
 

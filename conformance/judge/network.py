@@ -24,6 +24,7 @@ from conformance.judge.step_course import StepCourse
 from conformance.judge.stored_weights import weights_of_file
 from conformance.judge.systematic import judged_over_several
 from conformance.judge.track_identity import TrackIdentity, frames_of_one_video
+from conformance.judge.unreached import remark_on, with_remarks
 from conformance.pictures.inputs import Resized, not_resized
 from conformance.reports.report import Comparison, Decision, InputReport, Report
 from refimpl import MobileInstConfig, Network, Recording, record
@@ -83,7 +84,7 @@ def verify(
     wide = {key: array.astype(np.float64) for key, array in weights.items()}
     network, mistaken = _with_weights_of_file(candidate, build_network(config, wide), part, inputs)
     tracks = TrackIdentity() if frames else None
-    reports = []
+    reports, seen = [], []
     alone = len({np.asarray(images).tobytes() for images in inputs.values()}) == 1
     for label, images in inputs.items():
         fed = np.array(images, np.float32)
@@ -101,6 +102,8 @@ def verify(
         course.resized = (resized or {}).get(label, not_resized)
         course.remarks += _unpadded(fed)
         reports.append(course.follow())
+        seen.append(course.unreached)
+    reports = with_remarks(reports, remark_on(seen))
     reports = judged_over_several(candidate, reports, inputs, partial(_truth, part, network), progress)
     model = {"config": asdict(config), "weights_sha256": weights_hash(weights)}
     return Report(reports, name, model, str(candidate.declaration))

@@ -10,6 +10,7 @@ from conformance.bounds import Declaration
 from conformance.candidates.candidate import FUSION_REACH, NEEDED_OUTPUTS, OwnGraph
 from conformance.faults import ShapedGraph
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.graph.quantized import DEQUANTIZE, QUANTIZE
 from conformance.judge.alignment import CandidateTensors
 from conformance.judge.conditioning import explain_large_errors
 from conformance.judge.course import Course, Judged, first_wrong
@@ -21,6 +22,7 @@ from conformance.judge.replay import DATA_MOVEMENT
 from conformance.judge.steps import compare_steps
 from conformance.judge.strangers import like_nothing, not_finite
 from conformance.judge.stretch import Stretch, wrong_stretch
+from conformance.judge.unreached import Idle, read_limits, unreached
 from conformance.judge.weight_comparison import compare_constants, compare_weights
 from conformance.pictures.inputs import Resized, not_resized
 from conformance.reports.report import Comparison, Diagnosis, Fault, PlacedNode
@@ -55,6 +57,8 @@ class StepCourse(Course):
         Step → the weight that the candidate's file has otherwise than rounding explains, and how.
     explained
         Whether a fast algorithm explains all that fails.
+    unreached
+        Limits that the input does not reach and no node was read for; None where something is wrong.
     """
 
     candidate: Stepped
@@ -65,6 +69,7 @@ class StepCourse(Course):
     resized: Resized = not_resized
     mistaken: Mapping[str, str] = field(default_factory=dict)
     explained: bool = False
+    unreached: Mapping[str, Idle] | None = None
 
     @property
     def declared(self) -> Declaration:
@@ -86,6 +91,26 @@ class StepCourse(Course):
             self._look_at_strangers()
         if first_wrong([*self.outputs, *self.nodes, *self.steps]) is None:
             self.remarks += explain_large_errors(self.recording, self.outputs, self.steps)
+            self._look_at_limits(own)
+
+    def _look_at_limits(self, own: OwnGraph | None) -> None:
+        """Read the limits that this input does not reach, where the candidate's nodes say them."""
+        idle = unreached(self.recording)
+        held = {row.name: row.candidate for row in self.steps if row.candidate}
+        graph = own.graph if own else None
+        self.unreached = idle if held else {}
+        # Ranges of integers are limits of their own.
+        if not idle or graph is None or makes_integers(self.candidate, graph):
+            return
+        sides = ShapedGraph.of_recording(self.recording), ShapedGraph.of_onnx(graph, self.captured)
+        wrong, unread = read_limits(*sides, idle, held, self.declared.storage.unit_roundoff)
+        self.unreached = {name: which for name, which in self.unreached.items() if name in unread}
+        if wrong:
+            first = next(step for step, name in self.recording.results() if name in wrong)
+            node = sides[1].producer(held[first.outputs[0]])
+            nodes = (node.name,) if node else ()
+            self.fault = self.fault or Fault(first.outputs[0], first.operation, "network", nodes)
+            self.problems += list(wrong.values())
 
     def _name_mistaken(self) -> None:
         """Let the steps fail of which the file has the weight wrong, whatever hides it in their bound."""
@@ -187,6 +212,12 @@ class StepCourse(Course):
         self.evidence += read_nodes(ours, theirs)
         if not any(said.startswith("weight") for said in self.evidence):
             self.evidence += compare_constants(ours, theirs, self.weights)
+
+
+def makes_integers(candidate: Judged, graph: OnnxGraph) -> bool:
+    """Tell whether a candidate rounds weights or results to whole multiples of steps."""
+    of_weights = candidate.declaration.weights is not None or getattr(candidate, "integer", False)
+    return of_weights or any(node.op_type in (QUANTIZE, DEQUANTIZE) for node in graph.nodes)
 
 
 def _placed_nodes(side: Side) -> list[PlacedNode]:
