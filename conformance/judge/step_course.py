@@ -98,7 +98,9 @@ class StepCourse(Course):
         idle = unreached(self.recording)
         held = {row.name: row.candidate for row in self.steps if row.candidate}
         graph = own.graph if own else None
-        self.unreached = idle if held else {}
+        # Of outputs alone it is said that nothing inside was seen.
+        shows_inside = not {row.candidate for row in self.outputs}.issuperset(held.values())
+        self.unreached = idle if shows_inside else {}
         # Ranges of integers are limits of their own.
         if not idle or graph is None or makes_integers(self.candidate, graph):
             return

@@ -19,8 +19,7 @@ def test_an_ill_conditioned_network_is_explained() -> None:
     report.raise_on_failure()
     (item,) = report.inputs
     assert max(row.relative_error or 0 for row in item.outputs) > 1e-3
-    (remark,) = item.remarks
-    assert "ill-conditioned network, not a fault" in remark
+    (remark,) = (remark for remark in item.remarks if "ill-conditioned network, not a fault" in remark)
     assert "magnifies most" in remark
 
 
@@ -29,4 +28,4 @@ def test_a_well_conditioned_network_needs_no_explanation() -> None:
     candidate = NumpyCandidate(narrow_network.CONFIG, weights)
     report = verify(candidate, narrow_network.CONFIG, weights, {"scene": narrow_network.picture()})
     report.raise_on_failure()
-    assert report.inputs[0].remarks == []
+    assert not any("ill-conditioned" in remark for remark in report.inputs[0].remarks)
