@@ -24,7 +24,7 @@ from conformance.graph.control_flow import Body, Written, check_bodies, is_writt
 from conformance.graph.evaluation import evaluate_node, run, widened_all
 from conformance.graph.function_bodies import body_of, has_body
 from conformance.graph.onnx_file import Source, array_of, attribute_value, node_of, read_model
-from conformance.graph.opset import FORMS, LATEST, OLDEST, Context, modernised
+from conformance.graph.opset import FORMS, LATEST, OLDEST, SOFTMAXES, Context, modernised
 from conformance.graph.output_sizes import Sizes
 from conformance.graph.sequences import ACTS
 from refimpl.errors import FileError, ShapeError, UnsupportedOperationError, first_of
@@ -165,7 +165,7 @@ def _mentions(graph: onnx.GraphProto, code: int) -> bool:
 
 def _ranks(model: onnx.ModelProto, opset: int) -> dict[str, int]:
     """Return the ranks that shape inference finds, if an older softmax can do with them."""
-    if opset >= 13 or not any(node.op_type in ("Softmax", "LogSoftmax") for node in model.graph.node):
+    if opset >= 13 or not any(node.op_type in SOFTMAXES for node in model.graph.node):
         return {}
     try:
         graph = onnx.shape_inference.infer_shapes(model).graph

@@ -231,9 +231,22 @@ def _roi_align(node: Node, context: Context) -> list[Node]:
     return [dataclasses.replace(node, attributes={name: "output_half_pixel", **node.attributes})]
 
 
-@form("Softmax", "LogSoftmax")
+@form("BatchNormalization")
+def _batch_normalization(node: Node, context: Context) -> list[Node]:
+    """Before opset 9 the statistics could be of every element, where ``spatial`` was 0."""
+    attributes = dict(node.attributes)
+    if context.opset < 9 and not attributes.pop("spatial"):
+        raise UnsupportedOperationError("spatial=0: statistics of every element, not of every channel")
+    return [dataclasses.replace(node, attributes=attributes)]
+
+
+SOFTMAXES = ("Softmax", "LogSoftmax", "Hardmax")
+"""What is normalised, or chosen from, along an axis; in older forms along all axes from it on."""
+
+
+@form(*SOFTMAXES)
 def _softmax(node: Node, context: Context) -> list[Node]:
-    """Before opset 13 softmax ran over ``axis`` and all after it together, the tensor read as a matrix."""
+    """Before opset 13 these ran over ``axis`` and all after it together, the tensor read as a matrix."""
     axis, rank = node.attributes["axis"], context.ranks.get(node.inputs[0])
     if context.opset >= 13 or axis == -1:
         return [node]

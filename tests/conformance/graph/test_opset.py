@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from conformance.graph.onnx_graph import OnnxGraph, evaluate
-from conformance.graph.opset import LATEST
+from conformance.graph.opset import LATEST, OLDEST, Context, modernised
 from refimpl.errors import UnsupportedOperationError
+from refimpl.graph import Node
+from refimpl.ops.operation import OPERATIONS
 
 X = np.random.default_rng(5).normal(size=(2, 6, 4, 4)).astype(np.float32)
 POSITIVE = np.abs(X) + 1
@@ -61,6 +64,11 @@ OLDER: list[Case] = [
     (11, "Softmax", {"x": X}, {"axis": -2}, 1),
     (9, "LogSoftmax", {"x": X}, {"axis": 1}, 1),
     (13, "Softmax", {"x": X}, {"axis": 1}, 1),
+    (7, "Hardmax", {"x": X}, {}, 1),
+    (11, "Hardmax", {"x": X}, {"axis": 2}, 1),
+    (11, "Hardmax", {"x": X}, {"axis": -2}, 1),
+    (12, "Hardmax", {"x": X}, {"axis": 3}, 1),
+    (13, "Hardmax", {"x": X}, {"axis": 1}, 1),
     (9, "Clip", {"x": X}, {"min": -0.5, "max": 0.25}, 1),
     (9, "Clip", {"x": X}, {"max": 0.25}, 1),
     (9, "Clip", {"x": X}, {}, 1),
@@ -97,6 +105,8 @@ OLDER: list[Case] = [
     (9, "TopK", {"x": X}, {"axis": 2, "k": 2}, 2),
     (10, "TopK", {"x": X, "k": np.array([2])}, {"axis": 1}, 2),
     (9, "Scatter", {"x": X, "i": np.array([[[[1, 0]]]]), "u": POSITIVE[:1, :1, :1, :2]}, {"axis": 1}, 1),
+    (7, "BatchNormalization", {"x": X, **STATISTICS}, {}, 1),
+    (8, "BatchNormalization", {"x": X, **STATISTICS}, {"spatial": 1}, 1),
     (9, "BatchNormalization", {"x": X, **STATISTICS}, {}, 1),
     (9, "BatchNormalization", {"x": X, **STATISTICS}, {"epsilon": 0.1}, 1),
     (9, "Flatten", {"x": X}, {"axis": 2}, 1),
@@ -193,14 +203,30 @@ def test_an_operator_newer_than_its_operator_set() -> None:
         (13, "Dropout", {"x": X, "r": np.float32(0.5), "t": np.array(True)}, {}, 1),
         (13, "RandomUniformLike", {"x": X}, {}, 1),
         (9, "Add", {"x": X, "b": X}, {"axis": 1}, 1),
+        (7, "BatchNormalization", {"x": X, **STATISTICS}, {"spatial": 0}, 1),
     ],
-    ids=["training", "random", "unknown attribute"],
+    ids=["training", "random", "unknown attribute", "statistics of every element"],
 )
 def test_forms_outside_the_vocabulary(
     opset: int, operator: str, operands: Operands, attributes: dict[str, Any], outputs: int
 ) -> None:
     with pytest.raises(UnsupportedOperationError, match=operator):
         OnnxGraph.load(_model(opset, operator, operands, outputs, **attributes))
+
+
+@pytest.mark.parametrize("opset", range(OLDEST, LATEST + 1))
+def test_operations_take_all_that_their_operator_sets_fill_in(opset: int) -> None:
+    schemas = {schema.name: schema for schema in onnx.defs.get_all_schemas_with_history() if not schema.domain}
+    for name in (schemas.keys() & OPERATIONS.keys()) - {"Constant"}:  # of which one attribute is given, no more
+        try:
+            schema = onnx.defs.get_schema(name, opset)
+        except onnx.defs.SchemaError:
+            continue
+        needed = {each.name: 1 for each in schema.attributes.values() if each.required}
+        operands = tuple(f"x{place}" for place in range(schema.min_input))
+        for node in modernised(Node("n", name, operands, ("y",), needed), Context(opset, {"x0": 4})):
+            taken = inspect.signature(OPERATIONS[node.op_type]).parameters
+            assert node.attributes.keys() <= taken.keys(), name
 
 
 def test_batch_statistics_are_refused() -> None:
