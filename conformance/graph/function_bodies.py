@@ -62,9 +62,20 @@ def body_of(
     nodes = list(flat.graph.node)
     if any((node.domain, node.op_type) == (proto.domain, proto.op_type) for node in nodes):
         raise UnsupportedOperationError("no such operation")
+    _keep_samples(nodes)
     inner = {each for node in nodes for each in (*node.input, *node.output)} - {*proto.input, *proto.output}
     names = {each: f"{name}/{each}" for each in inner if each}
     return [renamed(node, f"{name}/{place}/{node.op_type}", names) for place, node in enumerate(nodes)]
+
+
+def _keep_samples(nodes: list[onnx.NodeProto]) -> None:
+    """Squeeze only the axis that is put back: of one sample, ONNX's AffineGrid squeezes the samples' too."""
+    for attribute in (each for node in nodes for each in node.attribute):
+        within = attribute.g.node
+        axes = [each.input[1] for each in within if each.op_type == "Unsqueeze"]
+        for each in within:
+            if each.op_type == "Squeeze" and len(each.input) == 1 and axes:
+                each.input.append(axes[0])
 
 
 def _with_defaults(proto: onnx.NodeProto, imports: list[onnx.OperatorSetIdProto]) -> onnx.NodeProto:

@@ -125,6 +125,11 @@ OLDER: list[Case] = [
         {"num_groups": 2},
         1,
     ),
+    *[
+        (20, "AffineGrid", {"x": X[:n, 0, :2, :3], "s": np.array([n, 3, 4, 5])}, {"align_corners": flag}, 1)
+        for n in (1, 2)
+        for flag in (0, 1)
+    ],
 ]  # fmt: skip
 
 
