@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -26,6 +26,9 @@ from refimpl.errors import FileError, UnsupportedOperationError
 from refimpl.graph import Node
 from refimpl.ops import ONNX_DTYPES
 from refimpl.ops.operation import Array
+
+ONNX_DOMAINS = ("", "ai.onnx")
+"""What ONNX's own domain is called."""
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto"
 
@@ -55,10 +58,42 @@ MOST_NODES = 1_000_000
 
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     _check_growth(model)
+    _take_operator_set(model)
     try:
         return inliner.inline_local_functions(model)
     except RuntimeError as error:
         raise FileError(f"invalid model: its local functions cannot be inlined: {error}") from error
+
+
+def _take_operator_set(model: onnx.ModelProto) -> None:
+    """Give functions the model's operator set, in which runtimes read them, where it means the same.
+
+    Those of another are not inlined.
+    """
+    own = next((each.version for each in model.opset_import if each.domain in ONNX_DOMAINS), 0)
+    for function in model.functions:
+        operators = _operators(function.node)
+        for entry in (each for each in function.opset_import if each.domain in ONNX_DOMAINS):
+            if all(_since(each, entry.version) == _since(each, own) for each in operators):
+                entry.version = own
+
+
+def _operators(nodes: Iterable[onnx.NodeProto]) -> list[str]:
+    """Return the operators of ONNX that nodes are of, in their subgraphs too."""
+    found = dict.fromkeys(node.op_type for node in nodes if node.domain in ONNX_DOMAINS)
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        for graph in (attribute.g, *attribute.graphs):
+            found.update(dict.fromkeys(_operators(graph.node)))
+    return list(found)
+
+
+def _since(operator: str, opset: int) -> int:
+    """Return the operator set since which an operator is as it is in this one; 0: it is not in it."""
+    known = min(max(opset, 0), onnx.defs.onnx_opset_version())
+    try:
+        return int(onnx.defs.get_schema(operator, known).since_version)
+    except onnx.defs.SchemaError:
+        return 0
 
 
 def _check_growth(model: onnx.ModelProto) -> None:

@@ -23,7 +23,7 @@ from conformance.graph.contributed import MEANINGS, MICROSOFT, WITHOUT_DOMAIN, m
 from conformance.graph.control_flow import Body, Written, check_bodies, is_written_out, makes_sequences
 from conformance.graph.evaluation import evaluate_node, run, widened_all
 from conformance.graph.function_bodies import body_of, has_body
-from conformance.graph.onnx_file import Source, array_of, attribute_value, node_of, read_model
+from conformance.graph.onnx_file import ONNX_DOMAINS, Source, array_of, attribute_value, node_of, read_model
 from conformance.graph.opset import FORMS, LATEST, OLDEST, SOFTMAXES, Context, modernised
 from conformance.graph.output_sizes import Sizes
 from conformance.graph.sequences import ACTS
@@ -137,7 +137,7 @@ class OnnxGraph(Graph):
 
 
 def _opset(model: onnx.ModelProto) -> int:
-    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    versions = [entry.version for entry in model.opset_import if entry.domain in ONNX_DOMAINS]
     if not versions:
         domains = ", ".join(entry.domain for entry in model.opset_import)
         raise UnsupportedOperationError(f"the model uses no operator set of ONNX, only {domains}")
@@ -271,7 +271,7 @@ def _fallback_name(proto: onnx.NodeProto, index: int) -> str:
 
 
 def _qualified(proto: onnx.NodeProto) -> str:
-    return f"{proto.domain}::{proto.op_type}" if proto.domain not in ("", "ai.onnx") else str(proto.op_type)
+    return f"{proto.domain}::{proto.op_type}" if proto.domain not in ONNX_DOMAINS else str(proto.op_type)
 
 
 DOMAINS_OF_RUNTIMES = frozenset(("ai.onnx.ml", "ai.onnx.preview", "com.microsoft.nchwc"))
@@ -289,15 +289,17 @@ def _accepted(proto: onnx.NodeProto, name: str, context: Context) -> list[Node]:
         return [node for each in inner for node in _accepted(each, each.name, context)]
     if any(attribute.HasField("g") or attribute.graphs for attribute in proto.attribute):
         return [_with_bodies(proto, name, context)]
-    if proto.op_type in ACTS and proto.domain in ("", "ai.onnx"):
+    if proto.op_type in ACTS and proto.domain in ONNX_DOMAINS:
         values = {each.name: attribute_value(each) for each in proto.attribute if each.name != "type"}
         values.pop("dtype", None)
         return [Node(name, proto.op_type, tuple(proto.input), tuple(proto.output), values)]
     contributed = proto.domain == MICROSOFT or proto.op_type in WITHOUT_DOMAIN
     if proto.domain in DOMAINS_OF_RUNTIMES:
         raise _UnknownOperatorError("of another domain than ONNX's")
-    if proto.domain not in ("", "ai.onnx", MICROSOFT):
-        raise UnsupportedOperationError("of another domain than ONNX's")
+    if proto.domain not in (*ONNX_DOMAINS, MICROSOFT):
+        raise UnsupportedOperationError(
+            "of another domain than ONNX's, and no function whose operators are those of the model's opset"
+        )
     try:
         node = node_of(proto, name)
         foreign = contributed and (proto.domain, proto.op_type) not in LIKE_ONNX
@@ -326,7 +328,7 @@ RANDOM = {
 
 def _with_bodies(proto: onnx.NodeProto, name: str, context: Context) -> Node:
     """Return If, Loop or Scan, its bodies read; the tensors that they take from outside are operands, too."""
-    if proto.domain not in ("", "ai.onnx") or proto.op_type not in ("If", "Loop", "Scan"):
+    if proto.domain not in ONNX_DOMAINS or proto.op_type not in ("If", "Loop", "Scan"):
         raise _UnknownOperatorError("has subgraphs")
     if proto.op_type == "Scan" and context.opset < 9:
         raise _UnknownOperatorError("Scan of opset 8, which has batches")

@@ -86,6 +86,45 @@ def test_as_onnxruntime(opset: int) -> None:
         assert tensors[name].dtype == np.float32
 
 
+def _of_function(opset: int, operator: str) -> onnx.ModelProto:
+    """Return a model of opset 17 of a function that is of another, in a branch of an If."""
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node(operator, ["a"], ["c"])], name, [], [_value("c")]
+        )
+        for name in ("then", "else")
+    }
+    nodes = [
+        helper.make_node("Constant", [], ["yes"], value=numpy_helper.from_array(np.array(True), "yes")),
+        helper.make_node("If", ["yes"], ["b"], **branches),
+    ]
+    function = helper.make_function("local", "F", ["a"], ["b"], nodes, [helper.make_opsetid("", opset)])
+    call = helper.make_node("F", ["x"], ["y"], domain="local")
+    return _model([call], functions=[function], imports=[helper.make_opsetid("local", 1)])
+
+
+@pytest.mark.parametrize("opset", [16, 18])
+def test_functions_of_another_operator_set_whose_operators_are_the_same(opset: int) -> None:
+    model = _of_function(opset, "Erf")
+    (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": X})
+    actual = evaluate(OnnxGraph.load(model), {"x": X})["y"]
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("opset", "operator"), [(12, "Softmax"), (2**40, "ReduceMax"), (-(2**40), "ReduceMax")]
+)
+def test_functions_of_another_operator_set_whose_operators_are_others(opset: int, operator: str) -> None:
+    with pytest.raises(UnsupportedOperationError, match="no function whose operators are those of the model"):
+        OnnxGraph.load(_of_function(opset, operator))
+
+
+def test_functions_that_are_not_called_are_not_read() -> None:
+    model = _of_function(12, "Softmax")
+    model.graph.node[0].CopyFrom(helper.make_node("Relu", ["x"], ["y"]))
+    np.testing.assert_array_equal(evaluate(OnnxGraph.load(model), {"x": X})["y"], np.maximum(X, 0))
+
+
 def test_what_a_graph_says_of_itself() -> None:
     graph = OnnxGraph.load(_small())
     assert graph.opset == 17
