@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import re
@@ -12,8 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from refimpl.errors import FileError
+from safetensors import SafetensorError
 
+from refimpl.errors import FileError, SpaceError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where a disk, a user's share of it, or what a file may hold is used up."""
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 _STAGED = re.compile(rf"\.mobileinst-{_HOST}-(\d+)-[0-9a-f]{{16}}(\..*)?")
 _cleaned: set[Path] = set()
@@ -29,7 +34,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     FileError
-        The folder is missing or not writable, or ``path`` is something other than a regular file.
+        The folder is missing, full or not writable, or ``path`` is something other than a regular file.
 
     Examples
     --------
@@ -48,7 +53,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     except FileError:
         raise
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise unwritable(path, error) from error
     finally:
         with suppress(OSError):
@@ -115,6 +120,35 @@ def _target(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def unwritable(path: str | os.PathLike[str], error: OSError) -> FileError:
+def unwritable(path: str | os.PathLike[str], error: Exception) -> FileError:
     """Return the error that says what the system said, a full disk or a missing permission, in one line."""
-    return FileError(f"cannot write {path}: {error.strerror or error}; choose a folder you may write to")
+    return FileError(f"cannot write {path}: {_said(error)}; choose a folder you may write to")
+
+
+def _said(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+@contextmanager
+def temporary_files() -> Iterator[None]:
+    """Say in words that the block's temporary files cannot be written, whatever writes them.
+
+    Raises
+    ------
+    SpaceError
+        As most often, no space is left.
+    """
+    try:
+        yield
+    except SpaceError:
+        raise
+    except (OSError, SafetensorError) as error:
+        raise no_space(error) from error
+
+
+def no_space(error: Exception) -> SpaceError:
+    """Return the error that names the folder of temporary files, and what the system said."""
+    return SpaceError(
+        f"cannot write temporary files in {tempfile.gettempdir()}: {_said(error)}; make space there, or set "
+        "TMPDIR to a folder with more"
+    )

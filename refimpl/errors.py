@@ -58,6 +58,10 @@ class FileError(MobileInstError, OSError):
     """A file that is missing, empty, truncated, of another format, or cannot be written."""
 
 
+class SpaceError(FileError):
+    """No space is left for the temporary files of a run: nothing is known of the candidate."""
+
+
 class UnsupportedOperationError(MobileInstError, ValueError):
     """An operator, or an attribute of one, outside the vocabulary of `refimpl.ops`."""
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.errors import CandidateError, MobileInstError
+from conformance.files import FULL, no_space
+from refimpl.errors import CandidateError, MobileInstError, SpaceError
 from refimpl.ops.operation import Array
 
 Given = Array | Mapping[str, Array]
@@ -39,16 +40,25 @@ def attempted(
     ------
     CandidateError
         It raised another error, or returned something other than arrays of numbers.
+    SpaceError
+        No space is left on this machine, which is no fault of the candidate.
     MobileInstError
         One that is passed.
     """
     try:
         result = method(given)
-    except passed:
+    except (passed, SpaceError):
         raise
     except Exception as error:
-        raise CandidateError(f"it crashes: {crash_of(error)}") from error
+        raise failure_of(error) from error
     return named_arrays(result)
+
+
+def failure_of(error: BaseException) -> MobileInstError:
+    """Return what an error in a candidate's run is: a crash, unless no space is left on this machine."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return no_space(error)
+    return CandidateError(f"it crashes: {crash_of(error)}")
 
 
 def crash_of(error: BaseException) -> str:

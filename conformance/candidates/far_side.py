@@ -9,6 +9,7 @@ and ``capture``, each with arrays. What goes wrong is answered as an error's kin
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.metadata
 import json
@@ -27,6 +28,8 @@ Nodes = list[tuple[str, str, tuple[str, ...], tuple[str, ...]]]
 """Name, operator, operands, results."""
 File = tuple[str, bytes]
 """Name and content."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where no space is left."""
 MARK = b"mobileinst "
 """What an answer's line begins with."""
 
@@ -524,6 +527,8 @@ class Answering:
         except ImportError as error:
             return {"error": "MissingDependencyError", "says": _first_line(error)}, {}
         except Exception as error:  # the runtime's own
+            if isinstance(error, OSError) and error.errno in FULL:
+                return {"error": "SpaceError", "says": f"cannot write temporary files: {error.strerror}"}, {}
             says = f"it crashes: {type(error).__name__}: {_first_line(error)}"
             return {"error": "CandidateError", "says": says}, {}
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import onnx
 
 from conformance.candidates.child_process import STARTING, python_command, safe_environment
+from conformance.files import temporary_files
 from conformance.graph.large_models import saved
 from conformance.silent_onnxruntime import onnxruntime
 
@@ -38,8 +39,9 @@ def applied_optimizers(model: onnx.ModelProto, settings: str) -> list[str]:
         How it is run: the `RuntimeOptions`, in JSON.
     """
     with tempfile.TemporaryDirectory(prefix="onnxruntime-") as place:
-        saved(model, Path(place))
-        (Path(place) / "options.json").write_text(settings, encoding="utf-8")
+        with temporary_files():
+            saved(model, Path(place))
+            (Path(place) / "options.json").write_text(settings, encoding="utf-8")
         try:
             done = subprocess.run(
                 python_command("conformance.candidates.onnx_runtime_log", place),

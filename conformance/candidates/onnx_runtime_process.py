@@ -33,15 +33,17 @@ from conformance.candidates.onnx_runtime import (
     named_failure,
     run_session,
 )
+from conformance.files import temporary_files
 from conformance.graph.large_models import digest, is_large, saved
 from conformance.graph.onnx_graph import OnnxGraph
-from refimpl.errors import CandidateError, ConfigurationError
+from refimpl import errors
+from refimpl.errors import CandidateError, ConfigurationError, SpaceError
 from refimpl.ops.operation import Array
 
 MOST_KEPT = 2
 """Processes of a graph: as shipped, and with its tensors shown."""
 DONE = "done"
-"""What a process says after each run."""
+"""What a process says after a run; else the name of an error and its message, in JSON."""
 
 Load = Callable[[onnx.ModelProto, RuntimeOptions], Any]
 """A model and how it is run → a session of ONNX Runtime."""
@@ -110,10 +112,11 @@ class _Process:
     """A process that runs one model; it ends when nothing refers to this any more."""
 
     def __init__(self, module: str, model: onnx.ModelProto, settings: str) -> None:
-        place = tempfile.TemporaryDirectory(prefix="onnxruntime-")
-        self.folder = Path(place.name)
-        saved(model, self.folder)
-        (self.folder / "options.json").write_text(settings, encoding="utf-8")
+        with temporary_files():
+            place = tempfile.TemporaryDirectory(prefix="onnxruntime-")
+            self.folder = Path(place.name)
+            saved(model, self.folder)
+            (self.folder / "options.json").write_text(settings, encoding="utf-8")
         self.process = start(module, place.name)
         weakref.finalize(self, _end, self.process, place)
         if next_line(self.process, STARTING) is None:
@@ -125,12 +128,11 @@ class _Process:
         answer = self._asked(timeout)
         if answer is None:
             raise hung(timeout)
-        if answer.strip() != DONE:
+        if not answer:
             raise crashed(self.process.wait())
-        problem = self.folder / "error.json"
-        if problem.exists():
-            refused, message = json.loads(problem.read_text(encoding="utf-8"))
-            raise (ConfigurationError if refused else CandidateError)(message)
+        if answer.strip() != DONE:
+            kind, message = json.loads(answer)
+            raise getattr(errors, kind)(message)
         return _read(self.folder, "results")
 
     def _asked(self, timeout: float) -> str | None:
@@ -233,9 +235,10 @@ def runtime_graph(
 
 
 def _write(folder: Path, kind: str, arrays: Mapping[str, Array]) -> None:
-    for place, array in enumerate(arrays.values()):
-        np.save(folder / f"{kind}_{place}.npy", array, allow_pickle=False)
-    (folder / f"{kind}.json").write_text(json.dumps(list(arrays)), encoding="utf-8")
+    with temporary_files():
+        for place, array in enumerate(arrays.values()):
+            np.save(folder / f"{kind}_{place}.npy", array, allow_pickle=False)
+        (folder / f"{kind}.json").write_text(json.dumps(list(arrays)), encoding="utf-8")
 
 
 def _read(folder: Path, kind: str) -> dict[str, Array]:
@@ -246,7 +249,7 @@ def _read(folder: Path, kind: str) -> dict[str, Array]:
 
 
 def main(folder: Path, load: Load = lambda model, options: options.session(model)) -> None:
-    """Run what the folder holds whenever a line comes, and leave there what came out or why nothing did."""
+    """Run what the folder holds whenever a line comes; leave there what came out, or say why nothing did."""
     # Ctrl-C reaches both processes; the other one ends this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Runtimes speak on standard output, too.
@@ -258,13 +261,11 @@ def main(folder: Path, load: Load = lambda model, options: options.session(model
         feeds = _read(folder, "feeds")
         try:
             session = session or _loaded(folder, load, feeds)
-            results = run_session(session, feeds)
-        except (CandidateError, ConfigurationError) as error:
-            refused = isinstance(error, ConfigurationError)
-            (folder / "error.json").write_text(json.dumps([refused, str(error)]), encoding="utf-8")
-        else:
-            _write(folder, "results", results)
-        print(DONE, file=answers, flush=True)
+            _write(folder, "results", run_session(session, feeds))
+            answer = DONE
+        except (CandidateError, ConfigurationError, SpaceError) as error:
+            answer = json.dumps([type(error).__name__, str(error)])
+        print(answer, file=answers, flush=True)
 
 
 def _loaded(folder: Path, load: Load, feeds: Mapping[str, Array]) -> Any:

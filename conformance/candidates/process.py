@@ -22,10 +22,11 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from conformance.bounds import FORMATS, RUNTIMES, WEIGHT_FORMATS, Declaration
-from conformance.candidates.arrays import Given, attempted, crash_of, operands_of
+from conformance.candidates.arrays import Given, attempted, failure_of, operands_of
 from conformance.candidates.candidate import FUSION_REACH, Candidate, OwnGraph
 from conformance.candidates.child_process import STARTING, crashed, end, hung, next_line, start
 from conformance.candidates.kinds import GRAPH_RUNNERS, PHONE_RUNTIMES, Request, make
+from conformance.files import temporary_files
 from refimpl import MobileInstConfig, errors
 from refimpl.errors import CandidateError, MobileInstError
 from refimpl.graph import Graph, Node
@@ -52,16 +53,19 @@ class IsolatedCandidate(Candidate):
     ------
     CandidateError
         It cannot be made.
+    SpaceError
+        No space is left for the weights.
     """
 
     def __init__(self, text: str, request: Request, timeout: float | None = None) -> None:
         self.text, self.request, self.timeout = text, request, timeout
         self.nodes: list[Node] = []
         self.complete = True
-        self.folder = tempfile.TemporaryDirectory(prefix="candidate-")
         self.process: subprocess.Popen[str] | None = None
         plain = {name: np.asarray(array, order="C") for name, array in request.weights.items()}
-        save_file(plain, Path(self.folder.name) / WEIGHTS)
+        with temporary_files():
+            self.folder = tempfile.TemporaryDirectory(prefix="candidate-")
+            save_file(plain, Path(self.folder.name) / WEIGHTS)
         self.hello = self._start()
 
     @property
@@ -203,8 +207,9 @@ def _input_file(folder: Path, place: int) -> Path:
 
 
 def _save_inputs(folder: Path, given: Given) -> None:
-    for place, array in enumerate(operands_of(given)):
-        np.save(_input_file(folder, place), array)
+    with temporary_files():
+        for place, array in enumerate(operands_of(given)):
+            np.save(_input_file(folder, place), array)
 
 
 OWN_PROCESS = (*GRAPH_RUNNERS, *PHONE_RUNTIMES)
@@ -249,7 +254,8 @@ def main(folder: Path) -> None:
         except MobileInstError as error:
             answer = {"error": str(error), "kind": type(error).__name__}
         except (Exception, KeyboardInterrupt) as error:  # the candidate's own
-            answer = {"error": f"it crashes: {crash_of(error)}"}
+            failure = failure_of(error)
+            answer = {"error": str(failure), "kind": type(failure).__name__}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
@@ -288,8 +294,9 @@ def _introduction(candidate: Candidate, folder: Path) -> dict[str, Any]:
 
 def _save_constants(candidate: Candidate, folder: Path) -> int | None:
     constants = getattr(candidate, "constants", None)
-    for place, array in enumerate(constants or ()):
-        np.save(folder / f"constant_{place}.npy", array)
+    with temporary_files():
+        for place, array in enumerate(constants or ()):
+            np.save(folder / f"constant_{place}.npy", array)
     return None if constants is None else len(constants)
 
 
@@ -298,8 +305,9 @@ def _answer(candidate: Candidate, method: str, names: list[str] | None, folder: 
     arrays = [np.load(_input_file(folder, place), allow_pickle=False) for place in range(count)]
     given: Any = arrays[0] if names is None else dict(zip(names, arrays, strict=True))
     tensors = attempted(getattr(candidate, method), given, passed=MobileInstError)
-    for place, array in enumerate(tensors.values()):
-        np.save(folder / f"tensor_{place}.npy", array, allow_pickle=False)
+    with temporary_files():
+        for place, array in enumerate(tensors.values()):
+            np.save(folder / f"tensor_{place}.npy", array, allow_pickle=False)
     _save_inputs(folder, given)
     own = candidate.own_graph(given)
     return {

@@ -15,7 +15,7 @@ from conformance.sweep.pictures import Chunk, Picture
 from conformance.sweep.rows import EXTRA, Rows
 from conformance.sweep.screening import Limits
 from conformance.sweep.station import Setup, Station
-from refimpl.errors import ConfigurationError, MissingDependencyError
+from refimpl.errors import ConfigurationError, MissingDependencyError, SpaceError
 
 PLUGIN = "mobileinst"
 AHEAD = 3
@@ -197,11 +197,15 @@ def _result(future: Any, chunk: Chunk) -> Rows:
     ------
     ConfigurationError
         The scheduler is gone.
+    SpaceError
+        A worker's machine has no space left.
     """
     try:
         rows: Rows = future.result()
     except import_distributed().scheduler.KilledWorker as error:
         return _lost(chunk, error)
+    except SpaceError:
+        raise
     except (CancelledError, OSError) as error:
         raise ConfigurationError(
             f"the scheduler is gone ({error or type(error).__name__}); finished rows are kept: start it "

@@ -27,7 +27,7 @@ from conformance.sweep.pictures import Chunk, Picture
 from conformance.sweep.rows import TABLES, Row, Rows
 from conformance.sweep.screening import SAMPLED, STEPS, Limits, Screened, drawn, look_at_steps, screen
 from refimpl import MobileInst, MobileInstConfig, Recording, record
-from refimpl.errors import CandidateError, ConfigurationError, MobileInstError
+from refimpl.errors import CandidateError, ConfigurationError, MobileInstError, SpaceError
 from refimpl.inference import Placement, postprocess, preprocess
 from refimpl.ops.operation import Array
 
@@ -191,6 +191,8 @@ class Station:
         """Judge one picture, add its rows, and return its own."""
         try:
             look = self._screened(picture, limits)
+        except SpaceError:  # the same of every picture
+            raise
         except MobileInstError as error:
             if tracks:
                 tracks.skip()

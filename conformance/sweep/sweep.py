@@ -83,7 +83,7 @@ class Sweep:
         """
         path = self.folder / RUN
         if not path.exists():
-            if resume:
+            if resume and not self._is_begun():
                 raise ConfigurationError(f"--resume: {self.folder} holds no sweep; leave it out")
             return
         if not resume:
@@ -94,6 +94,10 @@ class Sweep:
             raise ConfigurationError(
                 f"--resume: {self.folder} is a sweep of another {', '.join(other)}; name another --output"
             )
+
+    def _is_begun(self) -> bool:
+        """Tell whether a sweep was interrupted here before it had limits, and so before any row."""
+        return self.parts.is_dir() and not any(self.parts.iterdir())
 
     def run(self, pool: Pool, say: Callable[[str], None]) -> Iterator[int]:
         """Judge what is not judged yet; yield how many pictures are, part after part.

@@ -21,7 +21,7 @@ import conformance.cli
 from conformance.files import atomic_write
 from conformance.sweep import sweep as sweeps
 from conformance.sweep.rows import read_rows
-from refimpl.errors import ConfigurationError, FileError
+from refimpl.errors import ConfigurationError, FileError, SpaceError
 
 pytestmark = pytest.mark.usefixtures("small_backbones")
 
@@ -175,6 +175,28 @@ def test_no_space_left_keeps_what_is_finished_and_goes_on(monkeypatch: pytest.Mo
         assert without_costs(rows_of("parted", table)) == without_costs(rows_of("whole", table))
     cached = [row["reference_cached"] for row in rows_of("parted", "pictures")]
     assert sum(filter(None, cached)) >= COUNT - 4  # but where steps are looked at
+
+
+@pytest.mark.usefixtures("whole")
+def test_no_space_for_the_candidate_ends_it_and_it_goes_on() -> None:
+    """Whether before any picture is judged, or later: no picture is said to be the candidate's fault."""
+    full = "import errno, os\nif os.path.exists('full'):\n    raise OSError(errno.ENOSPC, 'No space left')\n"
+    indented = "    " + full.replace("\n", "\n    ").rstrip()
+    Path("d.py").write_text(CANDIDATE.replace("def right(images):\n", f"def right(images):\n{indented}\n"))
+    words = ("--candidate", "python:d.py:right", "--size", "64x96", "--share", "0", "--output", "short")
+    Path("full").touch()
+    for more in ((), ("--resume",)):
+        with pytest.raises(SpaceError, match="cannot write temporary files"):
+            swept(*words, *more)
+    assert rows_of("short", "pictures") == []
+    Path("full").unlink()
+    assert swept(*words, "--resume")[1]["verdict"] == "not judged"  # of a picture that cannot be read
+    for place in Path("short/parts").iterdir():
+        place.unlink()
+    Path("full").touch()
+    with pytest.raises(SpaceError, match="cannot write temporary files"):
+        swept(*words, "--resume")
+    assert rows_of("short", "pictures") == []
 
 
 @pytest.mark.usefixtures("whole")
