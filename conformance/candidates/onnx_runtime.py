@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 
-from conformance.bounds import FLOAT32, Declaration, Format, format_of
+from conformance.bounds import BFLOAT16, FLOAT32, Declaration, Format, format_of
 from conformance.bounds.allowances import onnx_runtime as runtime_of_version
 from conformance.candidates.arrays import first_line
 from conformance.candidates.candidate import OwnGraph
@@ -387,6 +387,7 @@ def declared_by(
     casts = {node.attributes["to"] for node in graph.nodes if node.op_type == "Cast"}
     dtypes |= {np.dtype(ONNX_DTYPES[code]) for code in casts & ONNX_DTYPES.keys()}
     formats = [format_of(dtype) for dtype in dtypes if dtype is not None and dtype.kind == "f"]
+    formats += [BFLOAT16] * bool(graph.bfloat16)
     own = max([FLOAT32, *formats], key=lambda format: format.unit_roundoff)
     chosen = arithmetic or FLOAT32
     coarser = max(chosen, own, key=lambda format: format.unit_roundoff)

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from conformance.bounds import FLOAT16, FLOAT32
-from conformance.candidates.onnx_runtime import LEVELS, OnnxRuntimeGraph, RuntimeOptions
+from conformance.candidates.onnx_runtime import LEVELS, OnnxRuntimeGraph, RuntimeOptions, declared_by
 from conformance.candidates.onnx_runtime_process import runtime_graph
 from conformance.cli import app
 from conformance.graph import large_models
@@ -235,6 +235,8 @@ NARROW = [
     "{ y = Cast<to = 10> (x) }",
     "{ half = Cast<to = 10> (x)  more = Add(half, half)  y = Exp(more) }",
     "{ half = Cast<to = 10> (x)  y = Cast<to = 1> (half) }",
+    "{ brain = Cast<to = 16> (x)  y = Cast<to = 1> (brain) }",
+    "{ t = Relu(x)  brain = Cast<to = 16> (t)  u = Cast<to = 1> (brain)  y = Exp(u) }",
 ]
 
 
@@ -244,6 +246,21 @@ def test_what_a_graph_of_float32_makes_narrower_is_rounded_so(body: str) -> None
     model = written(f"(float[4, 50] x) => ({kind}[4, 50] y) {body}")
     feeds = {"x": np.random.default_rng(0).standard_normal((4, 50)).astype(np.float32)}
     verify_graph(OnnxRuntimeGraph(OnnxGraph.load(model)), feeds).raise_on_failure()
+
+
+def test_more_than_what_bfloat16_rounds_fails() -> None:
+    class Short(OnnxRuntimeGraph):
+        def _run(self, *given: Any) -> dict[str, Array]:
+            return {name: array * np.float32(0.95) for name, array in super()._run(*given).items()}
+
+    graph = OnnxGraph.load(written(f"(float[4, 50] x) => (float[4, 50] y) {NARROW[-1]}"))
+    assert verify_graph(Short(graph), graph_inputs(graph)).verdict == "fail"
+
+
+def test_weights_kept_in_bfloat16_round_nothing() -> None:
+    model = written("(float[2] x) => (float[2] y) { wide = Cast<to = 1> (w)  y = Mul(x, wide) }")
+    model.graph.initializer.append(onnx.helper.make_tensor("w", onnx.TensorProto.BFLOAT16, [2], [1.5, 3.0]))
+    assert declared_by(OnnxGraph.load(model)).storage == FLOAT32
 
 
 def test_an_output_that_no_node_makes_and_is_another_fails() -> None:
