@@ -60,6 +60,18 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write text whole or not at all, as UTF-8; what is no text, as parts of file names, as its escape.
+
+    Raises
+    ------
+    FileError
+        As of `atomic_write`.
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
 def staged_name(suffix: str = "") -> str:
     """Return a hidden name that says whose unfinished work it is: this machine's, this process's."""
     return f".mobileinst-{_HOST}-{os.getpid()}-{secrets.token_hex(8)}{suffix}"

@@ -65,7 +65,7 @@ def replaced_folder(path: str | os.PathLike[str], check: Callable[[Path], None])
         staged = place.with_name(staged_name())
         with _removed(staged, place):
             (staged / FRESH).mkdir(parents=True)
-            (staged / PLACE).write_text(place.name, encoding="utf-8")
+            (staged / PLACE).write_bytes(os.fsencode(place.name))
             yield staged / FRESH
             _checked(Path(path), check)
             _take_place(staged, place)
@@ -116,6 +116,6 @@ def recover(place: Path) -> None:
 
 def _is_for(staged: Path, place: Path) -> bool:
     try:
-        return (staged / PLACE).read_text(encoding="utf-8") == place.name
-    except (OSError, UnicodeDecodeError):
+        return (staged / PLACE).read_bytes() == os.fsencode(place.name)
+    except OSError:
         return False

@@ -40,6 +40,14 @@ def old(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
+def test_its_name_need_not_be_text(tmp_path):
+    for text in ("first", "second"):
+        with replaced_folder(tmp_path / os.fsdecode(b"s\xff"), anything) as folder:
+            fill(folder, text)
+    assert [path.name for path in tmp_path.iterdir()] == [os.fsdecode(b"s\xff")]
+    assert content(tmp_path / os.fsdecode(b"s\xff")) == "second"
+
+
 def test_it_takes_the_place_and_nothing_else_is_left(old):
     with replaced_folder(old, anything) as fresh:
         fill(fresh, "new")

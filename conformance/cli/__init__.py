@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from collections.abc import Iterable
@@ -183,6 +184,7 @@ def main() -> None:
     which is one line on standard error; 130 if interrupted; 70 if the fault is ours, with where to report it.
     """
     keep_freed_memory()
+    _show_any_text()
     try:
         _asked_for(sys.argv[1:])()
     except MemoryError as error:
@@ -191,6 +193,13 @@ def main() -> None:
         _fail("the input is nested too deeply; simplify it")
     except Exception as error:
         _explain(error)
+
+
+def _show_any_text() -> None:
+    """Show what a stream's encoding has no word for as its escape: names of files, and signs."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _explain(error: Exception) -> NoReturn:

@@ -12,6 +12,7 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
+from conformance.candidates.onnx_runtime import MOST_THREADS
 from conformance.cli import options
 from conformance.cli.job import Job
 from conformance.cli.options import JsonFile
@@ -33,7 +34,12 @@ from refimpl.ops.operation import Array
 
 Threads = Annotated[
     list[int] | None,
-    typer.Option("--threads", min=1, help="Threads of every peer; repeatable. Default: 1 and 2; a video: 1."),
+    typer.Option(
+        "--threads",
+        min=1,
+        max=MOST_THREADS,
+        help="Threads of every peer; repeatable. Default: 1 and 2; a video: 1.",
+    ),
 ]
 Repeats = Annotated[int, typer.Option("--repeats", min=1, help="Timed forwards of each peer, interleaved.")]
 

@@ -20,7 +20,7 @@ from conformance.cli.options import JsonFile
 from conformance.cli.output_files import XML, Reads, Writes
 from conformance.cli.terminal import coloured
 from conformance.cli.verify_tnn import files_of_command
-from conformance.files import atomic_write
+from conformance.files import write_text
 from conformance.reports.tracker_junit import tracker_junit
 from conformance.trackers.candidate import Candidate
 from conformance.trackers.command_candidate import CommandCandidate
@@ -72,7 +72,7 @@ Skip = Annotated[
     typer.Option("--skip", metavar="PROPERTY", help="Leave this one out, such as a tie rule; repeatable."),
 ]
 Cases = Annotated[int, typer.Option("--cases", "--examples", min=1, help="Cases drawn for each property.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the cases.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=options.MOST_SEED, help="Seed of the cases.")]
 Timeout = Annotated[
     float, typer.Option("--timeout", min=0.1, help="Seconds to wait for each answer of the command.")
 ]
@@ -178,8 +178,7 @@ class TrackerCheck(Job):
 
     def _write_junit(self, outcomes: Sequence[Outcome]) -> None:
         if self.junit is not None:
-            with atomic_write(self.junit) as temporary:
-                temporary.write_text(tracker_junit(outcomes, self.tracker), encoding="utf-8")
+            write_text(self.junit, tracker_junit(outcomes, self.tracker))
 
 
 @dataclass(frozen=True, kw_only=True)

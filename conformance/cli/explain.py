@@ -13,7 +13,7 @@ from conformance.cli.explain_model import ModelTable
 from conformance.cli.job import Beside, Job
 from conformance.cli.options import JsonFile
 from conformance.cli.report_files import Html
-from conformance.files import atomic_write
+from conformance.files import write_text
 from conformance.pictures.inputs import rendered_input
 from conformance.teaching.graph_layers import plain_step
 from conformance.teaching.layers import Stage, layers_page, stages, window
@@ -79,8 +79,7 @@ class NetworkTable(Job):
         spread = _deviations(recording, costs) if self.deviations else {}
         name = f"{self.model or options.DEFAULT_MODEL} at {height}×{width}"
         if self.html_file is not None:
-            with atomic_write(self.html_file) as temporary:
-                temporary.write_text(layers_page(name, costs), encoding="utf-8")
+            write_text(self.html_file, layers_page(name, costs))
         if self.files.write(_plain(costs, spread)):
             shown = [cost for cost in costs if self.all_steps or cost.parameters or cost.macs]
             options.console.print(_table(shown, spread))

@@ -18,7 +18,7 @@ from conformance.cli.options import JsonFile
 from conformance.cli.output_files import Reads
 from conformance.cli.report_files import Html
 from conformance.cli.verify_graph import Shapes, feeds_of
-from conformance.files import atomic_write
+from conformance.files import write_text
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.reports.summary import within
 from conformance.teaching.graph_layers import Part, attributes_text, graph_costs, parts, plain_step
@@ -78,8 +78,7 @@ class ModelTable(Job):
         shown = parts(costs)
         if self.html_file is not None:
             page = graph_page(self.model_file.name, model, costs, shown)
-            with atomic_write(self.html_file) as temporary:
-                temporary.write_text(page, encoding="utf-8")
+            write_text(self.html_file, page)
         if self.files.write(_plain(model, costs, shown)):
             _print(self.model_file.name, model, costs, shown, self.all_steps)
         return 0

@@ -17,7 +17,7 @@ from conformance.cli import options
 from conformance.cli.job import Job
 from conformance.cli.options import JsonFile
 from conformance.cli.output_files import Writes
-from conformance.cli.planted import PlantedErrors
+from conformance.cli.planted import PlantedErrors, Seed
 from conformance.evidence import false_alarms, fault_score
 from conformance.evidence.baselines import BASELINES
 from conformance.evidence.false_alarms import CorrectRun, Outcome
@@ -35,7 +35,6 @@ PictureCount = Annotated[
     int | None,
     typer.Option("--pictures", min=0, help="Pictures for each correct run. Default: 5, with --quick 1."),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Chooses each fault's network and place.")]
 Exporter = Annotated[
     str,
     typer.Option(

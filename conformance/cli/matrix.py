@@ -17,7 +17,7 @@ from conformance.cli.job import Job
 from conformance.cli.options import JsonFile
 from conformance.cli.report_files import Html, Markdown
 from conformance.evidence.runtime_matrix import HEADS, Cell, row_of, runtime_matrix
-from conformance.files import atomic_write
+from conformance.files import write_text
 from conformance.graph import onnx_export
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.weights_cache import cache_folder
@@ -100,8 +100,7 @@ class Matrix(Job):
             (self.markdown_file, f"# {title}\n\n{markdown_table(HEADS, rows)}"),
         ):
             if path is not None:
-                with atomic_write(path) as temporary:
-                    temporary.write_text(text, encoding="utf-8")
+                write_text(path, text)
 
 
 def _print(title: str, rows: Sequence[Sequence[str]], cells: Sequence[Cell]) -> None:

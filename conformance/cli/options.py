@@ -16,7 +16,7 @@ from conformance.cli.command_help import NETWORK, RESULTS
 from conformance.cli.job import Unless
 from conformance.cli.output_files import JSON, Reads, Writes
 from conformance.cli.terminal import Progress, console, progress_console, working
-from conformance.files import atomic_write, check_writable
+from conformance.files import check_writable, write_text
 from conformance.json_files import finite
 from conformance.judge.weights_cache import cache_folder, seeded_weights
 from refimpl import MobileInstConfig, Weights
@@ -42,6 +42,9 @@ def writable(path: Path | None) -> Path | None:
 
 
 # Options.
+
+MOST_SEED = 2**32 - 1
+"""What every generator takes, also with a few added."""
 
 Model = Annotated[
     str | None,
@@ -87,6 +90,7 @@ Seed = Annotated[
     typer.Option(
         "--seed",
         min=0,
+        max=MOST_SEED,
         help="Of what is random: weights and inputs for which no file is given. Default: 0.",
         rich_help_panel=NETWORK,
     ),
@@ -330,5 +334,4 @@ def write_json(path: Path | None, content: Any) -> None:
     if str(path) == "-":
         sys.stdout.write(text)
         return
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)

@@ -21,6 +21,11 @@ from refimpl.errors import ConfigurationError
 
 NETWORKS = ("topformer-tiny", "seaformer-tiny", "sparseinst-topformer-tiny")
 
+Seed = Annotated[
+    int,
+    typer.Option("--seed", min=0, max=options.MOST_SEED, help="Chooses each fault's network and place."),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlantedErrors(Job):
@@ -48,7 +53,7 @@ class PlantedErrors(Job):
         str | None,
         typer.Option("--quantize", help="With --planted: in quantised models, a8w8 or a16w8."),
     ] = None
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Chooses each fault's network and place.")] = 0
+    seed: Seed = 0
     files: JsonFile
 
     def check(self) -> None:

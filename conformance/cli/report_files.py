@@ -11,7 +11,7 @@ import typer
 from conformance.cli.command_help import RESULTS
 from conformance.cli.options import JsonFile
 from conformance.cli.output_files import HTML, MARKDOWN, XML, Writes
-from conformance.files import atomic_write
+from conformance.files import write_text
 from conformance.reports.html_report import html_report
 from conformance.reports.junit_report import junit_report
 from conformance.reports.markdown_report import markdown_report
@@ -68,5 +68,4 @@ def write_reports(report: Report, **paths: Path | None) -> None:
     for kind, path in paths.items():
         if path is not None:
             text = WRITERS[kind](report)
-            with atomic_write(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            write_text(path, text)

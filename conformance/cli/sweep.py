@@ -25,7 +25,7 @@ from conformance.cli.output_files import Output, Reads
 from conformance.cli.report_files import Html
 from conformance.cli.terminal import coloured
 from conformance.cli.verdict import STYLES
-from conformance.files import atomic_write
+from conformance.files import write_text
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.judge.weights_cache import cache_folder
 from conformance.reports.sweep_report import SweepReport, sweep_page, tables
@@ -157,8 +157,7 @@ class SweepJob(Job):
             _follow(sweep, pool)
         report = self._merged(sweep)
         if self.html_file is not None:
-            with atomic_write(self.html_file) as temporary:
-                temporary.write_text(sweep_page(report), encoding="utf-8")
+            write_text(self.html_file, sweep_page(report))
         if self.files.write(report.to_json()):
             print_sweep(report)
         return report.exit_code

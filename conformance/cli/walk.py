@@ -15,7 +15,7 @@ from conformance.cli.job import Job
 from conformance.cli.output_files import HTML, Output, Reads
 from conformance.cli.report_files import Html
 from conformance.cli.run import scaled
-from conformance.files import atomic_write
+from conformance.files import write_text
 from conformance.teaching.clip import Clip, record_clip
 from conformance.teaching.walk_page import walk_page
 from conformance.video.frames import open_video
@@ -69,8 +69,7 @@ class Walk(Job):
             clip, names, described = self._clip()
         with options.working("writing the page"):
             text, left_out = walk_page(clip, described, names)
-        with atomic_write(page) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(page, text)
         size, taken = len(text.encode()) / 1e6, time.monotonic() - begun
         said = f"{page}: {size:.1f} MB, {len(clip.frames)} frames, in {taken:.0f} s"
         options.console.print(said, highlight=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from conformance.files import write_text
 from conformance.folders import new_folder
 from conformance.reports.report import Diagnosis
 from conformance.reproduction.recorded_step import MODEL, NOTE, RecordedStep
@@ -62,7 +63,7 @@ class StepFolder:
         readme = "\n".join(self._readme(folder, command, diagnoses)) + "\n"
         with new_folder(folder) as temporary:
             self._fill(temporary)
-            (temporary / "README.md").write_text(readme, encoding="utf-8")
+            write_text(temporary / "README.md", readme)
         return command
 
     def _fill(self, folder: Path) -> None:

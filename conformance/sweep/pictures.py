@@ -13,6 +13,7 @@ from typing import Any
 from conformance.evaluation import coco
 from conformance.json_files import read_json
 from conformance.pictures.picture import read_picture
+from conformance.reports.printable import printable
 from conformance.video.frames import Video, open_video, picture_suffixes
 from refimpl.errors import FileError
 from refimpl.ops.operation import Array
@@ -75,7 +76,7 @@ class Pictures:
     Attributes
     ----------
     names
-        In order; of a video as many as it says.
+        In order, as rows have them; of a video as many as it says.
     folder
         Where the files are.
     video
@@ -84,6 +85,8 @@ class Pictures:
         COCO's ground truth, if there is one.
     image_ids
         The ground truth's, of each picture.
+    files
+        The names that the files have: not every one is text.
     """
 
     names: Sequence[str]
@@ -91,6 +94,7 @@ class Pictures:
     video: Video | None = None
     truth: dict[str, Any] | None = None
     image_ids: Sequence[int] = ()
+    files: Sequence[str] = ()
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -100,7 +104,7 @@ class Pictures:
     def sha256(self) -> str:
         """A hash of what there is: names, sizes, times of change."""
         digest = hashlib.sha256()
-        files = [self.folder] if self.video else [self.folder / name for name in self.names]
+        files = [self.folder] if self.video else [self.folder / file for file in self.files]
         for name, path in zip(self.names, files, strict=False):
             about = path.stat() if path.exists() else None
             told = [name, about.st_size, about.st_mtime_ns] if about and path.is_file() else [name]
@@ -112,6 +116,10 @@ class Pictures:
     def chunks(self) -> int:
         """How many chunks there are."""
         return -(-len(self) // CHUNK)
+
+    def file_of(self, name: str) -> Path:
+        """Return the file of a picture, by its name in the rows."""
+        return self.folder / self.files[self.names.index(name)]
 
     def names_of(self, place: int) -> Sequence[str]:
         """Return the names of a chunk's pictures."""
@@ -143,7 +151,7 @@ class Pictures:
 
     def _file(self, place: int) -> Picture:
         identity = self.image_ids[place] if self.image_ids else None
-        path = (self.folder / self.names[place]).absolute()  # a worker may stand in another folder
+        path = (self.folder / self.files[place]).absolute()  # a worker may stand in another folder
         return Picture(self.names[place], path, None, identity)
 
 
@@ -169,7 +177,7 @@ def find_pictures(path: Path) -> Pictures:
     )
     if not names:
         raise FileError(f"{path} holds no picture; give a folder of pictures, a video or a COCO .json")
-    return Pictures(names, path)
+    return Pictures([printable(name) for name in names], path, files=names)
 
 
 def _of_truth(path: Path) -> Pictures:
@@ -182,7 +190,8 @@ def _of_truth(path: Path) -> Pictures:
     if not images:
         raise FileError(f"{path} names no image")
     names = [image["file_name"] for image in images]
-    return Pictures(names, path.parent, None, document, [image["id"] for image in images])
+    shown = [printable(name) for name in names]
+    return Pictures(shown, path.parent, None, document, [image["id"] for image in images], names)
 
 
 def _of_video(path: Path) -> Pictures:

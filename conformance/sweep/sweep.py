@@ -121,7 +121,7 @@ class Sweep:
     def file_of(self, name: str) -> Path:
         """Return the file of a picture; of a frame, where it is saved if it does not pass."""
         if self.pictures.video is None:
-            return self.pictures.folder / name
+            return self.pictures.file_of(name)
         return self.folder / FRAMES / f"{name.replace(' ', '_')}.png"
 
     def _save_frames(self, chunk: Chunk, rows: Rows) -> None:

@@ -59,7 +59,10 @@ class Train(Job):
     batch: Annotated[int, typer.Option("--batch-size", help="Pictures of 128×192 in a step.")] = 16
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="The largest.")] = 1e-3
     warmup: Annotated[int, typer.Option("--warmup", help="Steps in which it rises.")] = 200
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the first weights, and of the scenes.")] = 0
+    seed: Annotated[
+        int,
+        typer.Option("--seed", min=0, max=options.MOST_SEED, help="Of the first weights, and of the scenes."),
+    ] = 0
     association: Annotated[
         float,
         typer.Option("--association", help="Weight of the loss of association, not the paper's; pairs only."),

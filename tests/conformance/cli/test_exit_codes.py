@@ -19,11 +19,12 @@ import pytest
 from command_examples import MODES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from narrow_network import OPTIONS
+from narrow_network import OPTIONS, exported
 from onnx import TensorProto, helper
 
 from conformance.bounds.worst_element import absolute_error
 from conformance.cli import main
+from conformance.cli.options import MOST_SEED
 from conformance.evaluation.coco import evaluate_files
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.reproduction.recorded_step import judge_folder
@@ -126,6 +127,49 @@ def test_streams_that_take_nothing_are_no_verdict(streams: str, code: int) -> No
         subprocess.run(f"{program} {streams}", shell=True, check=False, capture_output=True).returncode
         == code
     )
+
+
+@pytest.mark.parametrize("name", sorted(set(MODES.values())))
+def test_no_seed_is_too_large_but_by_name(run: Callable[..., tuple[int, str]], name: str) -> None:
+    code, said = run(*name.split(), *NEEDED.get(name, []), "--seed", str(10**20))
+    assert code == 2
+    assert str(MOST_SEED) in said or "No such option" in said
+
+
+def test_the_largest_seed_is_one(run: Callable[..., tuple[int, str]]) -> None:
+    assert run("verify", *OPTIONS, "--size", "64x96", "--no-cache", "--seed", MOST_SEED) == (0, "")
+
+
+def test_a_name_that_is_no_text_is_shown_and_written(
+    run: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    model = tmp_path / os.fsdecode(b"n\xff.onnx")
+    onnx.save(exported(), model)
+    reports = {kind: tmp_path / os.fsdecode(b"r\xff." + kind.encode()) for kind in ("html", "json")}
+    reports |= {"junit": tmp_path / "r.xml", "markdown": tmp_path / "r.md"}
+    words = [word for kind, path in reports.items() for word in (f"--{kind}", path)]
+    assert run("verify", model, *OPTIONS, "--size", "64x96", *words)[0] == 0
+    for path in reports.values():
+        text = path.read_text("utf-8").replace(r"\\", "\\")
+        assert r"n\udcff.onnx" in text or "n\ufffd.onnx" in text
+    assert run("explain", model, "--html", reports["html"])[0] == 0
+    assert r"n\udcff.onnx" in reports["html"].read_text("utf-8").replace(r"\\", "\\")
+
+
+def test_a_terminal_without_all_signs_is_shown_what_it_has() -> None:
+    program = [sys.executable, "-c", "from conformance.cli import main; main()"]
+    told = {
+        encoding: subprocess.run(
+            [*program, "explain", "--model", "topformer-tiny", "--size", "64x96"],
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+            capture_output=True,
+            check=False,
+        )
+        for encoding in ("ascii", "utf-8")
+    }
+    assert [each.returncode for each in told.values()] == [0, 0]
+    assert "3×3" in told["utf-8"].stdout.decode()
+    assert r"3\xd73" in told["ascii"].stdout.decode("ascii")
 
 
 # Readers, each by changing one thing in what it reads.

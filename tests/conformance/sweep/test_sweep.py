@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import conformance.cli
 from conformance.files import atomic_write
 from conformance.sweep import sweep as sweeps
+from conformance.sweep.pictures import find_pictures
 from conformance.sweep.rows import read_rows
 from refimpl.errors import ConfigurationError, FileError, SpaceError
 
@@ -209,6 +210,19 @@ def test_a_sweep_of_something_else_does_not_go_on() -> None:
     Path("pictures/extra.png").unlink()
     with pytest.raises(ConfigurationError, match="holds no sweep"):
         swept("n.onnx", "--resume", "--output", "new")
+
+
+def test_a_picture_whose_name_is_no_text_is_judged_as_any_other() -> None:
+    place = Path("named")
+    place.mkdir()
+    for number, name in enumerate((b"0.png", b"\xff.png")):
+        (place / os.fsdecode(name)).write_bytes(Path(f"pictures/{number}.png").read_bytes())
+    words = ("n.onnx", "--inputs", "named", "--output", "of names", "--html", "names.html")
+    exit_code, report = swept(*words, "--share", "0")
+    assert (exit_code, report["verdict"]) == (0, "pass")
+    assert [row["picture"] for row in rows_of("of names", "pictures")] == ["0.png", r"\udcff.png"]
+    pictures = find_pictures(place)
+    assert pictures.file_of(r"\udcff.png").is_file()
 
 
 def test_nothing_to_judge_is_refused() -> None:
