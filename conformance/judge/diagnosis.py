@@ -243,7 +243,8 @@ class _AlignedValues(_KnownValues):
         call = self.graph.producer(name)
         if call is None:
             return widened(self.recording.tensors[name])
-        made = evaluate_node(call, [self[operand] if operand else None for operand in call.inputs])
+        operands = [self[operand] if operand else None for operand in call.inputs]
+        made = evaluate_node(call, operands, np.float64)
         self.computed.update(zip(call.outputs, made, strict=False))
         return self.computed[name]
 

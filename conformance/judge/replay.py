@@ -184,7 +184,7 @@ class Replay:
     def compute(self, step: Step) -> None:
         """Compute a step, how far a correct candidate may be from it, and how far it likely is."""
         operands = step.operands(self.values)
-        outputs = evaluate_node(step, operands)
+        outputs = evaluate_node(step, operands, np.float64)
         self.values.update(zip(step.outputs, outputs, strict=False))
         declared = self._declared(step)
         shared: Shared = {}

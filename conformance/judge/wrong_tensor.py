@@ -67,7 +67,7 @@ class Around:
         given = (*recording.weights, *recording.constants, *recording.inputs.values())
         held = {**{key: recording.tensors[key] for key in given}, **known}
         for step in recording.graph.between({*known}, targets):
-            held.update(zip(step.outputs, evaluate_node(step, step.operands(held)), strict=False))
+            held.update(zip(step.outputs, evaluate_node(step, step.operands(held), np.float64), strict=False))
         return held
 
     def _held(self, target: str, value: Array) -> Match | None:

@@ -1,0 +1,53 @@
+"""A graph beside itself: both are computed in float64, whatever formats it goes through, and are the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import numpy_helper, parser
+
+from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge.against import verify_against
+
+CODES = {"float": 1, "int32": 6, "int64": 7, "float16": 10, "double": 11}
+RNG = np.random.default_rng(3)
+CONV = (RNG.standard_normal((4, 4, 3, 3)) / 6).astype(np.float16)
+
+
+def graph(body: str, kind: str = "float", made: str = "float") -> OnnxGraph:
+    head = f'<ir_version: 8, opset_import: ["" : 17]> graph ({kind}[1, 4, 8, 8] x) => ({made}[1, 4, 8, 8] y)'
+    model = parser.parse_model(head + body)
+    if "w" in {name for node in model.graph.node for name in node.input}:
+        model.graph.initializer.append(numpy_helper.from_array(CONV, "w"))
+    return OnnxGraph.load(model)
+
+
+def cast(to: str) -> str:
+    return f"Cast<to = {CODES[to]}>"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "made"),
+    [
+        (f"{{ a = Relu(x) y = {cast('float16')}(a) }}", "float", "float16"),
+        (f"{{ a = {cast('float16')}(x) b = Exp(a) y = {cast('float')}(b) }}", "float", "float"),
+        (f"{{ a = {cast('double')}(x) b = Exp(a) y = {cast('float')}(b) }}", "float", "float"),
+        (
+            f"{{ a = {cast('float16')}(x) b = Conv<pads = [1, 1, 1, 1]>(a, w) "
+            f"c = Softmax(b) y = {cast('float')}(c) }}",
+            "float",
+            "float",
+        ),
+        (f"{{ a = Neg(x) y = {cast('float')}(a) }}", "int64", "float"),
+        (f"{{ a = Exp(x) y = {cast('int32')}(a) }}", "float", "int32"),
+    ],
+)
+@pytest.mark.parametrize("scale", [1.0, 2.0**30])
+def test_it_means_the_same(body: str, kind: str, made: str, scale: float) -> None:
+    """Among them numbers that float32 does not hold, that int32 does not, and that float16 makes infinite."""
+    given = graph(body, kind, made)
+    x = np.random.default_rng(0).standard_normal((1, 4, 8, 8)) * scale
+    feeds = {"x": (x * 2**20 if kind == "int64" else x).astype(np.int64 if kind == "int64" else np.float32)}
+    report = verify_against(given, given, {"input": feeds})
+    assert report.verdict == "pass", report.headline()
+    assert not report.inputs[0].problems
