@@ -13,7 +13,7 @@ import numpy as np
 
 from conformance.bounds.carry import passed_on
 from conformance.bounds.declaration import DEFAULT, Declaration
-from conformance.bounds.formats import Format
+from conformance.bounds.formats import FLOAT32, Format
 from conformance.bounds.introduced import introduced_bounds
 from conformance.bounds.step import Shared
 from conformance.graph.evaluation import evaluate_node, run
@@ -117,6 +117,9 @@ def _together(passed: Any, own: Array | None, storage: Format) -> Array | None:
         return None
     if np.ndim(passed) == 0 and passed == 0:
         return own
+    if storage.unit_roundoff > FLOAT32.unit_roundoff:
+        # What is less than half the least number that it holds may be rounded to none, or to that.
+        own = np.maximum(own, storage.unit_roundoff * storage.smallest_normal)
     with np.errstate(invalid="ignore"):
         total = np.asarray(passed * (1 + 16 * storage.unit_roundoff) + own)
     if np.isnan(total.max(initial=0.0)):

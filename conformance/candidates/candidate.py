@@ -51,8 +51,8 @@ class Optimising(Protocol):
 
     def optimized(
         self, feeds: Mapping[str, Array], captured: Mapping[str, Array]
-    ) -> tuple[Collection[str], Mapping[str, Array]]:
-        """Return which captured tensors the optimised graph makes, too, and what its own nodes make of these.
+    ) -> tuple[Mapping[str, Collection[str]], Mapping[str, Array]]:
+        """Return the captured tensors that the optimised graph's own nodes make, of which others, and them.
 
         Its own are those that are not in the graph as it is.
         """

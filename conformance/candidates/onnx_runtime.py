@@ -24,7 +24,7 @@ from conformance.candidates.candidate import OwnGraph
 from conformance.candidates.onnx_runtime_optimizers import applied_optimizers
 from conformance.graph.large_models import arrays_of, is_large, lacked_by, lacking_data, saved
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.graph.submodel import feed_each_node, is_same_node
+from conformance.graph.submodel import feed_each_node, given_to_each, is_same_node
 from conformance.silent_onnxruntime import onnxruntime
 from refimpl.errors import CandidateError, ConfigurationError, MissingDependencyError, MobileInstError
 from refimpl.ops import ONNX_DTYPES
@@ -230,8 +230,8 @@ class OnnxRuntimeGraph:
 
     def optimized(
         self, feeds: Mapping[str, Array], captured: Mapping[str, Array]
-    ) -> tuple[set[str], dict[str, Array]]:
-        """Return which captured tensors the optimised graph makes, too, and what its own nodes make of these.
+    ) -> tuple[dict[str, set[str]], dict[str, Array]]:
+        """Return the captured tensors that the optimised graph's own nodes make, of which others, and them.
 
         Its own are those that are not in the graph as it is. Convolutions' blocked layouts, which only the
         level of all brings, are left out: what is in blocks has no name of the model's.
@@ -247,12 +247,13 @@ class OnnxRuntimeGraph:
         made = {name: node for node in model.graph.node for name in node.output if name in before}
         own = [name for name, node in made.items() if not is_same_node(node, before[name])]
         if not own:
-            return set(made), {}
+            return {}, {}
         given = feed_each_node(model, captured, own, self.graph.bfloat16)
         unchanged = replace(self.options, level="disabled")
         arrays = arrays_of(model) if self.shares_weights else {}
         other = self._other(_arrays=arrays)
-        return set(made), other._run(lacking_data(model, arrays), {**feeds, **given}, unchanged)
+        results = other._run(lacking_data(model, arrays), {**feeds, **given}, unchanged)
+        return given_to_each(model, own), results
 
     def _written_again(self, feeds: Mapping[str, Array]) -> onnx.ModelProto:
         """Return the model as the runtime optimises it."""

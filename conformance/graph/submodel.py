@@ -109,6 +109,20 @@ def feed_each_node(
     return {GIVEN + name: tensors[name] for name in used}
 
 
+def given_to_each(model: onnx.ModelProto, wanted: Sequence[str]) -> dict[str, set[str]]:
+    """Return of which given tensors each of some is made, in a model of `feed_each_node`.
+
+    Not all have a tensor of the same name in front of them: a runtime names its own between.
+    """
+    reached: dict[str, set[str]] = {}
+    for node in model.graph.node:
+        taken = {*node.input, *outer_names(node)}
+        given = {name.removeprefix(GIVEN) for name in taken if name.startswith(GIVEN)}
+        for name in node.output:
+            reached[name] = given.union(*(reached[each] for each in taken if each in reached))
+    return {name: reached[name] for name in wanted}
+
+
 def _taken(node: onnx.NodeProto, names: Collection[str]) -> Iterator[str]:
     """Have a node, and the graphs within it, take given tensors of these names; yield those it takes."""
     for place, name in enumerate(node.input):

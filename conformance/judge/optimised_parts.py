@@ -22,6 +22,8 @@ from refimpl.errors import CandidateError, MobileInstError
 from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
+MOST_NODES = 64
+"""Nodes of a part that is judged: rounding may make anything of more."""
 MOST_SHOWN = 8
 """Nodes of a part that are all named."""
 
@@ -115,15 +117,19 @@ def parts_made(
     if any(node.op_type in (QUANTIZE, DEQUANTIZE) for node in graph.nodes):
         return []
     try:
-        shared, tensors = candidate.optimized(feeds, captured)
+        given, tensors = candidate.optimized(feeds, captured)
     except CandidateError:
         return []
-    known = {**graph.initializers, **feeds, **{name: captured[name] for name in shared}}
-    halves = {name: FLOAT16 for name, array in known.items() if wide_float16 and array.dtype == np.float16}
+    held = {**graph.initializers, **feeds}
+    narrow = {name for name, array in captured.items() if wide_float16 and array.dtype == np.float16}
     found = []
     for name, made in tensors.items():
-        if not _equal(made, captured[name]):
-            part = graph.between(known, [name])
+        known = {**held, **{each: captured[each] for each in given[name]}}
+        part = [] if _equal(made, captured[name]) else graph.between(known, [name])
+        if 0 < len(part) <= MOST_NODES:
+            halves = {
+                each: FLOAT16 for each in given[name] if wide_float16 and known[each].dtype == np.float16
+            }
             inexact = {**_rearranged(graph, part, candidate.declaration), **halves}
             found.append(MadePart(part, name, made, known, inexact))
     return found

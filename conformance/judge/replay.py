@@ -156,12 +156,19 @@ class Replay:
         Constant → by how much each element of the candidate's may be off, where both sides are computed in
         float64 and differ by their constants alone (`conformance.judge.folding`); None: each constant by what
         storing it costs.
+    wide_float16
+        As of `conformance.candidates.candidate.OwnGraph`.
     """
 
     def __init__(
-        self, recording: Recording, declaration: Declaration, folded: Mapping[str, Array] | None = None
+        self,
+        recording: Recording,
+        declaration: Declaration,
+        folded: Mapping[str, Array] | None = None,
+        wide_float16: bool = False,
     ) -> None:
         self.declaration = declaration
+        self.wide_float16 = wide_float16
         self.folded = folded
         self.last_use = {name: step.name for step in recording.steps for name in step.uses}
         self.values = {name: recording.tensors[name] for name in recording.inputs.values()}
@@ -277,7 +284,10 @@ class Replay:
         self.bounds.pop(name, None)
         self.scales.pop(name, None)
         storage = self.declaration.storage
-        if self.declaration.runtime.stores_when_used and not np.array_equal(storage.rounded(values), values):
+        unrounded = self.declaration.runtime.stores_when_used and not np.array_equal(
+            storage.rounded(values), values
+        )
+        if unrounded or (self.wide_float16 and values.dtype == np.float16):
             self.bounds[name] = self.scales[name] = storage.rounding_of(self.values[name])
 
 

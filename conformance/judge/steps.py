@@ -361,13 +361,24 @@ def _predict(
     taken: Mapping[str, Match],
     before: Mapping[str, _Prediction],
 ) -> dict[str, _Prediction]:
-    replay = Replay(sides.recording, sides.declaration, sides.folded)
+    wide = sides.own is not None and sides.own.wide_float16
+    replay = Replay(sides.recording, sides.declaration, sides.folded, wide)
+    replay.values |= _fed_narrower(sides)
     walk = _Walk(sides, spotlight, taken, before, replay)
     for step in sides.recording.steps:
         if not (walk.repeats(step) or walk.takes_as_judged(step)):
             walk.judges(step)
         walk.replay.forget(step)
     return walk.predictions
+
+
+def _fed_narrower(sides: _Sides) -> dict[str, Array]:
+    """Return the reference's only input as the candidate is fed it, where that is rounded to float16."""
+    names = list(sides.recording.inputs.values())
+    fed = list(sides.own.feeds.values()) if sides.own else []
+    if len(names) != 1 or len(fed) != 1 or fed[0].dtype != np.float16:
+        return {}
+    return {names[0]: fed[0].astype(np.float64)}
 
 
 @dataclass

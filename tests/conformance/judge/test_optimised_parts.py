@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 import onnx_models
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, parser
 
 from conformance.candidates.candidate import OwnGraph
 from conformance.candidates.onnx_candidate import OnnxRuntimeCandidate
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.graph.submodel import GIVEN, feed_each_node
+from conformance.graph.submodel import GIVEN, feed_each_node, given_to_each
 from conformance.judge.nodes import judge_nodes_and_parts
 from conformance.judge.optimised_parts import MadePart, parts_made
 from conformance.pictures.graph_inputs import graph_inputs
@@ -115,3 +115,14 @@ def test_narrow_tensors_are_fed_in_their_own_type(precision: int) -> None:
     assert kind == precision
     session = RuntimeOptions(threads=1).session(model)
     assert {each.name for each in session.get_inputs()} == {"x", f"{GIVEN}a"}
+
+
+def test_given_is_what_a_runtime_reads_whatever_it_calls_what_is_between() -> None:
+    """The second node takes what the first makes under another name: that is none of the tensors given."""
+    model = parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> graph (float[2] x) => (float[2] y) '
+        "{ own = Neg(x) a = Identity(own) b = Exp(a) other = Relu(own) y = Add(other, b) }"
+    )
+    numbers = np.ones(2, np.float32)
+    feed_each_node(model, {"a": numbers, "b": numbers}, ["a", "b", "y"])
+    assert given_to_each(model, ["a", "b", "y"]) == {"a": set(), "b": {"a"}, "y": {"b"}}
