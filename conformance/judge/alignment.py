@@ -183,6 +183,12 @@ def aligned(array: Array, reference: Array) -> Array:
     )
 
 
+def in_layout_of(array: Array, reference: Array) -> Array:
+    """Return an array in ``reference``'s shape: as it is where its axes are in that order, else `aligned`."""
+    in_order = _squeezed(array.shape) == _squeezed(reference.shape)
+    return array.reshape(reference.shape) if in_order else aligned(array, reference)
+
+
 def _range(array: Array) -> tuple[float, float]:
     """Return the smallest and the largest finite number; zeros where there is none."""
     low, high = float(array.min()), float(array.max())

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from conformance.candidates.candidate import FUSION_REACH, Candidate, OwnGraph, needed_outputs
+from conformance.judge.alignment import in_layout_of
 from conformance.judge.decisions import compare_decisions
 from conformance.judge.graph_course import look_into_file
 from conformance.judge.outputs import compare_outputs
@@ -174,7 +175,7 @@ class _Course(StepCourse):
     def _decisions(self) -> list[Decision]:
         reference = {name: self.recording.tensors[tensor] for name, tensor in self.recording.outputs.items()}
         given = {
-            row.name: self.shipped[row.candidate].reshape(row.shape)
+            row.name: in_layout_of(self.shipped[row.candidate], reference[row.name])
             for row in self.outputs
             if row.candidate is not None
             and row.verdict != "not judged"

@@ -217,7 +217,7 @@ def _defaults(op_type: str) -> Mapping[str, Any]:
 def _filled(node: Node, side: Side) -> dict[str, Any]:
     """Return the attributes with defaults filled in, and axes counted from the front."""
     told = {name: value for name, value in with_defaults(node).items() if name not in _UNREAD}
-    rank = len(side.graph.shapes.get(node.inputs[0], ())) if node.inputs else 0
+    rank = _rank(node, side.graph.shapes)
     if isinstance(told.get("axis"), int) and rank:
         told["axis"] %= rank
     if told.get("auto_pad") == "NOTSET":
@@ -232,6 +232,12 @@ def _filled(node: Node, side: Side) -> dict[str, Any]:
     if node.op_type == "Resize":
         _drop_unread_by_resize(told)
     return told
+
+
+def _rank(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return how many axes an attribute counts, those of the operand or the result; 0 if not known."""
+    counted = node.outputs[:1] if node.op_type in ("OneHot", "Unsqueeze") else node.inputs[:1]
+    return next((len(shapes[name]) for name in (*counted, *node.outputs[:1]) if name in shapes), 0)
 
 
 def _padded_before(node: Node, side: Side) -> list[int]:

@@ -127,9 +127,7 @@ def parts_made(
         known = {**held, **{each: captured[each] for each in given[name]}}
         part = [] if _equal(made, captured[name]) else graph.between(known, [name])
         if 0 < len(part) <= MOST_NODES:
-            halves = {
-                each: FLOAT16 for each in given[name] if wide_float16 and known[each].dtype == np.float16
-            }
+            halves = dict.fromkeys(narrow.intersection(given[name]), FLOAT16)
             inexact = {**_rearranged(graph, part, candidate.declaration), **halves}
             found.append(MadePart(part, name, made, known, inexact))
     return found

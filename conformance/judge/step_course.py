@@ -209,7 +209,9 @@ class StepCourse(Course):
         """Say what the candidate's nodes and constants at the first fault have of their own."""
         origins = _origins(self.recording.graph, self.recording.weights)
         ours = Side(stretch.calls, ShapedGraph.of_recording(self.recording), origins)
-        theirs = Side(stretch.nodes, ShapedGraph.of_onnx(graph, self.captured))
+        own = self.candidate.own_graph(self.given(self.feeds))
+        known = {**(own.feeds if own else {}), **self.captured}
+        theirs = Side(stretch.nodes, ShapedGraph.of_onnx(graph, known))
         self.subgraphs = {"reference": _placed_nodes(ours), "candidate": _placed_nodes(theirs)}
         self.evidence += read_nodes(ours, theirs)
         if not any(said.startswith("weight") for said in self.evidence):

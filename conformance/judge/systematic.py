@@ -16,6 +16,7 @@ from conformance.bounds.declaration import Declaration
 from conformance.bounds.envelope import perturbed
 from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import Candidate
+from conformance.judge.alignment import in_layout_of
 from conformance.judge.movement import another
 from conformance.reports.report import InputReport
 from refimpl import Recording
@@ -106,7 +107,7 @@ class _Outputs:
             output = given.get(self.names[name])
             if output is None or output.size != truth.size:
                 raise CandidateError(f"it gives no output {self.names[name]!r} of shape {truth.shape}")
-            self.own.setdefault(name, []).append(_measures(output.reshape(truth.shape) - truth, truth))
+            self.own.setdefault(name, []).append(_measures(in_layout_of(output, truth) - truth, truth))
         # One seed an input: a rounding that all inputs shared would be a bias itself.
         seed = len(self.expected.get(next(iter(truths)), ()))
         for run in perturbed(recording, declaration, samples=RUNS, seed=seed):

@@ -51,3 +51,40 @@ def test_it_means_the_same(body: str, kind: str, made: str, scale: float) -> Non
     report = verify_against(given, given, {"input": feeds})
     assert report.verdict == "pass", report.headline()
     assert not report.inputs[0].problems
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        (
+            "v, i = TopK<axis = -1>(x, k)",
+            "v, i = TopK<axis = -1, largest = 0>(x, k)",
+            "largest is 0; the reference has 1",
+        ),
+        ("v = LogSoftmax<axis = -2>(x)", "v = LogSoftmax<axis = -1>(x)", "axis is 1; the reference has 0"),
+        (
+            "v = LayerNormalization<axis = -1>(x, s)",
+            "v = LayerNormalization<axis = -1, epsilon = 0.01>(x, s)",
+            "epsilon is 0.01; the reference has 1e-05",
+        ),
+    ],
+)
+def test_what_else_a_node_counts_from_the_end_is_not_what_differs(right: str, wrong: str, said: str) -> None:
+    """The first node is fed the graph's input."""
+
+    def made(body: str) -> OnnxGraph:
+        model = parser.parse_model(
+            f'<ir_version: 8, opset_import: ["" : 17]> graph (float[3, 9] x) => (float[N, M] v) {{ {body} }}'
+        )
+        used = {name for node in model.graph.node for name in node.input}
+        constants = {"k": np.array([4]), "s": np.linspace(0.5, 1.5, 9, dtype=np.float32)}
+        model.graph.initializer.extend(
+            numpy_helper.from_array(array, name) for name, array in constants.items() if name in used
+        )
+        return OnnxGraph.load(model)
+
+    x = np.random.default_rng(5).standard_normal((3, 9)).astype(np.float32)
+    report = verify_against(made(wrong), made(right), {"input": {"x": x}})
+    assert report.verdict == "fail"
+    (read,) = (each for each in report.inputs[0].evidence if "the reference has" in each)
+    assert said in read

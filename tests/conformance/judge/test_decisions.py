@@ -155,3 +155,17 @@ def test_a_flip_fails_and_is_said() -> None:
     assert pixels.smallest_iou < 0.5
     assert "flipped" in str(pixels)
     assert report.to_json()["inputs"][0]["decisions"][2]["flips"] == pixels.flips
+
+
+@pytest.mark.parametrize("order", [(0, 2, 3, 1), (0, 2, 1, 3), (2, 3, 1, 0)])
+def test_masks_in_another_order_of_axes_flip_nothing(order: tuple[int, ...]) -> None:
+    reference = NumpyCandidate(narrow_network.CONFIG, narrow_network.weights())
+
+    def run(images: Array) -> dict[str, Array]:
+        given = reference.run(images)
+        return {**given, "masks": np.ascontiguousarray(given["masks"].transpose(order))}
+
+    scene = {"scene": narrow_network.picture()}
+    report = verify(PythonCandidate(run), narrow_network.CONFIG, narrow_network.weights(), scene)
+    report.raise_on_failure()
+    assert {each.kind: each.flips for each in report.leading.decisions}["mask pixels"] == 0
