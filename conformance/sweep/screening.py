@@ -11,7 +11,7 @@ import numpy as np
 
 from conformance.candidates.arrays import attempted
 from conformance.candidates.candidate import Candidate
-from conformance.judge.alignment import CandidateTensors
+from conformance.judge.alignment import CandidateTensors, in_layout_of
 from conformance.judge.decisions import compare_decisions
 from conformance.judge.outputs import compare_outputs, infinite_outputs, run_twice
 from conformance.judge.steps import compare_steps
@@ -114,7 +114,9 @@ def screen(candidate: Candidate, images: Array, reference: Mapping[str, Array], 
         for row in rows
     ]
     found.problems += problems + infinite_outputs(outputs, ())
-    found.shipped = {row.name: outputs[row.candidate].reshape(row.shape) for row in rows if row.candidate}
+    found.shipped = {
+        row.name: in_layout_of(outputs[row.candidate], reference[row.name]) for row in rows if row.candidate
+    }
     _decide(found, reference, allowed)
     found.near += found.problems + [
         f"output {row.name} at {row.utilisation:.2g} of the smallest envelope"
