@@ -145,6 +145,14 @@ def further_outputs(
     return [name for name, array in outputs.items() if name not in taken and array.size not in sizes]
 
 
+def misnamed(rows: Sequence[Comparison]) -> list[str]:
+    """Say which outputs bear the name of another: whoever reads them by name is given the wrong one."""
+    names = {row.name for row in rows}
+    found = [row for row in rows if row.candidate in names and row.candidate != row.name]
+    listed = ", ".join(f"{row.candidate!r} is {row.name}" for row in found)
+    return [f"outputs bear one another's names, and were judged by their numbers: its {listed}"] * bool(found)
+
+
 def _paired(name: str, reference: Array, allowed: float, free: Mapping[str, Array]) -> Match | None:
     if name in free and free[name].shape == reference.shape:
         return Match(name, free[name], worst_output(free[name], reference, allowed))

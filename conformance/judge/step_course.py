@@ -17,7 +17,7 @@ from conformance.judge.course import Course, Judged, first_wrong
 from conformance.judge.diagnosis import diagnose, steps_behind, unexplained
 from conformance.judge.fast_convolution import FastConvolution, winograd_explains
 from conformance.judge.node_reading import SILENT, Side, read_nodes
-from conformance.judge.outputs import further_outputs
+from conformance.judge.outputs import further_outputs, misnamed
 from conformance.judge.replay import DATA_MOVEMENT
 from conformance.judge.steps import compare_steps
 from conformance.judge.strangers import like_nothing, not_finite
@@ -84,6 +84,7 @@ class StepCourse(Course):
         """Look for every step of the reference."""
         further = ", ".join(self.further())
         self.remarks += [f"its outputs {further} are further ones, and not judged"] * bool(further)
+        self.remarks += misnamed(self.outputs)
         self.steps, self.fault = self._compared(self.declared, own)
         self._name_mistaken()
         self.fault = self.fault or _output_fault(self.outputs, self.recording)
@@ -195,6 +196,8 @@ class StepCourse(Course):
 
     def _winograd(self) -> FastConvolution | None:
         """Return which of Winograd's convolutions explains what fails first."""
+        if self.folded is not None:
+            return None  # both sides are computed in float64, by nobody's convolutions
         cure = getattr(self.candidate, "without_winograd", "")
         found = (self.recording, self.steps, self.captured, self.declared)
         return winograd_explains(*found, self._compared, cure)

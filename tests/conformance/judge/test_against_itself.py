@@ -17,8 +17,10 @@ CONV = (RNG.standard_normal((4, 4, 3, 3)) / 6).astype(np.float16)
 def graph(body: str, kind: str = "float", made: str = "float") -> OnnxGraph:
     head = f'<ir_version: 8, opset_import: ["" : 17]> graph ({kind}[1, 4, 8, 8] x) => ({made}[1, 4, 8, 8] y)'
     model = parser.parse_model(head + body)
-    if "w" in {name for node in model.graph.node for name in node.input}:
-        model.graph.initializer.append(numpy_helper.from_array(CONV, "w"))
+    used = {name for node in model.graph.node for name in node.input}
+    for name, array in (("w", CONV), ("f", CONV.astype(np.float32))):
+        if name in used:
+            model.graph.initializer.append(numpy_helper.from_array(array, name))
     return OnnxGraph.load(model)
 
 
@@ -88,3 +90,14 @@ def test_what_else_a_node_counts_from_the_end_is_not_what_differs(right: str, wr
     assert report.verdict == "fail"
     (read,) = (each for each in report.inputs[0].evidence if "the reference has" in each)
     assert said in read
+
+
+def test_in_float64_no_fast_convolution_explains_what_differs() -> None:
+    right = graph("{ a = Relu(x) y = Conv<pads = [1, 1, 1, 1]>(a, f) }")
+    wrong = graph("{ a = Relu(x) y = Conv<pads = [0, 0, 2, 2]>(a, f) }")
+    x = RNG.standard_normal((1, 4, 8, 8)).astype(np.float32)
+    report = verify_against(wrong, right, {"input": {"x": x}})
+    assert report.verdict == "fail"
+    evidence = report.inputs[0].evidence
+    assert not any("Winograd" in said for said in evidence)
+    assert any("pads is [0, 0, 2, 2]; the reference has [1, 1, 1, 1]" in said for said in evidence)

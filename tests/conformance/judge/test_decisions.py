@@ -169,3 +169,18 @@ def test_masks_in_another_order_of_axes_flip_nothing(order: tuple[int, ...]) -> 
     report = verify(PythonCandidate(run), narrow_network.CONFIG, narrow_network.weights(), scene)
     report.raise_on_failure()
     assert {each.kind: each.flips for each in report.leading.decisions}["mask pixels"] == 0
+
+
+def test_exchanged_names_of_outputs_are_said() -> None:
+    right = NumpyCandidate(narrow_network.CONFIG, narrow_network.weights())
+
+    def run(images: Array) -> dict[str, Array]:
+        given = right.run(images)
+        return {**given, "objectness": given["class_logits"], "class_logits": given["objectness"]}
+
+    scene = {"scene": narrow_network.picture()}
+    for function, count in ((run, 1), (right.run, 0)):
+        report = verify(PythonCandidate(function), narrow_network.CONFIG, narrow_network.weights(), scene)
+        said = [each for each in report.leading.remarks if "one another's names" in each]
+        assert len(said) == count
+        assert all("its 'objectness' is class_logits, 'class_logits' is objectness" in each for each in said)
