@@ -60,9 +60,10 @@ class EvaluatedGraph(Candidate):
         return given or {name: run.tensors[name] for name in last}
 
     def capture(self, images: Given) -> dict[str, Array]:
-        """Return every tensor that a node makes."""
+        """Return every tensor that a node makes, and the outputs, which may be inputs or constants."""
         run = self._recording(images)
-        return {name: run.tensors[name] for _, name in run.results()}
+        names = dict.fromkeys([*(name for _, name in run.results()), *run.outputs.values()])
+        return {name: run.tensors[name] for name in names if name in run.tensors}
 
     def own_graph(self, images: Given) -> OwnGraph:
         """Return the graph and what it is fed."""

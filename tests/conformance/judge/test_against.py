@@ -255,6 +255,27 @@ CASES = Path(__file__).parents[4] / "shared" / "data" / "onnx-cases"
 
 
 @pytest.mark.skipif(not CASES.exists(), reason="needs ../shared/data")
+def written(text: str) -> onnx.ModelProto:
+    return onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {text}')
+
+
+BESIDE = {
+    "nothing": ("", ""),
+    "a result": (", float[2,3] z", "z = Relu(x)"),
+    "an input": (", float[2,3] x", ""),
+}
+"""What is beside an output → how that is declared, and made."""
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_an_output_that_was_folded_to_a_constant(beside: str) -> None:
+    declared, made = BESIDE[beside]
+    outputs = f"(float[2,3] x) => (float[2,1] y{declared})"
+    before = written(f"{outputs} {{ {made} m = ReduceMean<axes = [1]>(x)  y = Softmax(m) }}")
+    judged(written(f"{outputs} <float[2,1] y = {{1, 1}}> {{ {made} }}"), before).raise_on_failure()
+    assert judged(written(f"{outputs} <float[2,1] y = {{1.1, 1}}> {{ {made} }}"), before).verdict == "fail"
+
+
 def test_padding_that_was_moved_into_a_pool_shows_without_input_of_its_own() -> None:
     """Zeros are larger than a window of negative numbers; a maximum pool's own padding is not."""
     files = (str(CASES / f"converter_pad_maxpool_{each}.onnx") for each in ("after", "before"))
