@@ -74,7 +74,7 @@ def _take_operator_set(model: onnx.ModelProto) -> None:
     for function in model.functions:
         operators = _operators(function.node)
         for entry in (each for each in function.opset_import if each.domain in ONNX_DOMAINS):
-            if all(_since(each, entry.version) == _since(each, own) for each in operators):
+            if all(_signature(each, entry.version) == _signature(each, own) for each in operators):
                 entry.version = own
 
 
@@ -87,13 +87,18 @@ def _operators(nodes: Iterable[onnx.NodeProto]) -> list[str]:
     return list(found)
 
 
-def _since(operator: str, opset: int) -> int:
-    """Return the operator set since which an operator is as it is in this one; 0: it is not in it."""
+def _signature(operator: str, opset: int) -> list[tuple[str, str | int]]:
+    """Return the operands and attributes, with their defaults, that an operator has; none: it is not there.
+
+    What else changed is which types are allowed, and what is said of them.
+    """
     known = min(max(opset, 0), onnx.defs.onnx_opset_version())
     try:
-        return int(onnx.defs.get_schema(operator, known).since_version)
+        schema = onnx.defs.get_schema(operator, known)
     except onnx.defs.SchemaError:
-        return 0
+        return []
+    attributes = sorted((each.name, str(each.default_value)) for each in schema.attributes.values())
+    return [*((each.name, each.option.value) for each in (*schema.inputs, *schema.outputs)), *attributes]
 
 
 def _check_growth(model: onnx.ModelProto) -> None:

@@ -103,16 +103,19 @@ def _of_function(opset: int, operator: str) -> onnx.ModelProto:
     return _model([call], functions=[function], imports=[helper.make_opsetid("local", 1)])
 
 
-@pytest.mark.parametrize("opset", [16, 18])
-def test_functions_of_another_operator_set_whose_operators_are_the_same(opset: int) -> None:
-    model = _of_function(opset, "Erf")
+@pytest.mark.parametrize(
+    ("opset", "operator"),
+    [(16, "Erf"), (18, "Erf"), (12, "Relu"), (12, "Sum"), (12, "Flatten"), (12, "Abs")],
+)
+def test_functions_of_another_operator_set_whose_operators_are_the_same(opset: int, operator: str) -> None:
+    model = _of_function(opset, operator)
     (expected,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": X})
     actual = evaluate(OnnxGraph.load(model), {"x": X})["y"]
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("opset", "operator"), [(12, "Softmax"), (2**40, "ReduceMax"), (-(2**40), "ReduceMax")]
+    ("opset", "operator"), [(12, "Softmax"), (12, "Hardmax"), (2**40, "ReduceMax"), (-(2**40), "ReduceMax")]
 )
 def test_functions_of_another_operator_set_whose_operators_are_others(opset: int, operator: str) -> None:
     with pytest.raises(UnsupportedOperationError, match="no function whose operators are those of the model"):
