@@ -8,6 +8,7 @@ agree within the same tolerance, whatever the layout, which rules out nearly all
 from __future__ import annotations
 
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -76,10 +77,13 @@ class CandidateTensors:
                 self.by_size[array.size].append(name)
                 self.ranges[name] = _range(array)
 
-    def find(self, reference: Array, bound: Array | float, spatial: bool = False) -> Match | None:
+    def find(
+        self, reference: Array, bound: Array | float, spatial: bool = False, called: str = ""
+    ) -> Match | None:
         """Return the tensor nearest to ``reference`` in any layout, if every element is within its bound.
 
-        ``spatial``: its last two axes are rows and columns, which no layout exchanges.
+        Of several as near, the one that is ``called`` so. ``spatial``: its last two axes are rows and
+        columns, which no layout exchanges.
         """
         low, high = _range(reference)
         bound = np.minimum(bound, RESEMBLANCE * max(abs(low), abs(high)))
@@ -91,10 +95,12 @@ class CandidateTensors:
                 continue
             for values in layouts(self.tensors[name], reference.shape, spatial):
                 worst = worst_of(values, reference, bound)
-                if worst.utilisation <= 1 and (best is None or worst.utilisation < best.worst.utilisation):
+                if worst.utilisation > 1:
+                    continue
+                at_most = math.inf if best is None else best.worst.utilisation
+                if worst.utilisation < at_most or (worst.utilisation == at_most and name == called):
                     best = Match(name, values, worst)
-                if worst.utilisation <= 1:
-                    break
+                break
         return best
 
     def named(self, name: str, reference: Array, bound: Array | float) -> Match | None:

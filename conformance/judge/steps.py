@@ -176,7 +176,7 @@ class _Sides:
         all of its tensors: else it may be the next one.
         """
         if np.isfinite(bound).any():
-            match = self.tensors.find(value, bound, spatial=name in self.structure.maps)
+            match = self.tensors.find(value, bound, name in self.structure.maps, called=name)
             largest = float(np.abs(value).max(initial=0.0))
             if float(np.max(bound, initial=0.0)) <= LIKENESS * largest:
                 return match

@@ -92,6 +92,24 @@ def test_what_else_a_node_counts_from_the_end_is_not_what_differs(right: str, wr
     assert said in read
 
 
+def test_of_tensors_that_are_alike_the_one_of_the_name_is_taken() -> None:
+    """A mean of one number is that number: its node is no node more than the reference has."""
+
+    def made(factor: float) -> OnnxGraph:
+        model = parser.parse_model(
+            '<ir_version: 8, opset_import: ["" : 17]> graph (float[1, 4, 1, 1] x) => (float[1, 4, 1, 1] y) '
+            "{ a = Exp(x) b = GlobalAveragePool(a) y = Mul(b, f) }"
+        )
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(factor), "f"))
+        return OnnxGraph.load(model)
+
+    x = np.linspace(-1, 1, 4, dtype=np.float32).reshape(1, 4, 1, 1)
+    report = verify_against(made(1.5), made(1.25), {"input": {"x": x}})
+    assert report.inputs[0].first_fault is not None
+    assert report.inputs[0].first_fault.candidate_nodes == ("y/Mul",)
+    assert not any("more than the reference" in said for said in report.inputs[0].evidence)
+
+
 def test_in_float64_no_fast_convolution_explains_what_differs() -> None:
     right = graph("{ a = Relu(x) y = Conv<pads = [1, 1, 1, 1]>(a, f) }")
     wrong = graph("{ a = Relu(x) y = Conv<pads = [0, 0, 2, 2]>(a, f) }")
