@@ -437,8 +437,11 @@ class _Search:
     def _if_made(self, faulty: list[Node], variant: Variant, target: str) -> float | None:
         constants = self._stored(variant.constants)
         operands = self._operands(faulty, constants)
-        value = run(faulty, operands, evaluate_node)[target]
-        if not self.certain and self._is_copy(value, operands):
+        made = run(faulty, operands, evaluate_node)
+        value = made.pop(target)
+        moved = {name for call in faulty if call.op_type in DATA_MOVEMENT for name in call.outputs}
+        known = {name: array for name, array in made.items() if name in operands or name in moved}
+        if not self.certain and self._is_copy(value, known):
             return self._downstream(faulty, constants, target)
         return self._reached(faulty, constants, target, value)
 
@@ -453,8 +456,8 @@ class _Search:
 
     @staticmethod
     def _is_copy(value: Array, operands: Mapping[str, Array]) -> bool:
-        """Tell whether the faulty tensor is but an operand, as when a summand is left out: finding that
-        proves nothing."""
+        """Tell whether the faulty tensor is but an operand, or one moved, as when a summand is left out:
+        finding that proves nothing."""
         return any(x.size == value.size and _extremes(x) == _extremes(value) for x in operands.values())
 
     def _downstream(self, faulty: list[Node], constants: Mapping[str, Array], target: str) -> float | None:

@@ -110,6 +110,28 @@ def test_of_tensors_that_are_alike_the_one_of_the_name_is_taken() -> None:
     assert not any("more than the reference" in said for said in report.inputs[0].evidence)
 
 
+def test_an_operand_that_was_only_moved_is_no_layer_left_out() -> None:
+    """The candidate holds what is cut out, as it should: that is no result of a step handed on."""
+
+    def made(epsilon: float) -> OnnxGraph:
+        model = parser.parse_model(
+            '<ir_version: 8, opset_import: ["" : 17]> graph (float[1, 8, 8, 8] x) => (float[1, 4, 8, 8] z) {'
+            "a = Exp(x) b = Slice(a, first, last, axis) "
+            f"y = BatchNormalization<epsilon = {epsilon}>(b, s, m, m, s) z = Exp(y) }}"
+        )
+        constants = {"first": np.array([2]), "last": np.array([6]), "axis": np.array([1])}
+        norm = {"s": np.linspace(0.5, 1.5, 4, dtype=np.float32), "m": np.linspace(-1, 1, 4, dtype=np.float32)}
+        for name, array in {**constants, **norm}.items():
+            model.graph.initializer.append(numpy_helper.from_array(array, name))
+        return OnnxGraph.load(model)
+
+    x = np.random.default_rng(2).standard_normal((1, 8, 8, 8)).astype(np.float32)
+    report = verify_against(made(0.01), made(0.001), {"input": {"x": x}})
+    assert report.verdict == "fail"
+    assert not any("missing" in each.fault for each in report.inputs[0].diagnoses)
+    assert any("epsilon is 0.01; the reference has 0.001" in said for said in report.inputs[0].evidence)
+
+
 def test_in_float64_no_fast_convolution_explains_what_differs() -> None:
     right = graph("{ a = Relu(x) y = Conv<pads = [1, 1, 1, 1]>(a, f) }")
     wrong = graph("{ a = Relu(x) y = Conv<pads = [0, 0, 2, 2]>(a, f) }")
