@@ -7,6 +7,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.judge import step_course
 from conformance.judge.against import verify_against
 
 CODES = {"float": 1, "int32": 6, "int64": 7, "float16": 10, "double": 11}
@@ -132,12 +133,13 @@ def test_an_operand_that_was_only_moved_is_no_layer_left_out() -> None:
     assert any("epsilon is 0.01; the reference has 0.001" in said for said in report.inputs[0].evidence)
 
 
-def test_in_float64_no_fast_convolution_explains_what_differs() -> None:
+def test_in_float64_no_fast_convolution_is_suspected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those of half the output a wrong pad may look as uneven as tiles do."""
+    monkeypatch.setattr(step_course, "winograd_explains", lambda *_: pytest.fail("Winograd is looked for"))
     right = graph("{ a = Relu(x) y = Conv<pads = [1, 1, 1, 1]>(a, f) }")
     wrong = graph("{ a = Relu(x) y = Conv<pads = [0, 0, 2, 2]>(a, f) }")
-    x = RNG.standard_normal((1, 4, 8, 8)).astype(np.float32)
+    x = np.random.default_rng(4).standard_normal((1, 4, 8, 8)).astype(np.float32)
     report = verify_against(wrong, right, {"input": {"x": x}})
     assert report.verdict == "fail"
     evidence = report.inputs[0].evidence
-    assert not any("Winograd" in said for said in evidence)
     assert any("pads is [0, 0, 2, 2]; the reference has [1, 1, 1, 1]" in said for said in evidence)
