@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from conformance.bounds import Declaration
-from conformance.candidates.arrays import Given, attempted, first_line, operands_of
+from conformance.candidates.arrays import Given, attempted, crash_of, first_line, operands_of
 from conformance.candidates.plain import GraphlessCandidate
 from conformance.graph.pytorch_replay import import_torch
-from refimpl.errors import FileError
+from refimpl.errors import CandidateError, ConfigurationError, FileError
 from refimpl.ops.operation import Array
 
 
@@ -34,6 +34,8 @@ class PyTorchCandidate(GraphlessCandidate):
     ------
     MissingDependencyError
         PyTorch is not installed.
+    ConfigurationError
+        It cannot be made one of float64.
     """
 
     captures_all = True
@@ -43,7 +45,8 @@ class PyTorchCandidate(GraphlessCandidate):
         self.torch = import_torch()
         self.wide = wide
         self.constants = list(self._as_numpy(dict(module.state_dict())).values()) if wide else None
-        self.module = copy.deepcopy(module).double() if wide else module
+        self.given = module
+        self.module = self._widened(module) if wide else module
 
     @classmethod
     def load(cls, path: Path, declaration: Declaration | None = None, wide: bool = False) -> PyTorchCandidate:
@@ -59,22 +62,53 @@ class PyTorchCandidate(GraphlessCandidate):
             raise FileError(f"{path}: there is no such file")
         logging.disable()  # PyTorch would show the traceback of what is caught here
         try:
-            return cls(torch.export.load(path).module(), declaration, wide)
+            module = torch.export.load(path).module()
         except Exception as error:  # PyTorch raises types of many libraries here
             raise FileError(f"{path}: is no exported program: {first_line(error)}") from error
         finally:
             logging.disable(logging.NOTSET)
+        return cls(module, declaration, wide)
+
+    def _widened(self, module: Any) -> Any:
+        try:
+            return copy.deepcopy(module).double()
+        except Exception as error:  # modules may do anything when they are copied
+            raise _not_wide(crash_of(error)) from error
 
     def run(self, images: Given) -> dict[str, Array]:
-        """Run it without gradients and return its outputs."""
-        return attempted(self._returned, images)
+        """Run it without gradients and return its outputs.
+
+        Raises
+        ------
+        CandidateError
+            It crashes, or returns no arrays.
+        ConfigurationError
+            It does so in float64 only, in which nobody but this program runs it.
+        """
+        try:
+            return attempted(self._returned, images)
+        except CandidateError as error:
+            if self.wide and self._runs_as_given(images):
+                raise _not_wide(str(error)) from error
+            raise
 
     def _returned(self, images: Given) -> Any:
         with self.torch.no_grad():
-            return self._as_numpy(self.module(*map(self._tensor, operands_of(images))))
+            operands = map(self._tensor, operands_of(images))
+            return self._as_numpy(self.module(*(self._as_wide(tensor) for tensor in operands)))
+
+    def _runs_as_given(self, images: Given) -> bool:
+        try:
+            with self.torch.no_grad():
+                self.given(*map(self._tensor, operands_of(images)))
+        except Exception:  # whatever its code raises
+            return False
+        return True
 
     def _tensor(self, array: Array) -> Any:
-        tensor = self.torch.from_numpy(np.require(array, requirements="W"))
+        return self.torch.from_numpy(np.require(array, requirements="W"))
+
+    def _as_wide(self, tensor: Any) -> Any:
         return tensor.double() if self.wide and tensor.is_floating_point() else tensor
 
     def capture(self, images: Given) -> dict[str, Array]:
@@ -107,3 +141,11 @@ class PyTorchCandidate(GraphlessCandidate):
         if hasattr(value, "__dataclass_fields__"):
             return {name: self._as_numpy(getattr(value, name)) for name in value.__dataclass_fields__}
         return [self._as_numpy(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _not_wide(said: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"the module cannot be run in float64, in which it is compared with its export: {said}; keep its "
+        "constants in buffers and leave out .float() and checks of types, or judge its float32 beside the "
+        "export: verify EXPORT.onnx --graph-only --candidate pytorch:FILE.py:NAME"
+    )

@@ -63,9 +63,11 @@ class Capture(TorchDispatchMode):
 
     @contextmanager
     def modules(self, module: nn.Module) -> Iterator[None]:
-        """Keep the path of the module that is running."""
+        """Keep the path of the module that is running; compiled ones, scripted or traced, take no hooks."""
         handles = []
         for path, part in module.named_modules():
+            if isinstance(part, torch.jit.ScriptModule):
+                continue
             handles.append(part.register_forward_pre_hook(self._enter(path)))
             handles.append(part.register_forward_hook(lambda *_: self._leave(), always_call=True))
         try:
