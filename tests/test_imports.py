@@ -33,6 +33,7 @@ def test_the_reference_imports_numpy_and_scipy_only(module: str) -> None:
 ORDER = [
     "silent_onnxruntime",
     "foreign_names",
+    "named_values",
     "limits",
     "allocation",
     "json_files",

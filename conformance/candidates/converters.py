@@ -28,6 +28,7 @@ from conformance.conversion.ncnn_model import read_ncnn
 from conformance.files import atomic_write
 from conformance.folders import replaced_folder
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.named_values import values_in
 from conformance.pictures.graph_inputs import named_shapes
 from refimpl.errors import ConfigurationError, FileError, MissingDependencyError
 
@@ -392,7 +393,7 @@ def converted(runtime: PhoneRuntime, text: str, source: Path, model: Path) -> st
     MobileInstError
         As of `convert`.
     """
-    given = dict(word.partition("=")[::2] for word in text.split(",") if word)
+    given = values_in(text.split(","), f"--candidate {runtime.name}")
     convert(CONVERTERS[runtime.name], source, model, given.get("weights", "float32"), given.get("delegate"))
     return ",".join([str(model), *([text] if text else [])])
 

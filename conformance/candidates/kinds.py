@@ -31,6 +31,7 @@ from conformance.candidates.plain import NumpyCandidate, PythonCandidate
 from conformance.candidates.pytorch import PyTorchCandidate
 from conformance.candidates.qnn import Npu, NpuCandidate, npu_graph
 from conformance.graph.onnx_graph import OnnxGraph
+from conformance.named_values import values_in
 from refimpl import MobileInstConfig
 from refimpl.errors import CandidateError, ConfigurationError, FileError
 from refimpl.model import output_names
@@ -105,7 +106,7 @@ def onnx_runtime(request: Request) -> Candidate:
 
 def runtime_options(text: str, threads: int) -> RuntimeOptions:
     """Return the options of ONNX Runtime that ``level=basic,threads=2`` names."""
-    pairs = dict(part.partition("=")[::2] for part in text.split(",") if part)
+    pairs = values_in(text.split(","), "--candidate onnxruntime")
     wanted = pairs.pop("threads", str(threads))
     if not wanted.isdecimal():
         raise ConfigurationError(f"--candidate onnxruntime: threads={wanted!r} is no number")

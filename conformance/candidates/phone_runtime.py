@@ -24,6 +24,7 @@ from conformance.conversion.meanings import MEANINGS
 from conformance.conversion.stored_weight import StoredWeight
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.json_files import read_json
+from conformance.named_values import values_in
 from refimpl.errors import ConfigurationError, FileError, MissingDependencyError, ShapeError
 from refimpl.graph import Graph, Node
 from refimpl.ops.operation import Array
@@ -310,7 +311,7 @@ class PhoneRuntime:
     def settings(self, text: str) -> Settings:
         """Return what ``MODEL,name=value,…`` says; errors as of `candidate`."""
         path, *pairs = text.split(",")
-        given = dict(pair.partition("=")[::2] for pair in pairs if pair)
+        given = values_in(pairs, f"--candidate {self.name}")
         known = {option.name: option for option in self.options}
         unknown = [name for name in given if name not in known]
         if unknown:

@@ -17,6 +17,7 @@ from conformance.candidates.onnx_runtime_process import IsolatedOnnxRuntimeGraph
 from conformance.candidates.qnn_process import FALLBACKS
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.quantized import quantized_results
+from conformance.named_values import values_in
 from refimpl.errors import ConfigurationError
 from refimpl.ops.operation import Array
 
@@ -100,7 +101,7 @@ class Npu:
             There is no such chip, or a number is missing.
         """
         parts = [part for part in text.split(",") if part]
-        pairs = dict(part.partition("=")[::2] for part in parts if "=" in part)
+        pairs = values_in([part for part in parts if "=" in part], "--candidate qnn")
         words = [part for part in parts if "=" not in part and part != "strict"]
         if len(words) == 1 and words[0] in CHIPS and not pairs.keys() & {"htp_arch", "soc_model"}:
             pairs["htp_arch"], pairs["soc_model"] = CHIPS[words.pop()]

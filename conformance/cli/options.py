@@ -19,6 +19,7 @@ from conformance.cli.terminal import Progress, console, progress_console, workin
 from conformance.files import check_writable, write_text
 from conformance.json_files import finite
 from conformance.judge.weights_cache import cache_folder, seeded_weights
+from conformance.named_values import given_once
 from refimpl import MobileInstConfig, Weights
 from refimpl.errors import ConfigurationError, WeightsError
 from refimpl.inference import STRIDE
@@ -239,9 +240,9 @@ def configuration(
     Raises
     ------
     ConfigurationError
-        There is no such network, or it is not that of the trained set.
+        There is no such network, it is not that of the trained set, or a field is given twice.
     """
-    wanted = dict(_override(text) for text in overrides or ())
+    wanted = _overrides(overrides)
     if not names_trained(weights):
         return MobileInstConfig.preset(model or DEFAULT_MODEL, **wanted)
     config = trained_config(str(weights))
@@ -257,6 +258,10 @@ def configuration(
 def names_trained(weights: Path | None) -> bool:
     """Whether ``--weights`` is the name of a trained set, and no file."""
     return weights is not None and not weights.exists() and is_trained(weights)
+
+
+def _overrides(texts: Sequence[str] | None) -> dict[str, Any]:
+    return given_once(map(_override, texts or ()), "--set")
 
 
 def _override(text: str) -> tuple[str, Any]:
@@ -302,7 +307,7 @@ def load_network(
         return config, load_weights(config, path, backbone, seed)
     except WeightsError:
         likely = recognised_configuration(read_arrays(path)) if path and model is None else None
-        wanted = dict(_override(text) for text in overrides or ())
+        wanted = _overrides(overrides)
         if likely is None or any(getattr(likely.config, name) != value for name, value in wanted.items()):
             raise
         progress_console.print(f"{path} is that of {likely.words}: adopted", highlight=False)

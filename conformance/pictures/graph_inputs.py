@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from conformance.graph.onnx_graph import OnnxGraph, TensorInfo
+from conformance.named_values import given_once, values_in
 from refimpl.errors import (
     ConfigurationError,
     FileError,
@@ -46,7 +47,7 @@ def graph_inputs(
     Raises
     ------
     ConfigurationError
-        An option is malformed, or names no input.
+        An option is malformed, or names no input, or one that another does.
     FileError
         A file is missing, no array, or of another dtype.
     ShapeError
@@ -91,11 +92,10 @@ def _read(path: Path, info: TensorInfo) -> Array:
 
 def _assigned(graph: OnnxGraph, options: Sequence[str], option: str) -> dict[str, str]:
     """Return input → value of ``name=value`` options; those without a name go to the others in order."""
-    named = {}
-    for text in options:
-        name, sign, value = text.partition("=")
-        if sign and name in graph.inputs:
-            named[name] = value
+    pairs = [text.partition("=") for text in options]
+    named = given_once(
+        ((name, value) for name, sign, value in pairs if sign and name in graph.inputs), option
+    )
     rest = [text for text in options if text.partition("=")[0] not in named or "=" not in text]
     free = [name for name in graph.inputs if name not in named]
     if len(rest) > len(free):
@@ -112,15 +112,13 @@ def named_shapes(texts: Sequence[str]) -> dict[str, Shape]:
     Raises
     ------
     ConfigurationError
-        One is not of that form.
+        One is not of that form, or names what another does.
     """
-    found = {}
     for text in texts:
-        name, sign, sides = text.partition("=")
+        name, sign, _ = text.partition("=")
         if not (name and sign):
             raise ConfigurationError(f"--shape {text}: expected NAME=1x3x224x224")
-        found[name] = parse_shape(sides)
-    return found
+    return {name: parse_shape(sides) for name, sides in values_in(texts, "--shape").items()}
 
 
 def parse_shape(text: str) -> Shape:

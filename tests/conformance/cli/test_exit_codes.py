@@ -136,6 +136,20 @@ def test_no_seed_is_too_large_but_by_name(run: Callable[..., tuple[int, str]], n
     assert str(MOST_SEED) in said or "No such option" in said
 
 
+def test_a_name_is_given_once(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    onnx.save(exported(), tmp_path / "n.onnx")
+    model = ["verify", tmp_path / "n.onnx", "--candidate"]
+    for words in (
+        ["verify", *OPTIONS, "--set", "dim=64"],
+        ["verify", *OPTIONS, "--weights", "scenes-tiny", "--set", "dim=64"],
+        ["convert", "pytorch:a.py:b", "--to", "ncnn", "--shape", "x=1x3x8x8", "--shape", "x=1x3x4x4"],
+        [*model, "onnxruntime:level=all,level=basic"],
+        [*model, "qnn:htp_arch=73,soc_model=43,htp_arch=75"],
+    ):
+        code, said = run(*words)
+        assert (code, "twice" in said) == (2, True), said
+
+
 def test_the_largest_seed_is_one(run: Callable[..., tuple[int, str]]) -> None:
     assert run("verify", *OPTIONS, "--size", "64x96", "--no-cache", "--seed", MOST_SEED) == (0, "")
 

@@ -178,6 +178,17 @@ def test_inputs_by_name_in_order_and_random(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ordered["offset"], offset)
 
 
+def test_an_input_is_given_once(tmp_path: Path) -> None:
+    graph = OnnxGraph.load(MODELS["mobile"][0])
+    for name in ("first", "second"):
+        np.save(tmp_path / f"{name}.npy", np.zeros((8, 1, 1), np.float32))
+    files = [f"offset={tmp_path / name}.npy" for name in ("first", "second")]
+    with pytest.raises(ConfigurationError, match="--input gives 'offset' twice"):
+        graph_inputs(graph, files)
+    with pytest.raises(ConfigurationError, match="--shape gives 'x' twice"):
+        graph_inputs(graph, (), ["x=1x3x8x8", "x=1x3x4x4"])
+
+
 @pytest.mark.parametrize("kind", [onnx_models.FLOAT, onnx_models.INT8, onnx_models.INT64])
 def test_inputs_of_any_type(kind: int) -> None:
     graph = OnnxGraph.load(onnx_models.with_type(kind, "Abs"))
