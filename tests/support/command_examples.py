@@ -65,7 +65,7 @@ TRACKER = (
     "--resume --animate --video-id 2"
 )
 SEEDED = f"{SMALL} --seed 1 --size 64x96"
-FOUR = f"{SMALL} --set num_classes=4"
+FOUR = SMALL.replace("num_classes=7", "num_classes=4")
 HELD_OUT = f"--weights w4.npz {FOUR} --count 2"
 FAULTS = "resize --network topformer-tiny"
 
