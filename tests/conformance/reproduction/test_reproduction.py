@@ -31,6 +31,8 @@ WRONG = next(node for node in GRAPH.nodes if node.op_type == "Conv" and "relu" i
 class WrongConvolution(OnnxRuntimeGraph):
     """ONNX Runtime that doubles one weight of a convolution."""
 
+    shares_weights = False
+
     def _run(
         self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions
     ) -> dict[str, Array]:
