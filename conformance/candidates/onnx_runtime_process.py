@@ -34,16 +34,19 @@ from conformance.candidates.onnx_runtime import (
     run_session,
 )
 from conformance.files import temporary_files
+from conformance.foreign_names import shown
 from conformance.graph.large_models import digest, is_large, saved
 from conformance.graph.onnx_graph import OnnxGraph
-from refimpl import errors
-from refimpl.errors import CandidateError, ConfigurationError, SpaceError
+from refimpl.errors import CandidateError, ConfigurationError, MobileInstError, SpaceError
 from refimpl.ops.operation import Array
 
 MOST_KEPT = 2
 """Processes of a graph: as shipped, and with its tensors shown."""
 DONE = "done"
 """What a process says after a run; else the name of an error and its message, in JSON."""
+
+SAID = {kind.__name__: kind for kind in (CandidateError, ConfigurationError, SpaceError)}
+"""What a process may say is wrong."""
 
 Load = Callable[[onnx.ModelProto, RuntimeOptions], Any]
 """A model and how it is run → a session of ONNX Runtime."""
@@ -131,8 +134,7 @@ class _Process:
         if not answer:
             raise crashed(self.process.wait())
         if answer.strip() != DONE:
-            kind, message = json.loads(answer)
-            raise getattr(errors, kind)(message)
+            raise _error_of(answer)
         return _read(self.folder, "results")
 
     def _asked(self, timeout: float) -> str | None:
@@ -234,6 +236,15 @@ def runtime_graph(
     return IsolatedOnnxRuntimeGraph(graph, options, declaration, timeout)
 
 
+def _error_of(answer: str) -> MobileInstError:
+    """Return the error that a process says, or that it says something else."""
+    try:
+        kind, message = json.loads(answer)
+        return SAID[kind](str(message))
+    except (ValueError, TypeError, KeyError):
+        return CandidateError(f"its process answers {shown(answer.strip())}, which is no answer")
+
+
 def _write(folder: Path, kind: str, arrays: Mapping[str, Array]) -> None:
     with temporary_files():
         for place, array in enumerate(arrays.values()):
@@ -263,7 +274,7 @@ def main(folder: Path, load: Load = lambda model, options: options.session(model
             session = session or _loaded(folder, load, feeds)
             _write(folder, "results", run_session(session, feeds))
             answer = DONE
-        except (CandidateError, ConfigurationError, SpaceError) as error:
+        except tuple(SAID.values()) as error:
             answer = json.dumps([type(error).__name__, str(error)])
         print(answer, file=answers, flush=True)
 

@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from conformance.candidates import onnx_runtime_process
 from conformance.candidates.onnx_runtime import OnnxRuntimeGraph, RuntimeOptions
 from conformance.candidates.onnx_runtime_process import IsolatedOnnxRuntimeGraph
 from conformance.graph.onnx_graph import OnnxGraph
@@ -136,6 +137,16 @@ def test_nothing_of_an_isolated_runtime_is_made_in_this_process(monkeypatch: pyt
     assert graph.run({"x": X}).keys() == {"y"}
     assert graph.capture({"x": X}).keys() == {"a", "y"}
     graph.optimized({"x": X}, graph.capture({"x": X}))
+
+
+@pytest.mark.parametrize(
+    "answer", ["don", "{}", "[1, 2, 3]", '["SystemExit", "1"]', '[["a"], "b"]', "\x1b[31m"]
+)
+def test_an_answer_that_is_none_is_said(answer: str) -> None:
+    said = onnx_runtime_process._error_of(answer)
+    assert isinstance(said, CandidateError)
+    assert "which is no answer" in str(said)
+    assert "\x1b" not in str(said)
 
 
 def test_a_process_is_kept_for_its_model_and_ends_with_it() -> None:
