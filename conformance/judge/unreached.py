@@ -25,6 +25,9 @@ Limits = tuple[float, float]
 Idle = tuple[bool, bool]
 """For the lower and the upper limit, whether there is one that no number reaches."""
 
+MOVING = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
+"""What limits may stand before or behind: converters exchange them."""
+
 LARGEST = 1e30
 """A limit beyond which there is none."""
 
@@ -82,13 +85,16 @@ def held_between(graph: Graph, constants: Mapping[str, Array], name: str) -> Hel
     node = graph.producer(name)
     if node is None or (found := _held(node, constants)) is None:
         return None
-    last = node
+    last, chain = node, [node]
     for follow in (_before, _behind):
         other = follow(graph, node, constants)
         while other is not None and (more := _held(other, constants)) is not None:
             found = max(found[0], more[0]), min(found[1], more[1])
             last = other if follow is _behind else last
+            chain.append(other)
             other = follow(graph, other, constants)
+    if all(each.op_type in MOVING for each in chain):
+        return None
     users = sorted(user.op_type for user in graph.consumers.get(last.outputs[0], []))
     return Held(found, users + [""] * (last.outputs[0] in graph.outputs.values()))
 
@@ -116,10 +122,8 @@ def _held(node: Node, constants: Mapping[str, Array]) -> Limits | None:
             number = _number(fixed[0], constants) if len(fixed) == 1 and len(node.uses) == 2 else None
             low, high = (None, number) if node.op_type == "Min" else (number, None)
             return None if number is None else (_least(low), _most(high))
-        case "Identity":
-            return -math.inf, math.inf
         case _:
-            return None
+            return (-math.inf, math.inf) if node.op_type in MOVING else None
     if any(name and name not in constants for name in named[:2]):
         return None
     return _least(low), _most(high)

@@ -60,6 +60,7 @@ def test_a_wrong_weight_is_found(preset: str, weight: str, step: str) -> None:
 
 
 @pytest.mark.runtimes
+@pytest.mark.usefixtures("published_backbones")
 @pytest.mark.parametrize("dynamo", [False, True], ids=["torchscript", "dynamo"])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_exports_of_pytorch_conform(preset: str, dynamo: bool, tmp_path: Path) -> None:

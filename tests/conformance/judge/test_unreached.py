@@ -88,6 +88,10 @@ def test_another_limit_is_read(body: str, said: str) -> None:
         RIGHT.replace("r = Clip(c, zero, six)", "q = Relu(c) r = Min(q, six)"),
         RIGHT.replace("r = Clip(c, zero, six)", "q = Relu(c) p = Identity(q) r = Min(six, p)"),
         RIGHT.replace("r = Clip(c, zero, six)", "q = Min(c, six) r = Relu(q)"),
+        RIGHT.replace("r = Clip(c, zero, six)", "q = Clip(c, zero, six) r = Identity(q)"),
+        RIGHT.replace("c = Conv", "b = Conv").replace(
+            "r = Clip(c, zero, six)", "q = Clip(b, zero, six) t = Transpose(q) r = Transpose(t)"
+        ),
         RIGHT.replace("r = Clip(c, zero, six)", "q = Max(c, zero) r = Clip(q, zero, six)"),
         RIGHT.replace("r = Clip(c, zero, six)", "q = Clip(c, zero, seven) r = Clip(q, zero, six)"),
     ],
