@@ -13,6 +13,11 @@ MOVING = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "S
 """Operators whose results are their operand's elements: quantised, the same integers."""
 
 
+def is_quantized(graph: OnnxGraph) -> bool:
+    """Tell whether a graph goes through integers."""
+    return any(node.op_type in (QUANTIZE, DEQUANTIZE) for node in graph.nodes)
+
+
 def quantized_results(graph: OnnxGraph) -> list[str]:
     """Return the integers that such a runtime makes, in order: what QuantizeLinear gives."""
     return [node.outputs[0] for node in graph.nodes if node.op_type == QUANTIZE]

@@ -44,6 +44,11 @@ FEWER = 0.5
 """By which factor error / bound must fall where it was not above 1: a fault hidden in a loose bound."""
 
 
+def _evaluated(call: Node, operands: Sequence[Array | None]) -> tuple[Array, ...]:
+    """Return a call's results in float64: casts narrow nothing."""
+    return evaluate_node(call, operands, np.float64)
+
+
 @dataclass(frozen=True)
 class Explanation:
     """Why a tensor is wrong.
@@ -244,7 +249,7 @@ class _AlignedValues(_KnownValues):
         if call is None:
             return widened(self.recording.tensors[name])
         operands = [self[operand] if operand else None for operand in call.inputs]
-        made = evaluate_node(call, operands, np.float64)
+        made = _evaluated(call, operands)
         self.computed.update(zip(call.outputs, made, strict=False))
         return self.computed[name]
 
@@ -317,7 +322,7 @@ class _Search:
         operands = self._operands(chain, {})
 
         def compute(fed: Array) -> Array:
-            return run(chain, {**operands, name: fed}, evaluate_node)[target]
+            return run(chain, {**operands, name: fed}, _evaluated)[target]
 
         said = fed_picture(compute, images, wrong, bound, self.resized())
         return [said] if said else []
@@ -437,7 +442,7 @@ class _Search:
     def _if_made(self, faulty: list[Node], variant: Variant, target: str) -> float | None:
         constants = self._stored(variant.constants)
         operands = self._operands(faulty, constants)
-        made = run(faulty, operands, evaluate_node)
+        made = run(faulty, operands, _evaluated)
         value = made.pop(target)
         moved = {name for call in faulty if call.op_type in DATA_MOVEMENT for name in call.outputs}
         known = {name: array for name, array in made.items() if name in operands or name in moved}
@@ -466,7 +471,7 @@ class _Search:
         for user in self.graph.consumers.get(target, []):
             for name in self._judged_after(user):
                 calls = [*faulty, *(call for call in self.chain({name}) if call.name not in made)]
-                value = run(calls, self._operands(calls, constants), evaluate_node)[name]
+                value = run(calls, self._operands(calls, constants), _evaluated)[name]
                 reached = self._reached(calls, constants, name, value)
                 if reached is not None:
                     return reached

@@ -17,7 +17,7 @@ from conformance.bounds.worst_element import worst_of
 from conformance.candidates.candidate import Optimising
 from conformance.graph.evaluation import widened
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.graph.quantized import DEQUANTIZE, QUANTIZE
+from conformance.graph.quantized import is_quantized
 from refimpl.errors import CandidateError, MobileInstError
 from refimpl.graph import Node
 from refimpl.ops.operation import Array
@@ -114,7 +114,7 @@ def parts_made(
         As of `conformance.candidates.candidate.OwnGraph`.
     """
     graph = candidate.graph
-    if any(node.op_type in (QUANTIZE, DEQUANTIZE) for node in graph.nodes):
+    if is_quantized(graph):
         return []
     try:
         given, tensors = candidate.optimized(feeds, captured)

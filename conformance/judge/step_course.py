@@ -10,7 +10,7 @@ from conformance.bounds import Declaration
 from conformance.candidates.candidate import FUSION_REACH, NEEDED_OUTPUTS, OwnGraph
 from conformance.faults import ShapedGraph
 from conformance.graph.onnx_graph import OnnxGraph
-from conformance.graph.quantized import DEQUANTIZE, QUANTIZE
+from conformance.graph.quantized import is_quantized
 from conformance.judge.alignment import CandidateTensors
 from conformance.judge.conditioning import explain_large_errors
 from conformance.judge.course import Course, Judged, first_wrong
@@ -102,8 +102,9 @@ class StepCourse(Course):
         # Of outputs alone it is said that nothing inside was seen.
         shows_inside = not {row.candidate for row in self.outputs}.issuperset(held.values())
         self.unreached = idle if shows_inside else {}
+        weights, integer = self.candidate.declaration.weights, getattr(self.candidate, "integer", False)
         # Ranges of integers are limits of their own.
-        if not idle or graph is None or makes_integers(self.candidate, graph):
+        if not idle or graph is None or weights is not None or integer or is_quantized(graph):
             return
         sides = ShapedGraph.of_recording(self.recording), ShapedGraph.of_onnx(graph, self.captured)
         wrong, unread = read_limits(*sides, idle, held, self.declared.storage.unit_roundoff)
@@ -184,8 +185,9 @@ class StepCourse(Course):
         # Without the tensors around the failing step every mistake of the whole network could be the one.
         if self.candidate.captures_all:
             stretch = wrong_stretch(self.recording, self.steps, self.captured, graph) if graph else None
-            if graph and self.fault:
-                self._read(stretch or self._guessed(self.fault, graph), graph)
+            if own and graph and self.fault:
+                known = {**own.feeds, **self.captured}
+                self._read(stretch or self._guessed(self.fault, graph), ShapedGraph.of_onnx(graph, known))
             found = (self.recording, self.steps, self.outputs, self.captured, self.shipped)
             placed = (stretch.step, stretch.tensor) if stretch else None
             explained = diagnose(*found, self.declared, placed, self.resized)
@@ -208,23 +210,15 @@ class StepCourse(Course):
         nodes = [node for node in graph.nodes if node.name in fault.candidate_nodes]
         return Stretch(fault.step, "", calls, nodes)
 
-    def _read(self, stretch: Stretch, graph: OnnxGraph) -> None:
+    def _read(self, stretch: Stretch, graph: ShapedGraph) -> None:
         """Say what the candidate's nodes and constants at the first fault have of their own."""
         origins = _origins(self.recording.graph, self.recording.weights)
         ours = Side(stretch.calls, ShapedGraph.of_recording(self.recording), origins)
-        own = self.candidate.own_graph(self.given(self.feeds))
-        known = {**(own.feeds if own else {}), **self.captured}
-        theirs = Side(stretch.nodes, ShapedGraph.of_onnx(graph, known))
+        theirs = Side(stretch.nodes, graph)
         self.subgraphs = {"reference": _placed_nodes(ours), "candidate": _placed_nodes(theirs)}
         self.evidence += read_nodes(ours, theirs)
         if not any(said.startswith("weight") for said in self.evidence):
             self.evidence += compare_constants(ours, theirs, self.weights)
-
-
-def makes_integers(candidate: Judged, graph: OnnxGraph) -> bool:
-    """Tell whether a candidate rounds weights or results to whole multiples of steps."""
-    of_weights = candidate.declaration.weights is not None or getattr(candidate, "integer", False)
-    return of_weights or any(node.op_type in (QUANTIZE, DEQUANTIZE) for node in graph.nodes)
 
 
 def _placed_nodes(side: Side) -> list[PlacedNode]:

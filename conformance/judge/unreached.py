@@ -1,7 +1,8 @@
 """Limits that an input does not reach: another in their place, or none, computes the same numbers there.
 
-A ReLU6 whose input is never above 6 is as right as a ReLU. Where the candidate shows its nodes they are read
-instead; where it does not, it is said what was not seen.
+A ReLU6 whose input is never above 6 is as right as a ReLU, and any slope of a leaky ReLU below zero if its
+input never is. Where the candidate shows its nodes they are read instead; where it does not, it is said what
+was not seen.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from conformance.faults import ShapedGraph
+from conformance.judge.node_reading import with_defaults
 from conformance.reports.report import InputReport
 from refimpl import Recording
 from refimpl.graph import Graph, Node
@@ -22,11 +24,23 @@ from refimpl.ops.operation import Array
 Limits = tuple[float, float]
 """The least number that a tensor may hold, and the largest; infinite where there is none."""
 
+NONE: Limits = (-math.inf, math.inf)
+
 Idle = tuple[bool, bool]
 """For the lower and the upper limit, whether there is one that no number reaches."""
 
 MOVING = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
 """What limits may stand before or behind: converters exchange them."""
+
+BELOW_ZERO = ("LeakyRelu", "PRelu", "Elu", "Celu", "Selu")
+"""What hands on all but what is below zero: of that its attributes say, or its second operand."""
+
+RANGES: dict[str, Limits] = {
+    **dict.fromkeys(("Abs", "Exp", "Relu", "Softplus", "Sqrt"), (0.0, math.inf)),
+    **dict.fromkeys(("HardSigmoid", "Sigmoid", "Softmax"), (0.0, 1.0)),
+    **dict.fromkeys(("Cos", "Erf", "Sin", "Softsign", "Tanh"), (-1.0, 1.0)),
+}
+"""Operator → between what its results are, whatever it is given: no input reaches a limit beyond."""
 
 LARGEST = 1e30
 """A limit beyond which there is none."""
@@ -48,10 +62,13 @@ def unreached(recording: Recording) -> dict[str, Idle]:
     moving = recording.graph.dependent(recording.inputs.values())
     found = {}
     for step in recording.steps:
-        held = _held(step, recording.tensors) if step.op_type in ("Relu", "Clip") else None
-        operand = recording.tensors[step.inputs[0]] if held and step.inputs[0] in moving else np.empty(0)
-        if held and operand.size:
-            idle = -math.inf < held[0] <= float(operand.min()), float(operand.max()) <= held[1] < math.inf
+        if step.op_type not in ("Relu", "Clip", *BELOW_ZERO) or step.inputs[0] not in moving:
+            continue
+        low, high = (0.0, math.inf) if step.op_type in BELOW_ZERO else _held(step, recording.tensors) or NONE
+        operand, maker = recording.tensors[step.inputs[0]], recording.graph.producer(step.inputs[0])
+        least, most = RANGES.get(maker.op_type, NONE) if maker else NONE
+        if operand.size:
+            idle = least < low <= float(operand.min()), float(operand.max()) <= high < most
             found.update({step.outputs[0]: idle} if any(idle) else {})
     return found
 
@@ -123,7 +140,7 @@ def _held(node: Node, constants: Mapping[str, Array]) -> Limits | None:
             low, high = (None, number) if node.op_type == "Min" else (number, None)
             return None if number is None else (_least(low), _most(high))
         case _:
-            return (-math.inf, math.inf) if node.op_type in MOVING else None
+            return NONE if node.op_type in MOVING else None
     if any(name and name not in constants for name in named[:2]):
         return None
     return _least(low), _most(high)
@@ -166,8 +183,14 @@ def read_limits(
     wrong, unread
         Tensor → how the candidate has a limit otherwise; those of which no node of its says the limits.
     """
-    wrong, unread = {}, set()
+    wrong, unread = dict[str, str](), set[str]()
     for name, which in idle.items():
+        maker = reference.producer(name)
+        if maker is not None and maker.op_type in BELOW_ZERO:
+            said = _read_slope(reference, candidate, name, found.get(name, ""), unit_roundoff)
+            wrong |= {name: said} if said else {}
+            unread |= {name} if said is None else set()
+            continue
         ours = held_between(reference, reference.constants, name)
         theirs = held_between(candidate, candidate.constants, found[name]) if name in found else None
         if ours is None or theirs is None:
@@ -186,9 +209,30 @@ def read_limits(
     return wrong, unread
 
 
+def _read_slope(
+    reference: ShapedGraph, candidate: ShapedGraph, name: str, own: str, unit_roundoff: float
+) -> str | None:
+    """Return what a node says otherwise of numbers below zero, empty if nothing; None if that is not read."""
+    ours, theirs = reference.producer(name), candidate.producer(own)
+    if ours is None or theirs is None or ours.op_type != theirs.op_type or ours.op_type == "PRelu":
+        return None
+    sides = with_defaults(ours), with_defaults(theirs)
+    for key, mine in sides[0].items():
+        if not _near(mine, sides[1][key], unit_roundoff):
+            return (
+                f"{key} is {_said(sides[1][key])} at its {own}; the reference has {_said(mine)} at {name}, "
+                "which no number of this input reaches"
+            )
+    return ""
+
+
 def _alike(ours: Held, theirs: Held, place: int, unit_roundoff: float) -> bool:
-    limits = ours.limits[place], theirs.limits[place]
-    return bool(np.isclose(*limits, rtol=max(1e-5, 2 * unit_roundoff), atol=1e-30))
+    return _near(ours.limits[place], theirs.limits[place], unit_roundoff)
+
+
+def _near(one: Any, other: Any, unit_roundoff: float) -> bool:
+    """Tell whether constants are the same but for how they are stored."""
+    return bool(np.allclose(one, other, rtol=max(1e-5, 2 * unit_roundoff), atol=1e-30))
 
 
 def _said(limit: float) -> str:

@@ -163,7 +163,8 @@ class Sources:
         first, *others = step.inputs or ("",)
         if step.op_type in ARRANGING and first in self.places:
             held = [self.recording.tensors[name] if name else None for name in others]
-            self.places |= zip(step.outputs, evaluate_node(step, [self.places[first], *held]), strict=False)
+            moved = evaluate_node(step, [self.places[first], *held], np.float64)
+            self.places |= zip(step.outputs, moved, strict=False)
             self.names |= dict.fromkeys(step.outputs, self.names[first])
         elif len(step.outputs) == 1 and self.recording.tensors[step.outputs[0]].dtype.kind == "f":
             (name,) = step.outputs
@@ -265,7 +266,7 @@ def _shift(recording: Recording, step: Step, sources: Sources, added: Mapping[st
     if step.op_type == "ReduceMean" and step.inputs[0] in added:
         shape = held[step.inputs[0]].shape
         operands = [held[name] if name else None for name in step.inputs[1:]]
-        (mean,) = evaluate_node(step, [np.broadcast_to(added[step.inputs[0]], shape), *operands])
+        (mean,) = evaluate_node(step, [np.broadcast_to(added[step.inputs[0]], shape), *operands], np.float64)
         return np.asarray(mean)
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -160,9 +161,11 @@ def test_no_other_process_is_given_a_model_that_lacks_data() -> None:
     class Apart(OnnxRuntimeGraph):
         shares_weights = False
 
-        def _run(self, given: onnx.ModelProto, *rest: object) -> dict[str, Array]:
-            assert not lacked_by(given)
-            return super()._run(given, *rest)  # type: ignore[arg-type]
+        def _run(
+            self, model: onnx.ModelProto, feeds: Mapping[str, Array], options: RuntimeOptions
+        ) -> dict[str, Array]:
+            assert not lacked_by(model)
+            return super()._run(model, feeds, options)
 
     apart = Apart(graph)
     captured = apart.capture(feeds)

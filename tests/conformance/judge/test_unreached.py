@@ -102,6 +102,54 @@ def test_the_same_limit_otherwise_written_passes_silently(body: str) -> None:
     assert not report.inputs[0].remarks
 
 
+SLOPED = "{ c = Conv<pads = [1, 1, 1, 1]>(x, w) q = Mul(c, c) r = LeakyRelu<alpha = 0.1>(q) y = Mul(r, two) }"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("LeakyRelu<alpha = 0.1>(q)", "LeakyRelu<alpha = 0.2>(q)", "alpha is 0.2 at its"),
+        ("LeakyRelu(q)", "LeakyRelu<alpha = 0.02>(q)", "alpha is 0.02 at its"),
+        ("Elu<alpha = 1.5>(q)", "Elu(q)", "alpha is 1 at its"),
+        ("Celu<alpha = 1.5>(q)", "Celu<alpha = 3.0>(q)", "alpha is 3 at its"),
+    ],
+)
+def test_a_slope_below_zero_where_nothing_is(right: str, wrong: str, said: str) -> None:
+    """Squares are never below zero: whatever is made of such numbers, none shows it."""
+    sides = [graph(SLOPED.replace("LeakyRelu<alpha = 0.1>(q)", body)) for body in (wrong, right)]
+    report = verify_against(*sides, {"input": {"x": INPUT}})
+    assert report.verdict == "fail"
+    (problem,) = report.inputs[0].problems
+    assert said in problem
+    same = verify_against(sides[1], sides[1], {"input": {"x": INPUT}})
+    assert same.verdict == "pass"
+    assert not same.inputs[0].remarks
+
+
+def test_a_slope_that_is_a_weight_is_told_of() -> None:
+    bodies = [SLOPED.replace("LeakyRelu<alpha = 0.1>(q)", f"PRelu(q, {slope})") for slope in ("six", "five")]
+    report = verify_against(*map(graph, bodies), {"input": {"x": INPUT}})
+    assert report.inputs[0].remarks == [
+        "what this input does not reach was not seen, so that a wrong one passes: min of r"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("q = Exp(c) r = Clip(q, zero, six)", "q = Exp(c) r = Min(q, six)"),
+        ("q = Sigmoid(c) r = Clip(q, zero, six)", "q = Sigmoid(c) r = Relu(q)"),
+        ("q = Relu(c) r = LeakyRelu<alpha = 0.1>(q)", "q = Relu(c) r = LeakyRelu<alpha = 0.3>(q)"),
+        ("q = Tanh(c) r = Clip(q, , two)", "q = Tanh(c) r = Clip(q, , six)"),
+    ],
+)
+def test_a_limit_that_no_input_can_reach_is_none(right: str, wrong: str) -> None:
+    sides = [graph(RIGHT.replace("r = Clip(c, zero, six)", body)) for body in (wrong, right)]
+    report = verify_against(*sides, {"input": {"x": INPUT / 4}})
+    assert report.verdict == "pass"
+    assert not any("max" in each or "slope" in each for each in report.inputs[0].problems)
+
+
 @pytest.mark.parametrize(
     "written",
     [
