@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from refimpl.ops.operation import Array
 
 DATA_MOVEMENT = having(Trait.MOVES) | {"Cast"}
 """Operations whose results a candidate need not hold as tensors of their own."""
+
+OF_ONE = frozenset({"Softmax", "LogSoftmax", "Hardmax"})
+"""Operations that make the same of any single element."""
 
 TABLE_ROUNDINGS = 32.0
 """Unit roundoffs of its largest element by which a table that the exporter computes may be off."""
@@ -58,6 +62,19 @@ class Structure:
         tensors = self.recording.tensors
         floats = {name for name in made & used if tensors[name].dtype.kind == "f" and tensors[name].size}
         return floats & self.graph.dependent(self.recording.inputs.values())
+
+    @cached_property
+    def immaterial(self) -> set[str]:
+        """The tensors of which no output sees anything: a Softmax over one element, as of one key, is one."""
+        steps = self.recording.steps
+        given = {step.outputs[0] for step in steps if step.op_type in OF_ONE and self._of_one(step)}
+        outputs = self.recording.outputs.values()
+        seen = {name for step in self.graph.between(given, outputs) for name in step.outputs} - given
+        return {name for step in steps for name in step.outputs if name not in seen} if given else set()
+
+    def _of_one(self, step: Step) -> bool:
+        shape = self.recording.tensors[step.inputs[0]].shape
+        return bool(shape) and shape[step.attributes.get("axis", -1)] == 1
 
     def _before_norm(self, name: str) -> bool:
         return any(step.op_type == "BatchNormalization" for step in self.graph.consumers.get(name, []))

@@ -19,7 +19,7 @@ from conformance.judge.fast_convolution import FastConvolution, winograd_explain
 from conformance.judge.node_reading import SILENT, Side, read_nodes
 from conformance.judge.outputs import further_outputs, misnamed
 from conformance.judge.replay import DATA_MOVEMENT
-from conformance.judge.steps import compare_steps
+from conformance.judge.steps import compare_steps, of_one_key
 from conformance.judge.strangers import like_nothing, not_finite
 from conformance.judge.stretch import Stretch, wrong_stretch
 from conformance.judge.unreached import Idle, read_limits, unreached
@@ -86,6 +86,7 @@ class StepCourse(Course):
         self.remarks += [f"its outputs {further} are further ones, and not judged"] * bool(further)
         self.remarks += misnamed(self.outputs)
         self.steps, self.fault = self._compared(self.declared, own)
+        self.remarks += of_one_key(self.recording, self.steps)
         self._name_mistaken()
         self.fault = self.fault or _output_fault(self.outputs, self.recording)
         if not self.candidate.captures_all:

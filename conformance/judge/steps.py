@@ -100,6 +100,18 @@ def compare_steps(
     return seen.rows, Fault(first.name, first.operation, "network", tuple(between))
 
 
+def of_one_key(recording: Recording, rows: Sequence[Comparison]) -> list[str]:
+    """Say what the candidate may have left out, as no output sees it: `Structure.immaterial`."""
+    unseen = Structure(recording).immaterial
+    absent = [row.name for row in rows if row.name in unseen and row.verdict == "absent"]
+    if not absent:
+        return []
+    return [
+        f"a Softmax over one element is one whatever it is given: {len(absent)} steps before it were not "
+        f"found, such as {absent[0]}; a larger input shows them"
+    ]
+
+
 SHORT = 9
 """Steps in a row over which no bound grows so far: those of a layer norm."""
 EXACT = 1e-5
@@ -305,7 +317,7 @@ def _compare_once(sides: _Sides, taken: Mapping[str, Match], before: Mapping[str
                 likely[name] = match
             if kept or alike:
                 sure.add(name)
-            elif fused:
+            elif fused or name in sides.structure.immaterial:
                 match, missing = None, "absent"
         if match and item.value is not None:
             spotlight.show(name, match.values, item.value, item.bound, match.worst.utilisation)
