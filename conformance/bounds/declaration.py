@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from conformance.bounds.allowances import CPU, Runtime
 from conformance.bounds.formats import FLOAT32, Format
@@ -30,6 +30,8 @@ class Declaration:
         as biases, stay as exact as the arithmetic.
     read
         Weight, and from where to where its elements are, in the truth, those of the candidate's file.
+    otherwise
+        Format of the tensors that a graph does not say are stored so; None: all are.
     """
 
     arithmetic: Format = FLOAT32
@@ -37,14 +39,29 @@ class Declaration:
     runtime: Runtime = CPU
     weights: Format | None = None
     read: tuple[tuple[str, int, int], ...] = ()
+    otherwise: Format | None = None
 
     def __str__(self) -> str:
         """Say what a verdict under this declaration allows."""
+        stored = f"{self.storage.name}{self._place}"
         return (
             f"each step may err by the rounding of {self.arithmetic.name} arithmetic stored as "
-            f"{self.storage.name} (unit roundoff {self.arithmetic.unit_roundoff:.1e}){self._exceptions}; "
+            f"{stored} (unit roundoff {self.arithmetic.unit_roundoff:.1e}){self._exceptions}; "
             f"each output by {MULTIPLE:g} × the largest of {SAMPLES} runs with random rounding"
         )
+
+    @property
+    def finest(self) -> Format:
+        """The format of the tensors that are stored most finely."""
+        return self.otherwise or self.storage
+
+    def finely(self) -> Declaration:
+        """Return what is declared of what is stored most finely."""
+        return replace(self, storage=self.finest, otherwise=None)
+
+    @property
+    def _place(self) -> str:
+        return f" where the graph says so, else as {self.otherwise.name}" if self.otherwise else ""
 
     @property
     def _exceptions(self) -> str:

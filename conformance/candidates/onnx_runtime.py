@@ -392,7 +392,9 @@ def declared_by(
     own = max([FLOAT32, *formats], key=lambda format: format.unit_roundoff)
     chosen = arithmetic or FLOAT32
     coarser = max(chosen, own, key=lambda format: format.unit_roundoff)
-    return Declaration(chosen, storage or coarser, runtime_of_version(onnxruntime.__version__))
+    runtime = runtime_of_version(onnxruntime.__version__)
+    otherwise = None if storage or coarser == chosen else chosen
+    return Declaration(chosen, storage or coarser, runtime, otherwise=otherwise)
 
 
 def is_blocked(node: onnx.NodeProto) -> bool:

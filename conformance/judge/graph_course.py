@@ -5,8 +5,8 @@ The graph in float64, its tensors found in the candidate's by name and value.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -95,12 +95,14 @@ class GraphCourse(StepCourse):
     candidate: Candidate
     graph: OnnxGraph | None = None
     reach: int = FUSED
+    folded_finely: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def declared(self) -> Declaration:
         """What the candidate computes with; where that is float64, wide arithmetic and each result stored."""
         declared = self.candidate.declaration
-        return declared if self.folded is None else Declaration(FLOAT64, declared.storage)
+        wide = Declaration(FLOAT64, declared.storage, otherwise=declared.otherwise)
+        return declared if self.folded is None else wide
 
     def given(self, feeds: Mapping[str, Array]) -> Given:
         """Return one input as it is, several by name."""
@@ -143,11 +145,30 @@ class GraphCourse(StepCourse):
             declared = self.candidate.declaration
             # Of weights that are integers there, what is not taken from the file may be off by its rounding.
             rounded = copied_weights(self.recording, declared)
-            self.folded = folded_errors(self.recording, constants, declared.storage)
-            self.folded |= {
-                name: error + self.folded.get(name, 0.0) for name, error in rounded.items() if error.any()
-            }
+            both = [
+                folded_errors(self.recording, constants, storage)
+                for storage in (declared.storage, declared.finest)[: 2 if declared.otherwise else 1]
+            ]
+            for folded in both:
+                folded |= {
+                    name: error + folded.get(name, 0.0) for name, error in rounded.items() if error.any()
+                }
+            self.folded, self.folded_finely = both[0], both[-1]
         super().compare_steps(own)
+
+    def folded_of(self, finely: Collection[str]) -> Mapping[str, Array] | None:
+        """Return by how much constants may be off: those by less that only finely stored steps use."""
+        if self.folded is None or not finely:
+            return self.folded
+        users = self.recording.graph.consumers
+        fine = {
+            name for name in self.folded if all(step.outputs[0] in finely for step in users.get(name, []))
+        }
+        return {
+            name: self.folded_finely[name] if name in fine else error
+            for name, error in self.folded.items()
+            if name not in fine or name in self.folded_finely
+        }
 
     def truth(self, feeds: Mapping[str, Array]) -> Recording:
         """Return the graph's run on another input."""

@@ -278,9 +278,9 @@ class _Judge:
     def _declared(self, made: Sequence[str]) -> Declaration:
         """Return what results are declared to be computed with: stored as they are."""
         if self.graph.bfloat16.intersection(made):
-            return replace(self.declared, storage=BFLOAT16)
+            return replace(self.declared, storage=BFLOAT16, otherwise=None)
         arrays = [self.known[name] for name in made]
-        return replace(self.declared, storage=_stored_format(arrays, self.declared.storage))
+        return replace(self.declared, storage=_stored_format(arrays, self.declared.finest), otherwise=None)
 
 
 def _telling_node(last: Node, nodes: Sequence[Node]) -> Node:

@@ -16,6 +16,7 @@ from conformance.bounds.propagation import Evaluated
 from conformance.bounds.worst_element import worst_of
 from conformance.candidates.candidate import Optimising
 from conformance.graph.evaluation import widened
+from conformance.graph.narrow import narrow_tensors
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.quantized import is_quantized
 from refimpl.errors import CandidateError, MobileInstError
@@ -70,6 +71,8 @@ class MadePart:
         Name → what the nodes are given, and more.
     inexact
         Of that, what may be off by a rounding to a format.
+    finely
+        Whether none of it is stored in less than float32.
     """
 
     nodes: Sequence[Node]
@@ -77,9 +80,11 @@ class MadePart:
     made: Array
     known: Mapping[str, Array]
     inexact: Mapping[str, Format]
+    finely: bool = True
 
     def judged(self, declared: Declaration, evaluated: Mapping[str, Evaluated] | None = None) -> Part | None:
         """Judge it; None if nothing can be said of it. ``evaluated`` as of `propagated_bound`."""
+        declared = declared.finely() if self.finely else declared
         try:
             names = {name for node in self.nodes for name in node.uses if name in self.known}
             exact = {name: widened(self.known[name]) for name in names}
@@ -121,15 +126,17 @@ def parts_made(
     except CandidateError:
         return []
     held = {**graph.initializers, **feeds}
-    narrow = {name for name, array in captured.items() if wide_float16 and array.dtype == np.float16}
+    handed_on = {name for name, array in captured.items() if wide_float16 and array.dtype == np.float16}
+    narrow = narrow_tensors(graph) if candidate.declaration.otherwise else frozenset[str]()
     found = []
     for name, made in tensors.items():
         known = {**held, **{each: captured[each] for each in given[name]}}
         part = [] if _equal(made, captured[name]) else graph.between(known, [name])
         if 0 < len(part) <= MOST_NODES:
-            halves = dict.fromkeys(narrow.intersection(given[name]), FLOAT16)
+            halves = dict.fromkeys(handed_on.intersection(given[name]), FLOAT16)
             inexact = {**_rearranged(graph, part, candidate.declaration), **halves}
-            found.append(MadePart(part, name, made, known, inexact))
+            tensors_of = {each for node in part for each in (*node.uses, *node.outputs)}
+            found.append(MadePart(part, name, made, known, inexact, narrow.isdisjoint(tensors_of)))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -175,6 +175,9 @@ class Replay:
         storing it costs.
     wide_float16
         As of `conformance.candidates.candidate.OwnGraph`.
+    finely
+        Results that the candidate stores, with all that it may have fused before them, as finely as it
+        declares of any.
     """
 
     def __init__(
@@ -183,27 +186,38 @@ class Replay:
         declaration: Declaration,
         folded: Mapping[str, Array] | None = None,
         wide_float16: bool = False,
+        finely: Collection[str] = (),
     ) -> None:
         self.declaration = declaration
         self.wide_float16 = wide_float16
         self.folded = folded
+        self.finely = finely
         self.last_use = {name: step.name for step in recording.steps for name in step.uses}
         self.values = {name: recording.tensors[name] for name in recording.inputs.values()}
         self.bounds: dict[str, Array | None] = {}
         self.scales: dict[str, Array | None] = {}
         self.fixed = {*recording.weights, *recording.constants}
         self.constant = {*self.fixed}
+        self.unrounded = {name for name, array in self.values.items() if self._is_unrounded(array)}
         self.added: dict[str, Array] = {}
         for name in [*recording.weights, *recording.constants]:
             self.values[name] = array = recording.tensors[name]
             if folded is not None:
                 if name in folded:
                     self.bounds[name] = self.scales[name] = folded[name]
-            elif error := stored_error(array, declaration.storage, computed=name in recording.constants):
+                continue
+            storage = self._storage_of(name, recording)
+            if error := stored_error(array, storage, computed=name in recording.constants):
                 self.bounds[name] = self.scales[name] = np.full(array.shape, error)
         copied = copied_weights(recording, declaration)
         self.bounds |= copied
         self.scales |= copied
+
+    def _storage_of(self, name: str, recording: Recording) -> Format:
+        """Return what a weight or constant is stored in: as finely as every step that uses it."""
+        users = recording.graph.consumers.get(name, [])
+        fine = bool(users) and all(step.outputs[0] in self.finely for step in users)
+        return self.declaration.finest if fine else self.declaration.storage
 
     def compute(self, step: Step) -> None:
         """Compute a step, how far a correct candidate may be from it, and how far it likely is."""
@@ -216,6 +230,7 @@ class Replay:
             : 2 if self.folded is None else 1
         ]:
             before = [errors.get(name, 0.0) for name in step.inputs]
+            before = self._stored_before(step, before) if declared.otherwise else before
             call = (step, operands, before, outputs, declared)
             after = carried_bounds(*call, probable=probable, shared=shared)
             errors.update(zip(step.outputs, after, strict=False))
@@ -248,19 +263,36 @@ class Replay:
             held = errors.get(name, 0.0)
             errors[name] = None if held is None else np.asarray(held + error)
 
+    def _stored_before(
+        self, step: Step, errors: Sequence[Array | float | None]
+    ) -> list[Array | float | None]:
+        """Return by how much operands may be off that may be cast before a step."""
+        storage = self.declaration.storage
+        return [
+            np.asarray(error + storage.rounding_of(self.values[name]))
+            if error is not None and name in self.unrounded
+            else error
+            for name, error in zip(step.inputs, errors, strict=True)
+        ]
+
     def _declared(self, step: Step) -> Declaration:
         """Return what a step is computed with.
+
+        Of a graph that stores some tensors more coarsely, those that it stores finely.
 
         Of two graphs in float64, what is computed of constants alone was computed in float32, and the numbers
         within an operation (a sixth in HardSwish) may have become constants.
         """
+        declared = self.declaration
+        if step.outputs[0] in self.finely:
+            declared = declared.finely()
         if self.folded is None:
-            return self.declaration
+            return declared
         if self.fixed.issuperset(step.uses):
             self.fixed.update(step.outputs)
             return Declaration()
         elementwise = Trait.ELEMENTWISE in TRAITS[step.op_type]
-        return replace(self.declaration, arithmetic=FLOAT32) if elementwise else self.declaration
+        return replace(declared, arithmetic=FLOAT32) if elementwise else declared
 
     def bound(self, name: str) -> Array | float:
         """Return how far a correct tensor may be from ``values[name]``; infinite without a bound."""
@@ -278,7 +310,7 @@ class Replay:
             or scale is None
         ):
             return None
-        roundoff = self.declaration.storage.unit_roundoff
+        roundoff = self._declared(step).storage.unit_roundoff
         reason = unlike_rounding(values, self.values[name], bound, scale, roundoff)
         return reason if reason and self._fed_varied(step) else None
 
@@ -295,11 +327,21 @@ class Replay:
                 for kept in (self.values, self.bounds, self.scales):
                     kept.pop(name, None)
 
+    def _is_unrounded(self, values: Array) -> bool:
+        """Tell whether floats are stored more finely than some of the candidate's tensors."""
+        storage = self.declaration.storage
+        return (
+            self.declaration.otherwise is not None
+            and values.dtype.kind == "f"
+            and not np.array_equal(storage.rounded(values), values)
+        )
+
     def adopt(self, name: str, values: Array) -> None:
         """Continue with the candidate's values of a tensor."""
         self.values[name] = values.astype(np.float64)
         self.bounds.pop(name, None)
         self.scales.pop(name, None)
+        self.unrounded |= {name} if self._is_unrounded(values) else set()
         storage = self.declaration.storage
         unrounded = self.declaration.runtime.stores_when_used and not np.array_equal(
             storage.rounded(values), values

@@ -16,10 +16,12 @@ from conformance.judge.conditioning import explain_large_errors
 from conformance.judge.course import Course, Judged, first_wrong
 from conformance.judge.diagnosis import diagnose, steps_behind, unexplained
 from conformance.judge.fast_convolution import FastConvolution, winograd_explains
+from conformance.judge.hidden_numbers import read_numbers
 from conformance.judge.node_reading import SILENT, Side, read_nodes
 from conformance.judge.outputs import further_outputs, misnamed
 from conformance.judge.replay import DATA_MOVEMENT
 from conformance.judge.steps import compare_steps, of_one_key
+from conformance.judge.stored_finely import stored_finely
 from conformance.judge.strangers import like_nothing, not_finite
 from conformance.judge.stretch import Stretch, wrong_stretch
 from conformance.judge.unreached import Idle, read_limits, unreached
@@ -57,6 +59,8 @@ class StepCourse(Course):
         Step → the weight that the candidate's file has otherwise than rounding explains, and how.
     explained
         Whether a fast algorithm explains all that fails.
+    finely
+        As of `conformance.judge.replay.Replay`.
     unreached
         Limits that the input does not reach and no node was read for; None where something is wrong.
     """
@@ -69,6 +73,7 @@ class StepCourse(Course):
     resized: Resized = not_resized
     mistaken: Mapping[str, str] = field(default_factory=dict)
     explained: bool = False
+    finely: Collection[str] = ()
     unreached: Mapping[str, Idle] | None = None
 
     @property
@@ -93,10 +98,10 @@ class StepCourse(Course):
             self._look_at_strangers()
         if first_wrong([*self.outputs, *self.nodes, *self.steps]) is None:
             self.remarks += explain_large_errors(self.recording, self.outputs, self.steps)
-            self._look_at_limits(own)
+            self._look_at_what_is_hidden(own)
 
-    def _look_at_limits(self, own: OwnGraph | None) -> None:
-        """Read the limits that this input does not reach, where the candidate's nodes say them."""
+    def _look_at_what_is_hidden(self, own: OwnGraph | None) -> None:
+        """Read the limits that this input does not reach, and other numbers, in the candidate's nodes."""
         idle = unreached(self.recording)
         held = {row.name: row.candidate for row in self.steps if row.candidate}
         graph = own.graph if own else None
@@ -105,14 +110,15 @@ class StepCourse(Course):
         self.unreached = idle if shows_inside else {}
         weights, integer = self.candidate.declaration.weights, getattr(self.candidate, "integer", False)
         # Ranges of integers are limits of their own.
-        if not idle or graph is None or weights is not None or integer or is_quantized(graph):
+        if graph is None or weights is not None or integer or is_quantized(graph):
             return
         sides = ShapedGraph.of_recording(self.recording), ShapedGraph.of_onnx(graph, self.captured)
         wrong, unread = read_limits(*sides, idle, held, self.declared.storage.unit_roundoff)
         self.unreached = {name: which for name, which in self.unreached.items() if name in unread}
+        wrong |= {} if wrong else read_numbers(*sides, held, self.declared.storage)
         if wrong:
             first = next(step for step, name in self.recording.results() if name in wrong)
-            node = sides[1].producer(held[first.outputs[0]])
+            node = sides[1].producer(held.get(first.outputs[0], ""))
             nodes = (node.name,) if node else ()
             self.fault = self.fault or Fault(first.outputs[0], first.operation, "network", nodes)
             self.problems += list(wrong.values())
@@ -138,6 +144,19 @@ class StepCourse(Course):
     def _compared(
         self, declared: Declaration, own: OwnGraph | None = None
     ) -> tuple[list[Comparison], Fault | None]:
+        found = self._found(declared, own)
+        if declared.otherwise is None:
+            return found
+        self.finely = stored_finely(self.recording, found[0], own)
+        return self._found(declared, own, self.finely) if self.finely else found
+
+    def folded_of(self, finely: Collection[str]) -> Mapping[str, Array] | None:
+        """Return by how much constants may be off, where what is in ``finely`` is stored finely."""
+        return self.folded
+
+    def _found(
+        self, declared: Declaration, own: OwnGraph | None, finely: Collection[str] = ()
+    ) -> tuple[list[Comparison], Fault | None]:
         return compare_steps(
             self.recording,
             self.held_outputs(),
@@ -146,8 +165,9 @@ class StepCourse(Course):
             captures_all=self.candidate.captures_all,
             own=own,
             nodes=self.nodes if own else (),
-            folded=self.folded,
+            folded=self.folded_of(finely),
             reach=self.reach,
+            finely=finely,
         )
 
     def _look_at_strangers(self) -> None:
@@ -191,11 +211,19 @@ class StepCourse(Course):
                 self._read(stretch or self._guessed(self.fault, graph), ShapedGraph.of_onnx(graph, known))
             found = (self.recording, self.steps, self.outputs, self.captured, self.shipped)
             placed = (stretch.step, stretch.tensor) if stretch else None
-            explained = diagnose(*found, self.declared, placed, self.resized)
+            explained = diagnose(*found, self._declared_at_fault(), placed, self.resized)
             self.diagnoses = explained.diagnoses
             self.evidence += explained.evidence
             self.evidence += unexplained(self.diagnoses, self.evidence) if wrong else []
             self.fault = _placed(self.fault, self.diagnoses, self.steps, self.recording)
+
+    def _declared_at_fault(self) -> Declaration:
+        """Return what the first wrong step is computed with."""
+        declared, fault = self.declared, self.fault
+        fine = fault is not None and any(
+            step.outputs[0] in self.finely for step, name in self.recording.results() if name == fault.step
+        )
+        return declared.finely() if fine else declared
 
     def _winograd(self) -> FastConvolution | None:
         """Return which of Winograd's convolutions explains what fails first."""

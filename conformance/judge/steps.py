@@ -61,6 +61,7 @@ def compare_steps(
     nodes: Sequence[Comparison] = (),
     folded: Mapping[str, Array] | None = None,
     reach: int = FUSION_REACH,
+    finely: Collection[str] = (),
 ) -> tuple[list[Comparison], Fault | None]:
     """Find the reference's tensors in the candidate, and the first step it computes differently.
 
@@ -87,9 +88,11 @@ def compare_steps(
         As of `Replay`.
     reach
         How many steps in a row it may have fused.
+    finely
+        As of `Replay`.
     """
     both = recording, Structure(recording), outputs, tensors
-    sides = _Sides(*both, declaration, captures_all, own, nodes, folded, reach)
+    sides = _Sides(*both, declaration, captures_all, own, nodes, folded, reach, finely)
     seen = _compare_once(sides, {}, {})
     while len(seen.taken) < MOST_FAULTS and (place := _next_fault(sides, seen)):
         seen = _compare_once(sides, {**seen.taken, **place}, _until(sides, seen, place))
@@ -132,6 +135,7 @@ class _Sides:
     nodes: Sequence[Comparison]
     folded: Mapping[str, Array] | None
     reach: int
+    finely: Collection[str]
 
     @cached_property
     def compared(self) -> set[str]:
@@ -178,6 +182,8 @@ class _Sides:
         alike = own is not None and own.shape == value.shape
         if not alike or not self.captures_all or not np.isfinite(bound).any():
             return None
+        if self.declaration.otherwise:
+            bound = bound + self.declaration.storage.rounding_of(value)  # it may be cast where it is given
         match = self.tensors.named(self.given[name], value, bound)
         return match if match is not None and match.worst.utilisation > 1 else None
 
@@ -374,7 +380,7 @@ def _predict(
     before: Mapping[str, _Prediction],
 ) -> dict[str, _Prediction]:
     wide = sides.own is not None and sides.own.wide_float16
-    replay = Replay(sides.recording, sides.declaration, sides.folded, wide)
+    replay = Replay(sides.recording, sides.declaration, sides.folded, wide, sides.finely)
     replay.values |= _fed_narrower(sides)
     walk = _Walk(sides, spotlight, taken, before, replay)
     for step in sides.recording.steps:

@@ -77,14 +77,15 @@ def compare_constants(ours: Side, theirs: Side, weights: Mapping[str, Array]) ->
             right, given = folded.get(ours_named, ours.constants.get(ours_named)), theirs.constants.get(name)
             if right is not None and given is not None and right.dtype.kind == "f" and right.size > 1:
                 others = {**weights, **_of_size(ours.constants, right.size), **_renamed(folded)}
-                how = _difference_of_constants(right, given, others)
+                how = difference_of_constants(right, given, others)
                 origin = ours.origins.get(ours_named)
                 called = f"weight {origin}" if origin else f"constant {ours_named}"
                 said += [f"{called} {how}"] if how else []
     return said
 
 
-def _difference_of_constants(right: Array, given: Array, weights: Mapping[str, Array]) -> str:
+def difference_of_constants(right: Array, given: Array, weights: Mapping[str, Array]) -> str:
+    """Say how a constant differs, empty if it does not; ``weights`` are others whose values it may have."""
     if right.size != given.size:
         return f"has shape {list(right.shape)}, theirs {list(given.shape)}"
     return _difference(right.astype(np.float64), _laid_out(given.astype(np.float64), right.shape), weights)
