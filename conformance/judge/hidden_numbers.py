@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
 from conformance.bounds import FLOAT32, Format
 from conformance.faults import ShapedGraph
@@ -18,10 +19,19 @@ from conformance.judge.node_reading import with_defaults
 from conformance.judge.replay import DATA_MOVEMENT, TABLE_ROUNDINGS
 from conformance.judge.unreached import MOVING
 from conformance.judge.weight_comparison import difference_of_constants
-from refimpl.graph import Graph, Node
+from refimpl.graph import Node
 from refimpl.ops.operation import Array
 
-COMPARING = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "NonMaxSuppression")
+CHOOSING = (
+    "ArgMax",
+    "ArgMin",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "NonMaxSuppression",
+)
 """What is known by its operands: its results are no floats, and one number decides on them."""
 
 READ = (
@@ -33,6 +43,9 @@ READ = (
 TOLD = ("alpha", "beta", "bias", "epsilon", "fmod", "gamma", "lambd", "select_last_index")
 """Attributes that are numbers within an operation, or say what it does of numbers that may not be there."""
 
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+"""Types to which a cast does no more than round."""
+
 PRINTED = 1e-4
 """By what share an attribute may be off that was printed, and read."""
 
@@ -41,7 +54,11 @@ ROUNDINGS = 2 * (1 + 2.0**-10)
 
 
 def read_numbers(
-    reference: ShapedGraph, candidate: ShapedGraph, found: Mapping[str, str], storage: Format
+    reference: ShapedGraph,
+    candidate: ShapedGraph,
+    found: Mapping[str, str],
+    storage: Format,
+    tensors: Mapping[str, Array],
 ) -> dict[str, str]:
     """Return the numbers that the candidate's nodes have otherwise.
 
@@ -52,26 +69,76 @@ def read_numbers(
         The reference's tensor → the candidate's that is it.
     storage
         In which the candidate stores its constants, at the coarsest.
+    tensors
+        What the candidate computed, by name.
 
     Returns
     -------
     dict
         The tensor that a step makes → what its node has otherwise.
     """
-    bases = {name: _base(candidate, own) for name, own in found.items()}
-    bases |= dict(zip(reference.inputs.values(), candidate.inputs.values(), strict=False))
-    reading = _Reading(reference, candidate, bases, storage)
+    # Of what is the same everywhere, as zeros are, another's may have been found.
+    sure = {name: own for name, own in found.items() if name == own or not _is_one_number(tensors.get(own))}
+    reading = _Reading(reference, candidate, sure, storage)
     return {step.outputs[0]: said for step in reference.nodes if (said := reading.of_step(step))}
 
 
+class _Origins:
+    """Of what that is computed a tensor is an arrangement, or a part: as a text, the same for the same.
+
+    ``known`` are those of which the text is known.
+    """
+
+    def __init__(self, graph: ShapedGraph, known: Mapping[str, str]) -> None:
+        self.graph, self.known = graph, dict(known)
+
+    def of(self, name: str) -> str:
+        """Return the text."""
+        if name not in self.known:
+            self.known[name] = self._of(name)
+        return self.known[name]
+
+    def _of(self, name: str) -> str:
+        maker = self.graph.producer(name)
+        if maker is None or maker.op_type not in (*DATA_MOVEMENT, *MOVING):
+            return name
+        if maker.op_type in MOVING or maker.attributes.get("to") in FLOATS:
+            return self.of(maker.inputs[0])
+        constants = self.graph.constants
+        operands = [
+            str(hash(constants[each].astype(np.float64).tobytes())) if each in constants else self.of(each)
+            for each in maker.uses
+        ]
+        told = sorted(with_defaults(maker).items())
+        return f"{maker.op_type} {operands} {told} {maker.outputs.index(name)}"
+
+    def moving(self, node: Node) -> list[str]:
+        """Return those of a node's operands that are not constant."""
+        return [self.of(name) for name in node.uses if name not in self.graph.constants]
+
+    def choosing(self) -> dict[tuple[str, ...], list[Node]]:
+        """Return the nodes that choose, by what they are given."""
+        found: dict[tuple[str, ...], list[Node]] = {}
+        for node in self.graph.nodes:
+            if node.op_type in CHOOSING:
+                found.setdefault((node.op_type, *self.moving(node)), []).append(node)
+        return found
+
+
 class _Reading:
-    """Both sides, and where the reference's tensors begin in the candidate, before what only moves them."""
+    """Both sides, and the reference's tensors under the candidate's names."""
 
     def __init__(
-        self, reference: ShapedGraph, candidate: ShapedGraph, bases: Mapping[str, str], storage: Format
+        self, reference: ShapedGraph, candidate: ShapedGraph, found: Mapping[str, str], storage: Format
     ) -> None:
-        self.reference, self.candidate, self.bases, self.storage = reference, candidate, bases, storage
-        self.steps, self.nodes = _compared(reference), _compared(candidate)
+        self.reference, self.candidate, self.found, self.storage = reference, candidate, found, storage
+        self.theirs = _Origins(candidate, {})
+        inputs = zip(reference.inputs.values(), candidate.inputs.values(), strict=False)
+        # What is not found may have the name of something else there.
+        unknown = {name: f"unknown {name}" for node in reference.nodes for name in _computed(node)}
+        known = {name: self.theirs.of(own) for name, own in found.items()}
+        self.ours = _Origins(reference, {**unknown, **dict(inputs), **known})
+        self.steps, self.nodes = self.ours.choosing(), self.theirs.choosing()
 
     def of_step(self, step: Node) -> str:
         """Return what a step's counterpart has otherwise, empty if nothing or if there is none."""
@@ -83,24 +150,15 @@ class _Reading:
 
     def _counterpart(self, step: Node) -> Node | None:
         """Return the candidate's node of the same operator that is fed the same; None if that is not sure."""
-        given = _moving(self.reference, step)
-        fed = [self.bases.get(_base(self.reference, name)) for name in given]
-        if not given or None in fed:
-            return None
-        if step.op_type in COMPARING:
-            ours, theirs = (
-                side.get((step.op_type, *names), [])
-                for side, names in (
-                    (self.steps, [_base(self.reference, name) for name in given]),
-                    (self.nodes, fed),
-                )
-            )
-            return theirs[0] if len(ours) == len(theirs) == 1 else None
-        node = self.candidate.producer(self.bases.get(step.outputs[0], ""))
-        if node is None or node.op_type != step.op_type or len(given) > 1:
-            return None
-        own = [_base(self.candidate, name) for name in _moving(self.candidate, node)]
-        return node if own == fed else None
+        given = self.ours.moving(step)
+        if step.op_type in CHOOSING:
+            sides = [side.get((step.op_type, *given), []) for side in (self.steps, self.nodes)]
+            return sides[1][0] if [len(side) for side in sides] == [1, 1] else None
+        node = self.candidate.producer(self.found.get(step.outputs[0], ""))
+        while node is not None and node.op_type in MOVING and step.op_type not in MOVING:
+            node = self.candidate.producer(node.inputs[0])
+        alike = node is not None and node.op_type == step.op_type and self.theirs.moving(node) == given
+        return node if alike and len(given) == 1 else None
 
     def _differences(self, step: Node, node: Node) -> Iterator[str]:
         told = [{key: x for key, x in with_defaults(each).items() if key in TOLD} for each in (step, node)]
@@ -113,17 +171,18 @@ class _Reading:
             ours, theirs = (_scale_and_shift(*each) for each in ((ours, told[0]), (theirs, told[1])))
             told = [{}, {}]
         for key, mine in told[0].items():
-            if mine is not None and not self._alike(mine, told[1].get(key)):
-                yield f"{step.op_type}'s {key} is {told[1].get(key):.6g}, where the reference has {mine:.6g},"
-        wanted = step.op_type in (*READ, *COMPARING, "BatchNormalization")
+            other = told[1].get(key)
+            if mine is not None and other is not None and not self._alike(mine, other):
+                yield f"{step.op_type}'s {key} is {other:.6g}, where the reference has {mine:.6g},"
+        wanted = step.op_type in (*READ, *CHOOSING, "BatchNormalization")
         for place in sorted(ours.keys() & theirs.keys()) if wanted else ():
             if said := self._difference(ours[place], theirs[place], sizes.get(place, ours[place])):
                 name = step.inputs[place] if place < len(step.inputs) else step.name
                 yield f"{name} {said},"
 
-    def _alike(self, mine: Any, other: Any) -> bool:
+    def _alike(self, mine: float, other: float) -> bool:
         allowed = PRINTED * abs(mine) + float(self._allowed(np.asarray(mine)))
-        return other is not None and bool(abs(other - mine) <= allowed)
+        return abs(other - mine) <= allowed
 
     def _allowed(self, sizes: Array) -> Array:
         """Return by how much numbers of a file may be off: stored, or of tables that exporters compute."""
@@ -174,22 +233,12 @@ def _scale_and_shift(operands: Mapping[int, Array], told: Mapping[str, Any]) -> 
     return {1: factor, 2: shift - mean * factor}
 
 
-def _compared(graph: ShapedGraph) -> dict[tuple[str, ...], list[Node]]:
-    """Return the comparisons by what they are given."""
-    found: dict[tuple[str, ...], list[Node]] = {}
-    for node in graph.nodes:
-        if node.op_type in COMPARING:
-            names = (_base(graph, name) for name in _moving(graph, node))
-            found.setdefault((node.op_type, *names), []).append(node)
-    return found
+def _is_one_number(array: Array | None) -> bool:
+    if array is None or not array.size or array.flat[0] != array.flat[-1]:
+        return False
+    return bool((array == array.flat[0]).all())
 
 
-def _moving(graph: ShapedGraph, node: Node) -> list[str]:
-    return [name for name in node.uses if name not in graph.constants]
-
-
-def _base(graph: Graph, name: str) -> str:
-    """Return the tensor of which one is only another arrangement."""
-    while (maker := graph.producer(name)) is not None and maker.op_type in (*MOVING, "Cast"):
-        name = maker.inputs[0]
-    return name
+def _computed(node: Node) -> tuple[str, ...]:
+    """Return what a node makes, nothing of one that only moves."""
+    return () if node.op_type in (*DATA_MOVEMENT, *MOVING) else tuple(node.outputs)

@@ -10,6 +10,7 @@ import numpy as np
 from conformance.bounds import Declaration, introduced_bounds
 from conformance.candidates.candidate import Candidate
 from conformance.graph.evaluation import evaluate_node, widened
+from conformance.graph.narrow import narrow_tensors
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.submodel import submodel
 from conformance.judge.stored_weights import with_weights_of_file
@@ -110,6 +111,9 @@ def _written_node(
     missing = [name for name in (*node.inputs, *node.outputs) if name and name not in fixed]
     if missing:
         raise ShapeError(f"{node.name}: {', '.join(missing)} was not captured; nothing to reproduce")
+    # Of a graph of several formats, as it is stored.
+    coarse = not narrow_tensors(graph).isdisjoint(node.outputs)
+    declaration = declaration if coarse else declaration.finely()
     model, fed = submodel(graph, [node], fixed, [name for name in node.outputs if name])
     note = RecordedStep.of(fault, declaration)
     written = StepFolder(note, {MODEL: model}, contents=[f"`{MODEL}`: the node alone, its weights in it"])

@@ -16,6 +16,7 @@ from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.submodel import submodel
 from conformance.judge.alignment import aligned
 from conformance.judge.diagnosis import steps_behind
+from conformance.judge.stored_finely import stored_finely
 from conformance.reports.report import Comparison, Fault, InputReport
 from conformance.reproduction.recorded_step import MODEL, Judgement, RecordedStep, judge_steps
 from conformance.reproduction.step_folder import OWN_MODEL, StepFolder
@@ -56,17 +57,20 @@ class ReferenceStep:
         # A step that the candidate left out, at which the fault is, shows at the first that fails.
         self.failing = next((row for row in item.steps if row.verdict == "fail"), None)
         self.target = self.failing.name if self.failing else fault.step
+        declared = candidate.declaration
+        fine = declared.otherwise and self.target in stored_finely(recording, item.steps, self.own)
+        self.declared = declared.finely() if fine else declared
         self.agreeing = {row.candidate for row in item.steps if row.verdict == "pass" and row.candidate}
 
     def folder(self) -> StepFolder | None:
         """Return what shows the fault; None if no steps on their own do."""
-        note = RecordedStep.of(self.fault, self.candidate.declaration)
+        note = RecordedStep.of(self.fault, self.declared)
         if self.failing is not None:
             return self._of_step(note, self.failing)
         row = next(row for row in self.item.outputs if self.recording.outputs[row.name] == self.target)
         values = self._as_reference(self.candidate.run(self.images)[row.candidate or ""])
         # Its operands tell more, if they were captured; the whole network leaves the envelope in any case.
-        whole = RecordedStep.of(self.fault, self.candidate.declaration, row.tolerance)
+        whole = RecordedStep.of(self.fault, self.declared, row.tolerance)
         steps = self.item.steps
         return self._showing(note, steps, values) or self._showing(whole, [], values)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -18,6 +19,9 @@ from conformance.judge.against import verify_against
 from conformance.judge.any_graph import verify_graph
 from conformance.judge.network import verify
 from conformance.reports.report import Report
+from conformance.reproduction.folder import reproduce
+from conformance.reproduction.recorded_step import judge_folder
+from refimpl import MobileInst
 from refimpl.ops.operation import Array
 
 pytestmark = pytest.mark.usefixtures("small_backbones")
@@ -156,3 +160,13 @@ def test_narrow_tensors_are_those_that_onnx_infers() -> None:
         wanted = {name for name, code in codes.items() if code in (NARROW, TensorProto.BFLOAT16)}
         assert narrow_tensors(OnnxGraph.load(model)) == wanted
         assert wanted
+
+
+def test_it_is_shown_again_by_itself(tmp_path: Path) -> None:
+    candidate = OnnxRuntimeCandidate(OnnxGraph.load(model_of(cast_outputs, HIDDEN)))
+    report = verify(candidate, CONFIG, weights(), {"picture": picture()})
+    reference = MobileInst(CONFIG, weights().astype(np.float64))
+    assert reproduce(tmp_path / "step", report, candidate, reference, picture())
+    again = judge_folder(tmp_path / "step")
+    assert again.verdict == "fail"
+    assert f"{HIDDEN:g} × the right one" in " ".join(again.inputs[0].evidence)
