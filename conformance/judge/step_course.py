@@ -91,7 +91,7 @@ class StepCourse(Course):
         self.remarks += [f"its outputs {further} are further ones, and not judged"] * bool(further)
         self.remarks += misnamed(self.outputs)
         self.steps, self.fault = self._compared(self.declared, own)
-        self.remarks += of_one_key(self.recording, self.steps)
+        self.remarks += of_one_key(self.recording, self.steps) if self.candidate.captures_all else []
         self._name_mistaken()
         self.fault = self.fault or _output_fault(self.outputs, self.recording)
         if not self.candidate.captures_all:
