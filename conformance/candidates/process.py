@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ class IsolatedCandidate(Candidate):
     def __init__(self, text: str, request: Request, timeout: float | None = None) -> None:
         self.text, self.request, self.timeout = text, request, timeout
         self.nodes: list[Node] = []
+        self.said: list[str] = []
         self.complete = True
         self.process: subprocess.Popen[str] | None = None
         plain = {name: np.asarray(array, order="C") for name, array in request.weights.items()}
@@ -81,6 +82,11 @@ class IsolatedCandidate(Candidate):
     def captures_all(self) -> bool:
         """Whether a tensor that it does not capture is one that it does not compute."""
         return self.complete
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What it says is worth knowing of it, after a run."""
+        return self.said
 
     @property
     def fusion_reach(self) -> int:
@@ -131,7 +137,7 @@ class IsolatedCandidate(Candidate):
         self.nodes = [
             Node(name, kind, tuple(inputs), tuple(outputs)) for name, kind, inputs, outputs in answer["nodes"]
         ]
-        self.complete = bool(answer["captures_all"])
+        self.complete, self.said = bool(answer["captures_all"]), list(answer["remarks"])
         for place, array in enumerate(operands_of(images)):
             if array.flags.writeable:
                 array[...] = np.load(_input_file(folder, place), allow_pickle=False)
@@ -313,6 +319,7 @@ def _answer(candidate: Candidate, method: str, names: list[str] | None, folder: 
     return {
         "tensors": list(tensors),
         "captures_all": candidate.captures_all,
+        "remarks": list(getattr(candidate, "remarks", ())),
         "nodes": [(node.name, node.op_type, node.inputs, node.outputs) for node in own.nodes.nodes]
         if own
         else [],

@@ -16,6 +16,12 @@ from conformance.graph.pytorch_replay import import_torch
 from refimpl.errors import CandidateError, ConfigurationError, FileError
 from refimpl.ops.operation import Array
 
+OTHERWISE_IN_TRAINING = (
+    *("AlphaDropout", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "Dropout", "Dropout1d", "Dropout2d"),
+    *("Dropout3d", "FeatureAlphaDropout", "RReLU", "SyncBatchNorm"),
+)
+"""PyTorch's modules that in training mode are random, or take their statistics from the batch."""
+
 
 class PyTorchCandidate(GraphlessCandidate):
     """A module, or a program of ``torch.export``, on PyTorch's CPU operators.
@@ -39,6 +45,18 @@ class PyTorchCandidate(GraphlessCandidate):
     """
 
     captures_all = True
+
+    @property
+    def remarks(self) -> list[str]:
+        """Say which parts compute otherwise than users of the module will have it: in training mode."""
+        nn, module = self.torch.nn, self.given
+        kinds = tuple(getattr(nn, name) for name in OTHERWISE_IN_TRAINING)
+        parts = module.named_modules() if isinstance(module, nn.Module) else ()
+        names = [f"{name or 'it'} ({type(part).__name__})" for name, part in parts if _trains(part, kinds)]
+        if not names:
+            return []
+        more = f" and {len(names) - 1} more" if names[1:] else ""
+        return [f"{names[0]}{more} in training mode, so that it computes otherwise: call .eval() before"]
 
     def __init__(self, module: Any, declaration: Declaration | None = None, wide: bool = False) -> None:
         super().__init__(declaration)
@@ -141,6 +159,10 @@ class PyTorchCandidate(GraphlessCandidate):
         if hasattr(value, "__dataclass_fields__"):
             return {name: self._as_numpy(getattr(value, name)) for name in value.__dataclass_fields__}
         return [self._as_numpy(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _trains(part: Any, kinds: tuple[type, ...]) -> bool:
+    return bool(part.training) and isinstance(part, kinds)
 
 
 def _not_wide(said: str) -> ConfigurationError:

@@ -43,6 +43,8 @@ def print_beside(report: Report, all_steps: bool) -> None:
     elif steps:
         title = "Tensors" if all_steps else "Tensors, of each operator the worst"
         console.print(comparison_table(title, steps if all_steps else notable(steps)))
+    for remark in report.leading.remarks:
+        console.print(remark, highlight=False, markup=False)
     console.print(f"Tolerance: {report.tolerance}.", style="dim", highlight=False)
     print_headline(report)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from narrow_network import CONFIG, FIELDS, network, picture, weights
 
 from conformance.candidates.kinds import Request, make
 from conformance.candidates.plain import PythonCandidate
+from conformance.candidates.process import IsolatedCandidate
 from conformance.candidates.pytorch import PyTorchCandidate
 from conformance.judge.network import verify
 from conformance.reproduction.folder import reproduce
@@ -55,6 +57,25 @@ def test_a_module_run_eagerly() -> None:
     report.raise_on_failure()
     steps = report.inputs[0].steps
     assert sum(row.candidate is not None for row in steps) > 0.8 * len(steps)
+
+
+PARTS = [(torch.nn.Dropout(0.1), True), (torch.nn.BatchNorm2d(3), True), (torch.nn.ReLU(), False)]
+
+
+@pytest.mark.parametrize(("part", "otherwise"), PARTS, ids=lambda each: type(each).__name__)
+def test_what_is_left_in_training_mode_is_said(part: Any, otherwise: bool) -> None:
+    candidate = PyTorchCandidate(torch.nn.Sequential(part).train())
+    assert [f"0 ({type(part).__name__})" in said for said in candidate.remarks] == [True] * otherwise
+    candidate.given.eval()
+    assert candidate.remarks == []
+
+
+def test_it_is_said_from_another_process(tmp_path: Path) -> None:
+    (tmp_path / "trained.py").write_text("import torch\nnet = torch.nn.Sequential(torch.nn.Dropout(0.5))\n")
+    text = f"pytorch:{tmp_path / 'trained.py'}:net"
+    with contextlib.closing(IsolatedCandidate(text, Request("", None, {}))) as candidate:
+        candidate.run(picture())
+        assert ["call .eval() before" in said for said in candidate.remarks] == [True]
 
 
 def test_an_exported_program(tmp_path: Path) -> None:
