@@ -98,7 +98,7 @@ def own_feeds(graph: OnnxGraph, feeds: Mapping[str, Array]) -> dict[str, Array]:
     ----------
     graph
     feeds
-        Under the names of another graph of the same meaning. Where the names differ, the order counts.
+        Under the names of another graph of the same meaning. Of those that differ the order counts.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def own_feeds(graph: OnnxGraph, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """
     return {
         own: feeds[name].astype(_dtype(graph, own, feeds[name]), copy=False)
-        for own, name in _paired_inputs(graph, feeds).items()
+        for own, name in paired_inputs(graph, feeds).items()
     }
 
 
@@ -116,15 +116,15 @@ def fit_for_both(graph: OnnxGraph, feeds: Mapping[str, Array]) -> dict[str, Arra
 
     Parameters and errors as of `own_feeds`.
     """
-    pairs = _paired_inputs(graph, feeds).items()
+    pairs = paired_inputs(graph, feeds).items()
     dtypes = {name: _dtype(graph, own, feeds[name]) for own, name in pairs}
     return {
         name: array.astype(dtypes.get(name, array.dtype)).astype(array.dtype) for name, array in feeds.items()
     }
 
 
-def _paired_inputs(graph: OnnxGraph, feeds: Mapping[str, Array]) -> dict[str, str]:
-    """Return the graph's name of each of its inputs → the name in the feeds."""
+def paired_inputs(graph: OnnxGraph, feeds: Mapping[str, Array]) -> dict[str, str]:
+    """Return the graph's name of each of its inputs → the name in the feeds; errors as of `own_feeds`."""
     if all(name in feeds for name in graph.inputs):
         return {name: name for name in graph.inputs}
     if len(graph.inputs) != len(feeds):
@@ -132,7 +132,8 @@ def _paired_inputs(graph: OnnxGraph, feeds: Mapping[str, Array]) -> dict[str, st
             f"the graph takes {', '.join(graph.inputs) or 'nothing'}, the other {', '.join(feeds)}: "
             "they are of different models"
         )
-    return dict(zip(graph.inputs, feeds, strict=True))
+    others = iter([name for name in feeds if name not in graph.inputs])
+    return {own: own if own in feeds else next(others) for own in graph.inputs}
 
 
 def _dtype(graph: OnnxGraph, name: str, array: Array) -> np.dtype[Any]:

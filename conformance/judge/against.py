@@ -12,7 +12,7 @@ from pathlib import Path
 
 from conformance.bounds import Format
 from conformance.candidates.candidate import Candidate
-from conformance.candidates.evaluated import fit_for_both
+from conformance.candidates.evaluated import fit_for_both, paired_inputs
 from conformance.conversion.stored_weight import StoredWeight
 from conformance.graph.onnx_graph import OnnxGraph
 from conformance.graph.recorded import graph_recording
@@ -140,7 +140,15 @@ def verify_against(
     candidate = Wide(after, stored, weights)
     candidate.failed = [] if partly else None
     report = verify_beside(candidate, before, fitting, names=names, progress=progress, cache=cache)
-    return replace(report, model=model_of(after))
+    reports = with_remarks(report.inputs, _paired_by_order(after, next(iter(inputs.values()))))
+    return replace(report, inputs=reports, model=model_of(after))
+
+
+def _paired_by_order(graph: OnnxGraph, feeds: Mapping[str, Array]) -> list[str]:
+    """Say which of several inputs are taken for which, where their names do not tell."""
+    pairs = [(own, name) for own, name in paired_inputs(graph, feeds).items() if own != name]
+    said = ", ".join(f"{own} for {name}" for own, name in pairs)
+    return [f"its inputs are taken by their order, as their names differ: {said}"] * bool(pairs[1:])
 
 
 def verify_export(

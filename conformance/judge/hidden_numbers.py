@@ -133,11 +133,14 @@ class _Reading:
     ) -> None:
         self.reference, self.candidate, self.found, self.storage = reference, candidate, found, storage
         self.theirs = _Origins(candidate, {})
-        inputs = zip(reference.inputs.values(), candidate.inputs.values(), strict=False)
+        both = [name for name in reference.inputs if name in candidate.inputs]
+        sides = ([name for name in side.inputs if name not in both] for side in (reference, candidate))
+        named = {**dict(zip(both, both, strict=True)), **dict(zip(*sides, strict=False))}
+        inputs = {reference.inputs[name]: candidate.inputs[own] for name, own in named.items()}
         # What is not found may have the name of something else there.
         unknown = {name: f"unknown {name}" for node in reference.nodes for name in _computed(node)}
         known = {name: self.theirs.of(own) for name, own in found.items()}
-        self.ours = _Origins(reference, {**unknown, **dict(inputs), **known})
+        self.ours = _Origins(reference, {**unknown, **inputs, **known})
         self.steps, self.nodes = self.ours.choosing(), self.theirs.choosing()
 
     def of_step(self, step: Node) -> str:

@@ -15,7 +15,7 @@ import onnx
 import onnx_models
 import onnxruntime
 import pytest
-from onnx import numpy_helper
+from onnx import numpy_helper, parser
 from typer.testing import CliRunner
 
 from conformance.cli import app
@@ -337,3 +337,27 @@ def test_a_pad_before_a_convolution_is_what_it_pads(where: str, rows: int) -> No
     assert report.verdict == "fail"
     said = " ".join([report.headline(), *report.leading.evidence])
     assert ("pads" in said) == (rows == 2)
+
+
+HEAD = '<ir_version: 8, opset_import: ["" : 17]> g'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("(float[4] a, float[4] b) => (float[4] y) { y = Sub(a, b) }", []),
+        ("(float[4] b, float[4] a) => (float[4] y) { y = Sub(a, b) }", []),
+        ("(float[4] b, float[4] c) => (float[4] y) { y = Sub(c, b) }", []),
+        ("(float[4] p, float[4] q) => (float[4] y) { y = Sub(p, q) }", ["p for a, q for b"]),
+    ],
+)
+def test_inputs_are_paired_by_names_and_the_rest_in_order(text: str, said: list[str]) -> None:
+    right = OnnxGraph.load(
+        parser.parse_model(f"{HEAD} (float[4] a, float[4] b) => (float[4] y) {{ y = Sub(a, b) }}")
+    )
+    random = np.random.default_rng(0)
+    feeds = {name: random.standard_normal(4).astype(np.float32) for name in ("a", "b")}
+    report = verify_against(OnnxGraph.load(parser.parse_model(f"{HEAD} {text}")), right, {"drawn": feeds})
+    assert report.verdict == "pass", report.headline()
+    found = [remark for remark in report.inputs[0].remarks if "by their order" in remark]
+    assert [text in remark for text, remark in zip(said, found, strict=True)] == [True] * len(said)
