@@ -181,7 +181,7 @@ class SweepJob(Job):
             frames=pictures.video is not None,
             categories=_categories(truth, config.num_classes) if truth else (),
             sizes={each["id"]: (each["height"], each["width"]) for each in truth["images"]} if truth else {},
-            model_sha256=model_hash(model),
+            model_sha256=model_hash(self.candidate or "", model),
             project_sha256=project_hash(),
         )
 
@@ -232,7 +232,8 @@ class SweepJob(Job):
             "--model": network.model,
             "--weights": network.weights,
             "--backbone-weights": network.backbone_weights,
-            "--seed": network.seed,
+            # Where nothing is said of the network, verify may take a trained one.
+            "--seed": network.seed if network.is_given else 0,
             "--candidate": self.candidate,
             "--arithmetic": formats.arithmetic and formats.arithmetic.value,
             "--storage": formats.storage and formats.storage.value,

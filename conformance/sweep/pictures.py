@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,6 +88,8 @@ class Pictures:
         The ground truth's, of each picture.
     files
         The names that the files have: not every one is text.
+    truth_sha256
+        The hash of the ground truth's file.
     """
 
     names: Sequence[str]
@@ -95,6 +98,7 @@ class Pictures:
     truth: dict[str, Any] | None = None
     image_ids: Sequence[int] = ()
     files: Sequence[str] = ()
+    truth_sha256: str = ""
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -102,8 +106,8 @@ class Pictures:
 
     @cached_property
     def sha256(self) -> str:
-        """A hash of what there is: names, sizes, times of change."""
-        digest = hashlib.sha256()
+        """A hash of what there is: names, sizes, times of change; the ground truth."""
+        digest = hashlib.sha256(self.truth_sha256.encode())
         files = [self.folder] if self.video else [self.folder / file for file in self.files]
         for name, path in zip(self.names, files, strict=False):
             about = path.stat() if path.exists() else None
@@ -169,15 +173,22 @@ def find_pictures(path: Path) -> Pictures:
         return _of_truth(path)
     if not path.is_dir():
         return _of_video(path)
-    suffixes = picture_suffixes()
-    names = sorted(
-        str(file.relative_to(path))
-        for file in path.rglob("*")
-        if file.suffix.lower() in suffixes and file.is_file()
-    )
+    names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if _is_picture(file, path))
     if not names:
         raise FileError(f"{path} holds no picture; give a folder of pictures, a video or a COCO .json")
-    return Pictures([printable(name) for name in names], path, files=names)
+    return Pictures(_shown(names), path, files=names)
+
+
+def _is_picture(file: Path, folder: Path) -> bool:
+    """Tell whether a file is to be judged: a link to nothing is a picture that cannot be read."""
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    there = file.is_file() or (file.is_symlink() and not file.exists())
+    return there and not hidden and file.suffix.lower() in picture_suffixes()
+
+
+def _shown(names: Sequence[str]) -> list[str]:
+    """Return names as rows have them: escapes of what is no text, and so of the backslash itself."""
+    return [printable(name.replace("\\", "\\\\")) for name in names]
 
 
 def _of_truth(path: Path) -> Pictures:
@@ -190,8 +201,12 @@ def _of_truth(path: Path) -> Pictures:
     if not images:
         raise FileError(f"{path} names no image")
     names = [image["file_name"] for image in images]
-    shown = [printable(name) for name in names]
-    return Pictures(shown, path.parent, None, document, [image["id"] for image in images], names)
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise FileError(f"{path}: more than one image has the file_name {twice!r}; leave all but one out")
+    ids = [image["id"] for image in images]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Pictures(_shown(names), path.parent, None, document, ids, names, digest)
 
 
 def _of_video(path: Path) -> Pictures:

@@ -146,6 +146,9 @@ def test_average_precision_is_that_of_cocos_own_evaluation() -> None:
         "blind",
     )
     assert blind["verdict"] == "fail"
+    Path("truth.json").write_text(json.dumps({**document, "annotations": document["annotations"][1:]}))
+    with pytest.raises(ConfigurationError, match="another pictures"):
+        reported("sweep", "n.onnx", "--inputs", "truth.json", "--share", "0", "--output", "right", "--resume")
     np.testing.assert_allclose(blind["precision"]["reference"], wanted, atol=1e-12)
     assert blind["precision"]["candidate"][0] == 0
 
@@ -162,6 +165,10 @@ def test_a_ground_truth_that_does_not_fit_is_named() -> None:
     image = {key: value for key, value in document["images"][0].items() if key != "file_name"}
     Path("truth.json").write_text(json.dumps({**document, "images": [image]}))
     with pytest.raises(FileError, match="image 1 has no file_name"):
+        reported(*lines)
+    (image,) = document["images"]
+    Path("truth.json").write_text(json.dumps({**document, "images": [image, {**image, "id": 2}]}))
+    with pytest.raises(FileError, match=r"more than one image has the file_name '0\.png'"):
         reported(*lines)
     write_picture("0.png", render_picture(64, 128, 0))
     Path("truth.json").write_text(json.dumps(document))

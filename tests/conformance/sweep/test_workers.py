@@ -186,7 +186,7 @@ def test_a_worker_with_another_version_is_refused(folder: Path, other: str) -> N
         SIZE,
         LONGEST,
         0.0,
-        model_sha256=model_hash(model),
+        model_sha256=model_hash("onnxruntime", model),
         project_sha256=project_hash(),
     )
     wrong = replace(setup, **{f"{other}_sha256": "0" * 64})
