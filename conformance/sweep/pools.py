@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -23,8 +24,8 @@ AHEAD = 3
 """Chunks that wait or run, for each worker: none is idle, and few pictures are in memory."""
 CONNECT, WORKERS = 10.0, 60.0
 """Seconds that a scheduler may take to answer, and the first worker to be there."""
-DEATHS = 3
-"""Pictures judged in full that workers may die of before the sweep ends."""
+POLL, ASK = 0.02, 5.0
+"""Seconds between looks at whether something is finished, and at whether any worker is there."""
 UNPROFILED = {"distributed.worker.profile.enabled": False}
 """Dask's profiler keeps an hour of stacks in each worker: hundreds of megabytes."""
 
@@ -70,7 +71,9 @@ def dask_pool(setup: Setup, workers: int | None, scheduler: str | None) -> Itera
         There is no scheduler, or a worker has another version of the project or of the model.
     """
     distributed = import_distributed()
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    # What a lost scheduler leads Dask's own tasks to is told as tracebacks; the sweep says it in one line.
+    for name in ("distributed", "asyncio", "tornado"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if scheduler is None:
         import dask
 
@@ -159,7 +162,6 @@ class DaskPool:
     def __init__(self, client: Any, setup: Setup) -> None:
         self.client, self.setup = client, setup
         self.name = f"mobileinst-{secrets.token_hex(8)}"
-        self.deaths = 0
 
     def place_stations(self) -> None:
         """Put a station into every worker.
@@ -186,21 +188,21 @@ class DaskPool:
         return max(sum(self.client.nthreads().values()), 1)
 
     def calibrate(self, picture: Picture) -> InputReport | None:
-        """Have a picture judged in full; None also if workers die of it.
+        """Have a picture judged in full.
 
         Raises
         ------
         ConfigurationError
-            They die of every one; the scheduler is gone.
+            Workers die of it, or there is none; the scheduler is gone.
         """
+        future = self.client.submit(_calibrated, self.name, picture, pure=False)
+        self._wait(future.done)
         try:
-            future = self.client.submit(_calibrated, self.name, picture, pure=False)
             report: InputReport | None = _result(future)
         except import_distributed().scheduler.KilledWorker as error:
-            self.deaths += 1
-            if self.deaths == DEATHS:
-                raise ConfigurationError(f"workers die of whatever they judge: {error}") from error
-            return None
+            raise ConfigurationError(
+                f"workers died of {picture.name}, one after another; give them more memory, or leave it out"
+            ) from error
         return report
 
     def judge(self, chunks: Iterable[Chunk], limits: Limits) -> Iterator[tuple[Chunk, Rows]]:
@@ -210,13 +212,37 @@ class DaskPool:
         first = islice(waiting, AHEAD * self._count())
         under_way = {self._submit(chunk, limits): chunk for chunk in first}
         finished = distributed.as_completed(list(under_way))
-        for future in finished:
+        while under_way:
+            self._wait(finished.has_ready)
+            future = next(finished)
             chunk = under_way.pop(future)
             yield chunk, _rows(future, chunk)
             for following in islice(waiting, 1):
                 new = self._submit(following, limits)
                 under_way[new] = following
                 finished.add(new)
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        """Wait until something is finished, as long as there are workers.
+
+        Raises
+        ------
+        ConfigurationError
+            There has been none for a while.
+        """
+        there = asked = time.monotonic()
+        while not ready():
+            time.sleep(POLL)
+            now = time.monotonic()
+            if now - asked < ASK:
+                continue
+            asked = now
+            with suppress(OSError, CancelledError):  # the scheduler is gone: what is waited for soon says so
+                there = now if self.client.nthreads() else there
+            if now - there > WORKERS:
+                raise ConfigurationError(
+                    "no worker is left; finished rows are kept: start some again, and give --resume"
+                )
 
     def _submit(self, chunk: Chunk, limits: Limits) -> Any:
         return self.client.submit(_judged, self.name, chunk, limits, pure=False)
@@ -229,7 +255,7 @@ def _plugin(setup: Setup, name: str) -> Any:
     return type("Plugin", (StationPlugin, WorkerPlugin), {})(setup, name)
 
 
-def _station(name: str) -> Station:
+def station_of(name: str) -> Station:
     """Return this worker's station.
 
     Raises
@@ -246,11 +272,11 @@ def _station(name: str) -> Station:
 
 
 def _calibrated(name: str, picture: Picture) -> InputReport | None:
-    return _station(name).calibrate(picture)
+    return station_of(name).calibrate(picture)
 
 
 def _judged(name: str, chunk: Chunk, limits: Limits) -> Rows:
-    return _station(name).judge(chunk, limits)
+    return station_of(name).judge(chunk, limits)
 
 
 def _result(future: Any) -> Any:
