@@ -113,8 +113,18 @@ class Writes:
     kind: Kind | None
 
     def files(self, flag: str, value: Any) -> list[Output]:
-        """Return the file a value names; ``-`` is standard output."""
-        return [] if str(value) == "-" and self.kind is JSON else [Output(flag, Path(value), self.kind)]
+        """Return the file a value names; ``-`` is standard output.
+
+        Raises
+        ------
+        FileError
+            What is no JSON does not go there, and nobody wants a file of that name.
+        """
+        if str(value) != "-":
+            return [Output(flag, Path(value), self.kind)]
+        if self.kind is JSON:
+            return []
+        raise FileError(f"{flag} -: only JSON is written to standard output; name a file, or a folder")
 
 
 def check_outputs(outputs: Sequence[Output], inputs: Sequence[Input], force: bool = False) -> None:

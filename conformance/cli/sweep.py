@@ -93,7 +93,13 @@ class SweepJob(Job):
     no_cache: verify_options.NoCache = False
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Processes. Default: this one.", rich_help_panel=CANDIDATE),
+        typer.Option(
+            "--workers",
+            min=1,
+            max=options.MOST_WORKERS,
+            help="Processes. Default: this one.",
+            rich_help_panel=CANDIDATE,
+        ),
         Unless("scheduler"),
     ] = None
     scheduler: Annotated[
