@@ -225,7 +225,9 @@ class SweepJob(Job):
         return replace(report, command=self.command_line)
 
     def _command(self, sweep: Sweep, picture: str) -> str:
-        """Return the command that judges one picture alone."""
+        """Return the command that judges one picture alone; none where a frame cannot be read."""
+        if sweep.pictures.video is not None and not sweep.file_of(picture).exists():
+            return ""
         height, width = sweep.setup.size
         words = ["mobileinst", "verify", *([str(self.model_file)] if self.model_file else [])]
         words += self._network_words()

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from conformance.json_files import read_json
 from conformance.pictures.picture import read_picture
 from conformance.reports.printable import printable
 from conformance.video.frames import Video, open_video, picture_suffixes
-from refimpl.errors import FileError
+from refimpl.errors import FileError, MobileInstError
 from refimpl.ops.operation import Array
 
 CHUNK = 8
@@ -37,15 +38,20 @@ class Picture:
         (H, W, 3) uint8, of a frame, which is decoded once and sent.
     image_id
         The ground truth's.
+    fault
+        Why a frame cannot be read.
     """
 
     name: str
     path: Path | None = None
     pixels: Array | None = None
     image_id: int | None = None
+    fault: str = ""
 
     def read(self) -> Array:
         """Return (H, W, 3) uint8 (errors: those of `read_picture`)."""
+        if self.fault:
+            raise FileError(self.fault)
         if self.pixels is not None:
             return self.pixels
         assert self.path is not None
@@ -134,8 +140,8 @@ class Pictures:
         wanted = sorted(places)
         if self.video is None:
             return [self._file(place) for place in wanted]
-        frames = enumerate(self.video.frames(0, max(wanted, default=0) + 1))
-        return [Picture(self.names[place], None, frame) for place, frame in frames if place in set(wanted)]
+        frames = list(self._frames(self.video, max(wanted, default=-1) + 1))
+        return [frames[place] for place in wanted]
 
     def in_chunks(self, done: frozenset[int] = frozenset()) -> Iterator[Chunk]:
         """Yield the chunks that are not done; of a video each frame is decoded once."""
@@ -144,14 +150,23 @@ class Pictures:
                 numbers = range(place * CHUNK, min((place + 1) * CHUNK, len(self)))
                 yield Chunk(place, tuple(map(self._file, numbers)))
             return
-        frames = self.video.frames(0, len(self))
-        before = None
+        frames, before = self._frames(self.video, len(self)), None
         for place in range(self.chunks):
-            names = self.names_of(place)
-            pictures = tuple(Picture(name, None, frame) for name, frame in zip(names, frames, strict=False))
-            if pictures and place not in done:
+            pictures = tuple(islice(frames, CHUNK))
+            if place not in done:
                 yield Chunk(place, pictures, before)
-            before = pictures[-1] if pictures else None
+            before = None if pictures[-1].fault else pictures[-1]
+
+    def _frames(self, video: Video, stop: int) -> Iterator[Picture]:
+        """Yield the frames before a place; from the first on that cannot be read, why."""
+        read, fault = 0, "the video ends before it"
+        try:
+            for frame in video.frames(0, stop):
+                yield Picture(self.names[read], None, frame)
+                read += 1
+        except MobileInstError as error:
+            fault = str(error).partition("; ")[0]
+        yield from (Picture(name, fault=fault) for name in self.names[read:stop])
 
     def _file(self, place: int) -> Picture:
         identity = self.image_ids[place] if self.image_ids else None

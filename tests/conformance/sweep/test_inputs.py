@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,39 @@ def test_the_chunks_of_a_video_know_the_frame_before() -> None:
         assert last.before is not None
         np.testing.assert_array_equal(last.before.read(), frames[CHUNK - 1])
         np.testing.assert_array_equal(last.pictures[0].read(), frames[CHUNK])
+
+
+@pytest.mark.runtimes
+def test_the_frames_before_one_that_is_broken_are_judged() -> None:
+    import av
+
+    with av.open("film.mp4", "w") as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for seed in range(FRAMES):
+            picture = av.VideoFrame.from_ndarray(render_picture(*SIZE, seed), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    held = bytearray(Path("film.mp4").read_bytes())
+    hurt = held.find(b"mdat") + (len(held) - held.find(b"mdat")) * 2 // 3
+    held[hurt : hurt + 400] = bytes(400)
+    Path("film.mp4").write_bytes(held)
+    found = reported("sweep", "n.onnx", "--inputs", "film.mp4", "--share", "0")
+    broken = [each["picture"] for each in found["failures"]]
+    assert 1 <= len(broken) < FRAMES
+    assert broken == [f"frame {number}" for number in range(FRAMES - len(broken), FRAMES)]
+    assert found["verdicts"] == {"pass": FRAMES - len(broken), "not judged": len(broken)}
+    assert f"film.mp4: {broken[0]} cannot be read" in found["failures"][-1]["says"]
+    assert "--count" not in found["failures"][0]["says"]
+    assert {each["command"] for each in found["failures"]} == {""}
+
+
+def test_frames_that_a_video_does_not_have_are_named() -> None:
+    film(FRAMES)
+    video = find_pictures(Path("film.gif"))
+    longer = replace(video, names=[*video.names, "frame x"])
+    *_, last = longer.in_chunks()
+    assert [picture.fault for picture in last.pictures] == ["", "", "the video ends before it"]
 
 
 def truth_of(names: list[str]) -> dict[str, Any]:
