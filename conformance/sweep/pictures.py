@@ -191,7 +191,7 @@ def find_pictures(path: Path) -> Pictures:
     names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if _is_picture(file, path))
     if not names:
         raise FileError(f"{path} holds no picture; give a folder of pictures, a video or a COCO .json")
-    return Pictures(_shown(names), path, files=names)
+    return Pictures(shown_names(names), path, files=names)
 
 
 def _is_picture(file: Path, folder: Path) -> bool:
@@ -201,7 +201,7 @@ def _is_picture(file: Path, folder: Path) -> bool:
     return there and not hidden and file.suffix.lower() in picture_suffixes()
 
 
-def _shown(names: Sequence[str]) -> list[str]:
+def shown_names(names: Sequence[str]) -> list[str]:
     """Return names as rows have them: escapes of what is no text, and so of the backslash itself."""
     return [printable(name.replace("\\", "\\\\")) for name in names]
 
@@ -221,7 +221,7 @@ def _of_truth(path: Path) -> Pictures:
         raise FileError(f"{path}: more than one image has the file_name {twice!r}; leave all but one out")
     ids = [image["id"] for image in images]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Pictures(_shown(names), path.parent, None, document, ids, names, digest)
+    return Pictures(shown_names(names), path.parent, None, document, ids, names, digest)
 
 
 def _of_video(path: Path) -> Pictures:

@@ -155,7 +155,7 @@ def seen(name: str, identity: int) -> list[dict[str, Any]]:
 
 
 def test_average_precision_is_that_of_cocos_own_evaluation() -> None:
-    names = [f"{seed}.png" for seed in range(3)]
+    names = ["0.png", "1\\a\n.png", "2.png"]
     for seed, name in enumerate(names):
         write_picture(name, render_picture(*SIZE, seed))
     document = truth_of(names)
