@@ -22,7 +22,7 @@ RAW = {
 
 
 class Folder:
-    """The files of a candidate.
+    """The files of a candidate; hidden ones are passed over.
 
     Raises
     ------
@@ -34,7 +34,8 @@ class Folder:
         if not path.is_dir():
             raise FileError(f"{path}: no such folder; give the folder with the candidate's outputs")
         self.path = path
-        self.files = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
+        files = (file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        self.files = {file.relative_to(path).as_posix() for file in files}
         if not self.files:
             raise FileError(f"{path}: empty; write each output as its golden is named, see golden/README.md")
 

@@ -117,7 +117,7 @@ def _largest(array: Array) -> float:
 
 
 def read_dumps(folder: Path) -> dict[str, Array]:
-    """Return the tensors of every file in a folder, in the files' order.
+    """Return the tensors of every file in a folder, in the files' order; hidden files are passed over.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def read_dumps(folder: Path) -> dict[str, Array]:
     if not folder.is_dir():
         raise FileError(f"{folder}: there is no such folder of dumps")
     tensors: dict[str, Array] = {}
-    for path in sorted(folder.iterdir()):
+    for path in (each for each in sorted(folder.iterdir()) if not each.name.startswith(".")):
         if path.suffix in READERS and not path.is_file():
             raise FileError(f"{path}: is no regular file; a folder of dumps holds files of tensors")
         if path.suffix not in READERS:

@@ -62,6 +62,7 @@ class GraphDumps(GraphlessCandidate):
         self.raw = {
             str(path.relative_to(self.folder).with_suffix("")): path
             for path in sorted(self.folder.rglob(f"*{RAW}"))
+            if not path.name.startswith(".")
         }
         self.tensors = {} if self.raw else read_dumps(self.folder)
 

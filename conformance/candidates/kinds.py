@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
@@ -87,6 +87,12 @@ class Request:
 
 
 Kind = Callable[[Request], Candidate]
+
+
+def files_named(text: str) -> Iterator[str]:
+    """Yield what may be paths in ``dumps:FOLDER``, ``python:FILE.py:NAME``, ``ncnn:FILE,…``."""
+    rest = text.partition(":")[2]
+    yield from dict.fromkeys(path for path in (rest, rest.rpartition(":")[0], rest.partition(",")[0]) if path)
 
 
 def onnx_runtime(request: Request) -> Candidate:

@@ -187,6 +187,12 @@ def main() -> None:
     _show_any_text()
     try:
         _asked_for(sys.argv[1:])()
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # of which typer makes 1, a verdict, for --help
+            from conformance.cli.job import BROKEN_PIPE
+
+            sys.exit(BROKEN_PIPE)
+        raise
     except MemoryError as error:
         _fail(f"out of memory, {error or 'the network or its input is too large'}; choose smaller ones")
     except RecursionError:

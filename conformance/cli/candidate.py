@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from conformance.candidates.candidate import Candidate
-from conformance.candidates.kinds import KINDS, PHONE_RUNTIMES, Request, make
+from conformance.candidates.kinds import KINDS, PHONE_RUNTIMES, Request, files_named, make
 from conformance.candidates.process import OWN_PROCESS, IsolatedCandidate
 from conformance.cli.command_help import CANDIDATE
 from conformance.cli.course import Course
@@ -20,12 +20,6 @@ from conformance.cli.output_files import Reads
 from conformance.judge.network import weights_hash
 from conformance.reports.report import InputReport, Report
 from refimpl.errors import CandidateError, ConfigurationError, ProcessError
-
-
-def _files_in(text: str) -> Iterator[str]:
-    """The files ``dumps:FOLDER``, ``pytorch:FILE.pt2``, ``python:FILE.py:NAME``, ``ncnn:FILE,…`` may name."""
-    rest = text.partition(":")[2]
-    yield from (path for path in (rest, rest.rpartition(":")[0], rest.partition(",")[0]) if path)
 
 
 def _help(text: str | None) -> str | None:
@@ -50,7 +44,7 @@ Kind = Annotated[
         callback=_help,
         rich_help_panel=CANDIDATE,
     ),
-    Reads(_files_in),
+    Reads(files_named),
 ]
 Interpreter = Annotated[
     str | None,

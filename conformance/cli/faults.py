@@ -44,7 +44,7 @@ Exporter = Annotated[
         "implementation by either of PyTorch's exporters (extra: torch).",
     ),
 ]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, max=options.MOST_WORKERS, help="Processes.")]
 
 
 class Faults:

@@ -46,6 +46,8 @@ def writable(path: Path | None) -> Path | None:
 
 MOST_SEED = 2**32 - 1
 """What every generator takes, also with a few added."""
+MOST_WORKERS = 1024
+"""Processes or threads: more than that no machine has processors for, and some die of."""
 
 Model = Annotated[
     str | None,

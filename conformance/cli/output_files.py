@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
 from conformance.files import check_writable
+from conformance.graph.onnx_file import external_files
 from refimpl.errors import FileError
 
 ONNX_FIELDS = b"\x12\x1a\x22\x28\x32\x3a\x42"
@@ -115,8 +113,18 @@ class Writes:
     kind: Kind | None
 
     def files(self, flag: str, value: Any) -> list[Output]:
-        """Return the file a value names; ``-`` is standard output."""
-        return [] if str(value) == "-" and self.kind is JSON else [Output(flag, Path(value), self.kind)]
+        """Return the file a value names; ``-`` is standard output.
+
+        Raises
+        ------
+        FileError
+            What is no JSON does not go there, and nobody wants a file of that name.
+        """
+        if str(value) != "-":
+            return [Output(flag, Path(value), self.kind)]
+        if self.kind is JSON:
+            return []
+        raise FileError(f"{flag} -: only JSON is written to standard output; name a file, or a folder")
 
 
 def check_outputs(outputs: Sequence[Output], inputs: Sequence[Input], force: bool = False) -> None:
@@ -184,23 +192,7 @@ def _all_read(inputs: Sequence[Input], output: Output) -> Iterator[Input]:
     yield from inputs
     if output.path.exists() and output.kind is not None:
         for read in inputs:
-            yield from (Input(read.flag, path) for path in _external_data(read.path))
-
-
-def _external_data(path: Path) -> list[Path]:
-    if path.suffix != ".onnx" or not path.is_file():
-        return []
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except (DecodeError, ValueError, OSError):
-        return []  # what is wrong with it is said when it is read
-    names = {
-        entry.value
-        for tensor in model.graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    return [path.parent / name for name in names if "\0" not in name]
+            yield from (Input(read.flag, path) for path in external_files(read.path))
 
 
 def _to_be_made(output: Output, outputs: Sequence[Output]) -> bool:

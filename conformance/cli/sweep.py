@@ -93,7 +93,13 @@ class SweepJob(Job):
     no_cache: verify_options.NoCache = False
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Processes. Default: this one.", rich_help_panel=CANDIDATE),
+        typer.Option(
+            "--workers",
+            min=1,
+            max=options.MOST_WORKERS,
+            help="Processes. Default: this one.",
+            rich_help_panel=CANDIDATE,
+        ),
         Unless("scheduler"),
     ] = None
     scheduler: Annotated[
@@ -181,7 +187,7 @@ class SweepJob(Job):
             frames=pictures.video is not None,
             categories=_categories(truth, config.num_classes) if truth else (),
             sizes={each["id"]: (each["height"], each["width"]) for each in truth["images"]} if truth else {},
-            model_sha256=model_hash(model),
+            model_sha256=model_hash(self.candidate or "", model),
             project_sha256=project_hash(),
         )
 
@@ -219,7 +225,9 @@ class SweepJob(Job):
         return replace(report, command=self.command_line)
 
     def _command(self, sweep: Sweep, picture: str) -> str:
-        """Return the command that judges one picture alone."""
+        """Return the command that judges one picture alone; none where a frame cannot be read."""
+        if sweep.pictures.video is not None and not sweep.file_of(picture).exists():
+            return ""
         height, width = sweep.setup.size
         words = ["mobileinst", "verify", *([str(self.model_file)] if self.model_file else [])]
         words += self._network_words()
@@ -232,7 +240,8 @@ class SweepJob(Job):
             "--model": network.model,
             "--weights": network.weights,
             "--backbone-weights": network.backbone_weights,
-            "--seed": network.seed,
+            # Where nothing is said of the network, verify may take a trained one.
+            "--seed": network.seed if network.is_given else 0,
             "--candidate": self.candidate,
             "--arithmetic": formats.arithmetic and formats.arithmetic.value,
             "--storage": formats.storage and formats.storage.value,

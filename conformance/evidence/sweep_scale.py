@@ -153,7 +153,7 @@ def forwards(name: str, count: int = 2 * CHUNK) -> tuple[float, float]:
         model = Path(folder, "own.onnx")
         onnx_export.save(onnx_export.export(MobileInst(config, weights), images), model)
         request = Request("", config, dict(weights), model, threads=1)
-        hashes = model_hash(model), project_hash()
+        hashes = model_hash("onnxruntime", model), project_hash()
         station = Station(
             Setup("onnxruntime", request, size, 300.0, 0.0, model_sha256=hashes[0], project_sha256=hashes[1])
         )

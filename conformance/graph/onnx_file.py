@@ -52,6 +52,23 @@ def read_model(source: Source) -> onnx.ModelProto:
     return _inlined(model) if model.functions else model
 
 
+def external_files(path: Path) -> list[Path]:
+    """Return the files beside an ``.onnx`` that hold its weights, whether they are there or not."""
+    if path.suffix != ".onnx" or not path.is_file():
+        return []
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError, OSError):
+        return []  # what is wrong with it is said when it is read
+    names = {
+        entry.value
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return [path.parent / name for name in sorted(names) if "\0" not in name]
+
+
 MOST_NODES = 1_000_000
 """Of a graph with its functions inlined: functions that call functions grow without bound."""
 

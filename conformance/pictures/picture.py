@@ -52,6 +52,7 @@ def read_picture(path: PathLike) -> Array:
     _require_file(path)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a palette has transparency is no news: alpha is dropped
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as picture:
                 return np.array(_rgb(ImageOps.exif_transpose(picture)))

@@ -15,6 +15,7 @@ from conformance.evaluation.ytvis import STATISTICS
 from conformance.judge.decisions import EDGES
 from conformance.reports.report import Decision, MarginHistogram, merged
 from conformance.reports.sweep_report import Failure, Precision, SweepReport, Worst
+from conformance.sweep.pictures import shown_names
 from conformance.sweep.rows import Row, read_rows
 
 SHARES = [0.0, 0.01, 0.1, 0.25, 0.5, 0.75, 1.0]
@@ -136,8 +137,9 @@ def _decision(row: Row) -> Decision:
 def _precision(parts: Path, truth: dict[str, Any]) -> Precision:
     """Return both sides' average precision on the pictures that both gave outputs for."""
     rows = [row for part in read_rows(parts, "detections") for row in part]
-    judged = [row["picture"] for part in read_rows(parts, "pictures") for row in part if row["sha256"]]
-    ids = {image["id"] for image in truth["images"] if image["file_name"] in set(judged)}
+    judged = {row["picture"] for part in read_rows(parts, "pictures") for row in part if row["sha256"]}
+    names = shown_names([image["file_name"] for image in truth["images"]])
+    ids = {image["id"] for image, name in zip(truth["images"], names, strict=True) if name in judged}
     seen = {
         **truth,
         "images": [image for image in truth["images"] if image["id"] in ids],

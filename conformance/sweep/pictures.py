@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from conformance.json_files import read_json
 from conformance.pictures.picture import read_picture
 from conformance.reports.printable import printable
 from conformance.video.frames import Video, open_video, picture_suffixes
-from refimpl.errors import FileError
+from refimpl.errors import FileError, MobileInstError
 from refimpl.ops.operation import Array
 
 CHUNK = 8
@@ -36,15 +38,20 @@ class Picture:
         (H, W, 3) uint8, of a frame, which is decoded once and sent.
     image_id
         The ground truth's.
+    fault
+        Why a frame cannot be read.
     """
 
     name: str
     path: Path | None = None
     pixels: Array | None = None
     image_id: int | None = None
+    fault: str = ""
 
     def read(self) -> Array:
         """Return (H, W, 3) uint8 (errors: those of `read_picture`)."""
+        if self.fault:
+            raise FileError(self.fault)
         if self.pixels is not None:
             return self.pixels
         assert self.path is not None
@@ -87,6 +94,8 @@ class Pictures:
         The ground truth's, of each picture.
     files
         The names that the files have: not every one is text.
+    truth_sha256
+        The hash of the ground truth's file.
     """
 
     names: Sequence[str]
@@ -95,6 +104,7 @@ class Pictures:
     truth: dict[str, Any] | None = None
     image_ids: Sequence[int] = ()
     files: Sequence[str] = ()
+    truth_sha256: str = ""
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -102,8 +112,8 @@ class Pictures:
 
     @cached_property
     def sha256(self) -> str:
-        """A hash of what there is: names, sizes, times of change."""
-        digest = hashlib.sha256()
+        """A hash of what there is: names, sizes, times of change; the ground truth."""
+        digest = hashlib.sha256(self.truth_sha256.encode())
         files = [self.folder] if self.video else [self.folder / file for file in self.files]
         for name, path in zip(self.names, files, strict=False):
             about = path.stat() if path.exists() else None
@@ -130,8 +140,8 @@ class Pictures:
         wanted = sorted(places)
         if self.video is None:
             return [self._file(place) for place in wanted]
-        frames = enumerate(self.video.frames(0, max(wanted, default=0) + 1))
-        return [Picture(self.names[place], None, frame) for place, frame in frames if place in set(wanted)]
+        frames = list(self._frames(self.video, max(wanted, default=-1) + 1))
+        return [frames[place] for place in wanted]
 
     def in_chunks(self, done: frozenset[int] = frozenset()) -> Iterator[Chunk]:
         """Yield the chunks that are not done; of a video each frame is decoded once."""
@@ -140,14 +150,23 @@ class Pictures:
                 numbers = range(place * CHUNK, min((place + 1) * CHUNK, len(self)))
                 yield Chunk(place, tuple(map(self._file, numbers)))
             return
-        frames = self.video.frames(0, len(self))
-        before = None
+        frames, before = self._frames(self.video, len(self)), None
         for place in range(self.chunks):
-            names = self.names_of(place)
-            pictures = tuple(Picture(name, None, frame) for name, frame in zip(names, frames, strict=False))
-            if pictures and place not in done:
+            pictures = tuple(islice(frames, CHUNK))
+            if place not in done:
                 yield Chunk(place, pictures, before)
-            before = pictures[-1] if pictures else None
+            before = None if pictures[-1].fault else pictures[-1]
+
+    def _frames(self, video: Video, stop: int) -> Iterator[Picture]:
+        """Yield the frames before a place; from the first on that cannot be read, why."""
+        read, fault = 0, "the video ends before it"
+        try:
+            for frame in video.frames(0, stop):
+                yield Picture(self.names[read], None, frame)
+                read += 1
+        except MobileInstError as error:
+            fault = str(error).partition("; ")[0]
+        yield from (Picture(name, fault=fault) for name in self.names[read:stop])
 
     def _file(self, place: int) -> Picture:
         identity = self.image_ids[place] if self.image_ids else None
@@ -169,15 +188,22 @@ def find_pictures(path: Path) -> Pictures:
         return _of_truth(path)
     if not path.is_dir():
         return _of_video(path)
-    suffixes = picture_suffixes()
-    names = sorted(
-        str(file.relative_to(path))
-        for file in path.rglob("*")
-        if file.suffix.lower() in suffixes and file.is_file()
-    )
+    names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if _is_picture(file, path))
     if not names:
         raise FileError(f"{path} holds no picture; give a folder of pictures, a video or a COCO .json")
-    return Pictures([printable(name) for name in names], path, files=names)
+    return Pictures(shown_names(names), path, files=names)
+
+
+def _is_picture(file: Path, folder: Path) -> bool:
+    """Tell whether a file is to be judged: a link to nothing is a picture that cannot be read."""
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    there = file.is_file() or (file.is_symlink() and not file.exists())
+    return there and not hidden and file.suffix.lower() in picture_suffixes()
+
+
+def shown_names(names: Sequence[str]) -> list[str]:
+    """Return names as rows have them: escapes of what is no text, and so of the backslash itself."""
+    return [printable(name.replace("\\", "\\\\")) for name in names]
 
 
 def _of_truth(path: Path) -> Pictures:
@@ -190,8 +216,12 @@ def _of_truth(path: Path) -> Pictures:
     if not images:
         raise FileError(f"{path} names no image")
     names = [image["file_name"] for image in images]
-    shown = [printable(name) for name in names]
-    return Pictures(shown, path.parent, None, document, [image["id"] for image in images], names)
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise FileError(f"{path}: more than one image has the file_name {twice!r}; leave all but one out")
+    ids = [image["id"] for image in images]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Pictures(shown_names(names), path.parent, None, document, ids, names, digest)
 
 
 def _of_video(path: Path) -> Pictures:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from conformance.files import atomic_write
-from refimpl.errors import MissingDependencyError
+from refimpl.errors import FileError, MissingDependencyError
 
 Row = dict[str, Any]
 Rows = dict[str, list[Row]]
@@ -74,6 +75,7 @@ TABLES: dict[str, dict[str, str]] = {
     },
 }
 """Table → column → type. A part is finished when its ``pictures``, the last, are there."""
+_LAST = re.compile(r"(\d{6,})\.pictures(\.parquet|\.jsonl)")
 EXTRA = "pip install 'mobileinst-reference[sweep]'"
 
 
@@ -133,16 +135,33 @@ def _write(path: Path, table: str, rows: Sequence[Row]) -> None:
 
 def finished(folder: Path) -> frozenset[int]:
     """Return the parts of which all rows are there."""
-    names = [path.name for path in folder.glob("*.pictures.*") if not path.name.startswith(".")]
-    return frozenset(int(name.partition(".")[0]) for name in names)
+    return frozenset(_finished(folder))
+
+
+def _finished(folder: Path) -> dict[int, str]:
+    """Return the finished parts, in order, and the suffix of their files."""
+    found = filter(None, (_LAST.fullmatch(path.name) for path in folder.glob("*.pictures.*")))
+    return dict(sorted((int(name[1]), name[2]) for name in found))
 
 
 def read_rows(folder: Path, table: str) -> Iterator[list[Row]]:
-    """Yield the rows of a table, part by part in order, of the parts that are finished."""
-    done = finished(folder)
-    for path in sorted(folder.glob(f"*.{table}.*")):
-        if not path.name.startswith(".") and int(path.name.partition(".")[0]) in done:
-            yield _read(path)
+    """Yield the rows of a table, part by part in order, of the parts that are finished.
+
+    Raises
+    ------
+    FileError
+        A file of a part is damaged.
+    """
+    for place, ending in _finished(folder).items():
+        path = folder / f"{place:06d}.{table}{ending}"
+        try:
+            rows = _read(path)
+        except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
+            raise FileError(
+                f"{path} is damaged ({' '.join(str(error).split())}); delete the files {place:06d}.*, "
+                "and give --resume"
+            ) from error
+        yield rows
 
 
 def _read(path: Path) -> list[Row]:

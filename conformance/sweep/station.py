@@ -16,8 +16,9 @@ import numpy as np
 import conformance
 import refimpl
 from conformance.candidates.candidate import Candidate
-from conformance.candidates.kinds import Request
+from conformance.candidates.kinds import Request, files_named
 from conformance.candidates.process import apart
+from conformance.graph.onnx_file import external_files
 from conformance.judge.network import verify
 from conformance.judge.output_cache import OutputCache
 from conformance.judge.track_identity import KERNELS, TrackIdentity, not_judged
@@ -96,10 +97,11 @@ class Setup:
                 f"the worker has another version of the project: {own[:12]}, not {self.project_sha256[:12]}; "
                 "install the same on every worker"
             )
-        if self.model_sha256 != (own := model_hash(self.request.model)):
+        if self.model_sha256 != (own := model_hash(self.candidate, self.request.model)):
+            named = ", ".join(map(str, model_files(self.candidate, self.request.model))) or self.candidate
             raise ConfigurationError(
-                f"the worker has another {self.request.model}: {own[:12] or 'none'}, not "
-                f"{self.model_sha256[:12]}; give every worker the same file at that path"
+                f"the worker has another {named}: {own[:12] or 'none'}, not {self.model_sha256[:12]}; give "
+                "every worker the same files at these paths"
             )
 
 
@@ -113,9 +115,29 @@ def project_hash() -> str:
     return digest.hexdigest()
 
 
-def model_hash(path: Path | None) -> str:
-    """Return a hash of a model's file; empty where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else ""
+def model_files(candidate: str, model: Path | None) -> list[Path]:
+    """Return the files that a candidate is made from: those named, and those that hold their weights."""
+    named = [Path(name) for name in files_named(candidate)] + ([model] if model is not None else [])
+    found = [path for path in named if path.is_file()]
+    return [each for path in found for each in (path, *_weights_of(path))]
+
+
+def _weights_of(path: Path) -> list[Path]:
+    if path.suffix == ".onnx":
+        return [each for each in external_files(path) if each.is_file()]
+    beside = path.with_suffix(".bin")
+    return [beside] if path.suffix in (".param", ".xml") and beside.is_file() else []
+
+
+def model_hash(candidate: str, model: Path | None) -> str:
+    """Return a hash of the files that a candidate is made from; empty where there is none."""
+    digests = [_file_hash(path) for path in model_files(candidate, model)]
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest() if digests else ""
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

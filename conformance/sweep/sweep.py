@@ -10,6 +10,7 @@ from typing import Any
 
 from conformance.files import atomic_write
 from conformance.json_files import read_json
+from conformance.judge.network import weights_hash
 from conformance.pictures.picture import write_picture
 from conformance.reports.report import InputReport, Report
 from conformance.sweep.pictures import Chunk, Pictures
@@ -69,6 +70,8 @@ class Sweep:
             "model": setup.model_sha256,
             "candidate": setup.candidate,
             "network": repr(setup.config),
+            "weights": weights_hash(setup.request.weights),
+            "formats": str(setup.request.declaration),
             "size": list(setup.size),
             "share": setup.share,
             "seed": setup.seed,

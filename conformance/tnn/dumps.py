@@ -128,7 +128,8 @@ def read_folder(folder: Path) -> list[DumpedLayer]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileError(f"{folder}: no folder; give the one passed to TNNTest -op")
-    names = [parse_dump_name(path.name) for path in sorted(folder.iterdir())]
+    files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    names = list(map(parse_dump_name, files))
     if not names:
         raise FileError(f"{folder}: empty; TNN must be compiled with DUMP_INPUT_BLOB and DUMP_OUTPUT_BLOB")
     by_index: dict[int, list[DumpName]] = {}

@@ -237,8 +237,11 @@ def rounding_ties(draw: st.DrawFn) -> Pair:
 
 @st.composite
 def large_pairs(draw: st.DrawFn, largest: int = 300) -> Pair:
-    """Up to 300 random kernels, the current ones a noisy shuffle of the previous; a side may be empty."""
-    n, m = draw(st.tuples(st.integers(0, largest), st.integers(0, largest)))
+    """Up to 300 random kernels, the current ones a noisy shuffle of the previous; a side may be empty.
+
+    Every other pair has the most on both sides: an index of eight bits serves as far as 256.
+    """
+    n, m = draw(st.tuples(st.integers(0, largest), st.integers(0, largest)) | st.just((largest, largest)))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     # Few digits: they are written and read many times.
     previous = np.round(random.standard_normal((n, 8)), 3)

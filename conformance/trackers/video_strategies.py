@@ -179,7 +179,7 @@ def shaped_clips(draw: st.DrawFn) -> Clip:
 @st.composite
 def crowded_clips(draw: st.DrawFn, largest: int = 300) -> Clip:
     """Many kernels, shuffled and otherwise the same, at two keyframes."""
-    count = draw(st.integers(largest // 3, largest))
+    count = draw(st.integers(largest // 3, largest) | st.just(largest))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     kernels = np.round(random.standard_normal((count, 12)), 2)
     orders = [random.permutation(count) for _ in range(2)]

@@ -77,7 +77,9 @@ class Train(Job):
     ] = None
     model: options.Model = None
     overrides: options.Set = None
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Of PyTorch.")] = 1
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, max=options.MOST_WORKERS, help="Of PyTorch.")
+    ] = 1
     until: Annotated[
         int | None, typer.Option("--until", min=1, help="Stop at this step; the run can be gone on with.")
     ] = None

@@ -208,6 +208,13 @@ def test_everything_wrong_with_a_folder_is_listed_together(tmp_path: Path) -> No
     assert [row.verdict for row in judgement.rows] == ["pass"]
 
 
+def test_hidden_files_are_no_strangers(tmp_path: Path) -> None:
+    entry = ENTRIES["probes/average_pool.ones"]
+    golden_candidate.write(tmp_path, entry, outputs(entry))
+    (tmp_path / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    assert not judge(tmp_path, only=[entry.name]).problems
+
+
 def test_goldens_that_were_not_asked_for_are_no_strangers(candidate: Path) -> None:
     judgement = judge(candidate, only=["probes/softmax.*"])
     assert not judgement.problems

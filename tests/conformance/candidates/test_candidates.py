@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import refimpl.weights.files
 from conformance.bounds import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from conformance.candidates import kinds as candidate_kinds
-from conformance.candidates.dumps import DumpCandidate
+from conformance.candidates.dumps import DumpCandidate, read_dumps
 from conformance.candidates.kinds import Request, make
 from conformance.candidates.plain import NumpyCandidate, PythonCandidate
 from conformance.candidates.process import IsolatedCandidate
@@ -196,6 +196,13 @@ def test_dumps(tmp_path: Path, tensors: dict[str, Array], kind: str) -> None:
     folder = write(tmp_path / "dumps", tensors, kind)
     report = judged(make(f"dumps:{folder}", REQUEST))
     report.raise_on_failure()
+
+
+def test_hidden_files_are_no_dumps(tmp_path: Path, tensors: dict[str, Array]) -> None:
+    folder = write(tmp_path / "dumps", tensors, "npy")
+    for name in (".DS_Store", "._masks.npy"):
+        (folder / name).write_bytes(b"\0\5\x16\7")
+    assert read_dumps(folder).keys() == tensors.keys()
 
 
 def test_a_wrong_dump_is_named(tmp_path: Path, tensors: dict[str, Array]) -> None:

@@ -101,13 +101,27 @@ def test_no_command_lets_an_error_become_a_verdict(
     assert run(*name.split(), *NEEDED.get(name, []))[0] == 70
 
 
-def test_a_reader_that_is_gone_is_no_verdict(tmp_path: Path) -> None:
-    """As under ``| head -0``; the table is longer than a pipe holds."""
+@pytest.mark.parametrize(
+    "words",
+    [("faults", "--workers"), ("sweep", "--workers"), ("golden", "train", "x", "--threads")],
+    ids=" ".join,
+)
+def test_more_processes_or_threads_than_any_machine_has_are_refused(
+    words: tuple[str, ...], run: Callable[..., tuple[int, str]]
+) -> None:
+    code, said = run(*words, 1025)
+    assert code == 2
+    assert f"Invalid value for '{words[-1]}'" in said
+
+
+@pytest.mark.parametrize("words", [("explain", "--list"), ("--help",), ("verify", "--help")], ids=" ".join)
+def test_a_reader_that_is_gone_is_no_verdict(words: tuple[str, ...]) -> None:
+    """As under ``| head -0``."""
     program = "from conformance.cli import main; main()"
     reading, writing = os.pipe()
     os.close(reading)
     finished = subprocess.run(
-        [sys.executable, "-c", program, "explain", "--list"],
+        [sys.executable, "-c", program, *words],
         stdout=writing,
         stderr=subprocess.PIPE,
         text=True,

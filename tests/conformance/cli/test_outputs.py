@@ -257,6 +257,14 @@ def test_an_empty_file_may_be_filled_and_text_may_not(kind: Kind, tmp_path: Path
         check_outputs([Output("--out", tmp_path / "it", kind)], [])
 
 
+def test_only_json_goes_to_standard_output() -> None:
+    """A file named ``-`` is what nobody wants."""
+    assert Writes(JSON).files("--json", "-") == []
+    for kind in (MARKDOWN, HTML, ONNX, None):
+        with pytest.raises(FileError, match="--it -: only JSON is written to standard output"):
+            Writes(kind).files("--it", "-")
+
+
 def test_safetensors_are_weights(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 

@@ -7,7 +7,9 @@ import json
 import os
 import pickle
 import struct
+import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -333,3 +335,12 @@ def test_unwritable_paths_are_named(tmp_path):
         write_picture(tmp_path / "absent" / "out.png", COLOURS)
     with pytest.raises(FileError, match="not a regular file"):
         write_results(tmp_path, [])
+
+
+def test_a_palette_with_transparency_is_read_without_a_word(tmp_path: Path) -> None:
+    palette = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).convert("P")
+    palette.save(tmp_path / "p.png", transparency=bytes(range(256)))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        read_picture(tmp_path / "p.png")
+    assert not said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,39 @@ def test_the_chunks_of_a_video_know_the_frame_before() -> None:
         np.testing.assert_array_equal(last.pictures[0].read(), frames[CHUNK])
 
 
+@pytest.mark.runtimes
+def test_the_frames_before_one_that_is_broken_are_judged() -> None:
+    import av
+
+    with av.open("film.mp4", "w") as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for seed in range(FRAMES):
+            picture = av.VideoFrame.from_ndarray(render_picture(*SIZE, seed), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    held = bytearray(Path("film.mp4").read_bytes())
+    hurt = held.find(b"mdat") + (len(held) - held.find(b"mdat")) * 2 // 3
+    held[hurt : hurt + 400] = bytes(400)
+    Path("film.mp4").write_bytes(held)
+    found = reported("sweep", "n.onnx", "--inputs", "film.mp4", "--share", "0")
+    broken = [each["picture"] for each in found["failures"]]
+    assert 1 <= len(broken) < FRAMES
+    assert broken == [f"frame {number}" for number in range(FRAMES - len(broken), FRAMES)]
+    assert found["verdicts"] == {"pass": FRAMES - len(broken), "not judged": len(broken)}
+    assert f"film.mp4: {broken[0]} cannot be read" in found["failures"][-1]["says"]
+    assert "--count" not in found["failures"][0]["says"]
+    assert {each["command"] for each in found["failures"]} == {""}
+
+
+def test_frames_that_a_video_does_not_have_are_named() -> None:
+    film(FRAMES)
+    video = find_pictures(Path("film.gif"))
+    longer = replace(video, names=[*video.names, "frame x"])
+    *_, last = longer.in_chunks()
+    assert [picture.fault for picture in last.pictures] == ["", "", "the video ends before it"]
+
+
 def truth_of(names: list[str]) -> dict[str, Any]:
     """Return a ground truth made of what the reference sees."""
     results = [each for place, name in enumerate(names) for each in seen(name, place + 1)]
@@ -121,7 +155,7 @@ def seen(name: str, identity: int) -> list[dict[str, Any]]:
 
 
 def test_average_precision_is_that_of_cocos_own_evaluation() -> None:
-    names = [f"{seed}.png" for seed in range(3)]
+    names = ["0.png", "1\\a\n.png", "2.png"]
     for seed, name in enumerate(names):
         write_picture(name, render_picture(*SIZE, seed))
     document = truth_of(names)
@@ -146,6 +180,9 @@ def test_average_precision_is_that_of_cocos_own_evaluation() -> None:
         "blind",
     )
     assert blind["verdict"] == "fail"
+    Path("truth.json").write_text(json.dumps({**document, "annotations": document["annotations"][1:]}))
+    with pytest.raises(ConfigurationError, match="another pictures"):
+        reported("sweep", "n.onnx", "--inputs", "truth.json", "--share", "0", "--output", "right", "--resume")
     np.testing.assert_allclose(blind["precision"]["reference"], wanted, atol=1e-12)
     assert blind["precision"]["candidate"][0] == 0
 
@@ -162,6 +199,10 @@ def test_a_ground_truth_that_does_not_fit_is_named() -> None:
     image = {key: value for key, value in document["images"][0].items() if key != "file_name"}
     Path("truth.json").write_text(json.dumps({**document, "images": [image]}))
     with pytest.raises(FileError, match="image 1 has no file_name"):
+        reported(*lines)
+    (image,) = document["images"]
+    Path("truth.json").write_text(json.dumps({**document, "images": [image, {**image, "id": 2}]}))
+    with pytest.raises(FileError, match=r"more than one image has the file_name '0\.png'"):
         reported(*lines)
     write_picture("0.png", render_picture(64, 128, 0))
     Path("truth.json").write_text(json.dumps(document))

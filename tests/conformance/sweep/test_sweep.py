@@ -18,6 +18,7 @@ from sweep_folder import fill
 from typer.testing import CliRunner
 
 import conformance.cli
+from conformance.cli.sweep import SweepJob
 from conformance.files import atomic_write
 from conformance.sweep import sweep as sweeps
 from conformance.sweep.pictures import find_pictures
@@ -212,6 +213,48 @@ def test_a_sweep_of_something_else_does_not_go_on() -> None:
         swept("n.onnx", "--resume", "--output", "new")
 
 
+@pytest.mark.usefixtures("whole")
+def test_other_weights_formats_or_files_of_the_candidate_do_not_go_on() -> None:
+    on = ("n.onnx", "--share", SHARE, "--resume", "--output", "whole")
+    with np.load("w.npz") as held:
+        np.savez("others.npz", **{name: 1.5 * array for name, array in held.items()})
+    with pytest.raises(ConfigurationError, match="another weights"):
+        swept(*on, "--weights", "others.npz")
+    with pytest.raises(ConfigurationError, match="another formats"):
+        swept(*on, "--arithmetic", "float16")
+    Path("e.py").write_text(CANDIDATE)
+    words = ("--candidate", "python:e.py:right", "--size", "64x96", "--share", "0", "--output", "of a file")
+    swept(*words)
+    Path("e.py").write_text(f"{CANDIDATE}\n")
+    with pytest.raises(ConfigurationError, match="another model"):
+        swept(*words, "--resume")
+
+
+@pytest.mark.usefixtures("whole")
+@pytest.mark.parametrize("kept", [0, 100])
+def test_a_damaged_part_is_named_and_judged_again(kept: int) -> None:
+    words = ("n.onnx", "--share", SHARE, "--output", "whole", "--resume")
+    for table in ("steps", "pictures"):
+        (path,) = Path("whole/parts").glob(f"000001.{table}.*")
+        path.write_bytes(path.read_bytes()[:kept])
+        with pytest.raises(FileError, match=f"{path.name} is damaged .* delete the files 000001"):
+            swept(*words)
+        for file in Path("whole/parts").glob("000001.*"):
+            file.unlink()
+        Path("whole/parts/notes.pictures.txt").touch()
+        assert swept(*words)[1]["verdicts"] == {"pass": COUNT - 1, "not judged": 1}
+
+
+def test_a_command_says_which_weights_where_nobody_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verify takes trained ones then, and would judge by another network."""
+    Path("f.py").write_text(CANDIDATE)
+    line = ["sweep", "--candidate", "python:f.py:right", "--inputs", "pictures", "--json", "j.json"]
+    said: list[str] = []
+    monkeypatch.setattr(SweepJob, "_setup", lambda job, pictures: said.extend(job._network_words()) or 1 / 0)
+    assert isinstance(CliRunner().invoke(conformance.cli.app, line).exception, ZeroDivisionError)
+    assert said[said.index("--seed") + 1] == "0"
+
+
 def test_a_picture_whose_name_is_no_text_is_judged_as_any_other() -> None:
     place = Path("named")
     place.mkdir()
@@ -223,6 +266,23 @@ def test_a_picture_whose_name_is_no_text_is_judged_as_any_other() -> None:
     assert [row["picture"] for row in rows_of("of names", "pictures")] == ["0.png", r"\udcff.png"]
     pictures = find_pictures(place)
     assert pictures.file_of(r"\udcff.png").is_file()
+
+
+def test_no_two_pictures_have_one_name(tmp_path: Path) -> None:
+    files = [b"\xff.png", rb"\udcff.png", b"\n.png", rb"\n.png"]
+    for file in files:
+        (tmp_path / os.fsdecode(file)).touch()
+    pictures = find_pictures(tmp_path)
+    assert {os.fsencode(pictures.file_of(name).name) for name in pictures.names} == set(files)
+
+
+def test_hidden_files_are_none_of_the_pictures_and_links_to_nothing_are(tmp_path: Path) -> None:
+    """Beside each picture, macOS keeps what its own file systems know of it under ._NAME on others."""
+    for name in ("1.png", "._1.png", ".thumbs/1.png", "in/2.png", "in/._2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "3.png").symlink_to("nowhere.png")
+    assert list(find_pictures(tmp_path).names) == ["1.png", "3.png", "in/2.png"]
 
 
 def test_nothing_to_judge_is_refused() -> None:

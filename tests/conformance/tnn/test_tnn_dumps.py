@@ -51,6 +51,13 @@ def test_real_dumps_are_rounding_at_every_layer(device, arithmetic):
     assert {step.tensor for step in found} >= set(graph("mha").proto.outputs)
 
 
+def test_hidden_files_are_no_dumps(tmp_path):
+    shutil.copytree(real("dump_mha_x86"), tmp_path, dirs_exist_ok=True)
+    found = read_folder(tmp_path)
+    (tmp_path / ".DS_Store").touch()
+    assert read_folder(tmp_path) == found
+
+
 def test_half_precision_is_told_from_single():
     found = steps(real("dump_mha_arm_AUTO"))
     assert max(step.worst.utilisation for step in found if step.layers) > 1000

@@ -54,6 +54,29 @@ def test_known_bad_trackers_are_caught(name):
     assert json.loads(outcome.line)["op"] in ("associate", "video", "online")
 
 
+class IndexOfAByte(Bad):
+    """Keeps the index of a query in eight bits."""
+
+    def associate(self, previous, current):
+        answer = super().associate(previous, current)
+        return np.where(answer < 0, -1, answer & 0xFF)
+
+
+class LastTwoExchanged(Bad):
+    """Goes wrong where there are as many kernels as a tracker is asked for."""
+
+    def associate(self, previous, current):
+        answer = super().associate(previous, current)
+        return answer[[*range(298), 299, 298]] if len(answer) == len(current) == 300 else answer
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("make", [IndexOfAByte, LastTwoExchanged])
+def test_what_goes_wrong_with_the_most_kernels_only_is_caught(make, seed):
+    many = [BY_NAME[name] for name in ("optimal_scipy", "one_to_one_of_many", "crowds")]
+    assert any(not check_property(one, make(), seed=seed, shrink=False).holds for one in many)
+
+
 def test_the_frame_of_the_known_bad_trackers_is_sound():
     """Without its defect each would pass: what is caught is the defect."""
     outcomes = {one.name: one.holds for one in check_candidate(Bad(), cases=20)}
