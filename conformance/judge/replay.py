@@ -328,10 +328,14 @@ class Replay:
                     kept.pop(name, None)
 
     def _is_unrounded(self, values: Array) -> bool:
-        """Tell whether floats are stored more finely than some of the candidate's tensors."""
+        """Tell whether floats are stored more finely than some of the candidate's tensors.
+
+        Where both sides are computed in float64 nothing is cast.
+        """
         storage = self.declaration.storage
         return (
-            self.declaration.otherwise is not None
+            self.folded is None
+            and self.declaration.otherwise is not None
             and values.dtype.kind == "f"
             and not np.array_equal(storage.rounded(values), values)
         )
