@@ -140,8 +140,8 @@ class Pictures:
         wanted = sorted(places)
         if self.video is None:
             return [self._file(place) for place in wanted]
-        frames = list(self._frames(self.video, max(wanted, default=-1) + 1))
-        return [frames[place] for place in wanted]
+        frames = enumerate(self._frames(self.video, max(wanted, default=-1) + 1))
+        return [frame for place, frame in frames if place in places]
 
     def in_chunks(self, done: frozenset[int] = frozenset()) -> Iterator[Chunk]:
         """Yield the chunks that are not done; of a video each frame is decoded once."""
