@@ -43,10 +43,9 @@ class Declaration:
 
     def __str__(self) -> str:
         """Say what a verdict under this declaration allows."""
-        stored = f"{self.storage.name}{self._place}"
         return (
             f"each step may err by the rounding of {self.arithmetic.name} arithmetic stored as "
-            f"{stored} (unit roundoff {self.arithmetic.unit_roundoff:.1e}){self._exceptions}; "
+            f"{self.stored_as} (unit roundoff {self.arithmetic.unit_roundoff:.1e}){self._exceptions}; "
             f"each output by {MULTIPLE:g} × the largest of {SAMPLES} runs with random rounding"
         )
 
@@ -60,8 +59,10 @@ class Declaration:
         return replace(self, storage=self.finest, otherwise=None)
 
     @property
-    def _place(self) -> str:
-        return f" where the graph says so, else as {self.otherwise.name}" if self.otherwise else ""
+    def stored_as(self) -> str:
+        """What tensors are stored as, in words."""
+        place = f" where the graph says so, else as {self.otherwise.name}" if self.otherwise else ""
+        return self.storage.name + place
 
     @property
     def _exceptions(self) -> str:

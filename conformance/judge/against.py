@@ -175,9 +175,8 @@ def verify_export(
         As of `verify_beside`.
     """
     report = verify_beside(module, export, inputs, names=names, progress=progress, cache=cache)
-    declared = module.declaration.storage
     wide = getattr(module, "constants", None) is not None
-    tolerance = wide_tolerance(declared) if wide else report.tolerance
+    tolerance = wide_tolerance(module.declaration) if wide else report.tolerance
     return replace(report, inputs=[_turned(item) for item in report.inputs], tolerance=tolerance)
 
 

@@ -5,7 +5,7 @@ The graph in float64, its tensors found in the candidate's by name and value.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -75,22 +75,31 @@ class Wide(EvaluatedGraph):
     @property
     def tolerance(self) -> str:
         """What a verdict on it allows, in words."""
-        said, taken = wide_tolerance(self.declaration.storage), len({name for name, *_ in self.read})
+        said, taken = wide_tolerance(self.declaration), len({name for name, *_ in self.read})
         return said + (f"; weights of integers taken as the file has them: {taken}" if taken else "")
 
 
-def wide_tolerance(storage: Format) -> str:
+def wide_tolerance(declared: Declaration) -> str:
     """Return what two sides in float64 may differ by, in words."""
+    roundoff = f"unit roundoff {declared.storage.unit_roundoff:.1e}"
     return (
         f"both in float64; a constant that the two do not share may be off by {FOLDINGS} roundings to "
-        f"{storage.name}, each tensor by one (unit roundoff {storage.unit_roundoff:.1e}); each output by "
+        f"{declared.stored_as}, each tensor by one ({roundoff}); each output by "
         f"{MULTIPLE:g} × the largest of {SAMPLES} runs with random rounding"
     )
 
 
 @dataclass
 class GraphCourse(StepCourse):
-    """One set of inputs' way through the graph that should be computed, and the candidate."""
+    """One set of inputs' way through the graph that should be computed, and the candidate.
+
+    Attributes
+    ----------
+    graph
+        What should be computed.
+    folded_finely
+        As ``folded``, of constants that only finely stored steps use.
+    """
 
     candidate: Candidate
     graph: OnnxGraph | None = None
@@ -143,32 +152,31 @@ class GraphCourse(StepCourse):
         constants = getattr(self.candidate, "constants", None)
         if constants is not None and all(map(_is_wide, self.captured.values())):
             declared = self.candidate.declaration
-            # Of weights that are integers there, what is not taken from the file may be off by its rounding.
-            rounded = copied_weights(self.recording, declared)
-            both = [
-                folded_errors(self.recording, constants, storage)
-                for storage in (declared.storage, declared.finest)[: 2 if declared.otherwise else 1]
-            ]
-            for folded in both:
-                folded |= {
-                    name: error + folded.get(name, 0.0) for name, error in rounded.items() if error.any()
-                }
-            self.folded, self.folded_finely = both[0], both[-1]
+            self.folded = self._folded(constants, declared.storage)
+            if declared.otherwise:
+                self.folded_finely = self._folded(constants, declared.finest)
         super().compare_steps(own)
+
+    def _folded(self, constants: Iterable[Array], storage: Format) -> dict[str, Array]:
+        """Return by how much constants may be off that are stored in a format."""
+        folded = folded_errors(self.recording, constants, storage)
+        # Of weights that are integers there, what is not taken from the file may be off by its rounding.
+        rounded = copied_weights(self.recording, self.candidate.declaration)
+        return folded | {
+            name: error + folded.get(name, 0.0) for name, error in rounded.items() if error.any()
+        }
 
     def folded_of(self, finely: Collection[str]) -> Mapping[str, Array] | None:
         """Return by how much constants may be off: those by less that only finely stored steps use."""
         if self.folded is None or not finely:
             return self.folded
         users = self.recording.graph.consumers
-        fine = {
-            name for name in self.folded if all(step.outputs[0] in finely for step in users.get(name, []))
-        }
-        return {
-            name: self.folded_finely[name] if name in fine else error
+        coarse = {
+            name: error
             for name, error in self.folded.items()
-            if name not in fine or name in self.folded_finely
+            if any(step.outputs[0] not in finely for step in users.get(name, []))
         }
+        return {**self.folded_finely, **coarse}
 
     def truth(self, feeds: Mapping[str, Array]) -> Recording:
         """Return the graph's run on another input."""
