@@ -6,7 +6,7 @@ known arrays, with two unknown numbers for each channel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -56,6 +56,58 @@ def fed_picture(
         if solved is not None:
             return _told(said, *solved)
     return ""
+
+
+VALUES: Sequence[tuple[str, Callable[[Array], Array]]] = (
+    ("as they are", lambda values: values),
+    ("divided by 255", lambda values: values / 255),
+    ("divided by 127.5, less 1", lambda values: values / 127.5 - 1),
+    ("less their mean, not divided", lambda values: values - MEAN.reshape(-1, 1, 1)),
+    ("normalised", lambda values: (values - MEAN.reshape(-1, 1, 1)) / STD.reshape(-1, 1, 1)),
+)
+"""What a network may be fed of values from 0 to 255; normalised is right."""
+ALIKE = 1e-3
+"""Of an output's largest element: how far another picture's may be off, whose rounding is not known."""
+
+
+def fed_otherwise(
+    outputs_of: Callable[[Array], Mapping[str, Array]],
+    images: Array,
+    observed: Mapping[str, Array],
+    allowed: Mapping[str, float],
+    others: Iterable[tuple[str, Array]] = (),
+) -> str:
+    """Say which picture gives all that a candidate gives of which nothing but outputs is known.
+
+    Parameters
+    ----------
+    outputs_of
+        Images (B, 3, H, W), normalised → the reference's outputs, by name.
+    images, others
+        As of `fed_picture`.
+    observed
+        The candidate's outputs, by the reference's names.
+    allowed
+        How far rounding may carry each.
+    """
+    for said, fed in chain(list(_arrangements(images))[1:], _exchanged(others), _of_values(images)):
+        truths = outputs_of(np.ascontiguousarray(fed))
+        if all(_is_alike(truths[name], array, allowed[name]) for name, array in observed.items()):
+            return f"the picture that was fed is the right one {said}"
+    return ""
+
+
+def _of_values(images: Array) -> Iterator[tuple[str, Array]]:
+    values = images.astype(np.float64) * STD.reshape(-1, 1, 1) + MEAN.reshape(-1, 1, 1)
+    for said, made in VALUES[:-1]:
+        yield f"with its values from 0 to 255 {said}", made(values)
+    for said, made in VALUES[::-1]:
+        yield f"with red and blue exchanged, then its values from 0 to 255 {said}", made(values[:, ::-1])
+
+
+def _is_alike(truth: Array, observed: Array, allowed: float) -> bool:
+    least = SLACK * allowed + ALIKE * float(np.abs(observed).max(initial=0.0))
+    return truth.shape == observed.shape and bool((np.abs(truth - observed) <= least).all())
 
 
 def _arrangements(images: Array) -> Iterator[tuple[str, Array]]:

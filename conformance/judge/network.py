@@ -19,6 +19,7 @@ import numpy as np
 from conformance.candidates.candidate import FUSION_REACH, Candidate, OwnGraph, needed_outputs
 from conformance.judge.alignment import in_layout_of
 from conformance.judge.decisions import compare_decisions
+from conformance.judge.fed_picture import fed_otherwise
 from conformance.judge.graph_course import look_into_file
 from conformance.judge.outputs import compare_outputs
 from conformance.judge.step_course import StepCourse
@@ -183,6 +184,20 @@ class _Course(StepCourse):
         }
         found = compare_decisions(reference, given, self.allowed)
         return found + (self.tracks.compare(reference, given, self.allowed) if self.tracks else [])
+
+    def fed_otherwise(self) -> str:
+        """Say which other picture gives all its outputs, looked for by the reference's run on each."""
+        self.progress("other pictures")
+        truths = {name: self.recording.tensors[tensor] for name, tensor in self.recording.outputs.items()}
+        observed = {
+            name: in_layout_of(self.shipped[own], truths[name]) for name, own in self.held_outputs().items()
+        }
+        given = fed_otherwise(self._outputs_of, self.feeds["images"], observed, self.allowed, self.resized())
+        return given if observed else ""
+
+    def _outputs_of(self, images: Array) -> dict[str, Array]:
+        run = self.truth({"images": images})
+        return {name: run.tensors[tensor] for name, tensor in run.outputs.items()}
 
     def truth(self, feeds: Mapping[str, Array]) -> Recording:
         """Return the network's run on other images."""

@@ -106,8 +106,7 @@ class StepCourse(Course):
         held = {row.name: row.candidate for row in self.steps if row.candidate}
         graph = own.graph if own else None
         # Of outputs alone it is said that nothing inside was seen.
-        shows_inside = not {row.candidate for row in self.outputs}.issuperset(held.values())
-        self.unreached = idle if shows_inside else {}
+        self.unreached = {} if self._shows_only_outputs else idle
         weights, integer = self.candidate.declaration.weights, getattr(self.candidate, "integer", False)
         # Ranges of integers are limits of their own.
         if graph is None or weights is not None or integer or is_quantized(graph):
@@ -216,6 +215,44 @@ class StepCourse(Course):
             self.evidence += explained.evidence
             self.evidence += unexplained(self.diagnoses, self.evidence) if wrong else []
             self.fault = _placed(self.fault, self.diagnoses, self.steps, self.recording)
+
+        elif self.fault and self._shows_only_outputs:
+            self._explain_outputs(self.fault)
+
+    @property
+    def _shows_only_outputs(self) -> bool:
+        """Whether nothing inside is seen."""
+        held = {row.candidate for row in self.steps if row.candidate}
+        return {row.candidate for row in self.outputs}.issuperset(held)
+
+    def fed_otherwise(self) -> str:
+        """Say which other picture gives all its outputs; empty where none does, or it is given no picture."""
+        return ""
+
+    def _explain_outputs(self, fault: Fault) -> None:
+        """Say what is wrong with all outputs, or up to where one mistake that explains them must be."""
+        wrong = [row for row in self.outputs if row.verdict == "fail"]
+        said = self.fed_otherwise() if len(wrong) == len(self.outputs) else ""
+        if said:
+            self.evidence.append(said)
+            fed = [*self.recording.inputs.values()]
+            first = next(step for step in self.recording.steps if step.inputs[0] in fed)
+            self.fault = replace(fault, step=first.outputs[0], operation=first.operation)
+            return
+        behind = [self._behind(row) for row in wrong]
+        right = set[str]().union(*(self._behind(row) for row in self.outputs if row.verdict == "pass"))
+        common = set.intersection(*behind) - right if behind[1:] else set[str]()
+        last = next((step.name for step in reversed(self.recording.steps) if step.name in common), None)
+        if last:
+            self.evidence.append(
+                f"one mistake that explains {len(wrong)} wrong outputs is at {last} or before it"
+            )
+
+    def _behind(self, row: Comparison) -> set[str]:
+        """Return the steps that compute an output of what depends on the input."""
+        steps = self.recording.graph.between((), [self.recording.outputs[row.name]])
+        moving = self.recording.graph.dependent(self.recording.inputs.values())
+        return {step.name for step in steps if not moving.isdisjoint(step.outputs)}
 
     def _declared_at_fault(self) -> Declaration:
         """Return what the first wrong step is computed with."""
