@@ -74,7 +74,8 @@ def verify(
     nodes
         Images → the candidate's own nodes, judged; by default its own graph is replayed, if it has one.
     resized
-        Name → that picture, resized in other ways, for inputs that are pictures.
+        Name → that picture, resized in other ways, for inputs that are pictures; None: no other picture is
+        looked for that gives a candidate's outputs, of which each costs a forward pass.
 
     Raises
     ------
@@ -86,7 +87,7 @@ def verify(
     wide = {key: array.astype(np.float64) for key, array in weights.items()}
     network, mistaken = _with_weights_of_file(candidate, build_network(config, wide), part, inputs)
     tracks = TrackIdentity() if frames else None
-    reports, seen = [], []
+    reports, seen = list[InputReport](), []
     alone = len({np.asarray(images).tobytes() for images in inputs.values()}) == 1
     for label, images in inputs.items():
         fed = np.array(images, np.float32)
@@ -102,6 +103,7 @@ def verify(
         course.network, course.weights = partial(_truth, part, network), wide
         course.mistaken = mistaken
         course.resized = (resized or {}).get(label, not_resized)
+        course.looks_at_pictures = resized is not None and all(item.verdict == "pass" for item in reports)
         course.remarks += _unpadded(fed)
         reports.append(course.follow())
         seen.append(course.unreached)
@@ -148,6 +150,7 @@ class _Course(StepCourse):
     network: Callable[[Array], Recording] | None = None
     tracks: TrackIdentity | None = None
     judged_nodes: Callable[[Array], list[Comparison]] | None = None
+    looks_at_pictures: bool = False
 
     def given(self, feeds: Mapping[str, Array]) -> Array:
         """Return the images."""
@@ -187,6 +190,8 @@ class _Course(StepCourse):
 
     def fed_otherwise(self) -> str:
         """Say which other picture gives all its outputs, looked for by the reference's run on each."""
+        if not self.looks_at_pictures:
+            return ""
         self.progress("other pictures")
         truths = {name: self.recording.tensors[tensor] for name, tensor in self.recording.outputs.items()}
         observed = {

@@ -23,7 +23,7 @@ STD = np.array([58.395, 57.12, 57.375]).reshape(-1, 1, 1)
 
 def judged(run: Callable[[Array], dict[str, Array]]) -> InputReport:
     """Return the verdict on a function of the pictures, on one."""
-    report = verify(PythonCandidate(run), CONFIG, weights(), {"scene": picture()})
+    report = verify(PythonCandidate(run), CONFIG, weights(), {"scene": picture()}, resized={})
     return report.inputs[0]
 
 
