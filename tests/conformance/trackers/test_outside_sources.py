@@ -97,7 +97,7 @@ def test_two_solvers_find_no_larger_total(seed):
 
 def by_exact_arithmetic(previous, current):
     """A tracker without floating point; many kernels, for which there is no time, are left to SciPy."""
-    if min(len(previous), len(current)) > 6:
+    if max(len(previous), len(current)) > 6:
         return associate(previous, current).permutation
     return np.array(exact_association(previous, current), int)
 
