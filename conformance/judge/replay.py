@@ -230,10 +230,13 @@ class Replay:
             : 2 if self.folded is None else 1
         ]:
             before = [errors.get(name, 0.0) for name in step.inputs]
-            before = self._stored_before(step, before) if declared.otherwise else before
+            if declared.otherwise and step.op_type not in DATA_MOVEMENT:
+                before = self._stored_before(step, before)
             call = (step, operands, before, outputs, declared)
             after = carried_bounds(*call, probable=probable, shared=shared)
             errors.update(zip(step.outputs, after, strict=False))
+        if step.op_type in DATA_MOVEMENT and not self.unrounded.isdisjoint(step.uses):
+            self.unrounded.update(step.outputs)
         self._widen(step.outputs[0], narrowed_attributes(step, operands, self.declaration))
         if self.constant.issuperset(step.uses):
             self.constant.update(step.outputs)

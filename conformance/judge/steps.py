@@ -182,10 +182,15 @@ class _Sides:
         alike = own is not None and own.shape == value.shape
         if not alike or not self.captures_all or not np.isfinite(bound).any():
             return None
-        if self.declaration.otherwise:
-            bound = bound + self.declaration.storage.rounding_of(value)  # it may be cast where it is given
+        if self._is_given_narrow(name, own):
+            bound = bound + self.declaration.storage.rounding_of(value)
         match = self.tensors.named(self.given[name], value, bound)
         return match if match is not None and match.worst.utilisation > 1 else None
+
+    def _is_given_narrow(self, name: str, own: Array | None) -> bool:
+        """Tell whether an output says that it was rounded: what says float32 is to hold it."""
+        bfloat16 = self.own.graph.bfloat16 if self.own and self.own.graph else ()
+        return self.given[name] in bfloat16 or (own is not None and own.dtype == np.float16)
 
     def match(self, name: str, value: Array, bound: Array | float) -> Match | None:
         """Find a tensor within its bound.

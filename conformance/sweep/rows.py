@@ -119,7 +119,8 @@ def write_part(folder: Path, place: int, rows: Rows) -> int:
 def _write(path: Path, table: str, rows: Sequence[Row]) -> None:
     columns = TABLES[table]
     if path.suffix == ".jsonl":
-        lines = [json.dumps({name: row.get(name) for name in columns}) + "\n" for row in rows]
+        told = [{name: row.get(name) for name in columns} for row in rows]
+        lines = [json.dumps(each) + "\n" for each in (*told, _end(rows))]
         path.write_text("".join(lines), encoding="utf-8")
         return
     written = parquet()
@@ -166,9 +167,20 @@ def read_rows(folder: Path, table: str) -> Iterator[list[Row]]:
 
 def _read(path: Path) -> list[Row]:
     if path.suffix == ".jsonl":
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return _whole([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
     rows: list[Row] = parquet().read_table(path).to_pylist()
     return rows
+
+
+def _whole(rows: Sequence[Row]) -> list[Row]:
+    if rows[-1:] != [_end(rows[:-1])]:
+        raise ValueError("its last line does not say how many rows there are")
+    return list(rows[:-1])
+
+
+def _end(rows: Sequence[Row]) -> Row:
+    """Return the last line of a file of JSON: without it a file that was cut off would be a whole one."""
+    return {"rows": len(rows)}
 
 
 def only(row: Mapping[str, Any], table: str) -> Row:
