@@ -114,7 +114,10 @@ class StepCourse(Course):
         sides = ShapedGraph.of_recording(self.recording), ShapedGraph.of_onnx(graph, self.captured)
         wrong, unread = read_limits(*sides, idle, held, self.declared.storage.unit_roundoff)
         self.unreached = {name: which for name, which in self.unreached.items() if name in unread}
-        wrong |= {} if wrong else read_numbers(*sides, held, self.declared.storage, self.captured)
+        # What computes in less rounds its constants to it.
+        formats = (self.declared.storage, self.candidate.declaration.arithmetic)
+        coarsest = max(formats, key=lambda format: format.unit_roundoff)
+        wrong |= {} if wrong else read_numbers(*sides, held, coarsest, self.captured)
         if wrong:
             first = next(step for step, name in self.recording.results() if name in wrong)
             node = sides[1].producer(held.get(first.outputs[0], ""))
