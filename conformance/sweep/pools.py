@@ -72,7 +72,8 @@ def dask_pool(setup: Setup, workers: int | None, scheduler: str | None) -> Itera
     """
     distributed = import_distributed()
     # What a lost scheduler leads Dask's own tasks to is told as tracebacks; the sweep says it in one line.
-    for name in ("distributed", "asyncio", "tornado"):
+    # Dask gives some of these a level of their own, which their parents' does not reach.
+    for name in ("distributed", "distributed.client", "asyncio", "tornado", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if scheduler is None:
         import dask

@@ -249,6 +249,7 @@ def test_a_scheduler_killed_before_there_are_rows_is_named(folder: Path) -> None
         code, said = ended(process)
     assert code == 2, said
     assert "the scheduler is gone" in said
+    assert "Traceback" not in said
 
 
 def test_workers_that_die_of_a_picture_are_named(folder: Path) -> None:
